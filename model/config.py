@@ -1,0 +1,143 @@
+"""The shape of the network, read from a Hugging Face `config.json`, and how the engine runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class ConfigError(ValueError):
+    """A model or engine configuration that cannot work; the message says why and what would."""
+
+
+class ModelConfig(BaseModel):
+    """GPTBigCode's shape. Field names are those of `config.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    vocab_size: int = Field(gt=0)
+    n_positions: int = Field(gt=0)
+    n_embd: int = Field(gt=0)
+    n_layer: int = Field(gt=0)
+    n_head: int = Field(gt=0)
+    n_inner: int = Field(gt=0)
+    multi_query: bool = True
+    activation_function: str = "gelu_pytorch_tanh"
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = 0
+    eos_token_ids: tuple[int, ...] = (0,)
+    torch_dtype: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_hugging_face(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if data.get("n_inner") is None and isinstance(data.get("n_embd"), int):
+            data["n_inner"] = 4 * data["n_embd"]
+        if "eos_token_id" in data:
+            eos = data.pop("eos_token_id")
+            data["eos_token_ids"] = () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
+        # transformers 5 writes `dtype` where earlier releases wrote `torch_dtype`
+        data["torch_dtype"] = data.get("torch_dtype") or data.get("dtype")
+        return data
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ModelConfig:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def n_kv_head(self) -> int:
+        return 1 if self.multi_query else self.n_head
+
+    @classmethod
+    def from_checkpoint(cls, directory: Path) -> ModelConfig:
+        """Read `directory/config.json`.
+
+        Raises ConfigError where it is missing, broken, or another architecture's.
+        """
+        path = directory / "config.json"
+        try:
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"{directory} holds no config.json: not a checkpoint directory") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not JSON: {error}") from error
+        if data.get("model_type") != "gpt_bigcode":
+            raise ConfigError(
+                f"{path} describes model_type={data.get('model_type')!r}; StarCoder Serve runs 'gpt_bigcode' "
+                "(santacoder in its gpt_bigcode form, tiny_starcoder_py, starcoderbase-*, starcoder, starcoderplus)"
+            )
+        generation = directory / "generation_config.json"
+        if generation.is_file():
+            data.update({k: v for k, v in json.loads(generation.read_text()).items() if k == "eos_token_id" and v is not None})
+        try:
+            return cls.model_validate(data)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def check_tensor_parallel(self, size: int) -> None:
+        """Raise ConfigError unless heads, MLP and vocabulary can be split over `size` ranks.
+
+        The vocabulary is padded to a multiple of the size, so only heads and MLP width matter.
+        """
+        for name, value in (("n_head", self.n_head), ("n_inner", self.n_inner)):
+            if value % size:
+                raise ConfigError(
+                    f"tensor_parallel_size={size} does not divide this model: {name}={value}. "
+                    f"Sizes that do: {', '.join(str(s) for s in self.tensor_parallel_sizes())}"
+                )
+
+    def tensor_parallel_sizes(self, limit: int = 16) -> list[int]:
+        return [s for s in range(1, limit + 1) if self.n_head % s == 0 and self.n_inner % s == 0]
+
+    def kv_bytes_per_token(self, bytes_per_value: int) -> int:
+        """Bytes of key and value that one token holds in all layers on one rank of a multi-query model."""
+        return 2 * self.n_layer * self.n_kv_head * self.head_dim * bytes_per_value
+
+
+class EngineConfig(BaseModel):
+    """How one engine runs one model. Everything a rank needs to start, picklable, nothing from the environment.
+
+    model: checkpoint directory or hub id.
+    max_model_len: longest prompt plus completion in tokens; None: the model's window.
+    num_kv_blocks: cache size in blocks; None: what `kv_cache_memory` bytes (CPU) or
+        `gpu_memory_utilization` of the GPU hold after the weights.
+    max_num_batched_tokens: tokens in one step, prefill chunks and decodes together.
+    load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
+    num_threads: PyTorch threads a rank uses on CPU; None: the cores divided by the ranks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str
+    revision: str | None = None
+    dtype: DType = "auto"
+    device: Device = "auto"
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    max_model_len: int | None = Field(default=None, ge=2)
+    max_num_seqs: int = Field(default=64, ge=1)
+    max_num_batched_tokens: int = Field(default=2048, ge=16)
+    block_size: int = Field(default=16, ge=1)
+    num_kv_blocks: int | None = Field(default=None, ge=2)
+    kv_cache_memory: int = Field(default=1 << 30, gt=0)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    enable_prefix_caching: bool = True
+    load_format: Literal["auto", "random"] = "auto"
+    num_threads: int | None = Field(default=None, ge=1)
+    seed: int = 0

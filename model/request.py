@@ -1,0 +1,110 @@
+"""What goes into the engine and what comes out: token ids, never text.
+
+Plain `msgspec` structs, because they cross a process boundary at every step.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the tokens of one sequence are chosen. Validated by the API; the engine trusts it.
+
+    temperature: 0 means greedy.
+    top_k: 0 means the whole vocabulary.
+    logprobs: how many alternatives to report a token; 0 reports the chosen token only.
+    prompt_logprobs: the same for the prompt (`echo`); switches prefix-cache reads off for the sequence.
+    seed: the same seed gives the same tokens whatever else is in the batch; None draws one.
+    """
+
+    max_tokens: int = 16
+    min_tokens: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One sequence to generate. `n` completions of a prompt are `n` requests: they share its blocks.
+
+    priority: lower runs first; equal priorities run in order of arrival.
+    """
+
+    request_id: str
+    prompt_ids: list[int]
+    params: SamplingParams = SamplingParams()
+    priority: int = 0
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True):
+    """Log-probability of one token under the unmodified model, with the best alternatives.
+
+    top: (token id, log-probability), best first.
+    """
+
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]] = []
+
+
+class Output(msgspec.Struct):
+    """What one step added to one sequence.
+
+    token_ids: the new tokens; a token that ended generation is the last of them.
+    stop_token_id: the end-of-text or stop token that ended it; its text is not part of the completion.
+    logprobs: one entry for each new token, where asked for.
+    prompt_logprobs: on the first output only; the first prompt token has no prediction and is None.
+    cached_tokens: prompt tokens that came from the prefix cache.
+    queue_seconds: from arrival at the engine to the first step that ran the sequence.
+    """
+
+    request_id: str
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprobs] | None = None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None
+    cached_tokens: int = 0
+    queue_seconds: float = 0.0
+
+
+class EngineStats(msgspec.Struct):
+    """A snapshot of the engine; `*_total` fields only grow."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_blocks_total: int = 0
+    kv_blocks_used: int = 0
+    kv_blocks_cached: int = 0
+    steps_total: int = 0
+    prompt_tokens_total: int = 0
+    generation_tokens_total: int = 0
+    prefix_cache_queries_total: int = 0
+    prefix_cache_hits_total: int = 0
+    preemptions_total: int = 0
+    parameter_bytes: list[int] = []
+    """Bytes of parameters held by each rank."""
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the cache that running sequences hold, 0 to 1."""
+        return self.kv_blocks_used / self.kv_blocks_total if self.kv_blocks_total else 0.0
