@@ -1,0 +1,136 @@
+"""Errors as clients see them: OpenAI's error object with its HTTP status.
+
+They are raised in the ingress and in the replica alike, so they pickle, and `unwrap` finds them again inside what a
+Serve handle raises. No Ray is imported here: its exceptions are known by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+
+class ServeError(Exception):
+    """A failure with an HTTP status and OpenAI's error object.
+
+    status: HTTP status; type, code, param: fields of the error object; retry_after: seconds until another attempt
+    makes sense, sent as `Retry-After`.
+    """
+
+    default_status: ClassVar[int] = 500
+    default_type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        type: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = self.default_status if status is None else status
+        self.type = self.default_type if type is None else type
+        self.code = self.default_code if code is None else code
+        self.param = param
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Callable[..., ServeError], tuple[Any, ...]]:
+        fields = {name: getattr(self, name) for name in ("status", "type", "code", "param", "retry_after")}
+        return _rebuild, (self.__class__, self.message, fields)
+
+    def body(self) -> dict[str, dict[str, Any]]:
+        """OpenAI's error object."""
+        return {
+            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code},
+        }
+
+
+def _rebuild(cls: type[ServeError], message: str, fields: dict[str, Any]) -> ServeError:
+    return cls(message, **fields)
+
+
+class InvalidRequestError(ServeError):
+    default_status = 400
+    default_type = "invalid_request_error"
+
+
+class ContextLengthError(InvalidRequestError):
+    default_code = "context_length_exceeded"
+
+
+class NotFoundError(InvalidRequestError):
+    default_status = 404
+    default_code = "not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    default_code = "model_not_found"
+
+
+class MethodNotAllowedError(InvalidRequestError):
+    default_status = 405
+    default_code = "method_not_allowed"
+
+
+class BodyTooLargeError(InvalidRequestError):
+    default_status = 413
+    default_code = "request_too_large"
+
+
+class OverloadedError(ServeError):
+    """The queue is full; the request was not started and may be sent again."""
+
+    default_status = 429
+    default_type = "rate_limit_error"
+    default_code = "overloaded"
+
+
+class InternalError(ServeError):
+    default_code = "internal_error"
+
+
+class EngineUnavailableError(ServeError):
+    """The engine is starting, draining or dead; another attempt may meet a living one."""
+
+    default_status = 503
+    default_code = "engine_unavailable"
+
+
+_BY_NAME: dict[str, Callable[[BaseException], ServeError]] = {
+    "BackPressureError": lambda _: OverloadedError(
+        "All replicas are busy and their queues are full.", retry_after=1.0
+    ),
+    "EngineDeadError": lambda error: EngineUnavailableError(f"The engine stopped: {error}", retry_after=5.0),
+    "DeploymentUnavailableError": lambda _: EngineUnavailableError("The model could not be deployed."),
+    "RayActorError": lambda _: EngineUnavailableError(
+        "The replica that ran this request died.", retry_after=5.0
+    ),
+    "TimeoutError": lambda _: EngineUnavailableError("The engine did not answer in time.", retry_after=5.0),
+}
+"""Exceptions of other layers, by the name of the class or of one of its bases."""
+
+_MAX_CAUSES = 8
+
+
+def unwrap(error: BaseException) -> ServeError:
+    """The `ServeError` inside `error`; an `InternalError` without details where there is none.
+
+    Ray raises a class that inherits from both `RayTaskError` and the user's exception but holds that exception, with
+    its attributes, in `.cause`: so the cause is looked at before the class.
+    """
+    for _ in range(_MAX_CAUSES):
+        cause = getattr(error, "cause", None)
+        if not isinstance(cause, BaseException) or cause is error:
+            break
+        error = cause
+    if isinstance(error, ServeError):
+        return error
+    for base in type(error).__mro__:
+        if base.__name__ in _BY_NAME:
+            return _BY_NAME[base.__name__](error)
+    return InternalError("The server failed to process the request. The server's log has the details.")

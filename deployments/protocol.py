@@ -1,0 +1,129 @@
+"""The one internal completion request, what comes back, and who answers it.
+
+Every HTTP dialect is translated to a `GenerationRequest`; a `Backend` runs it. The ingress knows nothing else about
+what stands behind it: a Serve handle in production, a fake in the unit tests. The structs pickle, since they cross
+a Serve handle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from typing import Protocol
+
+import msgspec
+
+from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One client's request: `len(prompts) * best_of` sequences that share their parameters.
+
+    prompts: token ids, already rendered (FIM, context, truncation) and known to fit the window.
+    params: of every sequence; `sequences()` spreads the seed.
+    n: completions a prompt that the client wants; best_of: completions a prompt that are sampled (best_of >= n).
+    stop: stop strings, looked for in the generated text only; include_stop: leave the match in the text.
+    skip_special: leave special tokens out of the text.
+    priority: lower runs first.
+    user: the client's own name for its end user or session; never a metric label.
+    """
+
+    request_id: str
+    prompts: list[list[int]]
+    params: SamplingParams
+    n: int = 1
+    best_of: int = 1
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    skip_special: bool = True
+    priority: int = 0
+    user: str | None = None
+
+    def sequences(self) -> Iterator[Request]:
+        """The engine requests this fans out to, in `Delta.index` order.
+
+        Completion i of a seeded prompt draws with `seed + i`: completions differ, the request as a whole repeats.
+        """
+        for prompt_index, prompt_ids in enumerate(self.prompts):
+            for i in range(self.best_of):
+                params = self.params
+                if params.seed is not None and i:
+                    params = msgspec.structs.replace(params, seed=params.seed + i)
+                yield Request(
+                    request_id=f"{self.request_id}-{prompt_index * self.best_of + i}",
+                    prompt_ids=prompt_ids,
+                    params=params,
+                    priority=self.priority,
+                )
+
+
+class Delta(msgspec.Struct, kw_only=True):
+    """News of one completion.
+
+    index: prompt index * best_of + number of the completion.
+    text: text that is now certain; stop strings and end-of-text are already cut off.
+    token_ids: every new token, also those whose text is held back or cut off.
+    logprobs: one entry for each of `token_ids`, where `params.logprobs` asks for them.
+    text_offsets: where the text of each of `token_ids` begins, in characters from the start of the completion.
+    prompt_logprobs: on the first delta of a completion, where `params.prompt_logprobs` asks for them.
+    finish_reason: set on the last delta of a completion, and only there.
+    stop_reason: the stop string or stop token id that ended it; None for end-of-text.
+    cached_tokens: prompt tokens that came from the prefix cache (the newest known value, not a sum).
+    queue_seconds: how long the sequence waited before its first step.
+    """
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprobs] | None = None
+    text_offsets: list[int] | None = None
+    prompt_logprobs: list[TokenLogprobs | None] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    cached_tokens: int = 0
+    queue_seconds: float = 0.0
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The model being served.
+
+    id: the name clients use; created: Unix seconds; max_model_len: longest prompt plus completion, in tokens;
+    block_size: tokens in one cache block; parameter_bytes: held by each tensor-parallel rank.
+    """
+
+    id: str
+    max_model_len: int
+    created: int
+    block_size: int = 16
+    dtype: str = "float32"
+    tensor_parallel_size: int = 1
+    parameter_bytes: list[int] = []
+
+
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether an engine answered its heartbeat, and what it said.
+
+    reason: why it is not healthy. heartbeat_seconds: age of the newest sign of life from the engine.
+    """
+
+    healthy: bool
+    reason: str | None = None
+    heartbeat_seconds: float | None = None
+    running: int = 0
+    waiting: int = 0
+    kv_cache_usage: float = 0.0
+
+
+class Backend(Protocol):
+    """Runs generation requests. Any method raises `deployments.errors.ServeError`, or what `unwrap` turns into one."""
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        """Yield news until every completion has a finish_reason. Closing or cancelling it early aborts the request."""
+        ...
+
+    async def generate(self, request: GenerationRequest) -> list[Delta]:
+        """One whole `Delta` for each of the `len(prompts) * best_of` completions, by index. Cancelling it aborts."""
+        ...
+
+    async def health(self) -> HealthReport: ...
+
+    async def info(self) -> ModelInfo: ...
