@@ -85,7 +85,9 @@ class ModelConfig(BaseModel):
             )
         generation = directory / "generation_config.json"
         if generation.is_file():
-            data.update({k: v for k, v in json.loads(generation.read_text()).items() if k == "eos_token_id" and v is not None})
+            data.update(
+                {k: v for k, v in json.loads(generation.read_text()).items() if k == "eos_token_id" and v is not None}
+            )
         try:
             return cls.model_validate(data)
         except ValueError as error:
@@ -118,7 +120,7 @@ class EngineConfig(BaseModel):
     max_model_len: longest prompt plus completion in tokens; None: the model's window.
     num_kv_blocks: cache size in blocks; None: what `kv_cache_memory` bytes (CPU) or
         `gpu_memory_utilization` of the GPU hold after the weights.
-    max_num_batched_tokens: tokens in one step, prefill chunks and decodes together.
+    max_num_batched_tokens: tokens in one step, prefill chunks and decodes together; None: by device.
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
     num_threads: PyTorch threads a rank uses on CPU; None: the cores divided by the ranks.
     """
@@ -132,10 +134,10 @@ class EngineConfig(BaseModel):
     tensor_parallel_size: int = Field(default=1, ge=1)
     max_model_len: int | None = Field(default=None, ge=2)
     max_num_seqs: int = Field(default=64, ge=1)
-    max_num_batched_tokens: int = Field(default=2048, ge=16)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)
     block_size: int = Field(default=16, ge=1)
     num_kv_blocks: int | None = Field(default=None, ge=2)
-    kv_cache_memory: int = Field(default=1 << 30, gt=0)
+    kv_cache_memory: int = Field(default=512 << 20, gt=0)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enable_prefix_caching: bool = True
     load_format: Literal["auto", "random"] = "auto"

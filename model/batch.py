@@ -1,0 +1,39 @@
+"""One step's work as plain arrays: what rank 0 tells every rank to run."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T new tokens of S sequences: decodes (one token each) first, then prefill chunks.
+
+    tokens, positions, slots [T]: ids, absolute positions, cache slots.
+    query_lens [S]: new tokens of each sequence; context_lens [S]: its length including them.
+    block_tables [S, n]: its blocks in order, padded with 0.
+    logit_rows [R]: rows of T whose next-token logits are wanted.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    slots: npt.NDArray[np.int64]
+    query_lens: npt.NDArray[np.int64]
+    context_lens: npt.NDArray[np.int64]
+    block_tables: npt.NDArray[np.int64]
+    logit_rows: npt.NDArray[np.int64]
+    num_decodes: int
+
+    def to_bytes(self) -> bytes:
+        return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Batch:
+        """Only for bytes from rank 0's private socket: unpickling runs code."""
+        batch = pickle.loads(data)
+        assert isinstance(batch, Batch)
+        return batch

@@ -1,0 +1,69 @@
+"""From a model's name to a directory that holds its checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from model.config import ConfigError
+
+EMBEDDED = "pico"
+_TEXT_FILES = ["*.json", "*.txt", "*.jinja"]
+
+
+def resolve_checkpoint(model: str, revision: str | None = None) -> Path:
+    """The local directory of `model`: the embedded model's name, a directory, or a Hugging Face hub id.
+
+    Hub ids use the hub's own cache, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN`. Safetensors are preferred; pickled
+    weights are fetched only where a repository has nothing else.
+    Raises ConfigError that says what to do where the checkpoint cannot be had.
+    """
+    if model == EMBEDDED:
+        from model.pico import CHECKPOINT
+
+        return CHECKPOINT
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or not model.strip():
+        raise ConfigError(f"model {model!r}: no such directory, and not a hub id of the form 'owner/name'")
+    return _download(model, revision)
+
+
+def _download(model: str, revision: str | None) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    def fetch(patterns: list[str]) -> Path:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+
+    try:
+        directory = fetch([*_TEXT_FILES, "*.safetensors"])
+        if not any(directory.glob("*.safetensors")):
+            directory = fetch([*_TEXT_FILES, "*.safetensors", "pytorch_model*.bin"])
+    except HFValidationError as error:
+        raise ConfigError(f"model {model!r} is neither a directory nor a valid hub id: {error}") from error
+    except GatedRepoError as error:
+        token = "is set, but has no access" if os.environ.get("HF_TOKEN") else "is not set"
+        raise ConfigError(
+            f"model {model!r} is gated: accept its licence on its hub page, then set HF_TOKEN (now it {token})"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(f"model {model!r} has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"model {model!r}: no such directory here and no such repository on the hub (a private one needs HF_TOKEN)"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+        raise ConfigError(
+            f"model {model!r} is not a directory here, not in the hub cache ({constants.HF_HUB_CACHE}), and {reason}"
+        ) from error
+    return directory

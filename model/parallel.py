@@ -1,0 +1,134 @@
+"""The tensor-parallel group: who I am, the collectives the network needs, and rank 0's wire to the others.
+
+Collectives (gloo on CPU, NCCL on GPU) run only inside a forward pass. Between steps the other ranks wait on a
+socket from rank 0, because a rank that idles in a collective is killed by its watchdog.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from datetime import timedelta
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+JOIN_TIMEOUT = timedelta(minutes=10)
+_WIRE_KEY = "starcoder/wire"
+
+
+class TensorParallel:
+    """One rank's view of the group. With `size == 1` nothing is opened and every collective is the identity."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+        self._store: dist.TCPStore | None = None
+        self._wires: list[Connection] = []
+        self._wire_dir: Path | None = None
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def listen(self) -> str:
+        """Rank 0: bind a free loopback port for the rendezvous. Returns "host:port".
+
+        Loopback suffices: the ranks of one replica are packed on one node.
+        """
+        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=JOIN_TIMEOUT)
+        return f"127.0.0.1:{self._store.port}"
+
+    def join(self, address: str, device: torch.device) -> None:
+        """Meet the other ranks at `address`, open the collectives and the wire. Every rank calls it at once."""
+        if self.size == 1:
+            return
+        if self._store is None:
+            host, port = address.rsplit(":", 1)
+            self._store = dist.TCPStore(host, int(port), is_master=False, timeout=JOIN_TIMEOUT)
+        if device.type == "cpu":
+            # gloo otherwise resolves the host's own name, which laptops and pods often cannot
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore("starcoder", self._store),
+            rank=self.rank,
+            world_size=self.size,
+            timeout=JOIN_TIMEOUT,
+            device_id=device if device.type == "cuda" else None,
+        )
+        self._open_wires()
+
+    def _open_wires(self) -> None:
+        assert self._store is not None
+        if self.is_first:
+            self._wire_dir = Path(tempfile.mkdtemp(prefix="starcoder-"))
+            path = str(self._wire_dir / "wire")
+            with Listener(path, family="AF_UNIX", backlog=self.size) as listener:
+                self._store.set(_WIRE_KEY, path)
+                self._wires = [listener.accept() for _ in range(self.size - 1)]
+            shutil.rmtree(self._wire_dir)
+        else:
+            path = self._store.get(_WIRE_KEY).decode()
+            self._wires = [Client(path, family="AF_UNIX")]
+
+    # Collectives: only inside a forward pass, on every rank.
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over the ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather_last_dim(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Rank 0: the ranks' tensors joined along the last dimension. Other ranks: None."""
+        if self.size == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else None
+        dist.gather(tensor.contiguous(), parts, dst=0)
+        return torch.cat(parts, dim=-1) if parts is not None else None
+
+    # The wire: rank 0 says what to run next.
+
+    def tell(self, message: bytes) -> None:
+        """Rank 0: send `message` to every other rank."""
+        for wire in self._wires:
+            wire.send_bytes(message)
+
+    def hear(self) -> bytes | None:
+        """Other ranks: wait for rank 0's next message, using no CPU. None when rank 0 is gone."""
+        try:
+            return self._wires[0].recv_bytes()
+        except (EOFError, ConnectionError):
+            return None
+
+    def answer(self, message: bytes) -> None:
+        """Other ranks: reply to rank 0."""
+        self._wires[0].send_bytes(message)
+
+    def answers(self, timeout_s: float) -> list[bytes]:
+        """Rank 0: one reply from every other rank.
+
+        Raises TimeoutError naming the rank that is silent for `timeout_s` seconds, EOFError for one that is gone.
+        """
+        replies = []
+        for rank, wire in enumerate(self._wires, start=1):
+            if not wire.poll(timeout_s):
+                raise TimeoutError(f"rank {rank} did not answer within {timeout_s:g} s")
+            replies.append(wire.recv_bytes())
+        return replies
+
+    def close(self) -> None:
+        """Close wires and collectives. Safe to call twice, and after a failure."""
+        for wire in self._wires:
+            wire.close()
+        self._wires = []
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+        self._store = None
+        if self._wire_dir is not None:
+            shutil.rmtree(self._wire_dir, ignore_errors=True)

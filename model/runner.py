@@ -1,0 +1,182 @@
+"""One rank: its share of the network and of the cache; a batch in, logits out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import msgspec
+import torch
+
+from model.attention import AttentionPlan
+from model.batch import Batch
+from model.config import ConfigError, EngineConfig, ModelConfig
+from model.gpt_bigcode import GPTBigCode
+from model.hub import resolve_checkpoint
+from model.parallel import TensorParallel
+from model.weights import Progress, load_weights, random_weights
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LoadReport(msgspec.Struct):
+    """What a rank holds once it is ready. Sizes in bytes, times in seconds."""
+
+    rank: int
+    device: str
+    dtype: str
+    parameter_bytes: int
+    load_seconds: float
+    num_kv_blocks: int
+    kv_cache_bytes: int
+    block_size: int
+    max_model_len: int
+
+
+def choose_device(device: str, rank: int) -> torch.device:
+    """The rank's device. A process that sees one GPU uses that one, whatever its rank."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but PyTorch sees no CUDA device here")
+    return torch.device("cuda", rank % torch.cuda.device_count())
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto`: bfloat16 where the hardware multiplies it (float16 on older GPUs), else float32."""
+    if dtype != "auto":
+        return _DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def max_model_len(config: EngineConfig, model: ModelConfig) -> int:
+    """The longest sequence served. Raises ConfigError where more is asked for than the positions learned."""
+    if config.max_model_len is not None and config.max_model_len > model.n_positions:
+        raise ConfigError(
+            f"max_model_len={config.max_model_len} is beyond the model's window of {model.n_positions} positions"
+        )
+    return config.max_model_len or model.n_positions
+
+
+class Runner:
+    """Loads this rank's weights and runs batches. `group` must have joined already."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        group: TensorParallel,
+        device: torch.device,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        started = time.monotonic()
+        directory = resolve_checkpoint(config.model, config.revision)
+        self.model = ModelConfig.from_checkpoint(directory)
+        self.model.check_tensor_parallel(group.size)
+        self.group = group
+        self.device = device
+        self.dtype = choose_dtype(config.dtype, self.device)
+        self.block_size = config.block_size
+        self.network = self._load(config, directory, progress)
+        self.max_model_len = max_model_len(config, self.model)
+        self.num_kv_blocks = self._num_kv_blocks(config)
+        self.cache = torch.zeros(self._cache_shape(self.num_kv_blocks), dtype=self.dtype, device=self.device)
+        self.report = LoadReport(
+            rank=group.rank,
+            device=str(self.device),
+            dtype=str(self.dtype).removeprefix("torch."),
+            parameter_bytes=self.network.parameter_bytes(),
+            load_seconds=time.monotonic() - started,
+            num_kv_blocks=self.num_kv_blocks,
+            kv_cache_bytes=self.cache.numel() * self.cache.element_size(),
+            block_size=self.block_size,
+            max_model_len=self.max_model_len,
+        )
+
+    def _load(self, config: EngineConfig, directory: Path, progress: Progress) -> GPTBigCode:
+        with torch.device("meta"):
+            network = GPTBigCode(self.model, self.group)
+        if config.load_format == "random":
+            random_weights(network, self.device, self.dtype, config.seed)
+        else:
+            load_weights(network, directory, self.device, self.dtype, progress)
+        network.eval()
+        network.seal(
+            pack=self.device.type == "cpu" and self.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available()
+        )
+        return network
+
+    def _cache_shape(self, blocks: int) -> tuple[int, ...]:
+        kv_heads = 1 if self.model.multi_query else self.model.n_head // self.group.size
+        return (self.model.n_layer, 2, blocks, self.block_size, kv_heads, self.model.head_dim)
+
+    def _num_kv_blocks(self, config: EngineConfig) -> int:
+        """Cache blocks by configuration or by memory. Raises ConfigError where one full sequence would not fit."""
+        block_bytes = torch.Size(self._cache_shape(1)).numel() * self.dtype.itemsize
+        if config.num_kv_blocks is not None:
+            blocks = config.num_kv_blocks
+        elif self.device.type == "cuda":
+            blocks = self._gpu_cache_bytes(config) // block_bytes
+        else:
+            blocks = config.kv_cache_memory // block_bytes
+        needed = -(-self.max_model_len // self.block_size)
+        if blocks < needed:
+            raise ConfigError(
+                f"the cache holds {max(blocks, 0)} blocks of {self.block_size} tokens, but one sequence of "
+                f"max_model_len={self.max_model_len} needs {needed}: give the cache more memory "
+                f"({needed * block_bytes:,} bytes at least) or set max_model_len lower"
+            )
+        return blocks
+
+    def _gpu_cache_bytes(self, config: EngineConfig) -> int:
+        """What `gpu_memory_utilization` leaves beside the weights and a full step's activations."""
+        free, total = torch.cuda.mem_get_info(self.device)
+        tokens = config.max_num_batched_tokens or 2048
+        width = max(self.model.n_inner // self.group.size, 4 * self.model.n_embd)
+        logits = config.max_num_seqs * self.model.vocab_size * 4 * 4
+        activations = tokens * width * 4 * self.dtype.itemsize + logits
+        return int(free - total * (1 - config.gpu_memory_utilization) - activations)
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> torch.Tensor | None:
+        """One forward pass on this rank. Rank 0 gets the logits [R, vocabulary] in float32, others None."""
+        plan = AttentionPlan.of(batch, self.block_size, self.device, self.dtype)
+        tokens = torch.from_numpy(batch.tokens).to(self.device)
+        positions = torch.from_numpy(batch.positions).to(self.device)
+        hidden = self.network(tokens, positions, self.cache, plan)
+        if not len(batch.logit_rows):
+            return None
+        return self.network.logits(hidden[torch.from_numpy(batch.logit_rows).to(self.device)])
+
+
+class Executor:
+    """Rank 0's handle on all ranks: every batch runs everywhere."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.group = runner.group
+
+    def run(self, batch: Batch) -> torch.Tensor | None:
+        self.group.tell(batch.to_bytes()) if self.group.size > 1 else None
+        return self.runner.run(batch)
+
+    def ping(self, timeout_s: float) -> None:
+        """Ask every rank for a sign of life. Raises TimeoutError or EOFError."""
+        self.group.tell(PING)
+        self.group.answers(timeout_s)
+
+
+PING = b"ping"
+
+
+def obey(runner: Runner) -> None:
+    """The other ranks' loop: run what rank 0 says, until it closes the wire."""
+    while (message := runner.group.hear()) is not None:
+        if message == PING:
+            runner.group.answer(PING)
+        else:
+            runner.run(Batch.from_bytes(message))

@@ -1,0 +1,180 @@
+"""Logits to tokens, as tensor operations over the whole batch.
+
+A row's token depends only on its own logits, parameters, seed and position, never on its neighbours: randomness is a
+counter-based generator (SplitMix64 of seed and position), and one uniform number a row inverts the row's cumulative
+distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from model.request import TokenLogprobs
+from model.scheduler import Sequence
+
+
+def uniform(seeds: npt.NDArray[np.uint64], counters: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    """Numbers in [0, 1), each a function of its (seed, counter) alone.
+
+    SplitMix64's finaliser (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014), applied twice.
+    """
+    with np.errstate(over="ignore"):
+        z = _mix(seeds + np.uint64(0x9E3779B97F4A7C15))
+        z = _mix(z + (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """tokens [R]; logprobs: for the rows that ask, the chosen token's and the best alternatives'."""
+
+    tokens: list[int]
+    logprobs: list[TokenLogprobs | None]
+
+
+def sample(logits: torch.Tensor, rows: Rows[Sequence], eos_ids: tuple[int, ...]) -> Sampled:
+    """Draw the next token of each sequence in `rows` from its row of `logits` [R, vocabulary] (float32)."""
+    adjusted = _adjust(logits, rows, eos_ids)
+    tokens = adjusted.argmax(dim=-1)
+    drawing = [i for i, s in enumerate(rows) if not s.request.params.greedy]
+    # two groups, because the order in which a row's tokens are cumulated must not depend on its neighbours
+    plain = [i for i in drawing if not _truncates(rows[i])]
+    truncated = [i for i in drawing if _truncates(rows[i])]
+    for group, draw in ((plain, _draw), (truncated, _draw_truncated)):
+        if group:
+            index = torch.tensor(group, device=logits.device)
+            tokens[index] = draw(adjusted[index], [rows[i] for i in group])
+    chosen = tokens.tolist()
+    return Sampled(chosen, _logprobs_where_asked(logits, chosen, [s.request.params.logprobs for s in rows]))
+
+
+def _truncates(sequence: Sequence) -> bool:
+    params = sequence.request.params
+    return params.top_p < 1.0 or params.top_k > 0 or params.min_p > 0.0
+
+
+def _column(values: Rows[float], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device).unsqueeze(1)
+
+
+def _adjust(logits: torch.Tensor, rows: Rows[Sequence], eos_ids: tuple[int, ...]) -> torch.Tensor:
+    """Bias, minimum length and penalties; a copy only where one of them applies."""
+    params = [s.request.params for s in rows]
+    biased = [(i, t, b) for i, p in enumerate(params) for t, b in p.logit_bias.items()]
+    barred = [
+        (i, t)
+        for i, (s, p) in enumerate(zip(rows, params, strict=True))
+        if s.num_output < p.min_tokens
+        for t in {*(() if p.ignore_eos else eos_ids), *p.stop_token_ids}
+    ]
+    penalised = [
+        i
+        for i, p in enumerate(params)
+        if p.repetition_penalty != 1.0 or p.frequency_penalty != 0.0 or p.presence_penalty != 0.0
+    ]
+    if not (biased or barred or penalised):
+        return logits
+    logits = logits.clone()
+    if biased:
+        i, t, b = (torch.tensor(column, device=logits.device) for column in zip(*biased, strict=True))
+        logits.index_put_((i, t), b.to(logits.dtype), accumulate=True)
+    if barred:
+        i, t = (torch.tensor(column, device=logits.device) for column in zip(*barred, strict=True))
+        logits.index_put_((i, t), torch.full((len(barred),), float("-inf"), device=logits.device))
+    if penalised:
+        index = torch.tensor(penalised, device=logits.device)
+        logits[index] = _penalise(logits[index], [rows[i] for i in penalised])
+    return logits
+
+
+def _penalise(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+    """Repetition (CTRL, arXiv:1909.05858; prompt and output), frequency and presence (OpenAI; output only)."""
+    params = [s.request.params for s in rows]
+    in_output = _counts([s.output for s in rows], logits)
+    seen = (in_output + _counts([s.request.prompt_ids for s in rows], logits)) > 0
+    repetition = _column([p.repetition_penalty for p in params], logits)
+    scaled = torch.where(logits > 0, logits / repetition, logits * repetition)
+    logits = torch.where(seen, scaled, logits)
+    logits = logits - in_output * _column([p.frequency_penalty for p in params], logits)
+    return logits - (in_output > 0) * _column([p.presence_penalty for p in params], logits)
+
+
+def _counts(tokens: Rows[Rows[int]], like: torch.Tensor) -> torch.Tensor:
+    """[R, vocabulary]: how often each token occurs in each row's list."""
+    flat = np.concatenate([np.asarray(t, dtype=np.int64) for t in tokens])
+    row = np.repeat(np.arange(len(tokens)), [len(t) for t in tokens])
+    index = torch.from_numpy(row * like.shape[1] + flat).to(like.device)
+    counts = torch.zeros(like.numel(), dtype=torch.float32, device=like.device)
+    return counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float32)).view_as(like)
+
+
+def _probabilities(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+    return torch.softmax(logits / _column([s.request.params.temperature for s in rows], logits), dim=-1)
+
+
+def _draw(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+    return _invert(_probabilities(logits, rows), rows)
+
+
+def _draw_truncated(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+    """Top-k, then the smallest set that holds top_p of what is left, then min_p relative to the best."""
+    params = [s.request.params for s in rows]
+    probabilities, order = _probabilities(logits, rows).sort(dim=-1, descending=True, stable=True)
+    ranks = torch.arange(logits.shape[1], device=logits.device)
+    top_k = _column([p.top_k or logits.shape[1] for p in params], logits)
+    probabilities = probabilities.masked_fill(ranks >= top_k, 0)
+    before = probabilities.cumsum(dim=-1, dtype=torch.float64) - probabilities
+    top_p = _column([p.top_p for p in params], logits) * probabilities.sum(dim=-1, keepdim=True)
+    floor = _column([p.min_p for p in params], logits) * probabilities[:, :1]
+    keep = ((before < top_p) & (probabilities >= floor)) | (ranks == 0)
+    picked = _invert(probabilities.masked_fill(~keep, 0), rows)
+    return order.gather(1, picked.unsqueeze(1)).squeeze(1)
+
+
+def _invert(weights: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+    """One index a row, drawn in proportion to `weights` [R, V]; never one of weight zero."""
+    seeds = np.array([s.seed for s in rows], dtype=np.uint64)
+    counters = np.array([s.num_output for s in rows], dtype=np.uint64)
+    draws = torch.from_numpy(uniform(seeds, counters)).to(weights.device).unsqueeze(1)
+    cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
+    # right=True: the first index whose cumulated weight exceeds the draw, so it has weight of its own
+    index = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True).squeeze(1)
+    last = weights.shape[1] - 1 - (weights.flip(1) > 0).int().argmax(dim=1)
+    return torch.minimum(index, last)
+
+
+def _logprobs_where_asked(
+    logits: torch.Tensor, tokens: list[int], asked: Rows[int | None]
+) -> list[TokenLogprobs | None]:
+    result: list[TokenLogprobs | None] = [None] * len(tokens)
+    rows = [i for i, k in enumerate(asked) if k is not None]
+    if rows:
+        index = torch.tensor(rows, device=logits.device)
+        entries = token_logprobs(logits[index], [tokens[i] for i in rows], [asked[i] or 0 for i in rows])
+        for i, entry in zip(rows, entries, strict=True):
+            result[i] = entry
+    return result
+
+
+def token_logprobs(logits: torch.Tensor, tokens: Rows[int], top: Rows[int]) -> list[TokenLogprobs]:
+    """Log-probabilities under the unmodified model: row i's `tokens[i]`, and its best `top[i]` alternatives.
+
+    logits [R, vocabulary] float32.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1)
+    chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device).unsqueeze(1)).squeeze(1).tolist()
+    widest = min(max(top, default=0), logits.shape[1])
+    values, ids = logprobs.topk(widest, dim=-1)
+    best = [list(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
+    return [TokenLogprobs(t, c, b[:k]) for t, c, b, k in zip(tokens, chosen, best, top, strict=True)]
