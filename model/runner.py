@@ -161,7 +161,8 @@ class Executor:
         self.group = runner.group
 
     def run(self, batch: Batch) -> torch.Tensor | None:
-        self.group.tell(batch.to_bytes()) if self.group.size > 1 else None
+        if self.group.size > 1:
+            self.group.tell(batch.to_bytes())
         return self.runner.run(batch)
 
     def ping(self, timeout_s: float) -> None:

@@ -1,0 +1,96 @@
+"""An executor whose "network" is a hash of everything the sequence can see through the cache.
+
+It stores token and position of every slot, reads them back through the block tables, and answers logits that depend
+on the whole context. So a wrong slot, a stale or shared block, or a lost token changes the output, at no cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from model.batch import Batch
+from model.engine import Engine
+from model.request import Output, Request
+from model.runner import Executor
+
+VOCABULARY = 50
+EOS = 0
+
+
+def toy_logits(context: list[int]) -> torch.Tensor:
+    """The toy network: a pseudorandom row for each context, [VOCABULARY] float32."""
+    digest = hashlib.blake2b(np.array(context, dtype=np.int64).tobytes(), digest_size=8).digest()
+    noise = np.random.default_rng(int.from_bytes(digest, "little")).normal(size=VOCABULARY)
+    return torch.tensor(noise * 2, dtype=torch.float32)
+
+
+class ToyExecutor:
+    def __init__(self, num_blocks: int, block_size: int, max_model_len: int) -> None:
+        self.runner = SimpleNamespace(
+            model=SimpleNamespace(eos_token_ids=(EOS,)),
+            max_model_len=max_model_len,
+            num_kv_blocks=num_blocks,
+            block_size=block_size,
+            device=torch.device("cpu"),
+        )
+        self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
+        self.largest_batch = 0
+        self.largest_step = 0
+
+    def run(self, batch: Batch) -> torch.Tensor | None:
+        size = self.runner.block_size
+        assert len(set(batch.slots.tolist())) == len(batch.slots), "two tokens write one slot"
+        assert all(count == 1 for count in batch.query_lens[: batch.num_decodes])
+        self.largest_batch = max(self.largest_batch, len(batch.query_lens))
+        self.largest_step = max(self.largest_step, len(batch.tokens))
+        self.slots[batch.slots, 0] = batch.tokens
+        self.slots[batch.slots, 1] = batch.positions
+        contexts: list[list[int]] = []
+        for row, (count, length) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
+            where = [batch.block_tables[row, p // size] * size + p % size for p in range(length)]
+            assert self.slots[where, 1].tolist() == list(range(length)), "a block holds another position's tokens"
+            tokens = self.slots[where, 0].tolist()
+            contexts += [tokens[: length - count + i + 1] for i in range(count)]
+        if not len(batch.logit_rows):
+            return None
+        return torch.stack([toy_logits(contexts[row]) for row in batch.logit_rows])
+
+    def ping(self, timeout_s: float) -> None:
+        pass
+
+
+def toy_engine(num_blocks: int = 64, block_size: int = 4, max_model_len: int = 64, **options: Any) -> Engine:
+    executor = ToyExecutor(num_blocks, block_size, max_model_len)
+    return Engine(cast(Executor, executor), **options)
+
+
+def run_to_end(engine: Engine, outputs: dict[str, list[Output]] | None = None) -> dict[str, list[Output]]:
+    """Step until nothing is left, checking integrity between steps."""
+    outputs = {} if outputs is None else outputs
+    for _ in range(100_000):
+        if not engine.has_work():
+            engine.check_integrity()
+            return outputs
+        for output in engine.step():
+            outputs.setdefault(output.request_id, []).append(output)
+        engine.check_integrity()
+    raise AssertionError("the engine does not finish")
+
+
+def tokens_of(outputs: list[Output]) -> list[int]:
+    return [token for output in outputs for token in output.token_ids]
+
+
+def naive(request: Request, max_model_len: int = 64) -> list[int]:
+    """One request alone, without cache, scheduler or batch: the definition of greedy generation."""
+    tokens = list(request.prompt_ids)
+    while len(tokens) < max_model_len and len(tokens) - len(request.prompt_ids) < request.params.max_tokens:
+        tokens.append(int(toy_logits(tokens).argmax()))
+        if tokens[-1] == EOS and not request.params.ignore_eos:
+            break
+    return tokens[len(request.prompt_ids) :]
