@@ -1,20 +1,23 @@
 """Errors as clients see them: OpenAI's error object with its HTTP status.
 
-They are raised in the ingress and in the replica alike, so they pickle, and `unwrap` finds them again inside what a
-Serve handle raises. No Ray is imported here: its exceptions are known by name.
+They are raised in the ingress and in the replica alike, so they pickle, and `unwrap` finds them again inside
+what a Serve handle raises. No Ray is imported here: its exceptions are known by name.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
+
+logger = logging.getLogger("starcoder.ingress")
 
 
 class ServeError(Exception):
     """A failure with an HTTP status and OpenAI's error object.
 
-    status: HTTP status; type, code, param: fields of the error object; retry_after: seconds until another attempt
-    makes sense, sent as `Retry-After`.
+    status: HTTP status; type, code, param: fields of the error object.
+    retry_after: seconds until another attempt makes sense, sent as `Retry-After`.
     """
 
     default_status: ClassVar[int] = 500
@@ -102,14 +105,10 @@ class EngineUnavailableError(ServeError):
 
 
 _BY_NAME: dict[str, Callable[[BaseException], ServeError]] = {
-    "BackPressureError": lambda _: OverloadedError(
-        "All replicas are busy and their queues are full.", retry_after=1.0
-    ),
+    "BackPressureError": lambda _: OverloadedError("Every replica's queue is full.", retry_after=1.0),
     "EngineDeadError": lambda error: EngineUnavailableError(f"The engine stopped: {error}", retry_after=5.0),
     "DeploymentUnavailableError": lambda _: EngineUnavailableError("The model could not be deployed."),
-    "RayActorError": lambda _: EngineUnavailableError(
-        "The replica that ran this request died.", retry_after=5.0
-    ),
+    "RayActorError": lambda _: EngineUnavailableError("The replica died.", retry_after=5.0),
     "TimeoutError": lambda _: EngineUnavailableError("The engine did not answer in time.", retry_after=5.0),
 }
 """Exceptions of other layers, by the name of the class or of one of its bases."""
@@ -120,8 +119,8 @@ _MAX_CAUSES = 8
 def unwrap(error: BaseException) -> ServeError:
     """The `ServeError` inside `error`; an `InternalError` without details where there is none.
 
-    Ray raises a class that inherits from both `RayTaskError` and the user's exception but holds that exception, with
-    its attributes, in `.cause`: so the cause is looked at before the class.
+    Ray raises a class that inherits from both `RayTaskError` and the user's exception but holds that
+    exception, with its attributes, in `.cause`: so the cause is looked at before the class.
     """
     for _ in range(_MAX_CAUSES):
         cause = getattr(error, "cause", None)
@@ -134,3 +133,13 @@ def unwrap(error: BaseException) -> ServeError:
         if base.__name__ in _BY_NAME:
             return _BY_NAME[base.__name__](error)
     return InternalError("The server failed to process the request. The server's log has the details.")
+
+
+def report(error: BaseException, request_id: str | None) -> ServeError:
+    """`unwrap`, and a line in the log if it is the server's fault: with the traceback where nobody expected it."""
+    found = unwrap(error)
+    if isinstance(found, InternalError):
+        logger.error("request %s failed", request_id, exc_info=error)
+    elif found.status >= 500:
+        logger.warning("request %s failed: %s", request_id, found.message)
+    return found

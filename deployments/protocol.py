@@ -1,8 +1,8 @@
 """The one internal completion request, what comes back, and who answers it.
 
-Every HTTP dialect is translated to a `GenerationRequest`; a `Backend` runs it. The ingress knows nothing else about
-what stands behind it: a Serve handle in production, a fake in the unit tests. The structs pickle, since they cross
-a Serve handle.
+Every HTTP dialect is translated to a `GenerationRequest`; a `Backend` runs it. The ingress knows nothing else
+about what stands behind it: a Serve handle in production, a fake in the unit tests. The structs pickle, since
+they cross a Serve handle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     prompts: token ids, already rendered (FIM, context, truncation) and known to fit the window.
     params: of every sequence; `sequences()` spreads the seed.
-    n: completions a prompt that the client wants; best_of: completions a prompt that are sampled (best_of >= n).
+    n: completions a prompt that the client wants.
+    best_of: completions a prompt that are sampled, at least n; the API keeps the n best.
     stop: stop strings, looked for in the generated text only; include_stop: leave the match in the text.
     skip_special: leave special tokens out of the text.
     priority: lower runs first.
@@ -41,7 +42,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     def sequences(self) -> Iterator[Request]:
         """The engine requests this fans out to, in `Delta.index` order.
 
-        Completion i of a seeded prompt draws with `seed + i`: completions differ, the request as a whole repeats.
+        Completion i of a seeded prompt draws with `seed + i`: completions differ, the request repeats.
         """
         for prompt_index, prompt_ids in enumerate(self.prompts):
             for i in range(self.best_of):
@@ -63,7 +64,7 @@ class Delta(msgspec.Struct, kw_only=True):
     text: text that is now certain; stop strings and end-of-text are already cut off.
     token_ids: every new token, also those whose text is held back or cut off.
     logprobs: one entry for each of `token_ids`, where `params.logprobs` asks for them.
-    text_offsets: where the text of each of `token_ids` begins, in characters from the start of the completion.
+    text_offsets: where the text of each of `token_ids` begins, in characters of the completion.
     prompt_logprobs: on the first delta of a completion, where `params.prompt_logprobs` asks for them.
     finish_reason: set on the last delta of a completion, and only there.
     stop_reason: the stop string or stop token id that ended it; None for end-of-text.
@@ -114,14 +115,17 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Backend(Protocol):
-    """Runs generation requests. Any method raises `deployments.errors.ServeError`, or what `unwrap` turns into one."""
+    """Runs generation requests.
+
+    Any method raises `deployments.errors.ServeError`, or what `unwrap` turns into one.
+    """
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        """Yield news until every completion has a finish_reason. Closing or cancelling it early aborts the request."""
+        """Yield news until every completion has a finish_reason. Closing or cancelling it early aborts."""
         ...
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
-        """One whole `Delta` for each of the `len(prompts) * best_of` completions, by index. Cancelling it aborts."""
+        """A whole `Delta` for each of the `len(prompts) * best_of` completions; cancelling aborts."""
         ...
 
     async def health(self) -> HealthReport: ...

@@ -1,0 +1,62 @@
+"""What every dialect has at hand, and how a dialect is written.
+
+A dialect is one file in this package: pydantic schemas, a function from the schema to a `GenerationRequest`,
+functions from deltas to the dialect's answer, and `create_router(api: ApiContext) -> APIRouter`.
+`deployments.ingress` mounts every module of the package that has `create_router`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from deployments.api.limits import ApiLimits
+from deployments.errors import InvalidRequestError, ModelNotFoundError
+from deployments.protocol import Backend, ModelInfo
+
+if TYPE_CHECKING:
+    from model.tokenizer import Tokenizer
+
+
+@dataclass
+class ApiContext:
+    """backend: runs requests; tokenizer: of the served model; limits: of one request."""
+
+    backend: Backend
+    tokenizer: Tokenizer
+    limits: ApiLimits = field(default_factory=ApiLimits)
+    _model: ModelInfo | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def model(self) -> ModelInfo:
+        """The served model; asked of the backend once, then remembered (it cannot change while this app lives)."""
+        if self._model is None:
+            async with self._lock:
+                if self._model is None:
+                    self._model = await self.backend.info()
+        return self._model
+
+    async def served_model(self, name: str | None) -> ModelInfo:
+        """The model a request names, or the served one where it names none; raise ModelNotFoundError for others."""
+        model = await self.model()
+        if name is not None and name != model.id:
+            raise ModelNotFoundError(
+                f"The model {name!r} is not served here; this server has {model.id!r}.", param="model"
+            )
+        return model
+
+    def check_fan_out(self, prompts: int, best_of: int) -> None:
+        """Raise InvalidRequestError where one request asks for too many completions."""
+        if prompts * best_of > self.limits.max_fan_out:
+            raise InvalidRequestError(
+                f"{prompts} prompts with {best_of} completions each are {prompts * best_of} completions; "
+                f"one request may ask for {self.limits.max_fan_out}.",
+                code="too_many_completions",
+            )
+
+    @cached_property
+    def longest_token(self) -> int:
+        """UTF-8 bytes of the longest token: text longer than this times the window cannot fit it."""
+        return max(len(self.tokenizer.token_bytes(i)) for i in range(self.tokenizer.vocab_size))

@@ -1,0 +1,109 @@
+"""Request bodies: strict JSON in, one readable message out when it is not.
+
+Python's own parser takes NaN, Infinity and half surrogate pairs, which are not JSON and would travel to the
+engine; msgspec's refuses them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.errors import InvalidRequestError
+
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+_MAX_REPORTED = 3
+_MAX_SHOWN_CHARS = 60
+
+
+def decode_json(body: bytes) -> Any:
+    """Parse a JSON body; raise InvalidRequestError with the reason where it is not strict JSON."""
+    if not body:
+        raise InvalidRequestError("The request has no body; send a JSON object.", code="invalid_json")
+    try:
+        return msgspec.json.decode(body)
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"The body is not valid UTF-8: {error.reason} at byte {error.start}.", code="invalid_json"
+        ) from None
+    except RecursionError:
+        raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from None
+    except msgspec.MsgspecError as error:
+        reason = str(error)
+        if _LONE_SURROGATE.search(body):
+            reason = "a string holds half of a surrogate pair (\\ud800 to \\udfff), which is not text"
+        raise InvalidRequestError(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
+
+
+def check_content_type(content_type: str | None) -> None:
+    """Refuse bodies that a web page of another origin could send without asking (forms, plain text)."""
+    essence = (content_type or "").split(";")[0].strip().lower()
+    if not re.fullmatch(r"application/(.+\+)?json", essence):
+        given = f"not {essence!r}" if essence else "but there is no Content-Type header"
+        raise InvalidRequestError(
+            f"The body must be sent with 'Content-Type: application/json', {given}.",
+            status=415,
+            code="unsupported_media_type",
+        )
+
+
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            check_content_type(self.headers.get("content-type"))
+            self._json = decode_json(await self.body())
+        return self._json
+
+
+class JsonRoute(APIRoute):
+    """A route whose JSON body is parsed by `decode_json`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        has_body = self.body_field is not None
+
+        async def handle_strictly(request: Request) -> Response:
+            request = _JsonRequest(request.scope, request.receive)
+            if has_body:
+                # Parsed before FastAPI does, which would wrap what is raised here.
+                await request.json()
+            return await handle(request)
+
+        return handle_strictly
+
+
+def validation_error(errors: Sequence[Any]) -> InvalidRequestError:
+    """One readable error out of pydantic's list: each field, what is wrong with it and what was sent."""
+    lines = [_describe(error) for error in errors[:_MAX_REPORTED]]
+    if len(errors) > _MAX_REPORTED:
+        lines.append(f"and {len(errors) - _MAX_REPORTED} more")
+    return InvalidRequestError("; ".join(lines) + ".", param=_field(errors[0]["loc"]), code="invalid_value")
+
+
+def _field(location: Sequence[int | str]) -> str | None:
+    names = [str(part) for part in location if part not in ("body", "query", "path")]
+    return ".".join(names) or None
+
+
+def _describe(error: dict[str, Any]) -> str:
+    field = _field(error["loc"])
+    if error["type"] == "missing":
+        return f"`{field}` is required" if field else "The body must be a JSON object"
+    if field is None:
+        return "The body must be a JSON object"
+    problem = error["msg"].removeprefix("Value error, ")
+    problem = problem[:1].lower() + problem[1:]
+    value = error.get("input")
+    if isinstance(value, str | int | float) and error["type"] != "value_error":
+        shown = repr(value)
+        shown = shown if len(shown) <= _MAX_SHOWN_CHARS else shown[:_MAX_SHOWN_CHARS] + "…"
+        problem += f" (got {shown})"
+    return f"`{field}`: {problem}"

@@ -1,0 +1,26 @@
+"""What one HTTP request may ask for, whatever its dialect."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FimMode = Literal["psm", "spm"]
+
+
+class ApiLimits(BaseModel):
+    """Bounds checked before any work starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_body_bytes: int = Field(default=4 << 20, ge=1024, description="Largest request body.")
+    body_timeout_s: float = Field(default=60.0, gt=0, description="A body must have arrived after this long.")
+    max_fan_out: int = Field(default=128, ge=1, description="Most completions of one request: prompts times best_of.")
+    max_stop_strings: int = Field(default=16, ge=1, description="Most stop strings, and most stop token ids.")
+    max_stop_chars: int = Field(default=1024, ge=1, description="Longest stop string, in characters.")
+    max_logprobs: int = Field(default=20, ge=0, description="Most alternatives reported for a token.")
+    max_logit_bias: int = Field(default=1024, ge=0, description="Most entries of `logit_bias`.")
+    default_fim_mode: FimMode = Field(
+        default="psm", description="Order of a fill-in-the-middle prompt where the request leaves it open."
+    )

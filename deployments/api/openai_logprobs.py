@@ -1,0 +1,64 @@
+"""Log-probabilities as OpenAI's legacy completions write them.
+
+Source: https://platform.openai.com/docs/api-reference/completions/object, field `choices[].logprobs`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from model.request import TokenLogprobs
+from model.tokenizer import Tokenizer
+
+_LOWEST = -9999.0
+"""Stands for minus infinity, which JSON cannot write."""
+
+
+def token_string(tokenizer: Tokenizer, token_id: int) -> str:
+    r"""A token's text; a token that is no whole UTF-8 text is written `bytes:\xe2\x80`, as OpenAI does."""
+    raw = tokenizer.token_bytes(token_id)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def prompt_offsets(tokenizer: Tokenizer, ids: Iterable[int]) -> list[int]:
+    """Where each token of an echoed prompt begins, in characters that are complete before it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    offsets, position = [], 0
+    for token_id in ids:
+        offsets.append(position)
+        position += len(decoder.decode(tokenizer.token_bytes(token_id)))
+    return offsets
+
+
+def legacy_logprobs(
+    tokenizer: Tokenizer,
+    token_ids: Sequence[int],
+    entries: Sequence[TokenLogprobs | None],
+    offsets: Sequence[int],
+    top: int,
+) -> dict[str, Any]:
+    """`tokens`, `token_logprobs`, `top_logprobs` (the `top` best and the chosen one) and `text_offset`.
+
+    An entry of None is the first token of a prompt, which nothing predicts: null.
+    """
+    return {
+        "tokens": [token_string(tokenizer, token_id) for token_id in token_ids],
+        "token_logprobs": [None if entry is None else _finite(entry.logprob) for entry in entries],
+        "top_logprobs": [None if entry is None else _alternatives(tokenizer, entry, top) for entry in entries],
+        "text_offset": list(offsets),
+    }
+
+
+def _alternatives(tokenizer: Tokenizer, entry: TokenLogprobs, top: int) -> dict[str, float]:
+    ranked = [*entry.top[:top], (entry.token_id, entry.logprob)]
+    return {token_string(tokenizer, token_id): _finite(logprob) for token_id, logprob in ranked}
+
+
+def _finite(logprob: float) -> float:
+    return logprob if math.isfinite(logprob) else _LOWEST

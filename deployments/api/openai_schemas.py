@@ -1,0 +1,109 @@
+"""Objects of OpenAI's API that several dialects answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from deployments.protocol import Delta, GenerationRequest
+
+
+class ErrorDetail(BaseModel):
+    message: str = Field(description="What is wrong, for people.")
+    type: str = Field(description="The kind of error, such as `invalid_request_error` or `server_error`.")
+    param: str | None = Field(description="The field of the request that is wrong.")
+    code: str | None = Field(description="What is wrong, for programs, such as `context_length_exceeded`.")
+
+
+class ErrorBody(BaseModel):
+    """Every failure answers with this, whatever its status."""
+
+    error: ErrorDetail
+
+
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int = Field(description="Prompt tokens that came from the prefix cache.")
+
+
+class Usage(BaseModel):
+    prompt_tokens: int = Field(description="Tokens of all prompts, each counted once.")
+    completion_tokens: int = Field(description="Tokens generated, those of dropped `best_of` candidates too.")
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class Logprobs(BaseModel):
+    tokens: list[str] = Field(description="A token that is no whole UTF-8 text is written `bytes:\\xe2`.")
+    token_logprobs: list[float | None] = Field(description="Null for the first token of an echoed prompt.")
+    top_logprobs: list[dict[str, float] | None] = Field(
+        description="The most likely tokens at each place, and the chosen one."
+    )
+    text_offset: list[int] = Field(description="Where each token begins in `text`, in characters.")
+
+
+class CompletionChoice(BaseModel):
+    index: int = Field(description="Prompt number times `n`, plus the number of the completion.")
+    text: str = Field(description="The completion; in a stream, the part that is new.")
+    logprobs: Logprobs | None = None
+    finish_reason: Literal["stop", "length"] | None = Field(
+        description="`stop`: end-of-text or a stop string; `length`: max_tokens. Null while streaming."
+    )
+    stop_reason: str | int | None = Field(
+        default=None, description="The stop string or stop token id that ended it, if one did."
+    )
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["text_completion"]
+    created: int = Field(description="Unix seconds.")
+    model: str
+    choices: list[CompletionChoice] = Field(description="Empty in the usage chunk of a stream.")
+    usage: Usage | None = Field(
+        default=None, description="In a stream, in the last chunk and only if `stream_options` asks for it."
+    )
+
+
+class UsageCounter:
+    """Adds up one request's usage from the deltas of all its completions."""
+
+    def __init__(self, request: GenerationRequest, max_tokens: int) -> None:
+        self._request = request
+        self._max_tokens = max_tokens
+        self._generated = 0
+        self._cached: dict[int, int] = {}
+
+    def add(self, deltas: Iterable[Delta]) -> None:
+        for delta in deltas:
+            self._generated += len(delta.token_ids)
+            self._cached[delta.index] = max(delta.cached_tokens, self._cached.get(delta.index, 0))
+
+    def _cached_tokens(self) -> int:
+        """Completions of one prompt share its blocks: their smallest number is what was there before them."""
+        by_prompt: dict[int, int] = {}
+        for index, cached in self._cached.items():
+            prompt = index // self._request.best_of
+            by_prompt[prompt] = min(cached, by_prompt.get(prompt, cached))
+        return sum(by_prompt.values())
+
+    def usage(self) -> dict[str, Any]:
+        prompt_tokens = sum(len(prompt) for prompt in self._request.prompts)
+        # The engine generates one token even where none is wanted.
+        generated = self._generated if self._max_tokens else 0
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": generated,
+            "total_tokens": prompt_tokens + generated,
+            "prompt_tokens_details": {"cached_tokens": self._cached_tokens()},
+        }
+
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request cannot be served as it is."},
+    413: {"model": ErrorBody, "description": "The body is larger than the server's limit."},
+    429: {"model": ErrorBody, "description": "The queue is full; `Retry-After` says when to try again."},
+    500: {"model": ErrorBody, "description": "The server failed."},
+    503: {"model": ErrorBody, "description": "The engine is starting, draining or dead."},
+}

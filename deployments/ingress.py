@@ -1,0 +1,77 @@
+"""The HTTP face: one FastAPI app that mounts every dialect over a backend.
+
+Importing this module loads neither Ray nor PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from deployments import api as dialects
+from deployments.api.context import ApiContext
+from deployments.api.json_body import validation_error
+from deployments.api.limits import ApiLimits
+from deployments.api.operations import package_version
+from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
+from deployments.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response
+from deployments.protocol import Backend
+from model.tokenizer import Tokenizer
+
+
+def create_app(*, backend: Backend, tokenizer: Tokenizer, limits: ApiLimits | None = None) -> FastAPI:
+    """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's."""
+    context = ApiContext(backend, tokenizer, limits or ApiLimits())
+    app = FastAPI(
+        title="StarCoder Serve",
+        version=package_version(),
+        description="Code completion and fill-in-the-middle with the StarCoder family. OpenAI-compatible.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for dialect in dialect_modules():
+        app.include_router(dialect.create_router(context))
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    # The last one added is the outermost.
+    app.add_middleware(BodyMiddleware, max_bytes=context.limits.max_body_bytes, timeout_s=context.limits.body_timeout_s)
+    app.add_middleware(ErrorMiddleware)
+    app.add_middleware(RequestIdMiddleware)
+    return app
+
+
+def dialect_modules() -> Iterator[ModuleType]:
+    """Every module of `deployments.api` that has a `create_router`, by name."""
+    for found in sorted(pkgutil.iter_modules(dialects.__path__), key=lambda found: found.name):
+        module = importlib.import_module(f"{dialects.__name__}.{found.name}")
+        if hasattr(module, "create_router"):
+            yield module
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: no such path, or not with this method."""
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    found: ServeError
+    if error.status_code == 404:
+        found = NotFoundError(f"There is nothing at {path}; /docs lists what there is.")
+    elif error.status_code == 405:
+        found = MethodNotAllowedError(f"{path} does not take {method}; /docs lists what it takes.")
+    else:
+        found = InvalidRequestError(str(error.detail), status=error.status_code)
+    response = error_response(found)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(validation_error(error.errors()))
