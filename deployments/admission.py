@@ -1,0 +1,64 @@
+"""How many sequences one engine may hold, and when a refused client should come back."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from deployments.errors import OverloadedError
+from model.request import EngineStats
+
+RATE_WINDOW_S = 30.0
+RETRY_AFTER_BOUNDS_S = (1.0, 60.0)
+
+
+class Admission:
+    """Bounds the queue of one engine, whoever asks: every handle and every ingress process meets this one.
+
+    max_running: sequences the engine runs at once; max_waiting: sequences that may wait beyond them.
+    open: sequences admitted and not finished.
+    """
+
+    def __init__(self, max_running: int, max_waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.open = 0
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._finished: deque[tuple[float, int]] = deque()
+
+    @contextmanager
+    def admit(self, sequences: int, stats: EngineStats) -> Iterator[None]:
+        """Hold room for `sequences` for the length of the block. Raises OverloadedError where there is none.
+
+        Cache blocks can run out before `max_running` is reached; then the engine's own count of waiting
+        sequences is what is bounded.
+        """
+        waiting = min(stats.waiting, self.open)
+        full = self.open + sequences > self._max_running + self._max_waiting
+        if full or (waiting and waiting + sequences > self._max_waiting):
+            retry_after = self.retry_after(max(waiting, self.open - self._max_running, 0) + sequences)
+            raise OverloadedError(
+                f"The queue is full: {self.open} sequences run or wait. Try again in {retry_after:.0f} s.",
+                retry_after=retry_after,
+            )
+        self.open += sequences
+        try:
+            yield
+        finally:
+            self.open -= sequences
+            self._finished.append((self._clock(), sequences))
+
+    def retry_after(self, excess: int) -> float:
+        """Seconds until `excess` sequences will have finished, at the rate of the last half minute."""
+        now = self._clock()
+        while self._finished and self._finished[0][0] < now - RATE_WINDOW_S:
+            self._finished.popleft()
+        low, high = RETRY_AFTER_BOUNDS_S
+        if not self._finished:
+            return 5.0
+        # A young server has not watched for a whole window yet.
+        elapsed = max(now - self._finished[0][0], 1.0)
+        rate = sum(count for _, count in self._finished) / elapsed
+        return min(max(excess / rate, low), high)

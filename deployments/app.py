@@ -1,0 +1,125 @@
+"""The Serve application: `serve run deployments.app:build model=pico`, or `serve build` and `serve deploy` of it."""
+
+# No `from __future__ import annotations`: Serve looks at the annotation of `build` to make its argument.
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+
+from deployments.autoscaling import autoscaling_config
+from deployments.handle_backend import HandleBackend
+from deployments.replica import EngineReplica
+from deployments.settings import Settings
+from model.config import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+APP_NAME = "starcoder"
+ENGINE = "engine"
+INGRESS = "ingress"
+
+REPLICA_CPUS = 0.1
+INGRESS_CPUS = 0.1
+
+# The engine's own queue bounds what is in flight, in sequences; Serve's limit a handle must never come first.
+MAX_ONGOING_REQUESTS = 100_000
+
+
+@serve.ingress()
+class Ingress:
+    """The HTTP front: dialects, validation, tokenizing. Holds no state, so any number of replicas will do."""
+
+    async def __init__(self, settings: Settings, engine: DeploymentHandle) -> None:  # type: ignore[misc]
+        self._settings = settings
+        self._engine = engine
+
+    async def __serve_build_asgi_app__(self) -> "FastAPI":
+        from deployments.ingress import create_app
+        from model.hub import resolve_checkpoint
+        from model.tokenizer import Tokenizer
+
+        def load() -> Tokenizer:
+            return Tokenizer.from_checkpoint(resolve_checkpoint(self._settings.model, self._settings.revision))
+
+        return create_app(
+            backend=HandleBackend(self._engine),
+            tokenizer=await asyncio.to_thread(load),
+            limits=self._settings.api,
+        )
+
+
+def build(args: Settings) -> serve.Application:
+    """The application for these settings. Raises ConfigError, and ValidationError for what is no setting.
+
+    `device: auto` takes GPUs where the running Ray cluster has them; say `cuda` where GPU nodes are started on demand.
+    """
+    engine = serve.deployment(
+        EngineReplica,
+        name=ENGINE,
+        ray_actor_options={"num_cpus": REPLICA_CPUS},
+        placement_group_bundles=bundles(args, cluster_gpus()),
+        placement_group_strategy="STRICT_PACK",
+        health_check_period_s=args.health_check_period_s,
+        # The replica's own deadline decides; Serve's only catches a replica that cannot answer at all.
+        health_check_timeout_s=args.step_timeout_s + 10,
+        max_constructor_retry_count=2,
+        **common(args),
+        **scale(args),
+    )
+    ingress = serve.deployment(
+        Ingress,
+        name=INGRESS,
+        num_replicas=args.ingress_replicas,
+        ray_actor_options={"num_cpus": INGRESS_CPUS},
+        **common(args),
+    )
+    return ingress.bind(args, engine.bind(args))
+
+
+def bundles(settings: Settings, gpus: float) -> list[dict[str, float]]:
+    """Ray resources of one engine: first the replica's, then one rank's each. gpus: what the cluster has."""
+    size = settings.tensor_parallel_size
+    rank = {"CPU": settings.cpus_per_rank}
+    if settings.device == "cuda" or (settings.device == "auto" and gpus >= 1):
+        if settings.device == "auto" and gpus < size:
+            raise ConfigError(
+                f"tensor_parallel_size={size}, but the cluster has {gpus:g} GPU(s); "
+                "device=cpu runs the ranks as CPU processes"
+            )
+        rank["GPU"] = 1.0
+    return [{"CPU": REPLICA_CPUS}] + [dict(rank) for _ in range(size)]
+
+
+def cluster_gpus() -> float:
+    return float(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else 0.0
+
+
+def cpus_needed(settings: Settings) -> float:
+    """CPUs that Ray must know of for every replica to be placed."""
+    engine = REPLICA_CPUS + settings.tensor_parallel_size * settings.cpus_per_rank
+    return settings.most_replicas * engine + settings.ingress_replicas * INGRESS_CPUS
+
+
+def common(settings: Settings) -> dict[str, Any]:
+    return {
+        "max_ongoing_requests": MAX_ONGOING_REQUESTS,
+        "graceful_shutdown_timeout_s": settings.drain_timeout_s,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        "logging_config": logging_config(settings),
+    }
+
+
+def logging_config(settings: Settings) -> LoggingConfig:
+    return LoggingConfig(
+        log_level=settings.log_level.upper(), enable_access_log=settings.log_level in ("debug", "info")
+    )
+
+
+def scale(settings: Settings) -> dict[str, Any]:
+    scaling = autoscaling_config(settings)
+    return {"num_replicas": settings.min_replicas} if scaling is None else {"autoscaling_config": scaling}

@@ -1,0 +1,204 @@
+"""The tensor-parallel group: one Ray actor a rank, in the placement group of the replica that owns them.
+
+The actors are not detached and have no name: when the replica goes, Ray ends them, and rank 0 sees its client go.
+No token crosses Ray: each rank is in one long call of `run`, and the replica talks to rank 0 over a Unix socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from model.config import EngineConfig
+
+logger = logging.getLogger(__name__)
+
+SOCKET_PREFIX = "starcoder-engine-"
+PROGRESS_PERIOD_S = 1.0
+
+
+class RankProcess:
+    """One rank as a Ray actor. Imports PyTorch in its own process only.
+
+    `load` and `run` block one thread; `progress` answers on another.
+    """
+
+    def __init__(self, config: EngineConfig, rank: int, size: int) -> None:
+        from model.rank import Rank
+
+        self._rank = Rank(config, rank, size)
+        self._loaded = 0.0
+
+    def listen(self) -> tuple[int, str]:
+        """This process's id, and on rank 0 the rendezvous address."""
+        return os.getpid(), self._rank.listen() if self._rank.group.is_first else ""
+
+    def load(self, address: str) -> dict[str, Any]:
+        def progress(share: float) -> None:
+            self._loaded = share
+
+        return self._rank.load(address, progress)
+
+    def run(self, socket_path: str) -> None:
+        try:
+            self._rank.run(socket_path)
+        finally:
+            # The replica removes it too, unless it was killed.
+            shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
+
+    def progress(self) -> float:
+        return self._loaded
+
+
+class RankGroup:
+    """The ranks of one engine, from start to end.
+
+    reports: what each rank said after loading, rank 0 first. socket_path: where the engine listens.
+    """
+
+    def __init__(self, actors: list[Any], pids: list[int], socket_path: Path, runs: list[Any]) -> None:
+        self.socket_path = socket_path
+        self.pids = pids
+        self.reports: list[dict[str, Any]] = []
+        self._actors = actors
+        self._runs = runs
+
+    @classmethod
+    async def start(
+        cls,
+        config: EngineConfig,
+        placement_group: PlacementGroup,
+        bundle: dict[str, float],
+        on_progress: Callable[[float], None] = lambda _: None,
+    ) -> RankGroup:
+        """Start, load and run one rank in each of the group's bundles after the first.
+
+        bundle: the resources of each. Raises what a rank raised; no process is left then.
+        """
+        size = config.tensor_parallel_size
+        remove_stale_sockets()
+        directory = Path(tempfile.mkdtemp(prefix=f"{SOCKET_PREFIX}{os.getpid()}-"))
+        actor_class = ray.remote(RankProcess)
+        actors = [
+            actor_class.options(
+                num_cpus=bundle["CPU"],
+                num_gpus=bundle.get("GPU", 0),
+                max_restarts=0,
+                max_concurrency=2,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=placement_group, placement_group_bundle_index=rank + 1
+                ),
+            ).remote(config, rank, size)
+            for rank in range(size)
+        ]
+        group = cls(actors, [], directory / "engine.sock", [])
+        try:
+            listening = await asyncio.gather(*[actor.listen.remote() for actor in actors])
+            group.pids = [pid for pid, _ in listening]
+            address = listening[0][1]
+            group.reports = await group._load(address, on_progress)
+            group._runs = [actor.run.remote(os.fspath(group.socket_path)) for actor in actors]
+        except BaseException:
+            group.kill()
+            raise
+        return group
+
+    async def _load(self, address: str, on_progress: Callable[[float], None]) -> list[dict[str, Any]]:
+        loads = [asyncio.ensure_future(_result(actor.load.remote(address))) for actor in self._actors]
+        try:
+            while True:
+                done, pending = await asyncio.wait(
+                    loads, timeout=PROGRESS_PERIOD_S, return_when=asyncio.FIRST_EXCEPTION
+                )
+                for load in done:
+                    load.result()  # one failed rank leaves the others waiting: do not wait with them
+                if not pending:
+                    return [load.result() for load in loads]
+                shares = await asyncio.gather(*[actor.progress.remote() for actor in self._actors])
+                on_progress(min(shares))
+        finally:
+            for load in loads:
+                load.cancel()
+
+    async def ended(self) -> str:
+        """Wait until a rank's `run` ends; why it did. Ranks end together, so the first one counts."""
+        runs = [asyncio.ensure_future(_result(run)) for run in self._runs]
+        done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+        for rank, run in enumerate(runs):
+            if run in done:
+                error = run.exception()
+                if error is not None:
+                    return f"rank {rank} died: {_first_line(error)}"
+        return "a rank stopped by itself"
+
+    async def stopped(self, timeout_s: float) -> bool:
+        """Wait for all ranks to return after the engine was asked to shut down; False where one does not."""
+        runs = [asyncio.ensure_future(_result(run)) for run in self._runs]
+        if not runs:
+            return True
+        _, pending = await asyncio.wait(runs, timeout=timeout_s)
+        return not pending
+
+    def kill(self) -> None:
+        """End every rank at once, also one that hangs or is stopped, and remove the socket's directory."""
+        for pid in self.pids:
+            # Ray asks the process to end, which a stopped one never hears. The ranks run on this node.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if _is_ray_worker(pid):
+                    os.kill(pid, signal.SIGKILL)
+        self.release()
+
+    def release(self) -> None:
+        """Let the rank processes go, once they have stopped by themselves, and remove the socket's directory."""
+        for actor in self._actors:
+            with contextlib.suppress(Exception):
+                ray.kill(actor, no_restart=True)
+        shutil.rmtree(self.socket_path.parent, ignore_errors=True)
+
+
+async def _result(ref: Any) -> Any:
+    return await ref
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "cause", None)
+    return (str(cause or error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _is_ray_worker(pid: int) -> bool:
+    """Guards against a process id that was given to somebody else since."""
+    try:
+        return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc/self").exists()
+
+
+def remove_stale_sockets(directory: Path | None = None) -> None:
+    """Remove socket directories of this user's replicas that were killed before they could do so."""
+    for path in (directory or Path(tempfile.gettempdir())).glob(f"{SOCKET_PREFIX}*"):
+        owner = path.name.removeprefix(SOCKET_PREFIX).split("-")[0]
+        with contextlib.suppress(OSError):
+            if owner.isdigit() and path.stat().st_uid == os.getuid() and not _alive(int(owner)):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

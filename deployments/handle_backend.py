@@ -1,0 +1,60 @@
+"""The ingress's `Backend` over a Serve handle: one call of a replica each, errors unwrapped."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+from deployments.errors import unwrap
+from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+
+class HandleBackend:
+    """Implements `deployments.protocol.Backend`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._streaming = handle.options(stream=True)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        response = self._streaming.stream.remote(request)
+        finished = False
+        try:
+            async for deltas in response:
+                yield deltas
+            finished = True
+        except Exception as error:
+            finished = True
+            raise unwrap(error) from error
+        finally:
+            if not finished:
+                response.cancel()
+
+    async def generate(self, request: GenerationRequest) -> list[Delta]:
+        deltas: list[Delta] = await self._call("generate", request)
+        return deltas
+
+    async def health(self) -> HealthReport:
+        report: HealthReport = await self._call("health")
+        return report
+
+    async def info(self) -> ModelInfo:
+        info: ModelInfo = await self._call("info")
+        return info
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        response = getattr(self._handle, method).remote(*arguments)
+        finished = False
+        try:
+            result = await response
+            finished = True
+            return result
+        except Exception as error:
+            finished = True
+            raise unwrap(error) from error
+        finally:
+            if not finished:
+                response.cancel()

@@ -1,0 +1,163 @@
+"""The Serve deployment of one engine: starts its ranks, answers for it, and dies with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from ray.util import get_current_placement_group
+
+from deployments.admission import Admission
+from deployments.group import RankGroup
+from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.service import Client, EngineService
+from deployments.settings import Settings
+from model.client import EngineClient
+from model.config import EngineConfig, ModelConfig
+from model.hub import resolve_checkpoint
+from model.tokenizer import Tokenizer
+
+logger = logging.getLogger("ray.serve")
+
+FLUSH_S = 2.0
+"""How long open streams have to take the error away before the process ends."""
+
+HANDOVER_S = 0.3
+STOP_S = 10.0
+
+
+class EngineReplica:
+    """Answers `deployments.protocol.Backend`'s calls with one tensor-parallel engine."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
+        # With num_gpus=0 Ray shows this process every GPU; it must never touch one.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        started_at = time.monotonic()
+        self._settings = settings
+        self._created = int(time.time())
+        self._stopping = False
+        directory = await asyncio.to_thread(resolve_checkpoint, settings.model, settings.revision)
+        model = ModelConfig.from_checkpoint(directory)
+        settings.check_model(model)
+        tokenizer = await asyncio.to_thread(Tokenizer.from_checkpoint, directory)
+        placement_group = get_current_placement_group()
+        assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
+        bundle = placement_group.bundle_specs[1]
+        self._group = await RankGroup.start(
+            engine_config(settings, directory, bundle), placement_group, bundle, _log_progress
+        )
+        try:
+            client = await EngineClient.connect(os.fspath(self._group.socket_path), settings.step_timeout_s)
+            await client.ping(settings.step_timeout_s)
+        except BaseException:
+            self._group.kill()
+            raise
+        admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
+        self._service = EngineService(cast(Client, client), tokenizer, admission, settings.step_timeout_s)
+        self._info = model_info(settings, model, self._group.reports, self._created)
+        self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_ranks())]
+        logger.info("The engine is ready after %.1f s.", time.monotonic() - started_at)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        async with contextlib.aclosing(self._service.stream(request)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def generate(self, request: GenerationRequest) -> list[Delta]:
+        return await self._service.generate(request)
+
+    async def health(self) -> HealthReport:
+        return await self._service.health()
+
+    async def info(self) -> ModelInfo:
+        return self._info
+
+    async def check_health(self) -> None:
+        """Serve's probe. An engine that misses its heartbeat is replaced at once, not after three strikes."""
+        report = await self._service.health()
+        if not report.healthy and not self._stopping:
+            self._service.client.fail(report.reason or "the engine missed its heartbeat")
+            raise RuntimeError(f"the engine is dead: {report.reason}")
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `deployments.autoscaling` decides on."""
+        stats = self._service.client.stats
+        open_sequences = self._service.admission.open
+        running = min(stats.running, open_sequences)
+        return {
+            "running": float(running),
+            "waiting": float(open_sequences - running),
+            "kv_usage": stats.kv_usage if open_sequences else 0.0,
+        }
+
+    async def _watch(self) -> None:
+        error = await self._service.watch()
+        if not self._stopping:
+            await self._die(str(error))
+
+    async def _watch_ranks(self) -> None:
+        reason = await self._group.ended()
+        if not self._stopping:
+            self._service.client.fail(reason)
+
+    async def _die(self, reason: str) -> NoReturn:
+        """Kill the ranks, let open streams end with their error, and end this process: Serve then replaces it."""
+        logger.error("The engine is dead and will be replaced: %s.", reason)
+        self._group.kill()
+        await self._service.drained(FLUSH_S)
+        await asyncio.sleep(HANDOVER_S)  # for Ray to send the last items
+        os._exit(1)
+
+    async def __del__(self) -> None:
+        """Serve calls and awaits this after open requests have finished or the drain time is over."""
+        if getattr(self, "_service", None) is None:
+            if (group := getattr(self, "_group", None)) is not None:
+                group.kill()
+            return
+        if self._stopping:
+            return
+        self._stopping = True
+        for watcher in self._watchers:
+            watcher.cancel()
+        await self._service.client.shutdown()
+        if await self._group.stopped(STOP_S):
+            self._group.release()
+        else:
+            logger.warning("A rank did not stop within %g s and is killed.", STOP_S)
+            self._group.kill()
+
+
+def engine_config(settings: Settings, directory: Path, bundle: dict[str, float]) -> EngineConfig:
+    """The settings with everything resolved that a rank could not resolve alike on its own."""
+    device = "cuda" if bundle.get("GPU") else "cpu"
+    threads = settings.num_threads
+    if threads is None and device == "cpu":
+        # Replicas may share the node: what Ray reserved for a rank bounds it only where Ray knows every core.
+        threads = max(1, available_cores() // (settings.tensor_parallel_size * settings.min_replicas))
+    return settings.engine_config(model=os.fspath(directory), device=device, num_threads=threads)
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def model_info(settings: Settings, model: ModelConfig, reports: list[dict[str, Any]], created: int) -> ModelInfo:
+    return ModelInfo(
+        id=settings.model_id,
+        max_model_len=settings.max_model_len or model.n_positions,
+        created=created,
+        block_size=settings.block_size,
+        dtype=reports[0]["dtype"],
+        tensor_parallel_size=settings.tensor_parallel_size,
+        parameter_bytes=[report["parameter_bytes"] for report in reports],
+    )
+
+
+def _log_progress(share: float) -> None:
+    logger.info("Loading weights: %d %%.", round(100 * share))

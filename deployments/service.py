@@ -1,0 +1,233 @@
+"""The asyncio face of one engine: requests in, coalesced deltas out, and a watch over the engine's life. No Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Protocol
+
+from deployments.admission import Admission
+from deployments.errors import EngineUnavailableError
+from deployments.protocol import Delta, GenerationRequest, HealthReport
+from deployments.sequence import SequenceText, merge
+from model.client import EngineDeadError
+from model.request import EngineStats, Output, Request
+from model.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+ITEMS_PER_SECOND = 1500.0
+"""Stream items one replica may send, all streams together: a Serve handle passes about 2,000."""
+
+SHORTEST_PAUSE_S = 0.002
+RETRY_AFTER_DEATH_S = 5.0
+
+
+class Client(Protocol):
+    """What the service needs of `model.client.EngineClient`."""
+
+    stats: EngineStats
+    last_message_at: float
+    dead: EngineDeadError | None
+
+    @property
+    def open_requests(self) -> int: ...
+    def generate(self, request: Request) -> AsyncGenerator[Output, None]: ...
+    async def ping(self, timeout_s: float) -> EngineStats: ...
+    async def wait_dead(self) -> EngineDeadError: ...
+    def fail(self, reason: str) -> None: ...
+    async def shutdown(self) -> None: ...
+
+
+class EngineService:
+    """Runs generation requests on one engine.
+
+    step_timeout_s: the engine is declared dead when it says nothing for so long while it has work.
+    open_streams: requests being answered now.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        tokenizer: Tokenizer,
+        admission: Admission,
+        step_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.client = client
+        self.admission = admission
+        self.open_streams = 0
+        self._tokenizer = tokenizer
+        self._step_timeout_s = step_timeout_s
+        self._clock = clock
+        self._has_work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._busy_since = clock()
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        """Deltas until every sequence has finished; closing it early aborts those that have not.
+
+        The first delta leaves at once; later ones wait until this stream's share of `ITEMS_PER_SECOND` is free,
+        and what arrives meanwhile is merged. Raises OverloadedError, EngineUnavailableError.
+        """
+        async with contextlib.aclosing(self._deltas(request, self.pause)) as deltas:
+            async for batch in deltas:
+                yield batch
+
+    async def generate(self, request: GenerationRequest) -> list[Delta]:
+        """One whole delta a sequence, by index. Cancelling it aborts. Raises like `stream`."""
+        whole: dict[int, Delta] = {}
+        async with contextlib.aclosing(self._deltas(request, lambda: 0.0)) as deltas:
+            async for batch in deltas:
+                for delta in batch:
+                    known = whole.get(delta.index)
+                    whole[delta.index] = delta if known is None else merge(known, delta)
+        return [whole[index] for index in sorted(whole)]
+
+    def pause(self) -> float:
+        """Seconds between two items of a stream, so that all of them together keep to `ITEMS_PER_SECOND`."""
+        interval = self.open_streams / ITEMS_PER_SECOND
+        return interval if interval >= SHORTEST_PAUSE_S else 0.0
+
+    async def health(self) -> HealthReport:
+        """A heartbeat of the engine and all its ranks. Never raises; a dead engine is never healthy."""
+        asked_at = self._clock()
+        try:
+            stats = await self.client.ping(self._step_timeout_s)
+        except (EngineDeadError, TimeoutError) as error:
+            return HealthReport(healthy=False, reason=str(error) or "the engine did not answer its heartbeat")
+        return HealthReport(
+            healthy=True,
+            heartbeat_seconds=self._clock() - asked_at,
+            running=stats.running,
+            waiting=stats.waiting,
+            kv_cache_usage=stats.kv_usage,
+        )
+
+    async def watch(self) -> EngineDeadError:
+        """Return when the engine has died, or has been declared dead because a step took too long.
+
+        Sleeps without waking while there is no work: hangs of an idle engine are found by its heartbeat.
+        """
+        deadline = asyncio.create_task(self._watch_steps())
+        try:
+            return await self.client.wait_dead()
+        finally:
+            deadline.cancel()
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until no stream is open; False where that takes longer."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _watch_steps(self) -> None:
+        while True:
+            await self._has_work.wait()
+            quiet_since = max(self.client.last_message_at, self._busy_since)
+            left = quiet_since + self._step_timeout_s - self._clock()
+            if self.client.open_requests and left <= 0:
+                self.client.fail(f"no step ended for {self._step_timeout_s:g} s: a rank hangs")
+                return
+            await asyncio.sleep(max(left, 0.05))
+
+    async def _deltas(
+        self, request: GenerationRequest, pause: Callable[[], float]
+    ) -> AsyncGenerator[list[Delta], None]:
+        if self.client.dead is not None:
+            raise _unavailable(self.client.dead)
+        sequences = list(request.sequences())
+        texts = [SequenceText(i, request, self._tokenizer) for i in range(len(sequences))]
+        with self.admission.admit(len(sequences), self.client.stats), self._open():
+            try:
+                if len(sequences) == 1:
+                    batches = self._one(sequences[0], texts[0], pause)
+                else:
+                    batches = self._many(list(zip(sequences, texts, strict=True)), pause)
+                async with contextlib.aclosing(batches):
+                    async for batch in batches:
+                        yield batch
+            except EngineDeadError as error:
+                raise _unavailable(error) from error
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        if not self.open_streams:
+            self._busy_since = self._clock()
+            self._has_work.set()
+            self._idle.clear()
+        self.open_streams += 1
+        try:
+            yield
+        finally:
+            self.open_streams -= 1
+            if not self.open_streams:
+                self._has_work.clear()
+                self._idle.set()
+
+    async def _one(
+        self, sequence: Request, text: SequenceText, pause: Callable[[], float]
+    ) -> AsyncGenerator[list[Delta], None]:
+        """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
+        async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
+            async for output in outputs:
+                delta = text.feed(output)
+                if worth_sending(delta):
+                    yield [delta]
+                if text.finished:
+                    return
+                if seconds := pause():
+                    await asyncio.sleep(seconds)
+
+    async def _many(
+        self, sequences: list[tuple[Request, SequenceText]], pause: Callable[[], float]
+    ) -> AsyncGenerator[list[Delta], None]:
+        """Several sequences at once: a task each, whose deltas meet in `pending`."""
+        pending: dict[int, Delta] = {}
+        news = asyncio.Event()
+
+        async def run(sequence: Request, text: SequenceText) -> None:
+            async with contextlib.aclosing(self._one(sequence, text, lambda: 0.0)) as batches:
+                async for (delta,) in batches:
+                    known = pending.get(delta.index)
+                    pending[delta.index] = delta if known is None else merge(known, delta)
+                    news.set()
+
+        tasks = [asyncio.create_task(run(*pair)) for pair in sequences]
+        for task in tasks:
+            task.add_done_callback(lambda _: news.set())
+        try:
+            while True:
+                await news.wait()
+                news.clear()
+                for task in tasks:
+                    if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                        raise error
+                finished = all(task.done() for task in tasks)
+                if pending:
+                    batch = [pending[index] for index in sorted(pending)]
+                    pending.clear()
+                    yield batch
+                if finished:
+                    return
+                if seconds := pause():
+                    await asyncio.sleep(seconds)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def worth_sending(delta: Delta) -> bool:
+    """False for a step that gave nothing a client could see."""
+    return bool(delta.token_ids or delta.text or delta.finish_reason or delta.prompt_logprobs)
+
+
+def _unavailable(error: EngineDeadError) -> EngineUnavailableError:
+    return EngineUnavailableError(f"The engine stopped: {error}.", retry_after=RETRY_AFTER_DEATH_S)

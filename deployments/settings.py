@@ -1,0 +1,257 @@
+"""Every setting, once: the command's options, the environment, the YAML file and the Serve builder's argument.
+
+Precedence: command line (or the builder's `key=value`), then `STARCODER_*` variables, then the YAML file, then the
+defaults. Only this module reads the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from deployments.api.limits import ApiLimits
+from model.config import ConfigError, Device, DType, EngineConfig, ModelConfig
+
+ENV_PREFIX = "STARCODER_"
+NESTED = "__"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseSettings):
+    """Serve a StarCoder model behind an OpenAI-compatible API."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=NESTED,
+        nested_model_default_partial_update=True,
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    config: Path | None = Field(default=None, description="YAML file of these settings, by their names.")
+
+    # The model
+    model: str = Field(
+        default="pico",
+        min_length=1,
+        description="Checkpoint directory, Hugging Face hub id, or 'pico', the small embedded model.",
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
+    served_model_name: str | None = Field(default=None, min_length=1, description="The name that clients use.")
+    dtype: DType = Field(default="auto", description="Number format of weights and cache.")
+    device: Device = Field(default="auto", description="Where the model runs; auto takes a GPU if there is one.")
+    load_format: Literal["auto", "random"] = Field(
+        default="auto", description="random: seeded noise instead of weights, for benchmarks."
+    )
+
+    # The engine
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs (or CPU processes) that share one model.")
+    max_model_len: int | None = Field(
+        default=None, ge=2, description="Longest prompt plus completion, in tokens; the model's window if not given."
+    )
+    max_num_seqs: int = Field(default=64, ge=1, description="Most sequences in one step.")
+    max_num_batched_tokens: int = Field(default=2048, ge=16, description="Most tokens in one step.")
+    block_size: int = Field(default=16, ge=1, description="Tokens in one cache block.")
+    num_kv_blocks: int | None = Field(default=None, ge=2, description="Cache blocks; computed if not given.")
+    kv_cache_memory: int = Field(default=1 << 30, gt=0, description="Bytes of cache on a CPU.")
+    gpu_memory_utilization: float = Field(
+        default=0.9, gt=0, le=1, description="Share of a GPU's memory for weights and cache."
+    )
+    enable_prefix_caching: bool = Field(default=True, description="Reuse the cache of shared prefixes.")
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of one rank; the cores divided by the ranks if not given."
+    )
+    seed: int = Field(default=0, description="Where requests without a seed take their randomness from.")
+
+    # The server
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    api: ApiLimits = ApiLimits()
+
+    # Replicas
+    min_replicas: int = Field(default=1, ge=1, description="Fewest engines.")
+    max_replicas: int | None = Field(
+        default=None, ge=1, description="Most engines; above min-replicas Serve scales between the two."
+    )
+    target_ongoing_requests: float = Field(
+        default=32.0, gt=0, description="Sequences (running and waiting) an engine that autoscaling aims for."
+    )
+    target_kv_usage: float = Field(default=0.8, gt=0, le=1, description="Cache use that autoscaling aims for.")
+    upscale_delay_s: float = Field(default=10.0, ge=0, description="Load must last so long before scaling up.")
+    downscale_delay_s: float = Field(default=300.0, ge=0, description="Quiet must last so long before scaling down.")
+    ingress_replicas: int = Field(default=1, ge=1, description="HTTP front processes.")
+    cpus_per_rank: float = Field(default=1.0, gt=0, description="CPUs that Ray reserves for each rank.")
+    max_queued_requests: int = Field(
+        default=256, ge=0, description="Sequences that may wait in one engine; more are answered 429."
+    )
+
+    # Failure and shutdown
+    start_timeout_s: float = Field(default=1800.0, gt=0, description="An engine must have loaded after this long.")
+    step_timeout_s: float = Field(
+        default=60.0, gt=0, description="An engine silent for so long while it has work is replaced."
+    )
+    health_check_period_s: float = Field(default=5.0, gt=0, description="Time between heartbeats of an engine.")
+    drain_timeout_s: float = Field(default=30.0, ge=0, description="Open streams may finish for so long at shutdown.")
+
+    # Watching
+    log_level: LogLevel = Field(default="warning", description="What reaches the terminal.")
+    metrics_dir: Path | None = Field(
+        default=None, description="Directory, one a node, in which processes share their metrics."
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port of each node's Prometheus exporter; /metrics answers anyway."
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas={self.max_replicas} is below min_replicas={self.min_replicas}")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_num_seqs={self.max_num_seqs}: "
+                "every sequence in a step takes at least one token"
+            )
+        if self.metrics_port is not None and self.metrics_port == self.port:
+            raise ValueError(f"metrics_port and port are both {self.port}")
+        if self.device == "cpu" and self.dtype == "float16":
+            raise ValueError("dtype=float16 needs a GPU; on a CPU use bfloat16 or float32")
+        return self
+
+    @property
+    def most_replicas(self) -> int:
+        return self.max_replicas or self.min_replicas
+
+    @property
+    def model_id(self) -> str:
+        """The name clients use: as given, else the hub id, else the directory's name."""
+        if self.served_model_name:
+            return self.served_model_name
+        path = Path(self.model).expanduser()
+        return path.resolve().name if path.is_dir() else self.model
+
+    def engine_config(self, **changes: Any) -> EngineConfig:
+        """What one engine needs of this; `changes` replace what was resolved since (directory, device, threads)."""
+        values = {name: getattr(self, name) for name in EngineConfig.model_fields}
+        return EngineConfig(**(values | changes))
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Raise ConfigError where these settings do not fit the checkpoint."""
+        model.check_tensor_parallel(self.tensor_parallel_size)
+        if self.max_model_len is not None and self.max_model_len > model.n_positions:
+            raise ConfigError(
+                f"max_model_len={self.max_model_len} is above the model's window of {model.n_positions} tokens "
+                "(learned positions: it cannot be stretched)"
+            )
+
+    def check_gpus(self, available: int) -> None:
+        """Raise ConfigError where more GPUs are asked for than this machine has."""
+        needed = self.tensor_parallel_size * self.min_replicas
+        if self.device == "cuda" and available < needed:
+            raise ConfigError(
+                f"device=cuda with tensor_parallel_size={self.tensor_parallel_size} and "
+                f"min_replicas={self.min_replicas} needs {needed} GPU(s); this machine has {available}"
+            )
+
+    @classmethod
+    def from_command_line(cls, arguments: Sequence[str], program: str = "starcoder serve") -> Settings:
+        """Parse the options of `program`. Raises ConfigError; exits after `--help` and on unknown options."""
+        try:
+            source: CliSettingsSource[Any] = CliSettingsSource(cls, cli_prog_name=program)
+            parsed = source(args=list(arguments))
+            # The file's name is needed before the sources are merged.
+            config = parsed.env_vars.get("config")
+            given: dict[str, Any] = {"config": config} if config else {}
+            return cls(_cli_settings_source=parsed, **given)
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        check_environment(os.environ)
+        given = init_settings() if isinstance(init_settings, InitSettingsSource) else {}
+        path = given.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
+        file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path)) if path else {})
+        return init_settings, env_settings, file
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A settings file; names with dashes or underscores. Raises ConfigError."""
+    try:
+        data = yaml.safe_load(path.expanduser().read_text())
+    except OSError as error:
+        raise ConfigError(f"settings file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"settings file {path} is not YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"settings file {path} must hold names and values, not a {type(data).__name__}")
+    values = {str(name).replace("-", "_"): value for name, value in data.items()}
+    for name in values:
+        if name == "config" or name not in Settings.model_fields:
+            raise ConfigError(f"settings file {path}: unknown setting {name!r}{_did_you_mean(name)}")
+    return values
+
+
+# Kubernetes adds these to every pod for a Service that is called "starcoder" or "starcoder-...".
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?$")
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Raise ConfigError on a `STARCODER_*` variable that is no setting, rather than ignore a typing error."""
+    for variable, value in environment.items():
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name == "port" and "://" in value:
+            raise ConfigError(
+                f"{variable}={value} comes from a Kubernetes Service called 'starcoder': set "
+                "enableServiceLinks: false in the pod, or call the Service something else"
+            )
+        known = name in Settings.model_fields or name.startswith(f"api{NESTED}")
+        if not known and not _SERVICE_LINK.search(variable):
+            raise ConfigError(f"environment variable {variable} is no setting{_did_you_mean(name)}")
+
+
+def _did_you_mean(name: str) -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error in one line a setting."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown setting{'' if '.' in name else _did_you_mean(name)}"
+        lines.append(f"{name}: {message}" if name else message)
+    return "; ".join(lines)
