@@ -5,11 +5,11 @@ Source: https://platform.openai.com/docs/api-reference/completions/object, field
 
 from __future__ import annotations
 
-import codecs
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from model.detokenizer import Detokenizer
 from model.request import TokenLogprobs
 from model.tokenizer import Tokenizer
 
@@ -27,13 +27,10 @@ def token_string(tokenizer: Tokenizer, token_id: int) -> str:
 
 
 def prompt_offsets(tokenizer: Tokenizer, ids: Iterable[int]) -> list[int]:
-    """Where each token of an echoed prompt begins, in characters that are complete before it."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    offsets, position = [], 0
-    for token_id in ids:
-        offsets.append(position)
-        position += len(decoder.decode(tokenizer.token_bytes(token_id)))
-    return offsets
+    """Where each token of an echoed prompt begins, in characters."""
+    detokenizer = Detokenizer(tokenizer, skip_special=False)
+    detokenizer.push(ids)
+    return detokenizer.offsets
 
 
 def legacy_logprobs(

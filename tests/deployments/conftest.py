@@ -1,0 +1,45 @@
+"""The ingress over a fake backend, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from deployments.api.limits import ApiLimits
+from deployments.ingress import create_app
+from model.tokenizer import Tokenizer
+from tests.support.fake_backend import FakeBackend
+from tests.support.http_server import serving
+from tests.support.tokenizers import starcoder_rules
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(starcoder_rules())
+
+
+@pytest.fixture
+def fake_backend(tokenizer: Tokenizer) -> FakeBackend:
+    return FakeBackend(tokenizer)
+
+
+@pytest.fixture
+def app(fake_backend: FakeBackend, tokenizer: Tokenizer) -> FastAPI:
+    return create_app(backend=fake_backend, tokenizer=tokenizer, limits=ApiLimits(max_body_bytes=100_000))
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    """A real server with the app."""
+    with serving(app) as url:
+        yield url
