@@ -6,6 +6,7 @@ Plain ASGI: Starlette's BaseHTTPMiddleware runs the route in a task of its own, 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import uuid
 from typing import Any
@@ -36,7 +37,7 @@ def error_response(error: ServeError) -> Response:
     """OpenAI's error object with its status and, where another attempt makes sense, `Retry-After`."""
     headers = {}
     if error.retry_after is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     return Response(
         msgspec.json.encode(error.body()),
         status_code=error.status,

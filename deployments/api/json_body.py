@@ -95,11 +95,12 @@ def _field(location: Sequence[int | str]) -> str | None:
 
 def _describe(error: dict[str, Any]) -> str:
     field = _field(error["loc"])
-    if error["type"] == "missing":
-        return f"`{field}` is required" if field else "The body must be a JSON object"
-    if field is None:
-        return "The body must be a JSON object"
     problem = error["msg"].removeprefix("Value error, ")
+    if field is None:
+        # Either fields that contradict each other, or no object at all.
+        return problem if error["type"] == "value_error" else "The body must be a JSON object"
+    if error["type"] == "missing":
+        return f"`{field}` is required"
     problem = problem[:1].lower() + problem[1:]
     value = error.get("input")
     if isinstance(value, str | int | float) and error["type"] != "value_error":

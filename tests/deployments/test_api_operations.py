@@ -1,0 +1,75 @@
+"""Models, health, version and the documentation."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from deployments.protocol import HealthReport
+from tests.support.fake_backend import MODEL, WINDOW, FakeBackend
+
+
+async def test_models(client: httpx.AsyncClient) -> None:
+    card = {
+        "id": MODEL,
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "bigcode",
+        "max_model_len": WINDOW,
+    }
+    assert (await client.get("/v1/models")).json() == {"object": "list", "data": [card]}
+    for path in (MODEL, MODEL.replace("/", "%2F")):
+        assert (await client.get(f"/v1/models/{path}")).json() == card
+    response = await client.get("/v1/models/bigcode/other")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+
+
+async def test_health_is_the_engines(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    response = await client.get("/health")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ok",
+        "running": 1,
+        "waiting": 2,
+        "kv_cache_usage": 0.5,
+        "heartbeat_seconds": 0.01,
+    }
+    fake_backend.report = HealthReport(healthy=False, reason="rank 1 is dead")
+    response = await client.get("/health")
+    assert response.status_code == 503
+    assert response.json()["error"]["message"] == "rank 1 is dead"
+
+
+async def test_version(client: httpx.AsyncClient) -> None:
+    assert re.match(r"\d", (await client.get("/version")).json()["version"])
+
+
+async def test_docs_need_nothing_from_outside(client: httpx.AsyncClient) -> None:
+    response = await client.get("/docs")
+    assert response.headers["content-type"].startswith("text/html")
+    assert not re.search(r"(https?:)?//[a-z]", response.text)
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+def test_every_field_and_route_is_described(app: FastAPI) -> None:
+    document = app.openapi()
+    assert document["openapi"].startswith("3.1")
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"], path
+            assert "422" not in operation["responses"], path
+    fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
+    assert len(fields) > 25
+    assert [name for name, field in fields.items() if not field.get("description")] == []
+
+
+@pytest.mark.parametrize("module", ["torch", "ray", "transformers"])
+def test_importing_the_ingress_does_not_load(module: str) -> None:
+    code = f"import sys, deployments.ingress; sys.exit({module!r} in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
