@@ -1,0 +1,95 @@
+"""A tensor-parallel group as plain processes, with a client on its socket."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import resource
+import tempfile
+from collections.abc import AsyncIterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from model.client import EngineClient
+from model.config import EngineConfig
+from model.request import Output, Request
+
+START_SECONDS = 240.0
+
+
+def rank_process(config: EngineConfig, rank: int, pipe: Connection, socket_path: str) -> None:
+    """A process that is one rank: reports its address, its load report with peak memory, then runs."""
+    from model.rank import Rank
+
+    one = Rank(config, rank)
+    pipe.send(one.listen() if rank == 0 else None)
+    address = pipe.recv()
+    before = _peak_bytes()
+    report = one.load(address)
+    pipe.send({**report, "peak_growth": _peak_bytes() - before})
+    one.run(socket_path)
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class RankGroup:
+    """Context manager: starts `config.tensor_parallel_size` processes and ends them on every path."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.reports: list[dict[str, Any]] = []
+
+    def __enter__(self) -> RankGroup:
+        context = multiprocessing.get_context("spawn")
+        self._dir = tempfile.TemporaryDirectory(prefix="sc-")
+        self.socket_path = str(Path(self._dir.name) / "engine")
+        self.processes, pipes = [], []
+        for rank in range(self.config.tensor_parallel_size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=rank_process, args=(self.config, rank, theirs, self.socket_path))
+            process.start()
+            theirs.close()
+            self.processes.append(process)
+            pipes.append(ours)
+        try:
+            addresses = [self._receive(pipe) for pipe in pipes]
+            for pipe in pipes:
+                pipe.send(addresses[0])
+            self.reports = [self._receive(pipe) for pipe in pipes]
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    @staticmethod
+    def _receive(pipe: Connection) -> Any:
+        assert pipe.poll(START_SECONDS), "a rank does not start"
+        return pipe.recv()
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
+        self._dir.cleanup()
+
+    def wait_ended(self, timeout_s: float = 60) -> list[int | None]:
+        """Exit codes, once every rank has ended by itself."""
+        for process in self.processes:
+            process.join(timeout_s)
+        return [process.exitcode for process in self.processes]
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[EngineClient]:
+        client = await EngineClient.connect(self.socket_path, timeout_s=60)
+        try:
+            yield client
+        finally:
+            await client.shutdown()
+
+
+async def collect(client: EngineClient, request: Request) -> list[Output]:
+    return [output async for output in client.generate(request)]
