@@ -25,7 +25,7 @@ from deployments.api.openai_logprobs import legacy_logprobs, prompt_offsets
 from deployments.api.openai_schemas import ERROR_RESPONSES, Completion, UsageCounter
 from deployments.api.rendering import PromptField, Rendering, render_prompts
 from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields
-from deployments.api.streaming import DONE, EventStream, sse
+from deployments.api.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest
 from model.fim import ContextFile, RepositoryContext
@@ -258,7 +258,7 @@ def create_router(api: ApiContext) -> APIRouter:
         responses={
             200: {
                 "description": "The completions; with `stream`, server-sent events of the same object.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": EVENT_STREAM_CONTENT,
             },
             **ERROR_RESPONSES,
         },

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from deployments.api.context import ApiContext
 from deployments.api.limits import FimMode
-from deployments.api.sampling import INT64_MAX, check_token_ids
+from deployments.api.sampling import INT32_MAX, INT64_MAX, check_token_ids
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import ModelInfo
 from model.fim import RepositoryContext
@@ -48,7 +48,7 @@ def _prompts(value: Any) -> Any:
     raise ValueError("must be a string, a list of strings, a list of token ids, or a list of such lists")
 
 
-_IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": INT32_MAX}, "minItems": 1}
 
 PromptField = Annotated[
     Prompts,

@@ -14,6 +14,24 @@ from deployments.middleware import request_id
 
 DONE = b"data: [DONE]\n\n"
 
+EVENT_STREAM_CONTENT: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "description": "One event.",
+            "properties": {
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "description": "The object above with the part that is new, an error object, or `[DONE]`.",
+                }
+            },
+            "required": ["data"],
+        }
+    }
+}
+"""How an OpenAPI document describes a stream."""
+
 
 def sse(data: Any) -> bytes:
     """One event with compact JSON: some clients look for `"content":` byte by byte."""

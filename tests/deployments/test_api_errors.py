@@ -151,6 +151,15 @@ async def test_duplicate_keys_take_the_last(client: httpx.AsyncClient, fake_back
     assert fake_backend.requests[0].params.max_tokens == 4
 
 
+async def test_an_integer_may_be_written_with_a_point(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    body = b'{"prompt": [5.0, 1e1], "max_tokens": 4.0, "temperature": 1.0, "top_p": 5e-1}'
+    assert (await client.post("/v1/completions", content=body, headers=JSON)).status_code == 200
+    (request,) = fake_backend.requests
+    assert request.prompts == [[5, 10]]
+    assert [type(token_id) for token_id in request.prompts[0]] == [int, int]
+    assert (request.params.max_tokens, request.params.temperature, request.params.top_p) == (4, 1.0, 0.5)
+
+
 async def test_an_unknown_model(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/completions", json={"model": "gpt-9", "prompt": "x"})
     assert error_of(response, 404)["code"] == "model_not_found"

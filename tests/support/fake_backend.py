@@ -20,7 +20,8 @@ class FakeBackend:
     """Answers `ANSWER`, its tokens rotated by the number of the completion, then end-of-text.
 
     requests: what arrived. closed: ids of requests whose generator was closed or ran to its end.
-    gate: tokens after the first wait for it. failure: raised before token number `fail_at`.
+    gate: tokens after the first wait for it; with `silent`, the first one too.
+    failure: raised before token number `fail_at`, `failures_left` times.
     """
 
     def __init__(self, tokenizer: Tokenizer, window: int = WINDOW) -> None:
@@ -31,6 +32,8 @@ class FakeBackend:
         self.gate: asyncio.Event | None = None
         self.failure: Exception | None = None
         self.fail_at = 0
+        self.failures_left = 1_000_000
+        self.silent = False
         self.report = HealthReport(healthy=True, heartbeat_seconds=0.01, running=1, waiting=2, kv_cache_usage=0.5)
 
     def tokens(self, number: int = 0) -> list[int]:
@@ -53,9 +56,10 @@ class FakeBackend:
         texts = [SequenceText(i, request, self.tokenizer) for i in range(len(request.prompts) * request.best_of)]
         try:
             for step in range(request.params.max_tokens):
-                if self.failure is not None and step == self.fail_at:
+                if self.failure is not None and step == self.fail_at and self.failures_left:
+                    self.failures_left -= 1
                     raise self.failure
-                if step and self.gate is not None:
+                if (step or self.silent) and self.gate is not None:
                     await self.gate.wait()
                 sequences = zip(texts, request.sequences(), strict=True)
                 deltas = [t.feed(self.output(t, s, step)) for t, s in sequences if not t.finished]
