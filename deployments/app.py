@@ -12,7 +12,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.autoscaling import autoscaling_config
 from deployments.handle_backend import HandleBackend
-from deployments.replica import EngineReplica
+from deployments.replica import EngineReplica, keep_to_loopback
 from deployments.settings import Settings
 from model.config import ConfigError
 
@@ -35,6 +35,7 @@ class Ingress:
     """The HTTP front: dialects, validation, tokenizing. Holds no state, so any number of replicas will do."""
 
     async def __init__(self, settings: Settings, engine: DeploymentHandle) -> None:  # type: ignore[misc]
+        keep_to_loopback()
         self._settings = settings
         self._engine = engine
 

@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from deployments.temporary import private_directory, remove_stale
 from model.config import EngineConfig
 
 logger = logging.getLogger(__name__)
 
-SOCKET_PREFIX = "starcoder-engine-"
 PROGRESS_PERIOD_S = 1.0
 
 
@@ -88,8 +87,8 @@ class RankGroup:
         bundle: the resources of each. Raises what a rank raised; no process is left then.
         """
         size = config.tensor_parallel_size
-        remove_stale_sockets()
-        directory = Path(tempfile.mkdtemp(prefix=f"{SOCKET_PREFIX}{os.getpid()}-"))
+        remove_stale()
+        directory = private_directory()
         actor_class = ray.remote(RankProcess)
         actors = [
             actor_class.options(
@@ -183,22 +182,3 @@ def _is_ray_worker(pid: int) -> bool:
         return b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return not Path("/proc/self").exists()
-
-
-def remove_stale_sockets(directory: Path | None = None) -> None:
-    """Remove socket directories of this user's replicas that were killed before they could do so."""
-    for path in (directory or Path(tempfile.gettempdir())).glob(f"{SOCKET_PREFIX}*"):
-        owner = path.name.removeprefix(SOCKET_PREFIX).split("-")[0]
-        with contextlib.suppress(OSError):
-            if owner.isdigit() and path.stat().st_uid == os.getuid() and not _alive(int(owner)):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

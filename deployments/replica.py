@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from ray.util import get_current_placement_group
+from ray.util import get_current_placement_group, get_node_ip_address
 
+from deployments import progress
 from deployments.admission import Admission
 from deployments.group import RankGroup
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
@@ -38,6 +39,7 @@ class EngineReplica:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
         # With num_gpus=0 Ray shows this process every GPU; it must never touch one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        keep_to_loopback()
         started_at = time.monotonic()
         self._settings = settings
         self._created = int(time.time())
@@ -50,7 +52,7 @@ class EngineReplica:
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
         bundle = placement_group.bundle_specs[1]
         self._group = await RankGroup.start(
-            engine_config(settings, directory, bundle), placement_group, bundle, _log_progress
+            engine_config(settings, directory, bundle), placement_group, bundle, progress.report
         )
         try:
             client = await EngineClient.connect(os.fspath(self._group.socket_path), settings.step_timeout_s)
@@ -159,5 +161,14 @@ def model_info(settings: Settings, model: ModelConfig, reports: list[dict[str, A
     )
 
 
-def _log_progress(share: float) -> None:
-    logger.info("Loading weights: %d %%.", round(100 * share))
+def keep_to_loopback() -> None:
+    """Where Ray's node is 127.0.0.1, make Serve's gRPC server listen there too.
+
+    It takes pickled calls from other replicas and listens on every interface, whatever the node's address.
+    """
+    from ray.serve._private import replica as internals
+
+    if get_node_ip_address() != "127.0.0.1":
+        return
+    add_port = internals.add_port_to_grpc_server
+    internals.add_port_to_grpc_server = lambda server, address: add_port(server, address.replace("[::]", "127.0.0.1"))

@@ -166,10 +166,10 @@ class Settings(BaseSettings):
     def check_gpus(self, available: int) -> None:
         """Raise ConfigError where more GPUs are asked for than this machine has."""
         needed = self.tensor_parallel_size * self.min_replicas
-        if self.device == "cuda" and available < needed:
+        if available < needed and (self.device == "cuda" or (self.device == "auto" and available)):
             raise ConfigError(
-                f"device=cuda with tensor_parallel_size={self.tensor_parallel_size} and "
-                f"min_replicas={self.min_replicas} needs {needed} GPU(s); this machine has {available}"
+                f"tensor_parallel_size={self.tensor_parallel_size} times min_replicas={self.min_replicas} needs "
+                f"{needed} GPU(s); this machine has {available} (device=cpu runs the ranks as CPU processes)"
             )
 
     @classmethod
@@ -199,6 +199,13 @@ class Settings(BaseSettings):
         path = given.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
         file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path)) if path else {})
         return init_settings, env_settings, file
+
+
+def local_gpus() -> int:
+    """NVIDIA GPUs that a process started here would see; counted without loading a driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
+    return present if visible is None else min(present, len([v for v in visible.split(",") if v.strip()]))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
