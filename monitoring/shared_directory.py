@@ -1,0 +1,165 @@
+"""The directory in which a node's processes share their metrics, and what becomes of a process that died.
+
+`prometheus_client`'s multiprocess mode keeps a process's values in memory-mapped files that survive it. This adds
+what it leaves to the user: which processes live, and where the counts of the dead go.
+
+- A process is named by its id and a random part (ids repeat, and containers that share a directory have the same
+  ones) and holds a lock on a file of that name for as long as it lives. The kernel lets go of the lock however the
+  process ends.
+- `sweep` removes the gauges of the dead and adds their counters and histograms to an archive, so that no count
+  goes backwards and the directory does not grow with every restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_ARCHIVED_KINDS = ("counter", "histogram")
+
+
+class SharedDirectory:
+    """Raises OSError where `path` can be neither made nor written."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._identifier = ""
+        self._pid = 0
+        self._life: int | None = None
+
+    # A process that writes
+
+    def identifier(self) -> str:
+        """This process's name, new after a fork; from the first call on it counts as alive."""
+        if self._pid != os.getpid():
+            if not self._pid:
+                os.register_at_fork(after_in_child=self._let_go)
+            self._pid = os.getpid()
+            self._identifier = f"{self._pid}-{secrets.token_hex(4)}"
+            with self.locked():
+                self._life = os.open(self._life_file(self._identifier), os.O_RDWR | os.O_CREAT, 0o644)
+                fcntl.flock(self._life, fcntl.LOCK_EX)
+        return self._identifier
+
+    def _let_go(self) -> None:
+        """In a forked child: the lock is the parent's, and held here it would outlive the parent."""
+        if self._life is not None:
+            os.close(self._life)
+            self._life = None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other process and thread from reading or sweeping. Held for milliseconds. Not reentrant."""
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    # A process that reads
+
+    def collect(self) -> list[Metric]:
+        """All families of the node's processes, merged; the dead are swept first."""
+        with self.locked():
+            self._sweep()
+            # A process may be between making a file and sizing it.
+            files = [str(file) for file in self.path.glob("*.db") if file.stat().st_size]
+            return list(MultiProcessCollector.merge(files))
+
+    def sweep(self) -> None:
+        """Archive what dead processes counted and forget their gauges."""
+        with self.locked():
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self._finish_archiving()
+        dead = [file.stem for file in self.path.glob("*.alive") if self._is_dead(file)]
+        for identifier in dead:
+            for gauge in self.path.glob(f"gauge_live*_{identifier}.db"):
+                gauge.unlink()
+        for kind in _ARCHIVED_KINDS:
+            self._archive(kind, [self.path / f"{kind}_{identifier}.db" for identifier in dead])
+        for identifier in dead:
+            self._life_file(identifier).unlink()
+
+    def _life_file(self, identifier: str) -> Path:
+        return self.path / f"{identifier}.alive"
+
+    @staticmethod
+    def _is_dead(life_file: Path) -> bool:
+        file = os.open(life_file, os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(file)
+        return True
+
+    # The archive. The journal makes adding to it atomic: a crash neither loses a count nor counts it twice.
+
+    def _archive(self, kind: str, files: Iterable[Path]) -> None:
+        files = [file for file in files if file.exists() and file.stat().st_size]
+        if not files:
+            return
+        archive = self.path / f"{kind}_archive.db"
+        sums: dict[str, float] = {}
+        for file in [archive, *files] if archive.exists() else files:
+            for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
+                sums[key] = sums.get(key, 0.0) + value
+        following = self.path / f"{kind}_archive.next"
+        following.unlink(missing_ok=True)
+        writer = MmapedDict(str(following))
+        for key, value in sums.items():
+            writer.write_value(key, value, 0.0)
+        writer.close()
+        journal = self.path / "archiving.json.next"
+        journal.write_text(json.dumps({"archive": archive.name, "merged": [file.name for file in files]}))
+        journal.rename(self.path / "archiving.json")
+        self._finish_archiving()
+
+    def _finish_archiving(self) -> None:
+        journal = self.path / "archiving.json"
+        if not journal.exists():
+            return
+        task = json.loads(journal.read_text())
+        archive = self.path / task["archive"]
+        following = archive.with_suffix(".next")
+        if following.exists():
+            following.rename(archive)
+        for name in task["merged"]:
+            (self.path / name).unlink(missing_ok=True)
+        journal.unlink()
+
+
+class NodeCollector:
+    """A `prometheus_client` collector over a shared directory: the declared families of all its processes."""
+
+    def __init__(self, directory: SharedDirectory, prefix: str) -> None:
+        self._directory = directory
+        self._prefix = prefix
+
+    def collect(self) -> list[Metric]:
+        return [family for family in self._directory.collect() if family.name.startswith(self._prefix)]
+
+    def describe(self) -> list[Metric]:
+        return []
+
+
+def node_registry(directory: Path, prefix: str) -> CollectorRegistry:
+    """A registry that merges the processes which write to `directory`, anew at every scrape."""
+    registry = CollectorRegistry()
+    registry.register(NodeCollector(SharedDirectory(directory), prefix))
+    return registry
