@@ -1,0 +1,159 @@
+"""Batched sampling against transformers' logits processors and against frequencies."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from model.request import Request, SamplingParams
+from model.sampler import sample, token_logprobs, uniform
+from model.scheduler import Sequence
+
+EOS = (0,)
+
+
+def sequence(prompt=(1,), output=(), seed=0, **params) -> Sequence:
+    one = Sequence(Request("r", list(prompt), SamplingParams(**params)), seed=seed, arrival=0)
+    one.tokens += output
+    return one
+
+
+def draws(logits: torch.Tensor, count: int, **params) -> Counter[int]:
+    """`count` independent draws from one distribution, in one batch."""
+    rows = [sequence(seed=s, **params) for s in range(count)]
+    return Counter(sample(logits.expand(count, -1), rows, EOS).tokens)
+
+
+def assert_follows(counts: Counter[int], probabilities: torch.Tensor) -> None:
+    """Chi-squared test at a level (10^-6) that a right sampler does not fail by chance; seeds are fixed anyway."""
+    from math import sqrt
+
+    total = sum(counts.values())
+    assert all(probabilities[token] > 0 for token in counts), "drew a token of probability zero"
+    expected = probabilities * total
+    cells = [i for i in range(len(probabilities)) if expected[i] >= 5]
+    statistic = sum((counts[i] - float(expected[i])) ** 2 / float(expected[i]) for i in cells)
+    freedom = max(len(cells) - 1, 1)
+    # Wilson-Hilferty: a chi-squared variable's cube root is nearly normal
+    z = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / sqrt(2 / (9 * freedom))
+    assert z < 4.75, (statistic, freedom)
+
+
+@pytest.mark.parametrize(
+    ("params", "warpers"),
+    [
+        ({"temperature": 1.0}, []),
+        ({"temperature": 0.6}, [TemperatureLogitsWarper(0.6)]),
+        ({"temperature": 1.0, "top_k": 7}, [TopKLogitsWarper(7)]),
+        ({"temperature": 1.0, "top_p": 0.8}, [TopPLogitsWarper(0.8)]),
+        ({"temperature": 1.0, "min_p": 0.1}, [MinPLogitsWarper(0.1)]),
+        (
+            {"temperature": 1.4, "top_k": 20, "top_p": 0.9, "min_p": 0.02},
+            [TemperatureLogitsWarper(1.4), TopKLogitsWarper(20), TopPLogitsWarper(0.9), MinPLogitsWarper(0.02)],
+        ),
+    ],
+    ids=lambda value: str(sorted(value)) if isinstance(value, dict) else "",
+)
+def test_draws_follow_the_distribution_transformers_gives(params, warpers):
+    logits = torch.randn(1, 60, generator=torch.Generator().manual_seed(5)) * 2
+    want = LogitsProcessorList(warpers)(torch.ones(1, 1, dtype=torch.long), logits.clone()).softmax(-1)[0]
+    assert_follows(draws(logits, 20_000, **params), want)
+
+
+def test_repetition_penalty_as_transformers_has_it():
+    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    rows = [sequence([2, 3, 4], [7, 7], temperature=0, repetition_penalty=p) for p in (1.0, 1.8, 30.0)]
+    want = [
+        int(RepetitionPenaltyLogitsProcessor(p)(torch.tensor([[2, 3, 4, 7, 7]]), logits[i : i + 1].clone()).argmax())
+        for i, p in enumerate((1.0, 1.8, 30.0))
+    ]
+    assert sample(logits, rows, EOS).tokens == want
+
+
+def test_frequency_and_presence_count_the_output_only():
+    logits = torch.zeros(1, 10)
+    logits[0, 3], logits[0, 5], logits[0, 6] = 2.0, 1.5, 1.0
+    for params, output, expected in (
+        ({"frequency_penalty": 0.4}, [3], 3),
+        ({"frequency_penalty": 0.4}, [3, 3], 5),
+        ({"presence_penalty": 0.6}, [3, 3], 5),
+        ({"presence_penalty": 0.4}, [3, 3, 3], 3),
+        ({"frequency_penalty": 5.0}, [], 3),
+        ({"frequency_penalty": -1.0}, [6, 6], 6),
+    ):
+        rows = [sequence([3, 3, 3], output, temperature=0, **params)]
+        assert sample(logits, rows, EOS).tokens == [expected], (params, output)
+
+
+def test_logit_bias_and_minimum_length():
+    logits = torch.zeros(4, 10)
+    logits[:, 0] = 3.0
+    rows = [
+        sequence(temperature=0, logit_bias={4: 100.0}),
+        sequence(temperature=0, logit_bias={0: -100.0, 7: 0.5}),
+        sequence(temperature=0, min_tokens=1, logit_bias={9: 1.0}),
+        sequence(temperature=0, output=[5], min_tokens=1),
+    ]
+    assert sample(logits, rows, EOS).tokens == [4, 7, 9, 0]
+
+
+def test_one_row_of_each_kind_in_one_batch_equals_each_alone():
+    logits = torch.randn(6, 500, generator=torch.Generator().manual_seed(9))
+    rows = [
+        sequence(temperature=0),
+        sequence(seed=1, temperature=1.0),
+        sequence(seed=2, temperature=0.8, top_p=0.9),
+        sequence(seed=3, temperature=1.2, top_k=5, logprobs=3),
+        sequence([4, 5], [6], seed=4, temperature=0.5, frequency_penalty=1.0),
+        sequence(seed=5, temperature=1.0, min_p=0.2, logit_bias={3: 2.0}),
+    ]
+    together = sample(logits, rows, EOS)
+    for i, row in enumerate(rows):
+        alone = sample(logits[i : i + 1], [row], EOS)
+        assert alone.tokens == together.tokens[i : i + 1]
+        assert (alone.logprobs[0] is None) == (together.logprobs[i] is None)
+
+
+def test_a_tiny_temperature_is_greedy_and_finite():
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(2)) * 5
+    assert draws(logits, 50, temperature=1e-5) == Counter({int(logits.argmax()): 50})
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**32))
+def test_uniform_is_in_range_and_repeatable(seed, counter):
+    values = uniform(np.array([seed] * 2, dtype=np.uint64), np.array([counter] * 2, dtype=np.uint64))
+    assert 0 <= values[0] < 1
+    assert values[0] == values[1]
+
+
+def test_uniform_is_uniform_over_seeds_and_over_counters():
+    numbers = np.arange(50_000, dtype=np.uint64)
+    for values in (uniform(numbers, numbers * 0), uniform(numbers * 0, numbers), uniform(numbers, numbers)):
+        counts = np.histogram(values, bins=50, range=(0, 1))[0]
+        assert_follows(Counter(dict(enumerate(counts.tolist()))), torch.full((50,), 1 / 50))
+    pairs = np.corrcoef(uniform(numbers, numbers * 0), uniform(numbers + np.uint64(1), numbers * 0))[0, 1]
+    assert abs(pairs) < 0.02
+
+
+@given(st.integers(1, 6), st.integers(0, 8))
+@settings(max_examples=30, deadline=None)
+def test_token_logprobs_equal_log_softmax(rows, top):
+    logits = torch.randn(rows, 30, generator=torch.Generator().manual_seed(rows))
+    tokens = list(range(rows))
+    for i, entry in enumerate(token_logprobs(logits, tokens, [top] * rows)):
+        want = logits[i].double().log_softmax(0)
+        assert entry.logprob == pytest.approx(float(want[tokens[i]]), abs=1e-5)
+        assert [t for t, _ in entry.top] == want.topk(top).indices.tolist()
