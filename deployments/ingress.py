@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 from fastapi import FastAPI, Request
@@ -24,11 +25,22 @@ from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFo
 from deployments.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response
 from deployments.protocol import Backend
 from model.tokenizer import Tokenizer
+from monitoring import IngressMetrics
 
 
-def create_app(*, backend: Backend, tokenizer: Tokenizer, limits: ApiLimits | None = None) -> FastAPI:
-    """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's."""
-    context = ApiContext(backend, tokenizer, limits or ApiLimits())
+def create_app(
+    *,
+    backend: Backend,
+    tokenizer: Tokenizer,
+    limits: ApiLimits | None = None,
+    metrics_directory: Path | None = None,
+) -> FastAPI:
+    """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
+
+    metrics_directory: where the node's processes share their metrics; None: `/metrics` shows this process's own.
+    """
+    context = ApiContext(backend, tokenizer, limits or ApiLimits(), metrics_directory)
+    count_refusal = RefusalCounter(context)
     app = FastAPI(
         title="StarCoder Serve",
         version=package_version(),
@@ -42,10 +54,35 @@ def create_app(*, backend: Backend, tokenizer: Tokenizer, limits: ApiLimits | No
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     # The last one added is the outermost.
-    app.add_middleware(BodyMiddleware, max_bytes=context.limits.max_body_bytes, timeout_s=context.limits.body_timeout_s)
-    app.add_middleware(ErrorMiddleware)
+    app.add_middleware(
+        BodyMiddleware,
+        max_bytes=context.limits.max_body_bytes,
+        timeout_s=context.limits.body_timeout_s,
+        on_refused=count_refusal,
+    )
+    app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
     app.add_middleware(RequestIdMiddleware)
     return app
+
+
+class RefusalCounter:
+    """Counts refused requests by why, from when the model's name is known."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._metrics: IngressMetrics | None = None
+
+    def __call__(self, error: ServeError) -> None:
+        if self._metrics is None and (model := self._context.known_model) is not None:
+            self._metrics = IngressMetrics(model.id)
+        if self._metrics is not None:
+            self._metrics.rejected(refusal_reason(error))
+
+
+def refusal_reason(error: ServeError) -> str:
+    """One of `monitoring.metrics.REJECTION_REASONS`."""
+    by_status = {413: "too_large", 429: "queue_full", 503: "unavailable"}
+    return by_status.get(error.status, "invalid" if error.status < 500 else "other")
 
 
 def dialect_modules() -> Iterator[ModuleType]:
@@ -74,4 +111,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(validation_error(error.errors()))
+    # Raised again, so that there is one place where errors become answers: ErrorMiddleware.
+    raise validation_error(error.errors())

@@ -9,6 +9,7 @@ import asyncio
 import math
 import re
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -69,10 +70,14 @@ class RequestIdMiddleware:
 
 
 class ErrorMiddleware:
-    """Answers whatever is raised below it with an error object."""
+    """Answers whatever is raised below it with an error object.
 
-    def __init__(self, app: ASGIApp) -> None:
+    on_refused: told of every POST that ends so before its answer has begun.
+    """
+
+    def __init__(self, app: ASGIApp, on_refused: Callable[[ServeError], None]) -> None:
         self.app = app
+        self.on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,6 +96,8 @@ class ErrorMiddleware:
             found = report(error, request_id(scope))
             if started:
                 raise
+            if scope["method"] == "POST":
+                self.on_refused(found)
             await error_response(found)(scope, receive, send)
 
 
@@ -100,8 +107,11 @@ class BodyMiddleware:
     Routes below get the body in one piece and need no code of their own for either.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, timeout_s: float, on_refused: Callable[[ServeError], None]
+    ) -> None:
         self.app = app
+        self.on_refused = on_refused
         self.max_bytes = max_bytes
         self.timeout_s = timeout_s
 
@@ -114,6 +124,7 @@ class BodyMiddleware:
                 body = await self._read(scope, receive)
         except BodyTooLargeError as error:
             await self._refuse(error, scope, receive, send)
+            self.on_refused(error)
             return
         except TimeoutError:
             raise InvalidRequestError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.api.limits import ApiLimits
@@ -22,21 +23,26 @@ if TYPE_CHECKING:
 
 @dataclass
 class ApiContext:
-    """backend: runs requests; tokenizer: of the served model; limits: of one request."""
+    """backend: runs requests; tokenizer: of the served model; limits: of one request.
+
+    metrics_directory: where the node's processes share their metrics.
+    known_model: what the backend said of its model, once it has.
+    """
 
     backend: Backend
     tokenizer: Tokenizer
     limits: ApiLimits = field(default_factory=ApiLimits)
-    _model: ModelInfo | None = None
+    metrics_directory: Path | None = None
+    known_model: ModelInfo | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def model(self) -> ModelInfo:
         """The served model; asked of the backend once, then remembered (it cannot change while this app lives)."""
-        if self._model is None:
+        if self.known_model is None:
             async with self._lock:
-                if self._model is None:
-                    self._model = await self.backend.info()
-        return self._model
+                if self.known_model is None:
+                    self.known_model = await self.backend.info()
+        return self.known_model
 
     async def served_model(self, name: str | None) -> ModelInfo:
         """The model a request names, or the served one where it names none; raise ModelNotFoundError for others."""

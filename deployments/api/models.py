@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from deployments.api.context import ApiContext
@@ -14,15 +14,15 @@ from deployments.protocol import ModelInfo
 
 class ModelCard(BaseModel):
     id: str = Field(description="What requests name in `model`.")
-    object: Literal["model"] = "model"
+    object: Literal["model"] = Field(default="model", description="What this is.")
     created: int = Field(description="Unix seconds.")
-    owned_by: str
+    owned_by: str = Field(description="The part of a hub id before the slash.")
     max_model_len: int = Field(description="Longest prompt plus completion, in tokens.")
 
 
 class ModelList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
+    object: Literal["list"] = Field(default="list", description="What this is.")
+    data: list[ModelCard] = Field(description="The models; this server has one.")
 
 
 def to_card(model: ModelInfo) -> ModelCard:
@@ -38,13 +38,13 @@ def to_card(model: ModelInfo) -> ModelCard:
 def create_router(api: ApiContext) -> APIRouter:
     router = APIRouter(tags=["models"], responses=ERROR_RESPONSES)
 
-    @router.get("/v1/models", summary="List the served models")
+    @router.get("/v1/models", summary="List the served models", response_description="The models.")
     async def list_models() -> ModelList:
         return ModelList(data=[to_card(await api.model())])
 
     # A hub id holds a slash, and clients do not always escape it.
-    @router.get("/v1/models/{model_id:path}", summary="Describe one model")
-    async def get_model(model_id: str) -> ModelCard:
+    @router.get("/v1/models/{model_id:path}", summary="Describe one model", response_description="The model.")
+    async def get_model(model_id: Annotated[str, Path(description="Id of the model, slashes and all.")]) -> ModelCard:
         return to_card(await api.served_model(model_id))
 
     return router

@@ -88,7 +88,10 @@ class CompletionRequest(SamplingFields):
         description="Sample this many and keep the `n` with the highest mean log-probability.",
     )
     logprobs: int | None = Field(
-        default=None, ge=0, le=INT32_MAX, description="Report this many alternatives for each token."
+        default=None,
+        ge=0,
+        le=INT32_MAX,
+        description="Report this many alternatives for each token; at most 20 unless the server is set otherwise.",
     )
     echo: bool = Field(default=False, description="Put the prompt before the completion.")
     stream: bool = Field(default=False, description="Answer with server-sent events as tokens come.")

@@ -20,7 +20,7 @@ class ErrorDetail(BaseModel):
 class ErrorBody(BaseModel):
     """Every failure answers with this, whatever its status."""
 
-    error: ErrorDetail
+    error: ErrorDetail = Field(description="What went wrong.")
 
 
 class PromptTokensDetails(BaseModel):
@@ -30,13 +30,17 @@ class PromptTokensDetails(BaseModel):
 class Usage(BaseModel):
     prompt_tokens: int = Field(description="Tokens of all prompts, each counted once.")
     completion_tokens: int = Field(description="Tokens generated, those of dropped `best_of` candidates too.")
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
+    total_tokens: int = Field(description="Both together.")
+    prompt_tokens_details: PromptTokensDetails = Field(description="More about the prompt tokens.")
 
 
 class Logprobs(BaseModel):
-    tokens: list[str] = Field(description="A token that is no whole UTF-8 text is written `bytes:\\xe2`.")
-    token_logprobs: list[float | None] = Field(description="Null for the first token of an echoed prompt.")
+    tokens: list[str] = Field(
+        description="The tokens' texts. A token that is no whole UTF-8 text is written `bytes:\\xe2`."
+    )
+    token_logprobs: list[float | None] = Field(
+        description="Natural logarithms of their probabilities. Null for the first token of an echoed prompt."
+    )
     top_logprobs: list[dict[str, float] | None] = Field(
         description="The most likely tokens at each place, and the chosen one."
     )
@@ -46,7 +50,7 @@ class Logprobs(BaseModel):
 class CompletionChoice(BaseModel):
     index: int = Field(description="Prompt number times `n`, plus the number of the completion.")
     text: str = Field(description="The completion; in a stream, the part that is new.")
-    logprobs: Logprobs | None = None
+    logprobs: Logprobs | None = Field(default=None, description="Where `logprobs` asks for them.")
     finish_reason: Literal["stop", "length"] | None = Field(
         description="`stop`: end-of-text or a stop string; `length`: max_tokens. Null while streaming."
     )
@@ -56,10 +60,10 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    id: str
-    object: Literal["text_completion"]
+    id: str = Field(description="Unique to the request; the same in every chunk of a stream.")
+    object: Literal["text_completion"] = Field(description="What this is.")
     created: int = Field(description="Unix seconds.")
-    model: str
+    model: str = Field(description="Id of the model that answered.")
     choices: list[CompletionChoice] = Field(description="Empty in the usage chunk of a stream.")
     usage: Usage | None = Field(
         default=None, description="In a stream, in the last chunk and only if `stream_options` asks for it."

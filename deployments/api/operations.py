@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
+from starlette.responses import PlainTextResponse, Response
 
+import monitoring
 from deployments.api.context import ApiContext
 from deployments.api.openai_schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
@@ -21,7 +24,7 @@ class Version(BaseModel):
 class Health(BaseModel):
     """The engine answered a heartbeat between two of its steps."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"] = Field(default="ok", description="The engine is well.")
     running: int = Field(description="Sequences in the batch.")
     waiting: int = Field(description="Sequences that wait for a place in the batch.")
     kv_cache_usage: float = Field(description="Share of the cache that running sequences hold, 0 to 1.")
@@ -39,7 +42,12 @@ def package_version() -> str:
 def create_router(api: ApiContext) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
-    @router.get("/health", responses=ERROR_RESPONSES, summary="Ask the engine for a sign of life")
+    @router.get(
+        "/health",
+        responses=ERROR_RESPONSES,
+        summary="Ask the engine for a sign of life",
+        response_description="It lives.",
+    )
     async def health() -> Health:
         report = await api.backend.health()
         if not report.healthy:
@@ -51,8 +59,18 @@ def create_router(api: ApiContext) -> APIRouter:
             heartbeat_seconds=report.heartbeat_seconds,
         )
 
-    @router.get("/version", summary="Version of the server")
+    @router.get("/version", summary="Version of the server", response_description="The version.")
     async def get_version() -> Version:
         return Version(version=package_version())
+
+    @router.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        summary="Metrics of this node, in Prometheus' text format",
+        response_description="The metrics.",
+    )
+    async def metrics() -> Response:
+        text = await asyncio.to_thread(monitoring.render, api.metrics_directory)
+        return Response(text, media_type=monitoring.CONTENT_TYPE)
 
     return router

@@ -26,6 +26,9 @@ from model.truncation import anchor_stride, left_cut
 _THREAD_CHARS = 20_000
 """Text longer than this (about 5 ms of tokenizing) is tokenized off the event loop."""
 
+_CHARS_PER_TOKEN = 32
+"""Of a text that may be cut, more characters than this for each token of the budget are not even tokenized."""
+
 _UNCUT = sys.maxsize
 
 Prompts = list[str] | list[list[int]]
@@ -116,6 +119,8 @@ def _check(api: ApiContext, model: ModelInfo, prompts: Prompts, rendering: Rende
                 # Said without tokenizing megabytes first.
                 raise _too_long(model, f"at least {least}", rendering.max_tokens)
         else:
+            if rendering.truncate is None and len(prompt) >= model.max_model_len:
+                raise _too_long(model, str(len(prompt)), rendering.max_tokens)
             check_token_ids("prompt", prompt, api.tokenizer.vocab_size)
             if rendering.fim_mode or rendering.context:
                 raise InvalidRequestError(
@@ -172,23 +177,19 @@ def _render_text(
 
 def _render_raw(tokenizer: Tokenizer, model: ModelInfo, prompt: str, budget: int) -> list[int]:
     """A prompt in which special tokens may stand on purpose; a FIM template in it survives truncation."""
-    ids = tokenizer.encode_prompt(prompt)
-    if len(ids) <= budget:
-        return ids
+    limit = budget * _CHARS_PER_TOKEN
     fim = tokenizer.parse_fim(prompt)
     if fim is None:
-        return _cut_left(ids, budget, model.block_size)
+        prompt = prompt[left_cut(len(prompt), limit, max(1, limit // 16)) :]
+        return _cut_left(tokenizer.encode_prompt(prompt), budget, model.block_size)
+    if len(prompt) <= limit:
+        ids = tokenizer.encode_prompt(prompt)
+        if len(ids) <= budget:
+            return ids
     started = tokenizer.encode(fim.started)
-    return [
-        *tokenizer.render_fim(
-            fim.prefix,
-            fim.suffix,
-            mode=fim.mode,
-            max_tokens=budget - len(started),
-            block_size=model.block_size,
-        ),
-        *started,
-    ]
+    room = budget - len(started)
+    ids = tokenizer.render_fim(fim.prefix, fim.suffix, mode=fim.mode, max_tokens=room, block_size=model.block_size)
+    return ids + started
 
 
 def _cut_left(ids: Sequence[int], budget: int, block_size: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -116,7 +117,8 @@ class SamplingFields(DialectModel):
         description="The same seed gives the same text, whatever else the server is doing.",
     )
     stop: StopStrings = Field(
-        default=(), description="Up to 16 strings that end generation; they are not part of the text."
+        default=(),
+        description="Strings that end generation; not part of the text. At most 16 unless the server is set otherwise.",
     )
     stop_token_ids: list[int] = Field(default_factory=list, description="Token ids that end generation.")
     min_tokens: int = Field(
@@ -196,11 +198,8 @@ def refuse_if(condition: bool, field: str, problem: str) -> None:
         raise InvalidRequestError(f"`{field}`: {problem}.", param=field, code="invalid_value")
 
 
-def check_token_ids(field: str, ids: Any, vocab_size: int) -> None:
+def check_token_ids(field: str, ids: Collection[int], vocab_size: int) -> None:
     """Raise InvalidRequestError for the first id outside the vocabulary."""
-    for token_id in ids:
-        refuse_if(
-            not 0 <= token_id < vocab_size,
-            field,
-            f"token id {token_id} is outside the vocabulary (0 to {vocab_size - 1})",
-        )
+    if ids and (min(ids) < 0 or max(ids) >= vocab_size):
+        wrong = next(token_id for token_id in ids if not 0 <= token_id < vocab_size)
+        refuse_if(True, field, f"token id {wrong} is outside the vocabulary (0 to {vocab_size - 1})")

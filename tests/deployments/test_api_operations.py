@@ -9,7 +9,9 @@ import sys
 import httpx
 import pytest
 from fastapi import FastAPI
+from jsonschema import Draft202012Validator
 
+from deployments.errors import OverloadedError
 from deployments.protocol import HealthReport
 from tests.support.fake_backend import MODEL, WINDOW, FakeBackend
 
@@ -50,6 +52,30 @@ async def test_version(client: httpx.AsyncClient) -> None:
     assert re.match(r"\d", (await client.get("/version")).json()["version"])
 
 
+async def test_metrics_count_refusals(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    async def refused() -> dict[str, float]:
+        response = await client.get("/metrics")
+        assert response.headers["content-type"].startswith("text/plain")
+        found = re.findall(rf'starcoder_requests_rejected_total{{model="{MODEL}",reason="(\w+)"}} (\S+)', response.text)
+        return {reason: float(count) for reason, count in found}
+
+    await client.get("/v1/models")
+    before = await refused()
+    await client.post("/v1/completions", json={"prompt": ""})
+    await client.post("/v1/completions", json={"prompt": "x" * 200_000})
+    fake_backend.failure = OverloadedError("full")
+    for streaming in (False, True):
+        await client.post("/v1/completions", json={"prompt": "x", "stream": streaming})
+    await client.post("/v1/completions", json={"temperature": 9})
+    after = await refused()
+    grown = {reason: count - before.get(reason, 0) for reason, count in after.items()}
+    assert {reason: count for reason, count in grown.items() if count} == {
+        "invalid": 2,
+        "too_large": 1,
+        "queue_full": 2,
+    }
+
+
 async def test_docs_need_nothing_from_outside(client: httpx.AsyncClient) -> None:
     response = await client.get("/docs")
     assert response.headers["content-type"].startswith("text/html")
@@ -64,9 +90,12 @@ def test_every_field_and_route_is_described(app: FastAPI) -> None:
         for operation in operations.values():
             assert operation["summary"], path
             assert "422" not in operation["responses"], path
-    fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
-    assert len(fields) > 25
-    assert [name for name, field in fields.items() if not field.get("description")] == []
+            assert all(parameter.get("description") for parameter in operation.get("parameters", [])), path
+    schemas = document["components"]["schemas"]
+    assert len(schemas["CompletionRequest"]["properties"]) > 25
+    for name, schema in schemas.items():
+        Draft202012Validator.check_schema(schema)
+        assert [f"{name}.{field}" for field, s in schema["properties"].items() if not s.get("description")] == []
 
 
 @pytest.mark.parametrize("module", ["torch", "ray", "transformers"])
