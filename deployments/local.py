@@ -112,6 +112,11 @@ class Server:
 
     def stop(self) -> None:
         """End everything. A second signal, or a dead Ray, cuts the waiting for open streams short."""
+        # Ray prints to stdout about the calls that its own end interrupts.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            self._stop()
+
+    def _stop(self) -> None:
         with contextlib.suppress(Stopped):
             self._stop_application()
         with _deaf():

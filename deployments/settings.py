@@ -32,6 +32,11 @@ NESTED = "__"
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+def _engine(name: str) -> Any:
+    """The engine's own default."""
+    return EngineConfig.model_fields[name].default
+
+
 class Settings(BaseSettings):
     """Serve a StarCoder model behind an OpenAI-compatible API."""
 
@@ -58,30 +63,45 @@ class Settings(BaseSettings):
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
     served_model_name: str | None = Field(default=None, min_length=1, description="The name that clients use.")
-    dtype: DType = Field(default="auto", description="Number format of weights and cache.")
-    device: Device = Field(default="auto", description="Where the model runs; auto takes a GPU if there is one.")
+    dtype: DType = Field(default=_engine("dtype"), description="Number format of weights and cache.")
+    device: Device = Field(
+        default=_engine("device"), description="Where the model runs; auto takes a GPU if there is one."
+    )
     load_format: Literal["auto", "random"] = Field(
-        default="auto", description="random: seeded noise instead of weights, for benchmarks."
+        default=_engine("load_format"), description="random: seeded noise instead of weights, for benchmarks."
     )
 
     # The engine
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs (or CPU processes) that share one model.")
     max_model_len: int | None = Field(
-        default=None, ge=2, description="Longest prompt plus completion, in tokens; the model's window if not given."
+        default=_engine("max_model_len"),
+        ge=2,
+        description="Longest prompt plus completion, in tokens; the model's window if not given.",
     )
-    max_num_seqs: int = Field(default=64, ge=1, description="Most sequences in one step.")
-    max_num_batched_tokens: int = Field(default=2048, ge=16, description="Most tokens in one step.")
-    block_size: int = Field(default=16, ge=1, description="Tokens in one cache block.")
-    num_kv_blocks: int | None = Field(default=None, ge=2, description="Cache blocks; computed if not given.")
-    kv_cache_memory: int = Field(default=1 << 30, gt=0, description="Bytes of cache on a CPU.")
+    max_num_seqs: int = Field(default=_engine("max_num_seqs"), ge=1, description="Most sequences in one step.")
+    max_num_batched_tokens: int | None = Field(
+        default=_engine("max_num_batched_tokens"), ge=16, description="Most tokens in one step; by device if not given."
+    )
+    block_size: int = Field(default=_engine("block_size"), ge=1, description="Tokens in one cache block.")
+    num_kv_blocks: int | None = Field(
+        default=_engine("num_kv_blocks"), ge=2, description="Cache blocks; computed if not given."
+    )
+    kv_cache_memory: int = Field(default=_engine("kv_cache_memory"), gt=0, description="Bytes of cache on a CPU.")
     gpu_memory_utilization: float = Field(
-        default=0.9, gt=0, le=1, description="Share of a GPU's memory for weights and cache."
+        default=_engine("gpu_memory_utilization"),
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory for weights and cache.",
     )
-    enable_prefix_caching: bool = Field(default=True, description="Reuse the cache of shared prefixes.")
+    enable_prefix_caching: bool = Field(
+        default=_engine("enable_prefix_caching"), description="Reuse the cache of shared prefixes."
+    )
     num_threads: int | None = Field(
-        default=None, ge=1, description="CPU threads of one rank; the cores divided by the ranks if not given."
+        default=_engine("num_threads"),
+        ge=1,
+        description="CPU threads of one rank; the cores divided by the ranks if not given.",
     )
-    seed: int = Field(default=0, description="Where requests without a seed take their randomness from.")
+    seed: int = Field(default=_engine("seed"), description="Where requests without a seed take their randomness from.")
 
     # The server
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
@@ -126,7 +146,7 @@ class Settings(BaseSettings):
     def _agree(self) -> Settings:
         if self.max_replicas is not None and self.max_replicas < self.min_replicas:
             raise ValueError(f"max_replicas={self.max_replicas} is below min_replicas={self.min_replicas}")
-        if self.max_num_batched_tokens < self.max_num_seqs:
+        if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
                 f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_num_seqs={self.max_num_seqs}: "
                 "every sequence in a step takes at least one token"

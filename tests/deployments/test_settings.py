@@ -1,0 +1,190 @@
+"""Settings: one model for the command line, the environment, a file and the Serve builder."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.settings import Settings, check_environment
+from model.config import ConfigError, EngineConfig, ModelConfig
+
+SHAPE: dict[str, Any] = {"vocab_size": 100, "n_positions": 256, "n_embd": 64, "n_layer": 1, "n_head": 8}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("STARCODER_")]:
+        monkeypatch.delenv(name)
+
+
+def write(path: Path, **values: Any) -> Path:
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_command_line_beats_environment_beats_file_beats_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "s.yaml", model="file", port=1001, max_num_seqs=3, seed=7)
+    monkeypatch.setenv("STARCODER_MODEL", "environment")
+    monkeypatch.setenv("STARCODER_PORT", "1002")
+    settings = Settings.from_command_line(["--config", str(file), "--model", "option"])
+    assert (settings.model, settings.port, settings.seed) == ("option", 1002, 7)
+    assert settings.max_num_seqs == 3
+    assert settings.host == "127.0.0.1"
+
+
+def test_builder_argument_meets_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`serve run deployments.app:build model=x config=file` validates a dict of strings."""
+    file = write(tmp_path / "s.yaml", model="file", seed=7)
+    monkeypatch.setenv("STARCODER_BLOCK_SIZE", "32")
+    settings = Settings.model_validate({"config": str(file), "model": "x", "tensor_parallel_size": "2"})
+    assert (settings.model, settings.tensor_parallel_size) == ("x", 2)
+    assert (settings.seed, settings.block_size) == (7, 32)
+
+
+def test_file_from_the_environment_and_nested_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "s.yaml", **{"max-num-seqs": 5, "api": {"max_fan_out": 9}})
+    monkeypatch.setenv("STARCODER_CONFIG", str(file))
+    monkeypatch.setenv("STARCODER_API__MAX_LOGPROBS", "3")
+    settings = Settings.from_command_line(["--api.max-stop-strings", "2"])
+    assert settings.max_num_seqs == 5
+    assert (settings.api.max_fan_out, settings.api.max_logprobs, settings.api.max_stop_strings) == (9, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--min-replicas", "3", "--max-replicas", "2"], "below min_replicas"),
+        (["--max-num-seqs", "64", "--max-num-batched-tokens", "32"], "below max_num_seqs"),
+        (["--port", "70000"], "port"),
+        (["--port", "abc"], "port"),
+        (["--dtype", "int8"], "dtype"),
+        (["--device", "cpu", "--dtype", "float16"], "float16"),
+        (["--tensor-parallel-size", "0"], "tensor_parallel_size"),
+        (["--gpu-memory-utilization", "1.5"], "gpu_memory_utilization"),
+        (["--metrics-port", "8000"], "8000"),
+        (["--model", ""], "model"),
+    ],
+)
+def test_wrong_settings_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Settings.from_command_line(arguments)
+
+
+def test_unknown_option_exits_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        Settings.from_command_line(["--modle", "x"])
+    assert exit.value.code == 2
+    assert "--modle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("modle: x", "unknown setting 'modle' .did you mean 'model'"),
+        ("api: {max_fan: 1}", "api.max_fan"),
+        ("[1, 2]", "not a list"),
+        ("a: [", "not YAML"),
+        ("config: other.yaml", "unknown setting 'config'"),
+        ("port: {a: 1}", "port"),
+    ],
+)
+def test_bad_file(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        Settings.from_command_line(["--config", str(file)])
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        Settings.from_command_line(["--config", str(tmp_path / "none.yaml")])
+
+
+def test_empty_file_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("")
+    assert Settings.from_command_line(["--config", str(file)]).model == "pico"
+
+
+def test_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARCODER_MAX_NUM_SEQ", "3")
+    with pytest.raises(ConfigError, match=r"STARCODER_MAX_NUM_SEQ is no setting \(did you mean 'max_num_seqs'"):
+        Settings.from_command_line([])
+
+
+def test_kubernetes_service_links_are_no_settings() -> None:
+    links = {
+        "STARCODER_SERVICE_HOST": "10.0.0.1",
+        "STARCODER_SERVICE_PORT_HTTP": "8000",
+        "STARCODER_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "STARCODER_SERVE_SVC_SERVICE_HOST": "10.0.0.1",
+        "STARCODER_SERVE_SVC_PORT": "tcp://10.0.0.1:8000",
+    }
+    check_environment(links)
+    with pytest.raises(ConfigError, match="enableServiceLinks"):
+        check_environment({"STARCODER_PORT": "tcp://10.0.0.1:8000"})
+
+
+def test_every_engine_field_is_a_setting_with_the_same_default() -> None:
+    settings = Settings()
+    assert settings.engine_config() == EngineConfig(model="pico")
+    for name, field in EngineConfig.model_fields.items():
+        assert Settings.model_fields[name].annotation == field.annotation
+
+
+def test_changes_of_the_engine_config_win() -> None:
+    config = Settings(max_num_seqs=4).engine_config(model="/x", num_threads=2)
+    assert (config.model, config.num_threads, config.max_num_seqs) == ("/x", 2, 4)
+
+
+def test_settings_that_do_not_fit_the_checkpoint() -> None:
+    model = ModelConfig.model_validate(SHAPE)
+    Settings(tensor_parallel_size=4, max_model_len=256).check_model(model)
+    with pytest.raises(ConfigError, match="does not divide"):
+        Settings(tensor_parallel_size=3).check_model(model)
+    with pytest.raises(ConfigError, match="window of 256"):
+        Settings(max_model_len=257).check_model(model)
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "fits"),
+    [
+        ("cuda", 0, False),
+        ("cuda", 3, False),
+        ("cuda", 4, True),
+        ("auto", 0, True),
+        ("auto", 2, False),
+        ("cpu", 0, True),
+    ],
+)
+def test_gpus_that_are_not_there(device: Any, available: int, fits: bool) -> None:
+    settings = Settings(device=device, tensor_parallel_size=2, min_replicas=2)
+    if fits:
+        settings.check_gpus(available)
+    else:
+        with pytest.raises(ConfigError, match=r"needs 4 GPU\(s\)"):
+            settings.check_gpus(available)
+
+
+def test_name_for_clients(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "my-model"
+    checkpoint.mkdir()
+    assert Settings().model_id == "pico"
+    assert Settings(model=f"{checkpoint}/").model_id == "my-model"
+    assert Settings(model="bigcode/starcoder").model_id == "bigcode/starcoder"
+    assert Settings(model="bigcode/starcoder", served_model_name="sc").model_id == "sc"
+
+
+def test_travels_to_a_replica_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pickle.dumps(Settings(port=9001))
+    monkeypatch.setenv("STARCODER_PORT", "9002")
+    monkeypatch.setenv("STARCODER_NONSENSE", "1")
+    assert pickle.loads(data).port == 9001

@@ -1,0 +1,92 @@
+"""An engine client without an engine: tests say what arrives, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from model.client import EngineDeadError, merge
+from model.request import EngineStats, Output, Request
+
+
+class FakeEngine:
+    """Implements `deployments.service.Client`.
+
+    requests: what was submitted, by id. aborted: ids whose generator was closed before the end.
+    fetched: how many items each request's generator has handed out.
+    """
+
+    def __init__(self) -> None:
+        self.stats = EngineStats()
+        self.last_message_at = time.monotonic()
+        self.dead: EngineDeadError | None = None
+        self.requests: dict[str, Request] = {}
+        self.aborted: list[str] = []
+        self.fetched: dict[str, int] = {}
+        self.answers_pings = True
+        self.shut_down = False
+        self._arrived: dict[str, list[Output]] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._died = asyncio.Event()
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._news)
+
+    def say(
+        self, request_id: str, *token_ids: int, finish: str | None = None, stop_token_id: int | None = None
+    ) -> None:
+        """One step's output for a request."""
+        self.last_message_at = time.monotonic()
+        output = Output(request_id, list(token_ids), finish_reason=finish, stop_token_id=stop_token_id)  # type: ignore[arg-type]
+        self._arrived.setdefault(request_id, []).append(output)
+        if request_id in self._news:
+            self._news[request_id].set()
+
+    async def generate(self, request: Request) -> AsyncGenerator[Output, None]:
+        id = request.request_id
+        self.requests[id] = request
+        news = self._news[id] = asyncio.Event()
+        if self._arrived.get(id):
+            news.set()
+        finished = False
+        try:
+            while not finished:
+                await news.wait()
+                news.clear()
+                if arrived := self._arrived.pop(id, []):
+                    output = merge(arrived)
+                    finished = output.finish_reason is not None
+                    self.fetched[id] = self.fetched.get(id, 0) + 1
+                    yield output
+                elif self.dead is not None:
+                    raise self.dead
+        finally:
+            del self._news[id]
+            if not finished and self.dead is None:
+                self.aborted.append(id)
+
+    async def ping(self, timeout_s: float) -> EngineStats:
+        if self.dead is not None:
+            raise self.dead
+        if not self.answers_pings:
+            await asyncio.sleep(timeout_s)
+            raise TimeoutError
+        return self.stats
+
+    async def wait_dead(self) -> EngineDeadError:
+        await self._died.wait()
+        assert self.dead is not None
+        return self.dead
+
+    def fail(self, reason: str) -> None:
+        if self.dead is None:
+            self.dead = EngineDeadError(reason)
+            self._died.set()
+            for news in self._news.values():
+                news.set()
+
+    async def shutdown(self) -> None:
+        self.shut_down = True
+        self.fail("the engine was shut down")
