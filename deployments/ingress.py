@@ -34,10 +34,12 @@ def create_app(
     tokenizer: Tokenizer,
     limits: ApiLimits | None = None,
     metrics_directory: Path | None = None,
+    answer_request_id: bool = True,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
     metrics_directory: where the node's processes share their metrics; None: `/metrics` shows this process's own.
+    answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     """
     context = ApiContext(backend, tokenizer, limits or ApiLimits(), metrics_directory)
     count_refusal = RefusalCounter(context)
@@ -61,7 +63,7 @@ def create_app(
         on_refused=count_refusal,
     )
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
     return app
 
 

@@ -6,6 +6,7 @@ Plain ASGI: Starlette's BaseHTTPMiddleware runs the route in a task of its own, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import re
 import uuid
@@ -48,10 +49,14 @@ def error_response(error: ServeError) -> Response:
 
 
 class RequestIdMiddleware:
-    """Gives every response an `x-request-id`: the client's, if it is short and plain, or a new one."""
+    """Gives every request an id, the client's if it is short and plain, and sends it back as `x-request-id`.
 
-    def __init__(self, app: ASGIApp) -> None:
+    answer: False leaves the response alone, behind a proxy that adds the header itself.
+    """
+
+    def __init__(self, app: ASGIApp, answer: bool = True) -> None:
         self.app = app
+        self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +71,7 @@ class RequestIdMiddleware:
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = identifier
             await send(message)
 
-        await self.app(scope, receive, send_with_id)
+        await self.app(scope, receive, send_with_id if self.answer else send)
 
 
 class ErrorMiddleware:
@@ -164,12 +169,10 @@ class BodyMiddleware:
             await send(message)
 
         await error_response(error)(scope, receive, send_unfinished)
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_S):
                 while (await receive()).get("more_body", False):
                     pass
-        except TimeoutError:
-            pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _run(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,8 +190,10 @@ class BodyMiddleware:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            # A connection that cannot be read any more has lost its client as well.
+            with contextlib.suppress(Exception):
+                while (await receive())["type"] != "http.disconnect":
+                    pass
             gone.set()
             route.cancel()
 

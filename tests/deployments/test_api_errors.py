@@ -20,6 +20,7 @@ from deployments.errors import (
     ServeError,
     unwrap,
 )
+from deployments.ingress import create_app
 from model.tokenizer import Tokenizer
 from tests.support.fake_backend import WINDOW, FakeBackend
 
@@ -307,3 +308,12 @@ def test_errors_survive_pickling_and_wrapping() -> None:
     assert type(unwrap(_RayTaskError(ValueError("x")))) is InternalError
     assert type(unwrap(TimeoutError())) is EngineUnavailableError
     assert isinstance(unwrap(KeyError("x")), ServeError)
+
+
+async def test_the_request_id_is_left_to_a_proxy_that_answers_it(
+    fake_backend: FakeBackend, tokenizer: Tokenizer
+) -> None:
+    app = create_app(backend=fake_backend, tokenizer=tokenizer, answer_request_id=False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        response = await client.get("/version", headers={"x-request-id": "abc"})
+    assert "x-request-id" not in response.headers
