@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import report
+from deployments.errors import ServeError, report
 from deployments.middleware import request_id
 
 DONE = b"data: [DONE]\n\n"
@@ -82,4 +82,8 @@ class EventStream(Response):
         except StopAsyncIteration:
             return None
         except Exception as error:
-            return sse(report(error, request_id(scope)).body())
+            return self.error_event(report(error, request_id(scope)))
+
+    def error_event(self, error: ServeError) -> bytes:
+        """How this dialect says in a stream that it failed."""
+        return sse(error.body())

@@ -21,6 +21,7 @@ from deployments.errors import (
     unwrap,
 )
 from deployments.ingress import create_app
+from model.request import Output
 from model.tokenizer import Tokenizer
 from tests.support.fake_backend import WINDOW, FakeBackend
 
@@ -284,6 +285,18 @@ async def test_a_failure_in_a_stream_is_an_event(client: httpx.AsyncClient, fake
         }
     }
     assert len(fake_backend.closed) == 1
+
+
+async def test_a_request_the_engine_gives_up_is_an_error(
+    client: httpx.AsyncClient, fake_backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(*_: Any) -> Output:
+        return Output("x", finish_reason="abort")
+
+    monkeypatch.setattr(fake_backend, "output", give_up)
+    for streaming in (False, True):
+        response = await client.post("/v1/completions", json={"prompt": "x", "stream": streaming})
+        assert error_of(response, 503)["code"] == "engine_unavailable"
 
 
 class _RayTaskError(Exception):
