@@ -50,7 +50,8 @@ def test_a_stream_whose_client_goes_away_is_closed(url: str, stuck_backend: Fake
     with httpx.Client() as client:
         body = {"prompt": "x", "stream": True, "max_tokens": 50}
         with client.stream("POST", f"{url}/v1/completions", json=body) as response:
-            assert next(response.iter_lines()).startswith("data: {")
+            lines = response.iter_lines()  # kept: the connection is closed when it is collected
+            assert next(lines).startswith("data: {")
             assert stuck_backend.closed == []
     wait_until(lambda: len(stuck_backend.closed) == 1, "the backend's generator is still open", timeout_s=10)
 
