@@ -77,7 +77,11 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(body=BODIES)
 def test_what_is_accepted_is_safe_for_the_engine(
     tokenizer: Tokenizer, fake_backend: FakeBackend, body: dict[str, Any]
@@ -108,7 +112,7 @@ def test_what_is_accepted_is_safe_for_the_engine(
         assert len(set(seeds)) == request.best_of
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=BODIES, stream=st.booleans())
 def test_sensible_requests_are_answered_as_documented(body: dict[str, Any], stream: bool) -> None:
     """Bodies of which most are accepted, where the document's own are mostly refused."""
