@@ -7,7 +7,8 @@ tokens; then it jumps by one stride. The price is about one stride (a sixteenth 
 
 The number of tokens before the cursor is no steady measure of progress: `wrapp` may be three tokens and
 `wrapper` one, and a cut at an anchor would move to and fro while the word is typed. So cuts follow the *demand*:
-the tokens that no further typing can change, plus an allowance for the word at the cursor.
+the tokens that no further typing can change, plus an allowance for the word at the cursor. Only at the length
+that just fits can they still move to and fro, because what fits is never cut.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def round_up(value: int, stride: int) -> int:
 
 def demand(length: int, settled: int, stride: int) -> int:
     """What a document of `length` tokens, `settled` of them final, counts for: `length` or a little more."""
-    return max(length, settled + min(WORD_ALLOWANCE, stride // 2))
+    return max(length, settled + min(WORD_ALLOWANCE, stride))
 
 
 def left_cut(length: int, budget: int, stride: int, demand: int | None = None) -> int:

@@ -6,14 +6,14 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.stop_strings import StopStrings
 
 # Few letters, so that stops overlap each other and themselves.
-letters = st.text("ab\né", max_size=30)
-stops = st.lists(st.text("ab\né", min_size=1, max_size=5), max_size=6)
+letters = st.text("abé", max_size=20)
+stops = st.lists(st.text("abé", min_size=1, max_size=5), max_size=6)
 
 
 def reference(text: str, stops: list[str]) -> tuple[int, str] | None:
@@ -32,6 +32,7 @@ def run(matcher: StopStrings, chunks: list[str]) -> tuple[str, str | None]:
     return shown + matcher.flush(), None
 
 
+@settings(max_examples=500)
 @given(text=letters, stops=stops, include=st.booleans(), data=st.data())
 def test_any_chunking_equals_str_find(text: str, stops: list[str], include: bool, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
@@ -60,6 +61,19 @@ def test_holds_back_exactly_what_may_become_a_stop(text: str, stops: list[str]) 
             return
         possible = [k for stop in stops for k in range(1, len(stop)) if text[:end].endswith(stop[:k])]
         assert end - len(shown) == max(possible, default=0)
+
+
+@pytest.mark.parametrize(
+    ("stops", "text", "expected"),
+    [
+        (["abbb", "b"], "xab", ("xa", "b")),  # a stop inside the start of a longer one
+        (["b", "ab"], "xab", ("x", "ab")),  # two that end together: the longest
+        (["aab"], "aaab", ("a", "aab")),  # a false start
+        (["ab", "bcd"], "abcd", ("", "ab")),  # the first to be complete
+    ],
+)
+def test_overlapping_stops(stops: list[str], text: str, expected: tuple[str, str]) -> None:
+    assert run(StopStrings(stops), list(text)) == expected
 
 
 def test_after_a_match_nothing_more_comes() -> None:

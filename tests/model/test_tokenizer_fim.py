@@ -215,7 +215,7 @@ def shared_blocks(old: list[int], new: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)) // BLOCK)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(
     mode=modes,
     start=st.integers(0, 6000),
@@ -241,20 +241,24 @@ def test_typing_keeps_the_cache_except_at_anchor_jumps(
         if shared_blocks(old, new) < (stable - 24) // BLOCK:
             jumps += 1
     typed = len(STARCODER.encode(SOURCE[start : start + 150]))
-    # The window's start, the suffix's end and the context's end each jump once for a stride of new tokens.
-    assert jumps <= 2 + 2 * (typed // stride + 1)
+    # The window's start and the suffix's or the context's end each jump once for a stride of new tokens. Around
+    # the length that just fits, where nothing may be cut, a word's tokens can make it a few more.
+    assert jumps <= 8 + 2 * (typed // stride + 1)
+    assert len(prompts) > 5 * jumps
 
 
-def test_a_sliding_window_moves_once_per_stride() -> None:
-    """Far beyond the window, 600 keystrokes move its start at most once for every stride of tokens."""
-    prompts = [render(SOURCE[:cursor], "", "spm", 512) for cursor in range(9000, 9600)]
-    starts = {tuple(ids[3 : 3 + BLOCK]) for ids in prompts}
-    typed = len(STARCODER.encode(SOURCE[:9600])) - len(STARCODER.encode(SOURCE[:9000]))
-    stride = anchor_stride(509, BLOCK)
-    assert stride == 16
-    # Text is cut before it is encoded, too: that start moves once for every two characters a token of the window.
-    assert len(starts) <= typed // stride + 2 + 600 // (2 * 509) + 1
-    assert all(len(ids) > 512 - 2 * stride for ids in prompts)
+@pytest.mark.parametrize(("max_tokens", "stride"), [(512, 16), (800, 48)])
+def test_a_sliding_window_moves_once_per_stride_and_never_back(max_tokens: int, stride: int) -> None:
+    """Far beyond the window its start follows the cursor by jumps, also while a word's tokens come and go."""
+    assert anchor_stride(max_tokens - 3, BLOCK) == stride
+    prompts = [render(SOURCE[:cursor], "", "spm", max_tokens) for cursor in range(9000, 9300)]
+    starts = [tuple(ids[3 : 3 + BLOCK]) for ids in prompts]
+    jumps = sum(old != new for old, new in itertools.pairwise(starts))
+    assert jumps == len(set(starts)) - 1
+    typed = len(STARCODER.encode(SOURCE[:9300])) - len(STARCODER.encode(SOURCE[:9000]))
+    # Text is cut before it is encoded, too: that start moves every two characters for a token of the window.
+    assert 1 <= jumps <= typed // stride + 1 + 300 // (2 * max_tokens) + 1
+    assert all(len(ids) > max_tokens - 2 * stride for ids in prompts)
 
 
 def test_very_long_documents_are_cut_before_they_are_encoded() -> None:

@@ -160,6 +160,16 @@ def test_scrapes_at_the_same_time_never_see_a_counter_fall(tmp_path: Path, start
     assert parse(render(tmp_path))["generation_tokens_total"] == 20
 
 
+def test_a_scrape_waits_for_the_one_that_archives(tmp_path: Path) -> None:
+    scrape = threading.Thread(target=render, args=(tmp_path,))
+    with SharedDirectory(tmp_path).locked():
+        scrape.start()
+        scrape.join(0.3)
+        assert scrape.is_alive()
+    scrape.join(30)
+    assert not scrape.is_alive()
+
+
 def test_a_forked_child_counts_for_itself(tmp_path: Path) -> None:
     script = f"""
 import os, sys
