@@ -115,7 +115,7 @@ class RankGroup:
         return group
 
     async def _load(self, address: str, on_progress: Callable[[float], None]) -> list[dict[str, Any]]:
-        loads = [asyncio.ensure_future(_result(actor.load.remote(address))) for actor in self._actors]
+        loads = [_task(actor.load.remote(address)) for actor in self._actors]
         try:
             while True:
                 done, pending = await asyncio.wait(
@@ -133,7 +133,7 @@ class RankGroup:
 
     async def ended(self) -> str:
         """Wait until a rank's `run` ends; why it did. Ranks end together, so the first one counts."""
-        runs = [asyncio.ensure_future(_result(run)) for run in self._runs]
+        runs = [_task(run) for run in self._runs]
         done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
         for rank, run in enumerate(runs):
             if run in done:
@@ -144,7 +144,7 @@ class RankGroup:
 
     async def stopped(self, timeout_s: float) -> bool:
         """Wait for all ranks to return after the engine was asked to shut down; False where one does not."""
-        runs = [asyncio.ensure_future(_result(run)) for run in self._runs]
+        runs = [_task(run) for run in self._runs]
         if not runs:
             return True
         _, pending = await asyncio.wait(runs, timeout=timeout_s)
@@ -167,8 +167,15 @@ class RankGroup:
         shutil.rmtree(self.socket_path.parent, ignore_errors=True)
 
 
-async def _result(ref: Any) -> Any:
-    return await ref
+def _task(ref: Any) -> asyncio.Task[Any]:
+    """Ray's reference as a task whose exception, where nobody asks for it, is not worth a log line."""
+
+    async def result() -> Any:
+        return await ref
+
+    task = asyncio.create_task(result())
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from deployments.errors import unwrap
+from deployments.errors import ServeError, unwrap
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class HandleBackend:
         finished = False
         try:
             async for deltas in response:
-                yield deltas
+                yield _raised(deltas)
             finished = True
         except Exception as error:
             finished = True
@@ -51,10 +51,17 @@ class HandleBackend:
         try:
             result = await response
             finished = True
-            return result
+            return _raised(result)
         except Exception as error:
             finished = True
             raise unwrap(error) from error
         finally:
             if not finished:
                 response.cancel()
+
+
+def _raised(result: Any) -> Any:
+    """A replica hands its errors over as values."""
+    if isinstance(result, ServeError):
+        raise result
+    return result

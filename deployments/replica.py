@@ -15,6 +15,7 @@ from ray.util import get_current_placement_group, get_node_ip_address
 
 from deployments import progress
 from deployments.admission import Admission
+from deployments.errors import ServeError
 from deployments.group import RankGroup
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 from deployments.service import Client, EngineService
@@ -34,7 +35,11 @@ STOP_S = 10.0
 
 
 class EngineReplica:
-    """Answers `deployments.protocol.Backend`'s calls with one tensor-parallel engine."""
+    """Answers `deployments.protocol.Backend`'s calls with one tensor-parallel engine.
+
+    A `ServeError` is returned, or yielded last, and raised by the handle's side: Serve would log a traceback for
+    every one that is raised here, and being overloaded is no reason to write more logs.
+    """
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
         # With num_gpus=0 Ray shows this process every GPU; it must never touch one.
@@ -66,13 +71,19 @@ class EngineReplica:
         self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_ranks())]
         logger.info("The engine is ready after %.1f s.", time.monotonic() - started_at)
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        async with contextlib.aclosing(self._service.stream(request)) as batches:
-            async for batch in batches:
-                yield batch
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta] | ServeError, None]:
+        try:
+            async with contextlib.aclosing(self._service.stream(request)) as batches:
+                async for batch in batches:
+                    yield batch
+        except ServeError as error:
+            yield error
 
-    async def generate(self, request: GenerationRequest) -> list[Delta]:
-        return await self._service.generate(request)
+    async def generate(self, request: GenerationRequest) -> list[Delta] | ServeError:
+        try:
+            return await self._service.generate(request)
+        except ServeError as error:
+            return error
 
     async def health(self) -> HealthReport:
         return await self._service.health()
@@ -85,6 +96,8 @@ class EngineReplica:
         report = await self._service.health()
         if not report.healthy and not self._stopping:
             self._service.client.fail(report.reason or "the engine missed its heartbeat")
+            # This process is about to end, which says all; an answer would only add tracebacks to the log.
+            await asyncio.sleep(FLUSH_S + HANDOVER_S + STOP_S)
             raise RuntimeError(f"the engine is dead: {report.reason}")
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
@@ -38,9 +38,9 @@ def request(id: str = "r", prompts: int = 1, n: int = 1, stop: tuple[str, ...] =
     return GenerationRequest(request_id=id, prompts=[[1]] * prompts, params=SamplingParams(), n=n, best_of=n, stop=stop)
 
 
-async def until(condition: object, timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # type: ignore[operator]
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 

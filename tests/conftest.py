@@ -1,0 +1,38 @@
+"""The one real server that the end-to-end and fault tests share: two ranks of a tiny random StarCoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster
+
+CLUSTER_OPTIONS = (
+    *("--tensor-parallel-size", "2", "--dtype", "float32", "--num-threads", "1"),
+    *("--max-num-seqs", "4", "--max-queued-requests", "4"),
+    *("--step-timeout-s", "12", "--health-check-period-s", "2"),
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random StarCoder of 3 layers with a tokenizer: the text is noise, but always the same."""
+    from tests.support.checkpoints import random_model, write_checkpoint
+    from tests.support.tokenizers import write_tokenizer
+
+    directory = tmp_path_factory.mktemp("checkpoints") / "tiny-starcoder"
+    write_checkpoint(directory, random_model(vocab_size=1200, n_positions=2048))
+    return write_tokenizer(directory)
+
+
+@pytest.fixture(scope="session")
+def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("cluster") / "serve.txt", *CLUSTER_OPTIONS)
+    try:
+        server.start()
+        yield server
+    finally:
+        print(server.text())
+        server.stop()

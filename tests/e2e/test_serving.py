@@ -1,0 +1,173 @@
+"""Real Ray, real HTTP, two ranks: what a client sees."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from model.config import EngineConfig
+from model.request import Request, SamplingParams
+from model.tokenizer import Tokenizer
+from tests.support.cluster import Cluster, wait_until
+
+pytestmark = pytest.mark.e2e
+
+PROMPT = "def wrap(text, width=70):\n    return"
+
+
+@pytest.fixture
+def sdk(cluster: Cluster) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{cluster.url}/v1", api_key="none", timeout=60, max_retries=0)
+
+
+def long_request(cluster: Cluster) -> dict[str, object]:
+    """Runs for seconds, whatever the random model says."""
+    return {
+        "model": cluster.name,
+        "prompt": PROMPT,
+        "max_tokens": 1000,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+    }
+
+
+def test_healthy_from_a_heartbeat_of_both_ranks(cluster: Cluster) -> None:
+    health = cluster.health()
+    assert health is not None
+    assert health["status"] == "ok"
+    assert len(cluster.pids("RankProcess")) == 2
+    assert httpx.get(f"{cluster.url}/-/healthz", timeout=20).status_code == 200
+
+
+def test_model_is_described(cluster: Cluster, sdk: openai.OpenAI) -> None:
+    (model,) = sdk.models.list().data
+    assert model.id == cluster.name
+    assert model.model_extra is not None
+    assert model.model_extra["max_model_len"] == 2048
+
+
+def test_greedy_text_equals_one_rank_without_ray(cluster: Cluster, sdk: openai.OpenAI, tiny_checkpoint: Path) -> None:
+    from model.rank import Rank
+
+    rank = Rank(EngineConfig(model=str(tiny_checkpoint), dtype="float32", device="cpu", num_threads=1))
+    rank.load()
+    engine = rank.engine()
+    tokenizer = Tokenizer.from_checkpoint(tiny_checkpoint)
+    engine.add(Request("r", tokenizer.encode_prompt(PROMPT), SamplingParams(max_tokens=64, temperature=0)))
+    ids: list[int] = []
+    while engine.has_work():
+        ids += [id for output in engine.step() for id in output.token_ids]
+    completion = sdk.completions.create(model=cluster.name, prompt=PROMPT, max_tokens=64, temperature=0)
+    assert len(ids) > 10
+    assert completion.choices[0].text == tokenizer.decode(ids)
+
+
+def test_stream_says_what_the_whole_says(cluster: Cluster, sdk: openai.OpenAI) -> None:
+    options = {"model": cluster.name, "prompt": PROMPT, "max_tokens": 100, "temperature": 0}
+    whole = sdk.completions.create(**options)  # type: ignore[call-overload]
+    chunks = list(sdk.completions.create(**options, stream=True, stream_options={"include_usage": True}))  # type: ignore[call-overload]
+    assert "".join(c.choices[0].text for c in chunks if c.choices) == whole.choices[0].text
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert len(chunks) > 3
+
+
+def test_suffix_is_infilled(cluster: Cluster, sdk: openai.OpenAI, tiny_checkpoint: Path) -> None:
+    """The server renders the FIM prompt: the same ids sent by hand give the same text."""
+    tokenizer = Tokenizer.from_checkpoint(tiny_checkpoint)
+    assert tokenizer.fim is not None
+    prefix, suffix = "def add(a, b):\n    return ", "\n\nprint(add(1, 2))"
+    fim = tokenizer.fim
+    by_hand = [fim.prefix, *tokenizer.encode(prefix), fim.suffix, *tokenizer.encode(suffix), fim.middle]
+    options = {"model": cluster.name, "max_tokens": 24, "temperature": 0}
+    infilled = sdk.completions.create(prompt=prefix, suffix=suffix, **options)  # type: ignore[call-overload]
+    expected = sdk.completions.create(prompt=by_hand, **options)  # type: ignore[call-overload]
+    assert infilled.choices[0].text == expected.choices[0].text
+    assert infilled.usage.prompt_tokens == len(by_hand)
+
+
+def test_several_prompts_and_choices(cluster: Cluster, sdk: openai.OpenAI) -> None:
+    answer = sdk.completions.create(
+        model=cluster.name, prompt=["import os", "class A:"], n=2, max_tokens=8, temperature=0.8, seed=1, logprobs=2
+    )
+    assert [c.index for c in answer.choices] == [0, 1, 2, 3]
+    for choice in answer.choices:
+        assert choice.logprobs is not None
+        assert choice.logprobs.tokens
+        assert len(choice.logprobs.tokens) == len(choice.logprobs.token_logprobs or [])
+
+
+def test_bad_input_is_a_clear_error(cluster: Cluster, sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        sdk.completions.create(model=cluster.name, prompt=[10**9], max_tokens=1)
+    assert refused.value.body is not None
+    with pytest.raises(openai.NotFoundError):
+        sdk.completions.create(model="gpt-4", prompt="x", max_tokens=1)
+    assert cluster.health() is not None
+
+
+def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
+    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=long_request(cluster), timeout=60) as response:
+        lines = response.iter_lines()
+        assert next(lines).startswith("data: ")
+        health = cluster.health()
+        assert health is not None
+        assert health["running"] == 1
+    seconds = wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays", 30)
+    print(f"left the batch after {seconds:.2f} s")
+    whole = httpx.post(
+        f"{cluster.url}/v1/completions", json={**long_request(cluster), "stream": False}, timeout=120
+    ).elapsed.total_seconds()
+    assert seconds < whole / 2
+
+
+async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:
+    """4 run and 4 wait; the ninth is refused at once, and the others are not disturbed."""
+    async with httpx.AsyncClient(base_url=cluster.url, timeout=180) as client, asyncio.TaskGroup() as group:
+        started: list[int] = []
+
+        async def run(number: int) -> None:
+            async with client.stream("POST", "/v1/completions", json=long_request(cluster)) as response:
+                assert response.status_code == 200
+                async for line in response.aiter_lines():
+                    assert '"error"' not in line
+                    started.append(number)
+
+        tasks = [group.create_task(run(number)) for number in range(8)]
+        async with asyncio.timeout(60):
+            while True:
+                health = (await client.get("/health")).json()
+                if health["running"] + health["waiting"] == 8:
+                    break
+                await asyncio.sleep(0.02)
+        asked_at = time.monotonic()
+        refused = await client.post("/v1/completions", json={**long_request(cluster), "stream": False})
+        assert time.monotonic() - asked_at < 5
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        assert any(not task.done() for task in tasks)
+    assert set(started) == set(range(8))
+
+
+def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
+    """Ray's own ports take pickled calls from whoever reaches them."""
+    inodes = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":  # listening
+                inodes[f"socket:[{fields[9]}]"] = fields[1].rpartition(":")[0]
+    loopback = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+    exposed = set()
+    for pid in cluster.pids():
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            address = inodes.get(str(descriptor.readlink()) if descriptor.is_symlink() else "")
+            if address is not None and address not in loopback:
+                exposed.add((pid, address))
+    assert not exposed

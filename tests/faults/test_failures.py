@@ -1,0 +1,106 @@
+"""Processes of a real server are killed and stopped while it serves. Each test leaves it whole again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from deployments.temporary import PREFIX, short_parent
+from tests.support.cluster import Cluster, is_gone, kill, wait_until
+
+pytestmark = pytest.mark.faults
+
+
+def completion(cluster: Cluster, **fields: object) -> dict[str, object]:
+    return {"model": cluster.name, "prompt": "def f(x):", "max_tokens": 16, "temperature": 0, **fields}
+
+
+def text(cluster: Cluster) -> str | None:
+    """A short completion, or None while the server has none to give."""
+    try:
+        answer = httpx.post(f"{cluster.url}/v1/completions", json=completion(cluster), timeout=60)
+    except httpx.HTTPError:
+        return None
+    return str(answer.json()["choices"][0]["text"]) if answer.status_code == 200 else None
+
+
+@pytest.fixture(autouse=True)
+def whole_again(cluster: Cluster) -> Iterator[None]:
+    before = text(cluster)
+    assert before is not None
+    yield
+    wait_until(lambda: text(cluster) is not None, cluster.text, 120, period_s=0.2)
+    assert text(cluster) == before
+    assert len(cluster.pids("RankProcess")) == 2
+
+
+def events(response: httpx.Response) -> Iterator[dict[str, object]]:
+    for line in response.iter_lines():
+        if line.startswith("data: {"):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> tuple[float, float]:
+    """Signal a process while a stream is open.
+
+    Seconds until the stream ended, well-formed and with an error, and until a new request was answered.
+    """
+    engines = [*cluster.pids("RankProcess"), *cluster.pids("ServeReplica:starcoder:engine")]
+    request = completion(cluster, max_tokens=1900, ignore_eos=True, stream=True)
+    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=request, timeout=120) as response:
+        stream = events(response)
+        assert "choices" in next(stream)
+        kill(pid, number)
+        broken_at = time.monotonic()
+        *_, last = stream
+        error_after = time.monotonic() - broken_at
+    error = last["error"]
+    assert isinstance(error, dict)
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == "engine_unavailable"
+    wait_until(lambda: text(cluster) is not None, cluster.text, 120, period_s=0.1)
+    answered_after = time.monotonic() - broken_at
+    wait_until(lambda: all(is_gone(pid) for pid in engines), lambda: f"{engines} live on", 30)
+    return error_after, answered_after
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_is_killed(cluster: Cluster, rank: int, record_property: pytest.RecordProperty) -> None:
+    error_after, answered_after = break_mid_stream(cluster, cluster.pids("RankProcess")[rank], signal.SIGKILL)
+    print(f"rank killed: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
+    record_property("recovery_seconds", answered_after)
+    assert error_after < 10
+
+
+def test_a_rank_hangs(cluster: Cluster, record_property: pytest.RecordProperty) -> None:
+    """A stopped process still holds its sockets open: only the deadline of a step tells."""
+    error_after, answered_after = break_mid_stream(cluster, cluster.pids("RankProcess")[1], signal.SIGSTOP)
+    print(f"rank stopped: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
+    record_property("recovery_seconds", answered_after)
+    assert error_after < 30
+
+
+def test_the_replica_is_killed(cluster: Cluster, record_property: pytest.RecordProperty) -> None:
+    """Nobody is left to clean up after it, and still its ranks end."""
+    (replica,) = cluster.pids("ServeReplica:starcoder:engine")
+    error_after, answered_after = break_mid_stream(cluster, replica, signal.SIGKILL)
+    print(f"replica killed: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
+    record_property("recovery_seconds", answered_after)
+
+
+def test_an_idle_engine_that_hangs_is_replaced(cluster: Cluster) -> None:
+    """No request is open, so no step is late: the heartbeat finds it."""
+    stopped = cluster.pids("RankProcess")[1]
+    kill(stopped, signal.SIGSTOP)
+    wait_until(lambda: is_gone(stopped), cluster.text, 60)
+    wait_until(lambda: text(cluster) is not None, cluster.text, 120, period_s=0.2)
+
+
+def test_sockets_of_the_dead_are_removed(cluster: Cluster) -> None:
+    owners = {int(path.name.removeprefix(PREFIX).split("-")[0]) for path in short_parent().glob(f"{PREFIX}*-*")}
+    assert {pid for pid in owners if is_gone(pid)} == set()

@@ -1,0 +1,66 @@
+"""The end of `starcoder serve`: open streams finish, and nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deployments.temporary import PREFIX, short_parent
+from tests.support.cluster import Cluster, is_gone, wait_until
+
+pytestmark = pytest.mark.faults
+
+
+def directories_of(pids: list[int]) -> list[Path]:
+    return [path for pid in pids for path in short_parent().glob(f"{PREFIX}{pid}-*")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_streams_finish_and_leaves_nothing(
+    number: signal.Signals, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", "--dtype", "float32", "--num-threads", "1")
+    try:
+        server.start()
+        tree = [server.process.pid, *server.pids()]
+        assert len(directories_of(tree)) == 2
+        lines: list[str] = []
+
+        def read() -> None:
+            request = {"prompt": "def f(x):", "max_tokens": 600, "temperature": 0, "ignore_eos": True, "stream": True}
+            with httpx.stream("POST", f"{server.url}/v1/completions", json=request, timeout=120) as response:
+                lines.extend(response.iter_lines())
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        wait_until(lambda: len(lines) > 3, server.text)
+        assert server.stop(number) == 0
+        reader.join(30)
+        assert "data: [DONE]" in lines, lines[-3:]
+        assert not any('"error"' in line for line in lines)
+    finally:
+        server.stop()
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}", 10)
+    assert directories_of(tree) == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", server.port)) != 0
+    assert "Traceback" not in server.text()
+    assert "Stopped." in server.text()
+
+
+def test_a_start_that_fails_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The cache cannot hold one sequence: known only once a rank has looked at its memory."""
+    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", "--num-kv-blocks", "2", "--start-timeout-s", "120")
+    try:
+        with pytest.raises(AssertionError):
+            server.start()
+        assert server.process.returncode == 1
+    finally:
+        server.stop()
+    assert "starcoder serve: " in server.text().splitlines()[-1] or "num_kv_blocks" in server.text()
+    assert directories_of([server.process.pid]) == []

@@ -1,0 +1,120 @@
+"""`starcoder serve` as a user starts it: a process of its own, real Ray, real HTTP, on a free port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.processes import descendants
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 240.0
+
+
+class Cluster:
+    """One running server.
+
+    name: of the model, for clients. url: of the server. ready_seconds: from the command to its ready line.
+    """
+
+    def __init__(self, checkpoint: Path, log: Path, *options: str) -> None:
+        self.name = checkpoint.name
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        self.ready_seconds = 0.0
+        self._command = [
+            *(sys.executable, "-m", "deployments.cli", "serve", "--model", str(checkpoint)),
+            *("--port", str(self.port), *options),
+        ]
+        self.process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        started_at = time.monotonic()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        wait_until(self._ready_or_dead, self.text, START_SECONDS)
+        assert self.process.poll() is None, self.text()
+        self.ready_seconds = time.monotonic() - started_at
+
+    def _ready_or_dead(self) -> bool:
+        return "Ready after" in self.text() or self.process.poll() is not None
+
+    def text(self) -> str:
+        """What the command has printed."""
+        return self.log.read_text(errors="replace")
+
+    def pids(self, kind: str = "") -> list[int]:
+        """Processes of the server whose command line holds `kind`, for example "RankProcess"."""
+        return sorted(pid for pid in descendants(self.process.pid) if kind in command_line(pid))
+
+    def health(self) -> dict[str, Any] | None:
+        """The body of a healthy answer, else None."""
+        try:
+            answer = httpx.get(f"{self.url}/health", timeout=20)
+        except httpx.HTTPError:
+            return None
+        return answer.json() if answer.status_code == 200 else None
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 90) -> int:
+        """Send a signal and wait for the end; the exit code. Whatever is left after that is killed."""
+        tree = self.pids() if self.process.poll() is None else []
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout_s)
+        finally:
+            for pid in [self.process.pid, *tree]:
+                if "ray" in command_line(pid) or pid == self.process.pid:
+                    kill(pid)
+
+
+def command_line(pid: int) -> str:
+    """Empty for a process that is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def is_gone(pid: int) -> bool:
+    return not command_line(pid)
+
+
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_until(
+    condition: Callable[[], object], message: str | Callable[[], str], timeout_s: float = 120, period_s: float = 0.05
+) -> float:
+    """Seconds until `condition` held."""
+    started_at = time.monotonic()
+    while not condition():
+        waited = time.monotonic() - started_at
+        assert waited < timeout_s, message if isinstance(message, str) else message()
+        time.sleep(period_s)
+    return time.monotonic() - started_at
