@@ -1,0 +1,50 @@
+# make serve   install into .venv and serve the embedded model on http://127.0.0.1:8000
+# make test    install with the development tools, then lint, type-check and test
+#
+# Options of `starcoder serve` go into ARGS:        make serve ARGS="--model bigcode/starcoder --tensor-parallel-size 4"
+# Options of pytest go into PYTEST_ARGS:            make test PYTEST_ARGS="tests/model -x"
+# Another Python (3.11 to 3.13):                    make serve PYTHON=python3.12
+# Without a GPU, TORCH_INDEX names a package index of CPU builds of PyTorch, which are a tenth of the size.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+ARGS ?=
+PYTEST_ARGS ?=
+
+PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: serve test lint clean
+.DEFAULT_GOAL := serve
+
+serve: $(VENV)/.serve
+	@exec $(VENV)/bin/starcoder serve $(ARGS)
+
+test: lint
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+# The stamps are newer than what was installed from: a second run installs nothing.
+$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV) (minutes the first time) ..."
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV), development tools included (minutes the first time) ..."
+	@$(PIP_INSTALL) --editable ".[dev]"
+	@touch $(VENV)/.serve $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
+		sys.exit(not ok and "Python 3.11 to 3.13 is needed, %s is %s: make PYTHON=..." % (sys.executable, sys.version.split()[0]))'
+	@$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
