@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.cluster import Cluster
+
+# A busy machine is no failure: examples have no time limit, whole tests do.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 CLUSTER_OPTIONS = (
     *("--tensor-parallel-size", "2", "--dtype", "float32", "--num-threads", "1"),
