@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
+import monitoring
 from deployments.autoscaling import autoscaling_config
 from deployments.handle_backend import HandleBackend
 from deployments.replica import EngineReplica, keep_to_loopback
@@ -36,6 +37,7 @@ class Ingress:
 
     async def __init__(self, settings: Settings, engine: DeploymentHandle) -> None:  # type: ignore[misc]
         keep_to_loopback()
+        monitoring.init(settings.metrics_dir)
         self._settings = settings
         self._engine = engine
 
@@ -51,6 +53,8 @@ class Ingress:
             backend=HandleBackend(self._engine),
             tokenizer=await asyncio.to_thread(load),
             limits=self._settings.api,
+            metrics_directory=self._settings.metrics_dir,
+            answer_request_id=False,  # the proxy does
         )
 
 

@@ -77,6 +77,8 @@ def check(settings: Settings, local: bool) -> None:
     settings.check_model(ModelConfig.from_checkpoint(resolve_checkpoint(settings.model, settings.revision)))
     settings.check_gpus(local_gpus())
     check_port(settings.host, settings.port)
+    if settings.metrics_port is not None:
+        check_port(settings.host, settings.metrics_port)
 
 
 def check_port(host: str, port: int) -> None:
@@ -107,6 +109,7 @@ class Server:
             self._start_ray()
         with step("starting Serve"):
             self._start_serve()
+        self._export_metrics()
         with step("starting the engine") as say:
             self._deploy(say)
 
@@ -134,6 +137,8 @@ class Server:
             adopt_orphans()
             remove_stale()
             self._directory = private_directory()
+            if settings.metrics_dir is None:
+                self.settings = settings.model_copy(update={"metrics_dir": self._directory / "metrics"})
             os.environ.update(_RAY_ENVIRONMENT)
         else:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -172,6 +177,14 @@ class Server:
             proxy_location="HeadOnly" if self.address is None else "EveryNode",
             logging_config=logging_config(self.settings),
         )
+
+    def _export_metrics(self) -> None:
+        settings = self.settings
+        if settings.metrics_port is not None and settings.metrics_dir is not None:
+            from monitoring.exporter import NodeExporter
+
+            # In a thread of this process, which has nothing else to do; it ends with it.
+            NodeExporter(settings.metrics_dir, settings.host, settings.metrics_port)
 
     def _deploy(self, say: Callable[[str], None]) -> None:
         from ray import serve

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 
 from ray.util import get_current_placement_group, get_node_ip_address
 
+import monitoring
 from deployments import progress
 from deployments.admission import Admission
 from deployments.errors import ServeError
@@ -66,7 +67,9 @@ class EngineReplica:
             self._group.kill()
             raise
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
-        self._service = EngineService(cast(Client, client), tokenizer, admission, settings.step_timeout_s)
+        monitoring.init(settings.metrics_dir)
+        metrics = monitoring.ReplicaMetrics(settings.model_id)
+        self._service = EngineService(cast(Client, client), tokenizer, admission, settings.step_timeout_s, metrics)
         self._info = model_info(settings, model, self._group.reports, self._created)
         self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_ranks())]
         logger.info("The engine is ready after %.1f s.", time.monotonic() - started_at)

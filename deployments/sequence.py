@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from deployments.protocol import Delta, GenerationRequest
 from model.detokenizer import Detokenizer
 from model.request import Output
 from model.stop_strings import StopStrings
 from model.tokenizer import Tokenizer
+from monitoring import ReplicaMetrics
 
 
 class SequenceText:
@@ -60,6 +63,34 @@ class SequenceText:
         early, late = self._detokenizer.push(ids[:unstoppable]), self._detokenizer.push(ids[unstoppable:])
         self._characters += len(early) + len(late)
         return early + self._stops.push(late).text
+
+
+class SequenceTimes:
+    """Records when the tokens of one sequence came, from its submission to its end."""
+
+    def __init__(self, metrics: ReplicaMetrics, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._started_at = clock()
+        self._last_token_at: float | None = None
+        self._ended = False
+
+    def saw(self, output: Output) -> None:
+        now = self._clock()
+        if not output.token_ids:
+            return
+        if self._last_token_at is None:
+            self._metrics.queued(output.queue_seconds)
+            self._metrics.first_token(now - self._started_at)
+        else:
+            self._metrics.inter_token(now - self._last_token_at, len(output.token_ids))
+        self._last_token_at = now
+
+    def ended(self, reason: str) -> None:
+        """Only the first call counts."""
+        if not self._ended:
+            self._ended = True
+            self._metrics.request_finished(reason, self._clock() - self._started_at)
 
 
 def merge(older: Delta, newer: Delta) -> Delta:

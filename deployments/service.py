@@ -12,10 +12,11 @@ from typing import Protocol
 from deployments.admission import Admission
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest, HealthReport
-from deployments.sequence import SequenceText, merge
+from deployments.sequence import SequenceText, SequenceTimes, merge
 from model.client import EngineDeadError
 from model.request import EngineStats, Output, Request
 from model.tokenizer import Tokenizer
+from monitoring import ReplicaMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ ITEMS_PER_SECOND = 1500.0
 """Stream items one replica may send, all streams together: a Serve handle passes about 2,000."""
 
 SHORTEST_PAUSE_S = 0.002
+STATS_PERIOD_S = 0.25
 RETRY_AFTER_DEATH_S = 5.0
 
 
@@ -55,6 +57,7 @@ class EngineService:
         tokenizer: Tokenizer,
         admission: Admission,
         step_timeout_s: float,
+        metrics: ReplicaMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.client = client
@@ -62,6 +65,7 @@ class EngineService:
         self.open_streams = 0
         self._tokenizer = tokenizer
         self._step_timeout_s = step_timeout_s
+        self._metrics = metrics
         self._clock = clock
         self._has_work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -113,11 +117,13 @@ class EngineService:
 
         Sleeps without waking while there is no work: hangs of an idle engine are found by its heartbeat.
         """
-        deadline = asyncio.create_task(self._watch_steps())
+        tasks = [asyncio.create_task(self._watch_steps()), asyncio.create_task(self._record_stats())]
         try:
             return await self.client.wait_dead()
         finally:
-            deadline.cancel()
+            for task in tasks:
+                task.cancel()
+            self._metrics.engine_lost()
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until no stream is open; False where that takes longer."""
@@ -136,6 +142,16 @@ class EngineService:
                 self.client.fail(f"no step ended for {self._step_timeout_s:g} s: a rank hangs")
                 return
             await asyncio.sleep(max(left, 0.05))
+
+    async def _record_stats(self) -> None:
+        """Keep the engine's statistics current while it works, and once more after it has come to rest."""
+        while True:
+            self._metrics.engine_stats(self.client.stats)
+            await self._has_work.wait()
+            while self.open_streams:
+                self._metrics.engine_stats(self.client.stats)
+                await asyncio.sleep(STATS_PERIOD_S)
+            await asyncio.sleep(STATS_PERIOD_S)
 
     async def _deltas(
         self, request: GenerationRequest, pause: Callable[[], float]
@@ -175,15 +191,25 @@ class EngineService:
         self, sequence: Request, text: SequenceText, pause: Callable[[], float]
     ) -> AsyncGenerator[list[Delta], None]:
         """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
-        async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
-            async for output in outputs:
-                delta = text.feed(output)
-                if worth_sending(delta):
-                    yield [delta]
-                if text.finished:
-                    return
-                if seconds := pause():
-                    await asyncio.sleep(seconds)
+        times = SequenceTimes(self._metrics, self._clock)
+        try:
+            async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
+                async for output in outputs:
+                    times.saw(output)
+                    delta = text.feed(output)
+                    if delta.finish_reason is not None:
+                        times.ended(delta.finish_reason)
+                    if worth_sending(delta):
+                        yield [delta]
+                    if text.finished:
+                        return
+                    if seconds := pause():
+                        await asyncio.sleep(seconds)
+        except EngineDeadError:
+            times.ended("error")
+            raise
+        finally:
+            times.ended("abort")  # unless it has ended already
 
     async def _many(
         self, sequences: list[tuple[Request, SequenceText]], pause: Callable[[], float]

@@ -136,10 +136,11 @@ class Settings(BaseSettings):
     # Watching
     log_level: LogLevel = Field(default="warning", description="What reaches the terminal.")
     metrics_dir: Path | None = Field(
-        default=None, description="Directory, one a node, in which processes share their metrics."
+        default=None,
+        description="Directory, one a node, in which processes share their metrics; `starcoder serve` makes one.",
     )
     metrics_port: int | None = Field(
-        default=None, ge=1, le=65535, description="Port of each node's Prometheus exporter; /metrics answers anyway."
+        default=None, ge=1, le=65535, description="Port of an exporter of this node's metrics; /metrics shows them too."
     )
 
     @model_validator(mode="after")

@@ -15,6 +15,8 @@ from deployments.protocol import Delta, GenerationRequest
 from deployments.service import EngineService
 from model.request import EngineStats, SamplingParams
 from model.tokenizer import Tokenizer
+from monitoring import ReplicaMetrics
+from monitoring.recorders import EngineSnapshot
 from tests.support.fake_engine import FakeEngine
 from tests.support.tokenizers import starcoder_rules
 
@@ -29,9 +31,41 @@ async def engine() -> FakeEngine:
     return FakeEngine()
 
 
+class RecordedMetrics(ReplicaMetrics):
+    """Remembers what was recorded, beside recording it."""
+
+    def __init__(self) -> None:
+        super().__init__("test")
+        self.first: list[float] = []
+        self.between: list[int] = []
+        self.finished: list[str] = []
+        self.newest: EngineStats | None = None
+
+    def first_token(self, seconds: float) -> None:
+        super().first_token(seconds)
+        self.first.append(seconds)
+
+    def inter_token(self, seconds: float, count: int = 1) -> None:
+        super().inter_token(seconds, count)
+        self.between.append(count)
+
+    def request_finished(self, finish_reason: str, seconds: float) -> None:
+        super().request_finished(finish_reason, seconds)
+        self.finished.append(finish_reason)
+
+    def engine_stats(self, stats: EngineSnapshot) -> None:
+        super().engine_stats(stats)
+        self.newest = stats  # type: ignore[assignment]
+
+
 @pytest.fixture
-async def service(engine: FakeEngine) -> EngineService:
-    return EngineService(engine, tokens(), Admission(4, 4), step_timeout_s=0.5)
+def metrics() -> RecordedMetrics:
+    return RecordedMetrics()
+
+
+@pytest.fixture
+async def service(engine: FakeEngine, metrics: RecordedMetrics) -> EngineService:
+    return EngineService(engine, tokens(), Admission(4, 4), step_timeout_s=0.5, metrics=metrics)
 
 
 def request(id: str = "r", prompts: int = 1, n: int = 1, stop: tuple[str, ...] = ()) -> GenerationRequest:
@@ -215,3 +249,37 @@ async def test_health_is_a_real_heartbeat(service: EngineService, engine: FakeEn
     engine.fail("gone")
     report = await service.health()
     assert (report.healthy, report.reason) == (False, "gone")
+
+
+async def test_every_sequence_is_measured_and_ends_once(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    engine.say("a-0", 100)
+    stream = service.stream(request("a"))
+    await next_of(stream)
+    engine.say("a-0", 100, 100, finish="length")
+    async for _ in stream:
+        pass
+    left = service.stream(request("b"))
+    engine.say("b-0", 100)
+    await next_of(left)
+    await left.aclose()
+    dying = asyncio.create_task(service.generate(request("c", n=2)))
+    await until(lambda: engine.open_requests == 2)
+    engine.fail("gone")
+    with pytest.raises(EngineUnavailableError):
+        await dying
+    assert len(metrics.first) == 2
+    assert metrics.between == [2]
+    assert metrics.finished == ["length", "abort", "error", "error"]
+
+
+async def test_stats_are_recorded_after_the_last_request_too(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    watch = asyncio.create_task(service.watch())
+    engine.say("r-0", 100, finish="length")
+    await service.generate(request())
+    engine.stats = EngineStats(steps_total=7)
+    await until(lambda: metrics.newest is not None and metrics.newest.steps_total == 7)
+    watch.cancel()

@@ -155,6 +155,20 @@ async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:
     assert set(started) == set(range(8))
 
 
+def test_metrics_of_the_replica_reach_the_ingress(cluster: Cluster, sdk: openai.OpenAI) -> None:
+    def value(name: str) -> float:
+        lines = httpx.get(f"{cluster.url}/metrics", timeout=20).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+
+    tokens, first = value("starcoder_generation_tokens_total"), value("starcoder_time_to_first_token_seconds_count")
+    sdk.completions.create(
+        model=cluster.name, prompt=PROMPT, max_tokens=10, temperature=0, extra_body={"ignore_eos": True}
+    )
+    wait_until(lambda: value("starcoder_generation_tokens_total") == tokens + 10, "the tokens are not counted", 10)
+    assert value("starcoder_time_to_first_token_seconds_count") == first + 1
+    assert value("starcoder_num_requests_running") == 0
+
+
 def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
     """Ray's own ports take pickled calls from whoever reaches them."""
     inodes = {}
