@@ -176,7 +176,10 @@ def _render_text(
 
 
 def _render_raw(tokenizer: Tokenizer, model: ModelInfo, prompt: str, budget: int) -> list[int]:
-    """A prompt in which special tokens may stand on purpose; a FIM template in it survives truncation."""
+    """A prompt in which special tokens may stand on purpose.
+
+    A FIM template in it survives truncation with its metadata; documents before it are dropped first.
+    """
     limit = budget * _CHARS_PER_TOKEN
     fim = tokenizer.parse_fim(prompt)
     if fim is None:
@@ -186,10 +189,13 @@ def _render_raw(tokenizer: Tokenizer, model: ModelInfo, prompt: str, budget: int
         ids = tokenizer.encode_prompt(prompt)
         if len(ids) <= budget:
             return ids
-    started = tokenizer.encode(fim.started)
-    room = budget - len(started)
+    assert tokenizer.fim is not None
+    header, started = tokenizer.encode_prompt(fim.header), tokenizer.encode(fim.started)
+    room = budget - len(header) - len(started)
     ids = tokenizer.render_fim(fim.prefix, fim.suffix, mode=fim.mode, max_tokens=room, block_size=model.block_size)
-    return ids + started
+    opens_prefix = tokenizer.fim.prefix if fim.mode == "psm" else tokenizer.fim.middle
+    at = ids.index(opens_prefix) + 1
+    return ids[:at] + header + ids[at:] + started
 
 
 def _cut_left(ids: Sequence[int], budget: int, block_size: int) -> list[int]:

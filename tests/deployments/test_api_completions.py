@@ -153,6 +153,28 @@ async def test_truncation_keeps_what_is_near_the_cursor(
         assert lines.startswith(after.removesuffix("<fim_middle>"))
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "<fim_prefix>{header}{text}<fim_suffix>{text}<fim_middle>",
+        "<fim_prefix><fim_suffix>{text}<fim_middle>{header}{text}",
+    ],
+    ids=["psm", "spm"],
+)
+async def test_truncation_keeps_a_raw_prompts_metadata(
+    client: httpx.AsyncClient, fake_backend: FakeBackend, tokenizer: Tokenizer, template: str
+) -> None:
+    text, header = "".join(f"v{i} = {i}\n" for i in range(200)), "<reponame>acme<filename>a.py\n"
+    await complete(client, prompt=template.format(text=text, header=header), max_tokens=20, truncate_prompt_tokens=-1)
+    (ids,) = fake_backend.requests[-1].prompts
+    assert len(ids) <= fake_backend.window - 20
+    rendered = tokenizer.decode(ids, skip_special=False)
+    opens_prefix = template.split("{header}")[0].split("{text}")[-1]
+    kept = rendered.split(opens_prefix + header)[1].split("<fim_suffix>")[0]
+    assert kept
+    assert text.endswith(kept)
+
+
 async def test_echo_puts_the_prompt_before_the_completion(client: httpx.AsyncClient, tokenizer: Tokenizer) -> None:
     answer = await complete(client, prompt=[PROMPT, "x ="], echo=True, n=2, max_tokens=200)
     texts = [choice["text"] for choice in answer["choices"]]

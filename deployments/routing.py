@@ -1,0 +1,99 @@
+"""Which replica gets a request: the one whose cache should hold the longest prefix of it, unless it is much busier.
+
+Each handle remembers where it sent which blocks, by the engine's own hash chain. That is a guess about the replicas'
+caches, but a cheap and mostly right one: what was sent last stays cached longest on both sides.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+
+from deployments.protocol import GenerationRequest
+from model.kv_cache import BlockHash, chain_hashes
+
+REMEMBERED_BLOCKS = 200_000
+"""About 3 million tokens; some 40 MB in the ingress."""
+
+
+class PrefixIndex:
+    """Block hash to the replica that computed it last, the least recently used forgotten first."""
+
+    def __init__(self, block_size: int, capacity: int = REMEMBERED_BLOCKS) -> None:
+        self.block_size = block_size
+        self.capacity = capacity
+        self._owner: OrderedDict[BlockHash, Hashable] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    def hashes(self, tokens: Sequence[int]) -> list[BlockHash]:
+        return chain_hashes(tokens, self.block_size)
+
+    def holders(self, hashes: Iterable[BlockHash]) -> dict[Hashable, int]:
+        """Replica to the number of leading blocks it is known for. A longer chain on one replica counts there only."""
+        blocks: dict[Hashable, int] = {}
+        for depth, value in enumerate(hashes, start=1):
+            owner = self._owner.get(value)
+            if owner is None:
+                break
+            blocks[owner] = depth
+        return blocks
+
+    def remember(self, hashes: Iterable[BlockHash], replica: Hashable) -> None:
+        for value in hashes:
+            self._owner[value] = replica
+            self._owner.move_to_end(value)
+        while len(self._owner) > self.capacity:
+            self._owner.popitem(last=False)
+
+
+def choose(
+    loads: Mapping[Hashable, int], blocks: Mapping[Hashable, int], imbalance: int, tie: Callable[[int], int]
+) -> Hashable:
+    """The replica with the most known blocks, if it has at most `imbalance` requests more than the least busy one.
+
+    Otherwise one of the least busy. loads: open requests a replica. tie: a random index below its argument.
+    """
+    least = min(loads.values())
+    best = max((r for r in loads if loads[r] <= least + imbalance), key=lambda r: blocks.get(r, 0))
+    if blocks.get(best, 0) > 0:
+        return best
+    idle = [r for r in loads if loads[r] == least]
+    return idle[tie(len(idle))]
+
+
+class PrefixRouter(RequestRouter):
+    """Serve's router over `PrefixIndex` and `choose`; configured with `block_size` and `imbalance`."""
+
+    def initialize_state(self, block_size: int = 16, imbalance: int = 8) -> None:
+        import random
+
+        self._index = PrefixIndex(block_size)
+        self._imbalance = imbalance
+        self._random = random.Random()
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        if not candidate_replicas:
+            return []
+        known = {replica.replica_id: replica for replica in candidate_replicas}
+        loads = {replica_id: self.replica_queue_len_cache.get(replica_id) or 0 for replica_id in known}
+        hashes = self._prompt_hashes(pending_request)
+        blocks = {r: n for r, n in self._index.holders(hashes).items() if r in known}
+        chosen = choose(loads, blocks, self._imbalance, self._random.randrange)
+        others = [replica for replica_id, replica in known.items() if replica_id != chosen]
+        # the others only where the chosen one refuses
+        return [[known[chosen]], others] if others else [[known[chosen]]]
+
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
+        self._index.remember(self._prompt_hashes(pending_request), replica_id)
+
+    def _prompt_hashes(self, pending_request: PendingRequest | None) -> list[BlockHash]:
+        for argument in pending_request.args if pending_request is not None else ():
+            if isinstance(argument, GenerationRequest):
+                return self._index.hashes(argument.prompts[0])
+        return []
