@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from deployments.errors import OverloadedError
+from deployments.errors import InvalidRequestError, OverloadedError
 from model.request import EngineStats
 
 RATE_WINDOW_S = 30.0
@@ -30,11 +30,19 @@ class Admission:
 
     @contextmanager
     def admit(self, sequences: int, stats: EngineStats) -> Iterator[None]:
-        """Hold room for `sequences` for the length of the block. Raises OverloadedError where there is none.
+        """Hold room for `sequences` for the length of the block.
 
+        Raises OverloadedError where there is none now, InvalidRequestError where there never will be.
         Cache blocks can run out before `max_running` is reached; then the engine's own count of waiting
         sequences is what is bounded.
         """
+        if sequences > self._max_running + self._max_waiting:
+            raise InvalidRequestError(
+                f"The request asks for {sequences} completions; this server holds at most "
+                f"{self._max_running + self._max_waiting} at once.",
+                param="n",
+                code="too_many_completions",
+            )
         waiting = min(stats.waiting, self.open)
         full = self.open + sequences > self._max_running + self._max_waiting
         if full or (waiting and waiting + sequences > self._max_waiting):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -73,6 +74,10 @@ def build(args: Settings) -> serve.Application:
         # The replica's own deadline decides; Serve's only catches a replica that cannot answer at all.
         health_check_timeout_s=args.step_timeout_s + 10,
         max_constructor_retry_count=2,
+        request_router_config=RequestRouterConfig(
+            request_router_class="deployments.routing.PrefixRouter",
+            request_router_kwargs={"block_size": args.block_size, "imbalance": args.routing_imbalance},
+        ),
         **common(args),
         **scale(args),
     )

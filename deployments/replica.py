@@ -22,7 +22,7 @@ from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelIn
 from deployments.service import Client, EngineService
 from deployments.settings import Settings
 from model.client import EngineClient
-from model.config import EngineConfig, ModelConfig
+from model.config import ConfigError, EngineConfig, ModelConfig
 from model.hub import resolve_checkpoint
 from model.tokenizer import Tokenizer
 
@@ -54,6 +54,11 @@ class EngineReplica:
         model = ModelConfig.from_checkpoint(directory)
         settings.check_model(model)
         tokenizer = await asyncio.to_thread(Tokenizer.from_checkpoint, directory)
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ConfigError(
+                f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but config.json says "
+                f"vocab_size={model.vocab_size}: they do not belong together"
+            )
         placement_group = get_current_placement_group()
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
         bundle = placement_group.bundle_specs[1]

@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     target_kv_usage: float = Field(default=0.8, gt=0, le=1, description="Cache use that autoscaling aims for.")
     upscale_delay_s: float = Field(default=10.0, ge=0, description="Load must last so long before scaling up.")
     downscale_delay_s: float = Field(default=300.0, ge=0, description="Quiet must last so long before scaling down.")
+    routing_imbalance: int = Field(
+        default=8,
+        ge=0,
+        description="An engine gets requests whose prefix it holds until it is this many busier than another.",
+    )
     ingress_replicas: int = Field(default=1, ge=1, description="HTTP front processes.")
     cpus_per_rank: float = Field(default=1.0, gt=0, description="CPUs that Ray reserves for each rank.")
     max_queued_requests: int = Field(

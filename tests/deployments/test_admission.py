@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from deployments.admission import Admission
-from deployments.errors import OverloadedError
+from deployments.errors import InvalidRequestError, OverloadedError
 from model.request import EngineStats
 
 IDLE = EngineStats()
@@ -76,3 +76,12 @@ def test_the_error_carries_it() -> None:
     assert refused.value.status == 429
     assert refused.value.retry_after is not None
     assert 1 <= refused.value.retry_after <= 60
+
+
+def test_what_can_never_be_admitted_is_refused_for_good() -> None:
+    admission = Admission(max_running=2, max_waiting=3)
+    with pytest.raises(InvalidRequestError, match="at most 5 at once"), admission.admit(6, EngineStats()):
+        pass
+    with admission.admit(5, EngineStats()):
+        assert admission.open == 5
+    assert admission.open == 0

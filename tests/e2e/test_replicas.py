@@ -1,0 +1,55 @@
+"""Two replicas on one machine: prefixes stay where they are cached, and load spreads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.cluster import Cluster, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    options = ("--min-replicas", "2", "--dtype", "float32", "--num-threads", "1", "--routing-imbalance", "2")
+    server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options)
+    try:
+        server.start()
+        wait_until(lambda: len(server.pids("RankProcess")) == 2, server.text)
+        yield server
+    finally:
+        print(server.text())
+        server.stop()
+
+
+def complete(cluster: Cluster, prompt: list[int], max_tokens: int = 2) -> int:
+    """Prompt tokens that came from the cache."""
+    body = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}
+    answer = httpx.post(f"{cluster.url}/v1/completions", json=body, timeout=120)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def test_a_growing_prompt_always_finds_its_cache(pair: Cluster) -> None:
+    """As somebody types: by chance alone, half of these would meet the other replica, which knows nothing."""
+    for document in range(4):
+        prompt = [100 + document] * 64
+        assert complete(pair, prompt) == 0
+        for _ in range(4):
+            prompt = [*prompt, *range(50, 66)]
+            assert complete(pair, prompt) >= len(prompt) - 32
+
+
+def test_one_popular_prefix_does_not_overload_its_replica(pair: Cluster) -> None:
+    """With the prefix's replica busy, the rest goes to the other one, which has to compute the prefix once."""
+    prompt = [77] * 64
+    complete(pair, prompt)
+    with ThreadPoolExecutor(12) as pool:
+        cached = list(pool.map(lambda n: complete(pair, [*prompt, n], max_tokens=400), range(12)))
+    assert 0 in cached
+    assert cached.count(64) >= 2
