@@ -1,0 +1,197 @@
+"""Writes the model card from the figures beside the weights: ``python -m model.pico.card``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from model.pico import CHECKPOINT
+
+TEMPLATE = """---
+license: apache-2.0
+language: code
+library_name: transformers
+pipeline_tag: text-generation
+tags: [code, fill-in-the-middle, gpt_bigcode]
+---
+
+# StarCoder pico
+
+A {parameters:.1f} M parameter member of the StarCoder family, trained on a CPU from permissively licensed Python so
+that StarCoder Serve answers with real completions out of the box. Same architecture (`GPTBigCodeForCausalLM`:
+multi-query attention, learned positions), same special tokens under the same ids, same fill-in-the-middle formats, a
+window of {window:,} tokens.
+
+## What it is for, and what not
+
+For trying the service, for its tests, and for measuring the overhead of everything around the model. **Not for real
+work**: it knows common Python idioms and little else, invents names, and does not follow a program's meaning. Use
+`bigcode/starcoderbase-1b` or larger for that. It is not tuned to instructions, and knows no language but Python and
+no text but what stands in Python files.
+
+## Figures
+
+Measured by `python -m model.pico.evaluate` on files that were never trained on; the 5-gram model (interpolated
+Kneser-Ney) was given as many tokens of the same documents, `xz -9` the same bytes as one file.
+
+{table}
+
+Held-out files come from packages whose other files were trained on; held-out packages ({held_out}) were
+not seen at all. Infilling masks one random line ({infill_cases} cases; context: up to 1,200 characters before and 500
+after; white space at both ends does not count; the 5-gram sees the prefix only). Bodies: greedy, 64 tokens,
+{body_cases} functions, cut at the last complete line; a share that parses says that the syntax is right, not the
+program. One model, one run, one draw of cases: with these numbers a share is known to about 2 (infilling) and 3
+points (bodies).
+
+## Network and training
+
+| | |
+| --- | --- |
+| layers, width, heads | {n_layer}, {n_embd}, {n_head} (one key/value head of {head_size}) |
+| vocabulary | {vocab_size:,} (byte-level BPE, digits one by one, trained on the training files) |
+| weights | bfloat16, input and output embedding shared |
+| tokens seen | {tokens:.1f} M ({epochs}) |
+| rows | {length} tokens ({long_percent:.0f} % of the steps: {long_length:,}) |
+| optimizer | {optimizer}; warm-up 2 %, cosine to zero |
+| phases | {phases} |
+| time | {minutes:.0f} minutes on {hardware}, {tokens_per_second:,} tokens a second |
+
+Half of the tokens are cut for infilling at character level, in pieces of 150 characters to about three characters a
+token of the row, half as PSM and half as SPMv2; the holes are any two points (40 %), one line or the rest of one
+(30 %), up to 12 characters (20 %) or 1 to 4 lines (10 %). 15 % of the documents carry their file name, half of these
+the package's name too. Half of the short rows start at a random position, so that all {window:,} positions are trained.
+
+To train it again:
+
+```
+pip install --no-deps --target build/corpus -r model/pico/corpus.txt
+python -m model.pico.prepare --packages build/corpus
+python -m model.pico.train --minutes {budget:g}{flags}
+python -m model.pico.evaluate --checkpoint build/pico/checkpoint
+python -m model.pico.card --checkpoint build/pico/checkpoint
+```
+
+The budget is time, so a faster or idler machine sees more tokens; the same figures are not to be expected to the last
+digit.
+
+## Data
+
+{train_files:,} files ({train_mb:.0f} MB, {train_tokens}) for training; {file_files} files, and {package_files} files of
+{held_out_count} whole packages, held out by hash of their names before training. Taken: `.py` files of the standard
+library and of packages whose metadata states MIT, BSD, Apache, PSF or ISC and nothing else (of an OR, one). Left out:
+tests, vendored and generated files, data tables, long lines, exact copies, and files of which more than half of the
+three-line shingles had been seen before. At most {cap:.0f} MB of a package, chosen by hash. The model may repeat what
+it read; a repeated passage of substance is under its package's licence.
+
+| package | version | licence | files | kB | tokens |
+| --- | --- | --- | ---: | ---: | ---: |
+{packages}
+
+## Licence
+
+Weights and code: Apache-2.0, as the project. The packages above are their authors', under the licences stated.
+"""
+
+
+def phases(training: dict[str, Any]) -> str:
+    """Every recipe of the run with the tokens it was used for."""
+    parts, before = [], 0
+    for phase in training["phases"]:
+        recipe, tokens = phase["recipe"], phase["until_tokens"] - before
+        before = phase["until_tokens"]
+        parts.append(
+            f"{tokens / 1e6:.1f} M tokens in steps of {recipe['tokens_per_step']:,}, peak rate "
+            f"{recipe['learning_rate']:g}, weight decay {recipe['weight_decay']:g}"
+        )
+    return "; then ".join(parts)
+
+
+def percent(share: float) -> str:
+    """One decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def flags(recipe: dict[str, Any]) -> str:
+    """The options of the run's last phase."""
+    return (
+        f" --compile --optimizer {recipe['optimizer']} --tokens-per-step {recipe['tokens_per_step']}"
+        f" --learning-rate {recipe['learning_rate']:g}"
+    )
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The evaluation as a Markdown table."""
+    lines = ["| | this model | 5-gram | xz -9 |", "| --- | ---: | ---: | ---: |"]
+    names = {"heldout_file": "held-out files", "heldout_package": "held-out packages"}
+    for split, name in names.items():
+        bits = figures["bits_per_byte"][split]
+        label = f"bits per byte, {name} ({bits['files']} files, {bits['bytes']:,} bytes), lower is better"
+        lines.append(f"| {label} | {bits['network']:.3f} | {bits['ngram']:.3f} | {bits['xz']:.3f} |")
+    infill, body = figures["infilling"], figures["bodies"]
+    lines.append(f"| one masked line, exact, PSM | {percent(infill['psm'])} | {percent(infill['ngram'])} | |")
+    lines.append(f"| one masked line, exact, SPM | {percent(infill['spm'])} | {percent(infill['ngram'])} | |")
+    lines.append(f"| function bodies that parse | {percent(body['network'])} | {percent(body['ngram'])} | |")
+    return "\n".join(lines)
+
+
+def render(figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, Any], hardware: str) -> str:
+    """The card. Every number in it is read from the three JSON files."""
+    recipe, shape, splits = training["recipe"], training["shape"], corpus["splits"]
+    held = [p["name"] for p in corpus["packages"] if p["held_out"]]
+    muon = recipe["optimizer"] == "muon"
+    epochs = training["epochs"]
+    rows = [
+        f"| {p['name']}{' (held out)' if p['held_out'] else ''} | {p['version']} | {p['licence'].replace('|', ', ')} | "
+        f"{p['files']} | {p['bytes'] // 1000} | {p['tokens']:,} |"
+        for p in corpus["packages"]
+    ]
+    return TEMPLATE.format(
+        parameters=training["parameters"] / 1e6,
+        window=shape["n_positions"],
+        table=table(figures),
+        held_out=", ".join(held),
+        held_out_count=len(held),
+        infill_cases=figures["infilling"]["cases"],
+        body_cases=figures["bodies"]["cases"],
+        head_size=shape["n_embd"] // shape["n_head"],
+        tokens=training["tokens"] / 1e6,
+        epochs="less than one pass over the data" if epochs == 1 else f"in pass {epochs} over the data",
+        phases=phases(training),
+        length=recipe["length"],
+        long_length=recipe["long_length"],
+        long_percent=100 * recipe["long_share"],
+        optimizer="Muon for the matrices of the blocks, AdamW (0.9, 0.95) for the rest"
+        if muon
+        else "AdamW (0.9, 0.95)",
+        minutes=training["minutes"],
+        hardware=hardware,
+        tokens_per_second=training["tokens_per_second"],
+        budget=recipe["minutes"],
+        flags=flags(recipe),
+        train_files=splits["train"]["files"],
+        train_mb=splits["train"]["bytes"] / 1e6,
+        train_tokens=f"{splits['train']['tokens'] / 1e6:.1f} M tokens",
+        file_files=splits["heldout_file"]["files"],
+        package_files=splits["heldout_package"]["files"],
+        cap=corpus["cap"] / 1e6,
+        packages="\n".join(rows),
+        **{k: shape[k] for k in ("n_layer", "n_embd", "n_head", "vocab_size")},
+    )
+
+
+def main() -> None:
+    """Writes README.md beside the weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--hardware", default="two shared CPU cores")
+    options = parser.parse_args()
+    figures, training, corpus = (
+        json.loads((options.checkpoint / f"{name}.json").read_text()) for name in ("evaluation", "training", "corpus")
+    )
+    (options.checkpoint / "README.md").write_text(render(figures, training, corpus, options.hardware))
+
+
+if __name__ == "__main__":
+    main()
