@@ -1,4 +1,9 @@
-"""The Serve application: `serve run deployments.app:build model=pico`, or `serve build` and `serve deploy` of it."""
+"""The Serve application.
+
+`serve run deployments.app:build model=pico tensor_parallel_size=2` gives settings as arguments, and so does the `args`
+of a file for `serve deploy`. `serve build` takes no builders: `serve build deployments.app:app` writes such a file for
+the settings of the environment.
+"""
 
 # No `from __future__ import annotations`: Serve looks at the annotation of `build` to make its argument.
 
@@ -89,6 +94,13 @@ def build(args: Settings) -> serve.Application:
         **common(args),
     )
     return ingress.bind(args, engine.bind(args))
+
+
+def __getattr__(name: str) -> Any:
+    """`app`: the application for the environment's settings, built when somebody asks for it."""
+    if name == "app":
+        return build(Settings())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def bundles(settings: Settings, gpus: float) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -20,10 +21,7 @@ def directories_of(pids: list[int]) -> list[Path]:
     return [path for pid in pids for path in short_parent().glob(f"{PREFIX}{pid}-*")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_streams_finish_and_leaves_nothing(
-    number: signal.Signals, tiny_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
     server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", "--dtype", "float32", "--num-threads", "1")
     try:
         server.start()
@@ -39,7 +37,7 @@ def test_a_signal_lets_streams_finish_and_leaves_nothing(
         reader = threading.Thread(target=read)
         reader.start()
         wait_until(lambda: len(lines) > 3, server.text)
-        assert server.stop(number) == 0
+        assert server.stop(signal.SIGTERM) == 0
         reader.join(30)
         assert "data: [DONE]" in lines, lines[-3:]
         assert not any('"error"' in line for line in lines)
@@ -51,6 +49,23 @@ def test_a_signal_lets_streams_finish_and_leaves_nothing(
         assert probe.connect_ex(("127.0.0.1", server.port)) != 0
     assert "Traceback" not in server.text()
     assert "Stopped." in server.text()
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A terminal sends SIGINT to the whole process group, so to Ray's servers too."""
+    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt")
+    try:
+        server.launch()
+        wait_until(lambda: "starting Serve: " in server.text(), server.text)
+        tree = [server.process.pid, *server.pids()]
+        assert len(tree) > 3
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(60) == 0
+    finally:
+        server.stop()
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}", 10)
+    assert directories_of(tree) == []
+    assert "Traceback" not in server.text()
 
 
 def test_a_start_that_fails_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:

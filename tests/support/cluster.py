@@ -40,7 +40,14 @@ class Cluster:
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
+        """Return when it is ready; fails with what it printed where it ends instead."""
         started_at = time.monotonic()
+        self.launch()
+        wait_until(self._ready_or_dead, self.text, START_SECONDS)
+        assert self.process.poll() is None, self.text()
+        self.ready_seconds = time.monotonic() - started_at
+
+    def launch(self) -> None:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -50,9 +57,6 @@ class Cluster:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
-        wait_until(self._ready_or_dead, self.text, START_SECONDS)
-        assert self.process.poll() is None, self.text()
-        self.ready_seconds = time.monotonic() - started_at
 
     def _ready_or_dead(self) -> bool:
         return "Ready after" in self.text() or self.process.poll() is not None
