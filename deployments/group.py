@@ -51,11 +51,7 @@ class RankProcess:
         return self._rank.load(address, progress)
 
     def run(self, socket_path: str) -> None:
-        try:
-            self._rank.run(socket_path)
-        finally:
-            # The replica removes it too, unless it was killed.
-            shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
+        self._rank.run(socket_path)
 
     def progress(self) -> float:
         return self._loaded
@@ -160,10 +156,14 @@ class RankGroup:
         self.release()
 
     def release(self) -> None:
-        """Let the rank processes go, once they have stopped by themselves, and remove the socket's directory."""
+        """Let the rank processes go, once they have stopped by themselves."""
         for actor in self._actors:
             with contextlib.suppress(Exception):
                 ray.kill(actor, no_restart=True)
+        self.remove_socket()
+
+    def remove_socket(self) -> None:
+        """Remove the socket and its directory: once both ends are connected, nobody needs a name for it."""
         shutil.rmtree(self.socket_path.parent, ignore_errors=True)
 
 

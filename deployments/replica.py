@@ -67,6 +67,7 @@ class EngineReplica:
         )
         try:
             client = await EngineClient.connect(os.fspath(self._group.socket_path), settings.step_timeout_s)
+            self._group.remove_socket()
             await client.ping(settings.step_timeout_s)
         except BaseException:
             self._group.kill()

@@ -96,6 +96,15 @@ class Settings(BaseSettings):
     enable_prefix_caching: bool = Field(
         default=_engine("enable_prefix_caching"), description="Reuse the cache of shared prefixes."
     )
+    speculative_tokens: int = Field(
+        default=0, ge=0, le=64, description="Longest draft by prompt lookup; 0: no speculation."
+    )
+    speculative_tokens: int = Field(
+        default=_engine("speculative_tokens"),
+        ge=0,
+        le=64,
+        description="Longest draft looked up in the prompt and output; 0: no speculation. The text stays the same.",
+    )
     num_threads: int | None = Field(
         default=_engine("num_threads"),
         ge=1,
@@ -177,7 +186,7 @@ class Settings(BaseSettings):
 
     def engine_config(self, **changes: Any) -> EngineConfig:
         """What one engine needs of this; `changes` replace what was resolved since (directory, device, threads)."""
-        values = {name: getattr(self, name) for name in EngineConfig.model_fields}
+        values = {name: getattr(self, name) for name in EngineConfig.model_fields if name in type(self).model_fields}
         return EngineConfig(**(values | changes))
 
     def check_model(self, model: ModelConfig) -> None:
