@@ -97,10 +97,7 @@ class Settings(BaseSettings):
         default=_engine("enable_prefix_caching"), description="Reuse the cache of shared prefixes."
     )
     speculative_tokens: int = Field(
-        default=0, ge=0, le=64, description="Longest draft by prompt lookup; 0: no speculation."
-    )
-    speculative_tokens: int = Field(
-        default=_engine("speculative_tokens"),
+        default=0,
         ge=0,
         le=64,
         description="Longest draft looked up in the prompt and output; 0: no speculation. The text stays the same.",
