@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,15 +16,41 @@ from model.request import EngineStats, FinishReason, Output, Request, TokenLogpr
 from model.runner import Executor
 from model.sampler import Sampled, sample, token_logprobs
 from model.scheduler import Scheduled, Scheduler, Sequence
+from model.speculation import Speculator
 
 DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens in a step: small enough on CPU that a prefill chunk does not stall those who stream."""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A sequence as it will stand if its draft's first tokens turn out right: a row for the sampler."""
+
+    sequence: Sequence
+    draft: tuple[int, ...]
+
+    @property
+    def request(self) -> Request:
+        return self.sequence.request
+
+    @property
+    def seed(self) -> int:
+        return self.sequence.seed
+
+    @property
+    def output(self) -> list[int]:
+        return [*self.sequence.output, *self.draft]
+
+    @property
+    def num_output(self) -> int:
+        return self.sequence.num_output + len(self.draft)
 
 
 class Engine:
     """Runs requests on one model, many at a time. Not thread-safe: one loop owns it.
 
     max_num_batched_tokens: None chooses by device.
+    speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
     """
 
     def __init__(
@@ -33,6 +60,7 @@ class Engine:
         max_num_seqs: int = 64,
         max_num_batched_tokens: int | None = None,
         enable_prefix_caching: bool = True,
+        speculative_tokens: int = 0,
         seed: int = 0,
     ) -> None:
         runner = executor.runner
@@ -46,7 +74,9 @@ class Engine:
         self._arrivals = itertools.count()
         self._seeds = random.Random(seed)
         self._refused: list[Output] = []
+        self._speculative_tokens = speculative_tokens
         self._steps = self._prompt_tokens = self._generated_tokens = 0
+        self._drafted_tokens = self._accepted_tokens = 0
 
     def add(self, request: Request) -> None:
         """Queue a request. One that can never run comes back from the next step with `finish_reason="abort"`."""
@@ -58,6 +88,7 @@ class Engine:
             request,
             seed=(self._seeds.getrandbits(64) if seed is None else seed) & (2**64 - 1),
             arrival=next(self._arrivals),
+            speculator=Speculator(self._speculative_tokens) if self._speculative_tokens else None,
         )
         self.sequences[request.request_id] = sequence
         self.scheduler.add(sequence)
@@ -74,29 +105,42 @@ class Engine:
     def step(self) -> list[Output]:
         """Run one batch. Returns what each sequence gained."""
         outputs, self._refused = self._refused, []
+        self._draft()
         plan = self.scheduler.schedule()
         if not plan:
             return outputs
         prompt_rows = [self._prompt_rows(s) for s in plan]
         logits = self.executor.run(self._batch(plan, prompt_rows))
         self._steps += 1
-        if logits is not None:
-            self._note_prompt_logprobs(plan, prompt_rows, logits)
-            logits = logits[sum(len(rows) for rows in prompt_rows) :]
-        for scheduled in plan:
-            self._prompt_tokens += max(
-                0,
-                min(scheduled.sequence.computed + scheduled.count, scheduled.sequence.prompt_length)
-                - scheduled.sequence.computed,
-            )
-        finishing = [s.sequence for s in plan if s.completes]
+        if logits is None:
+            self._advance(plan)
+            return outputs
+        self._note_prompt_logprobs(plan, prompt_rows, logits)
+        finishing = [s for s in plan if s.completes]
+        self._advance(plan)
+        if finishing:
+            rows = [Ahead(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
+            sampled = sample(logits[sum(len(r) for r in prompt_rows) :], rows, self.model.eos_token_ids)
+            first = 0
+            for scheduled in finishing:
+                outputs.append(self._extend(scheduled, sampled, first))
+                first += len(scheduled.draft) + 1
+        return outputs
+
+    def _draft(self) -> None:
+        """Propose tokens for the sequences that are decoding; never beyond where they have to end."""
+        if not self._speculative_tokens:
+            return
+        for sequence in self.scheduler.running:
+            if sequence.pending == 1 and sequence.num_output and sequence.speculator is not None:
+                left = sequence.request.params.max_tokens - sequence.num_output
+                room = min(left, self.max_model_len - len(sequence.tokens)) - 1
+                sequence.draft = sequence.speculator.draft(sequence.tokens)[: max(room, 0)]
+
+    @staticmethod
+    def _advance(plan: list[Scheduled]) -> None:
         for scheduled in plan:
             scheduled.sequence.computed += scheduled.count
-        if finishing:
-            assert logits is not None
-            sampled = sample(logits, finishing, self.model.eos_token_ids)
-            outputs += [self._extend(s, sampled, row) for row, s in enumerate(finishing)]
-        return outputs
 
     @staticmethod
     def _prompt_rows(scheduled: Scheduled) -> range:
@@ -108,7 +152,7 @@ class Engine:
 
     def _batch(self, plan: list[Scheduled], prompt_rows: list[range]) -> Batch:
         size = self.pool.block_size
-        counts = np.array([s.count for s in plan], dtype=np.int64)
+        counts = np.array([s.total for s in plan], dtype=np.int64)
         computed = np.array([s.sequence.computed for s in plan], dtype=np.int64)
         tables = np.zeros((len(plan), max(len(s.sequence.blocks) for s in plan)), dtype=np.int64)
         for row, s in enumerate(plan):
@@ -119,12 +163,15 @@ class Engine:
         tokens: list[int] = []
         for s in plan:
             tokens += s.sequence.tokens[s.sequence.computed : s.sequence.computed + s.count]
+            tokens += s.draft
         logit_rows = [
             int(start) + position - s.sequence.computed
             for start, s, rows in zip(starts, plan, prompt_rows, strict=True)
             for position in rows
         ]
-        logit_rows += [int(start) + s.count - 1 for start, s in zip(starts, plan, strict=True) if s.completes]
+        for start, s in zip(starts, plan, strict=True):
+            if s.completes:
+                logit_rows += range(int(start) + s.count - 1, int(start) + s.total)
         return Batch(
             tokens=np.array(tokens, dtype=np.int64),
             positions=positions,
@@ -149,27 +196,38 @@ class Engine:
             sequence.prompt_logprobs += found if sequence.prompt_logprobs else [None, *found]
             first += len(rows)
 
-    def _extend(self, sequence: Sequence, sampled: Sampled, row: int) -> Output:
-        """Append the sampled token; when it ends the sequence, free everything it holds."""
-        token, logprobs = sampled.tokens[row], sampled.logprobs[row]
+    def _extend(self, scheduled: Scheduled, sampled: Sampled, row: int) -> Output:
+        """Append what was sampled, as far as the draft was right; a finished sequence frees everything it holds.
+
+        Row i of the sequence's rows is valid when the draft's first i tokens are what was sampled before it.
+        """
+        sequence = scheduled.sequence
         params = sequence.request.params
-        first = sequence.num_output == 0
-        sequence.tokens.append(token)
-        self._generated_tokens += 1
-        reason, stop = self._finish_reason(sequence, token)
-        output = Output(
-            sequence.request.request_id,
-            token_ids=[token],
-            logprobs=None if logprobs is None else [logprobs],
-            finish_reason=reason,
-            stop_token_id=stop,
-        )
-        if first:
+        output = Output(sequence.request.request_id, logprobs=None if params.logprobs is None else [])
+        if sequence.num_output == 0:
+            self._prompt_tokens += sequence.prompt_length
             output.cached_tokens = sequence.cached_tokens
             output.queue_seconds = (sequence.started_at or time.monotonic()) - sequence.arrived_at
             if params.prompt_logprobs is not None:
                 output.prompt_logprobs = sequence.prompt_logprobs or [None]
-        if reason is not None:
+        for drafted in (*scheduled.draft, None):
+            token, logprobs = sampled.tokens[row], sampled.logprobs[row]
+            sequence.tokens.append(token)
+            output.token_ids.append(token)
+            if output.logprobs is not None and logprobs is not None:
+                output.logprobs.append(logprobs)
+            output.finish_reason, output.stop_token_id = self._finish_reason(sequence, token)
+            if output.finish_reason is not None or token != drafted:
+                break
+            row += 1
+        accepted = len(output.token_ids) - 1
+        sequence.computed += accepted
+        self._generated_tokens += len(output.token_ids)
+        if sequence.speculator is not None and scheduled.draft:
+            sequence.speculator.learn(len(scheduled.draft), accepted)
+            self._drafted_tokens += len(scheduled.draft)
+            self._accepted_tokens += accepted
+        if output.finish_reason is not None:
             self.abort(sequence.request.request_id)
         return output
 
@@ -195,6 +253,8 @@ class Engine:
             prefix_cache_queries_total=self.scheduler.prefix_queries,
             prefix_cache_hits_total=self.scheduler.prefix_hits,
             preemptions_total=self.scheduler.preemptions,
+            draft_tokens_total=self._drafted_tokens,
+            accepted_draft_tokens_total=self._accepted_tokens,
         )
 
     def check_integrity(self) -> None:

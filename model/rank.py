@@ -81,5 +81,6 @@ class Rank:
             max_num_seqs=self.config.max_num_seqs,
             max_num_batched_tokens=self.config.max_num_batched_tokens,
             enable_prefix_caching=self.config.enable_prefix_caching,
+            speculative_tokens=self.config.speculative_tokens,
             seed=self.config.seed,
         )

@@ -101,6 +101,8 @@ class EngineStats(msgspec.Struct):
     prefix_cache_queries_total: int = 0
     prefix_cache_hits_total: int = 0
     preemptions_total: int = 0
+    draft_tokens_total: int = 0
+    accepted_draft_tokens_total: int = 0
     parameter_bytes: list[int] = []
     """Bytes of parameters held by each rank."""
 

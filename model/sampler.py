@@ -9,13 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.request import TokenLogprobs
-from model.scheduler import Sequence
+from model.request import Request, TokenLogprobs
+
+
+class Row(Protocol):
+    """What a draw depends on beside its logits: a sequence as it stands before the token."""
+
+    @property
+    def request(self) -> Request: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def output(self) -> list[int]: ...
+    @property
+    def num_output(self) -> int: ...
 
 
 def uniform(seeds: npt.NDArray[np.uint64], counters: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
@@ -43,7 +56,7 @@ class Sampled:
     logprobs: list[TokenLogprobs | None]
 
 
-def sample(logits: torch.Tensor, rows: Rows[Sequence], eos_ids: tuple[int, ...]) -> Sampled:
+def sample(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Sampled:
     """Draw the next token of each sequence in `rows` from its row of `logits` [R, vocabulary] (float32)."""
     adjusted = _adjust(logits, rows, eos_ids)
     tokens = adjusted.argmax(dim=-1)
@@ -59,7 +72,7 @@ def sample(logits: torch.Tensor, rows: Rows[Sequence], eos_ids: tuple[int, ...])
     return Sampled(chosen, _logprobs_where_asked(logits, chosen, [s.request.params.logprobs for s in rows]))
 
 
-def _truncates(sequence: Sequence) -> bool:
+def _truncates(sequence: Row) -> bool:
     params = sequence.request.params
     return params.top_p < 1.0 or params.top_k > 0 or params.min_p > 0.0
 
@@ -68,7 +81,7 @@ def _column(values: Rows[float], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32, device=like.device).unsqueeze(1)
 
 
-def _adjust(logits: torch.Tensor, rows: Rows[Sequence], eos_ids: tuple[int, ...]) -> torch.Tensor:
+def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> torch.Tensor:
     """Bias, minimum length and penalties; a copy only where one of them applies."""
     params = [s.request.params for s in rows]
     biased = [(i, t, b) for i, p in enumerate(params) for t, b in p.logit_bias.items()]
@@ -98,7 +111,7 @@ def _adjust(logits: torch.Tensor, rows: Rows[Sequence], eos_ids: tuple[int, ...]
     return logits
 
 
-def _penalise(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+def _penalise(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     """Repetition (CTRL, arXiv:1909.05858; prompt and output), frequency and presence (OpenAI; output only)."""
     params = [s.request.params for s in rows]
     in_output = _counts([s.output for s in rows], logits)
@@ -119,15 +132,15 @@ def _counts(tokens: Rows[Rows[int]], like: torch.Tensor) -> torch.Tensor:
     return counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float32)).view_as(like)
 
 
-def _probabilities(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+def _probabilities(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     return torch.softmax(logits / _column([s.request.params.temperature for s in rows], logits), dim=-1)
 
 
-def _draw(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+def _draw(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     return _invert(_probabilities(logits, rows), rows)
 
 
-def _draw_truncated(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+def _draw_truncated(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     """Top-k, then the smallest set that holds top_p of what is left, then min_p relative to the best."""
     params = [s.request.params for s in rows]
     probabilities, order = _probabilities(logits, rows).sort(dim=-1, descending=True, stable=True)
@@ -142,7 +155,7 @@ def _draw_truncated(logits: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
     return order.gather(1, picked.unsqueeze(1)).squeeze(1)
 
 
-def _invert(weights: torch.Tensor, rows: Rows[Sequence]) -> torch.Tensor:
+def _invert(weights: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     """One index a row, drawn in proportion to `weights` [R, V]; never one of weight zero."""
     seeds = np.array([s.seed for s in rows], dtype=np.uint64)
     counters = np.array([s.num_output for s in rows], dtype=np.uint64)

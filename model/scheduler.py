@@ -13,19 +13,27 @@ from dataclasses import dataclass, field
 
 from model.kv_cache import Block, BlockHash, BlockPool, OutOfBlocks, chain_hashes
 from model.request import Request, TokenLogprobs
+from model.speculation import Speculator
 
 
 @dataclass(eq=False)
 class Sequence:
-    """One request on its way through the engine."""
+    """One request on its way through the engine.
+
+    computed: tokens whose keys and values are in the cache. published: leading blocks that can be found by hash.
+    draft: tokens that may follow, to be checked along with the next step if there is room.
+    """
 
     request: Request
     seed: int
     arrival: int
+    speculator: Speculator | None = None
     arrived_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     tokens: list[int] = field(default_factory=list)
+    draft: list[int] = field(default_factory=list)
     computed: int = 0
+    published: int = 0
     blocks: list[Block] = field(default_factory=list)
     hashes: list[BlockHash] = field(default_factory=list)
     cached_tokens: int = 0
@@ -63,10 +71,15 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """`count` more tokens of a sequence, from `sequence.computed` on."""
+    """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them."""
 
     sequence: Sequence
     count: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return self.count + len(self.draft)
 
     @property
     def completes(self) -> bool:
@@ -101,7 +114,8 @@ class Scheduler:
         plan = self._continue_running()
         self._publish(plan)
         plan += self._admit_waiting(self.max_num_batched_tokens - sum(s.count for s in plan))
-        plan.sort(key=lambda s: s.count > 1)
+        plan = self._add_drafts(plan)
+        plan.sort(key=lambda s: s.total > 1)
         return plan
 
     def _make_room_for_urgent(self) -> None:
@@ -151,6 +165,7 @@ class Scheduler:
                 break
             self.pool.hold(cached)
             sequence.blocks = cached
+            sequence.published = len(cached)
             sequence.computed = len(cached) * self.pool.block_size
             count = min(sequence.pending, budget)
             try:
@@ -167,6 +182,24 @@ class Scheduler:
             self._publish(admitted[-1:])
             budget -= count
         return admitted
+
+    def _add_drafts(self, plan: list[Scheduled]) -> list[Scheduled]:
+        """Drafts take only what is left over: tokens of the step, and blocks that are free."""
+        budget = self.max_num_batched_tokens - sum(s.count for s in plan)
+        drafted = []
+        for scheduled in plan:
+            sequence = scheduled.sequence
+            draft, sequence.draft = sequence.draft, []
+            if draft and scheduled.completes:
+                end = sequence.computed + scheduled.count
+                room = (len(sequence.blocks) + self.pool.num_free) * self.pool.block_size - end
+                draft = draft[: min(budget, room)]
+                missing = self._blocks_for(end + len(draft)) - len(sequence.blocks)
+                sequence.blocks += self.pool.allocate(max(missing, 0))
+                budget -= len(draft)
+                scheduled = Scheduled(sequence, scheduled.count, tuple(draft))
+            drafted.append(scheduled)
+        return drafted
 
     def _first_chunk(self, sequence: Sequence) -> list[Block] | None:
         """The cached blocks a waiting sequence can start from, or None if its first chunk does not fit now.
@@ -191,17 +224,21 @@ class Scheduler:
                 self.prefix_hits += sequence.computed
 
     def _publish(self, plan: list[Scheduled]) -> None:
-        """Make the blocks that this step fills findable, for siblings in the same step and for later requests."""
+        """Make the blocks that this step fills findable, for siblings in the same step and for later requests.
+
+        Drafted tokens do not count: they are published with the step after the one that confirmed them.
+        """
         if not self.pool.caching:
             return
         size = self.pool.block_size
         for scheduled in plan:
             sequence = scheduled.sequence
-            first, last = sequence.computed // size, (sequence.computed + scheduled.count) // size
+            last = (sequence.computed + scheduled.count) // size
             if last > len(sequence.hashes):
                 sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes)
-            for index in range(first, last):
+            for index in range(sequence.published, last):
                 self.pool.publish(sequence.blocks[index], sequence.hashes[index])
+            sequence.published = max(sequence.published, last)
 
     def _preempt(self, victim: Sequence) -> None:
         """Give the blocks back and wait again, in the old place; what is still cached then is not recomputed."""
@@ -213,7 +250,8 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.pool.release(sequence.blocks)
         sequence.blocks = []
-        sequence.computed = 0
+        sequence.draft = []
+        sequence.computed = sequence.published = 0
         sequence.prompt_logprobs = []
 
     def _blocks_for(self, tokens: int) -> int:

@@ -133,6 +133,8 @@ GENERATION_TOKENS = CounterSpec("generation_tokens_total", "Tokens generated.")
 PREEMPTIONS = CounterSpec(
     "num_preemptions_total", "Sequences that lost their cache blocks to others and were computed again."
 )
+DRAFT_TOKENS = CounterSpec("spec_decode_num_draft_tokens_total", "Drafted tokens that were checked.")
+ACCEPTED_DRAFT_TOKENS = CounterSpec("spec_decode_num_accepted_tokens_total", "Drafted tokens that were right.")
 ENGINE_STEPS = CounterSpec("engine_steps_total", "Batches that the engines have run.")
 ENGINE_RESTARTS = CounterSpec("engine_restarts_total", "Engines that died or hung and were given up.")
 
@@ -153,6 +155,8 @@ DECLARED: tuple[CounterSpec | GaugeSpec | HistogramSpec, ...] = (
     PROMPT_TOKENS,
     GENERATION_TOKENS,
     PREEMPTIONS,
+    DRAFT_TOKENS,
+    ACCEPTED_DRAFT_TOKENS,
     ENGINE_STEPS,
     ENGINE_RESTARTS,
 )

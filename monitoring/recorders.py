@@ -37,6 +37,10 @@ class EngineSnapshot(Protocol):
     def prefix_cache_hits_total(self) -> int: ...
     @property
     def preemptions_total(self) -> int: ...
+    @property
+    def draft_tokens_total(self) -> int: ...
+    @property
+    def accepted_draft_tokens_total(self) -> int: ...
 
 
 class RunningTotal:
@@ -82,6 +86,8 @@ class ReplicaMetrics:
         self._cache_queries = total(metrics.PREFIX_CACHE_QUERIES)
         self._cache_hits = total(metrics.PREFIX_CACHE_HITS)
         self._preemptions = total(metrics.PREEMPTIONS)
+        self._drafted = total(metrics.DRAFT_TOKENS)
+        self._accepted = total(metrics.ACCEPTED_DRAFT_TOKENS)
 
     def first_token(self, seconds: float) -> None:
         """A sequence's first token, `seconds` after its request arrived."""
@@ -114,6 +120,8 @@ class ReplicaMetrics:
         self._cache_queries(stats.prefix_cache_queries_total)
         self._cache_hits(stats.prefix_cache_hits_total)
         self._preemptions(stats.preemptions_total)
+        self._drafted(stats.draft_tokens_total)
+        self._accepted(stats.accepted_draft_tokens_total)
 
     def engine_lost(self) -> None:
         """The engine died or was given up: it runs nothing any more."""

@@ -88,7 +88,9 @@ def expected(reference) -> list[list[int]]:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_logits_of_every_position(shape, tmp_path):
     model = random_model(seed=3, **shape)
-    rank = Rank(EngineConfig(model=str(write_checkpoint(tmp_path, model)), dtype="float32", device="cpu", num_kv_blocks=512))
+    rank = Rank(
+        EngineConfig(model=str(write_checkpoint(tmp_path, model)), dtype="float32", device="cpu", num_kv_blocks=512)
+    )
     rank.load()
     runner = rank._runner
     ids = torch.randint(0, model.config.vocab_size, (150,), generator=torch.Generator().manual_seed(1))
@@ -119,7 +121,9 @@ def test_logits_of_every_position(shape, tmp_path):
 def test_greedy_ids_of_the_other_shapes(shape, tmp_path):
     model = random_model(seed=4, **shape)
     prompts = prompts_of_all_lengths(model.config.vocab_size)[::3]
-    rank = Rank(EngineConfig(model=str(write_checkpoint(tmp_path, model)), dtype="float32", device="cpu", num_kv_blocks=512))
+    rank = Rank(
+        EngineConfig(model=str(write_checkpoint(tmp_path, model)), dtype="float32", device="cpu", num_kv_blocks=512)
+    )
     rank.load()
     engine = rank.engine()
     for request in requests_for(prompts):
@@ -137,8 +141,17 @@ def test_greedy_ids_of_the_other_shapes(shape, tmp_path):
         {"max_num_seqs": 8, "max_num_batched_tokens": 16, "num_kv_blocks": 24},
         {"block_size": 1, "max_num_seqs": 8, "num_kv_blocks": 3000},
         {"block_size": 64},
+        {"speculative_tokens": 6, "max_num_seqs": 16},
     ],
-    ids=["one by one", "small chunks", "one large batch", "scarce blocks", "blocks of one", "blocks of 64"],
+    ids=[
+        "one by one",
+        "small chunks",
+        "one large batch",
+        "scarce blocks",
+        "blocks of one",
+        "blocks of 64",
+        "speculation",
+    ],
 )
 def test_greedy_ids_whatever_the_batch(options, checkpoint, reference, expected):
     prompts = prompts_of_all_lengths(reference.config.vocab_size)

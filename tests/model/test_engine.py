@@ -55,7 +55,8 @@ def test_identical_prompts_in_one_step_prefill_once():
         engine.add(request(str(number), prompt, max_tokens=2))
     outputs = run_to_end(engine)
     assert [outputs[str(n)][0].cached_tokens for n in range(4)] == [0, 16, 16, 16]
-    assert engine.stats().prompt_tokens_total == 17 + 3
+    assert engine.stats().prompt_tokens_total == 4 * 17
+    assert engine.executor.computed_tokens == 17 + 3 + 4
 
 
 def test_eviction_takes_the_least_recently_used():

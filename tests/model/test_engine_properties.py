@@ -16,7 +16,9 @@ prompts = st.builds(
     st.lists(st.integers(1, 3), max_size=3),
 )
 arrivals = st.lists(
-    st.tuples(prompts, st.integers(1, 20), st.integers(0, 2), st.integers(0, 6), st.one_of(st.none(), st.integers(0, 8))),
+    st.tuples(
+        prompts, st.integers(1, 20), st.integers(0, 2), st.integers(0, 6), st.one_of(st.none(), st.integers(0, 8))
+    ),
     min_size=1,
     max_size=14,
 )
@@ -28,15 +30,19 @@ arrivals = st.lists(
     max_num_seqs=st.integers(1, 6),
     step_tokens=st.integers(4, 40),
     caching=st.booleans(),
+    speculation=st.sampled_from([0, 0, 3, 10]),
 )
 @settings(max_examples=150, deadline=None)
-def test_any_load_gives_each_request_what_it_would_get_alone(arrivals, num_blocks, max_num_seqs, step_tokens, caching):
+def test_any_load_gives_each_request_what_it_would_get_alone(
+    arrivals, num_blocks, max_num_seqs, step_tokens, caching, speculation
+):
     """Requests arrive between steps; some are aborted some steps later; blocks are scarce."""
     engine = toy_engine(
         num_blocks=num_blocks,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=step_tokens,
         enable_prefix_caching=caching,
+        speculative_tokens=speculation,
     )
     outputs, aborted, requests = {}, set(), {}
     pending_aborts: list[tuple[int, str]] = []
@@ -79,7 +85,7 @@ def test_seeded_sampling_does_not_depend_on_the_neighbours(batch, seed):
         engine = toy_engine()
         engine.add(Request("r", prompt, params))
         alone.append(tokens_of(run_to_end(engine)["r"]))
-    engine = toy_engine(num_blocks=20, max_num_seqs=4, max_num_batched_tokens=9)
+    engine = toy_engine(num_blocks=20, max_num_seqs=4, max_num_batched_tokens=9, speculative_tokens=5)
     for number, prompt in enumerate(batch):
         engine.add(Request(str(number), prompt, params))
         engine.add(Request(f"noise-{number}", prompt, SamplingParams(max_tokens=5, temperature=0.7)))

@@ -1,0 +1,70 @@
+"""Speculation by prompt lookup: what followed the last few tokens before, follows again.
+
+Code repeats itself, and an edit repeats the file around it, so the sequence itself is a good draft model (Saxena:
+Prompt Lookup Decoding, 2023). A draft is checked in one step with the token it follows. Since each position's draw is
+a function of its context, seed and position alone, keeping the drafted tokens that equal the drawn ones gives exactly
+the output without speculation, greedy or sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LONGEST_MATCH = 4
+SHORTEST_MATCH = 2
+LONGEST_PAUSE = 64
+
+
+class PromptLookup:
+    """Finds the latest earlier occurrence of a sequence's last tokens. Linear over a sequence's life."""
+
+    def __init__(self) -> None:
+        self._after: dict[tuple[int, ...], int] = {}
+        self._indexed = 0
+
+    def draft(self, tokens: Sequence[int], length: int) -> list[int]:
+        """At most `length` tokens that followed the longest match; empty where there is none."""
+        self._index(tokens)
+        for size in range(LONGEST_MATCH, SHORTEST_MATCH - 1, -1):
+            start = self._after.get(tuple(tokens[-size:]))
+            if start is not None:
+                found: list[int] = []
+                for position in range(start, start + length):  # a match next to the end repeats the draft itself
+                    found.append(tokens[position] if position < len(tokens) else found[position - len(tokens)])
+                return found
+        return []
+
+    def _index(self, tokens: Sequence[int]) -> None:
+        """Note every n-gram that something follows; the last tokens wait until something does."""
+        for end in range(max(self._indexed, 1), len(tokens)):
+            for size in range(SHORTEST_MATCH, min(LONGEST_MATCH, end) + 1):
+                self._after[tuple(tokens[end - size : end])] = end
+        self._indexed = max(self._indexed, len(tokens))
+
+
+class Speculator:
+    """One sequence's drafts: longer while they are right, paused for longer and longer while they are wrong."""
+
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
+        self._lookup = PromptLookup()
+        self._length = min(2, longest)
+        self._pause = 0
+        self._skip = 0
+
+    def draft(self, tokens: Sequence[int]) -> list[int]:
+        if self._skip:
+            self._skip -= 1
+            return []
+        return self._lookup.draft(tokens, self._length)
+
+    def learn(self, drafted: int, accepted: int) -> None:
+        """Take note of how a draft that was run came out."""
+        if not drafted:
+            return
+        if accepted:
+            self._pause = 0
+            self._length = min(self.longest, 2 * self._length if accepted == drafted else accepted + 1)
+        else:
+            self._pause = min(LONGEST_PAUSE, max(1, 2 * self._pause))
+            self._skip, self._length = self._pause, min(2, self.longest)
