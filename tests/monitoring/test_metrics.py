@@ -72,6 +72,8 @@ def test_the_names_that_dashboards_rely_on() -> None:
         "generation_tokens_total",
         "request_success_total",
         "num_preemptions_total",
+        "spec_decode_num_draft_tokens_total",
+        "spec_decode_num_accepted_tokens_total",
         "requests_rejected_total",
     }
 

@@ -26,6 +26,8 @@ def main() -> None:
             prefix_cache_queries_total=tokens,
             prefix_cache_hits_total=tokens // 2,
             preemptions_total=1,
+            draft_tokens_total=8,
+            accepted_draft_tokens_total=5,
         )
     )
     for seconds in (0.004, 0.03, 40.0):
