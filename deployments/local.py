@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from deployments.processes import adopt_orphans, end_descendants
 from deployments.settings import Settings, local_gpus
@@ -108,7 +108,18 @@ class Server:
         self._owns_serve = True
 
     def start(self) -> None:
-        """Return when the application answers. Raises StartError."""
+        """Return when the application answers. Raises StartError.
+
+        What Ray and Serve print meanwhile is kept back, except for debugging: StartError says what matters of it.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.settings.log_level != "debug":
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+                stack.enter_context(contextlib.redirect_stderr(nowhere))
+            self._start()
+
+    def _start(self) -> None:
         step = _Steps()
         with step("starting Ray" if self.address is None else f"joining Ray at {self.address}"):
             self._start_ray()
@@ -160,12 +171,11 @@ class Server:
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "_temp_dir": str(self._directory),
             }
-        ray.init(
-            **options,
-            logging_level="ERROR",
-            log_to_driver=True,
-            configure_logging=True,
-        )
+        try:
+            ray.init(**options, logging_level="ERROR", log_to_driver=True, configure_logging=True)
+        except (ConnectionError, RuntimeError) as error:
+            cause = str(error.__cause__ or error).strip().splitlines()[-1]
+            raise StartError(f"Ray does not start or cannot be joined: {cause}") from error
         _listen_for_signals()  # Ray has put its own handler for SIGTERM there
 
     def _start_serve(self) -> None:
@@ -307,7 +317,7 @@ class _Steps:
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[Callable[[str], None]]:
         started_at = time.monotonic()
-        terminal = sys.stderr.isatty()
+        terminal = _terminal().isatty()
         last = ""
 
         def say(text: str) -> None:
@@ -315,7 +325,7 @@ class _Steps:
             if text != last:
                 last = text
                 if terminal:
-                    print(f"\r\033[K  {text}", end="", file=sys.stderr, flush=True)
+                    print(f"\r\033[K  {text}", end="", file=_terminal(), flush=True)
                 else:
                     _say(f"  {text}")
 
@@ -323,11 +333,16 @@ class _Steps:
             say(f"{name} ...")
         yield say
         end = f"{name}: {time.monotonic() - started_at:.1f} s"
-        print(f"\r\033[K  {end}" if terminal else f"  {end}", file=sys.stderr, flush=True)
+        _say(f"\r\033[K  {end}" if terminal else f"  {end}")
+
+
+def _terminal() -> TextIO:
+    """Where this command talks to people, whoever else is being kept from it."""
+    return sys.__stderr__ or sys.stderr
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(text, file=_terminal(), flush=True)
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:
