@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.cluster import Cluster
+
+# OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no failure: examples have no time limit, whole tests do.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

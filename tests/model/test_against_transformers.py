@@ -89,7 +89,13 @@ def expected(reference) -> list[list[int]]:
 def test_logits_of_every_position(shape, tmp_path):
     model = random_model(seed=3, **shape)
     rank = Rank(
-        EngineConfig(model=str(write_checkpoint(tmp_path, model)), dtype="float32", device="cpu", num_kv_blocks=512)
+        EngineConfig(
+            model=str(write_checkpoint(tmp_path, model)),
+            dtype="float32",
+            device="cpu",
+            num_threads=1,
+            num_kv_blocks=512,
+        )
     )
     rank.load()
     runner = rank._runner
@@ -122,7 +128,13 @@ def test_greedy_ids_of_the_other_shapes(shape, tmp_path):
     model = random_model(seed=4, **shape)
     prompts = prompts_of_all_lengths(model.config.vocab_size)[::3]
     rank = Rank(
-        EngineConfig(model=str(write_checkpoint(tmp_path, model)), dtype="float32", device="cpu", num_kv_blocks=512)
+        EngineConfig(
+            model=str(write_checkpoint(tmp_path, model)),
+            dtype="float32",
+            device="cpu",
+            num_threads=1,
+            num_kv_blocks=512,
+        )
     )
     rank.load()
     engine = rank.engine()
@@ -155,7 +167,11 @@ def test_greedy_ids_of_the_other_shapes(shape, tmp_path):
 )
 def test_greedy_ids_whatever_the_batch(options, checkpoint, reference, expected):
     prompts = prompts_of_all_lengths(reference.config.vocab_size)
-    rank = Rank(EngineConfig(model=str(checkpoint), dtype="float32", device="cpu", **{"num_kv_blocks": 512, **options}))
+    rank = Rank(
+        EngineConfig(
+            model=str(checkpoint), dtype="float32", device="cpu", **{"num_threads": 1, "num_kv_blocks": 512, **options}
+        )
+    )
     rank.load()
     engine = rank.engine()
     for run in range(2):  # the second time from the cache
@@ -211,7 +227,7 @@ async def test_multi_head_attention_is_split_by_heads(tmp_path):
 
 
 def test_bfloat16_errs_no_more_than_transformers_in_bfloat16(checkpoint, reference):
-    rank = Rank(EngineConfig(model=str(checkpoint), dtype="bfloat16", device="cpu", num_kv_blocks=64))
+    rank = Rank(EngineConfig(model=str(checkpoint), dtype="bfloat16", device="cpu", num_threads=1, num_kv_blocks=64))
     rank.load()
     ids = torch.randint(0, reference.config.vocab_size, (128,), generator=torch.Generator().manual_seed(2))
     low = type(reference).from_pretrained(checkpoint, dtype=torch.bfloat16)
