@@ -23,6 +23,7 @@ from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeErro
 REQUEST_ID_HEADER = "x-request-id"
 
 _SCOPE_KEY = "starcoder.request_id"
+_ERROR_SHAPE_KEY = "starcoder.error_shape"
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 # After a 413 the rest of a body that is on its way is read and dropped for so long: a connection closed over
@@ -35,17 +36,32 @@ def request_id(scope: Scope) -> str | None:
     return scope.get(_SCOPE_KEY)
 
 
-def error_response(error: ServeError) -> Response:
-    """OpenAI's error object with its status and, where another attempt makes sense, `Retry-After`."""
+ErrorShape = Callable[[ServeError], tuple[int, Any]]
+"""How a dialect says that it failed: an HTTP status and a JSON body."""
+
+
+def openai_error(error: ServeError) -> tuple[int, Any]:
+    return error.status, error.body()
+
+
+def set_error_shape(scope: Scope, shape: ErrorShape) -> None:
+    """From here on, failures of this request are answered in `shape`."""
+    scope[_ERROR_SHAPE_KEY] = shape
+
+
+def error_shape(scope: Scope) -> ErrorShape:
+    """What the request's route chose; OpenAI's where no route was reached."""
+    shape: ErrorShape = scope.get(_ERROR_SHAPE_KEY, openai_error)
+    return shape
+
+
+def error_response(error: ServeError, shape: ErrorShape = openai_error) -> Response:
+    """The error in the dialect's shape and, where another attempt makes sense, `Retry-After`."""
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
-    return Response(
-        msgspec.json.encode(error.body()),
-        status_code=error.status,
-        headers=headers,
-        media_type="application/json",
-    )
+    status, body = shape(error)
+    return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")
 
 
 class RequestIdMiddleware:
@@ -103,7 +119,7 @@ class ErrorMiddleware:
                 raise
             if scope["method"] == "POST":
                 self.on_refused(found)
-            await error_response(found)(scope, receive, send)
+            await error_response(found, error_shape(scope))(scope, receive, send)
 
 
 class BodyMiddleware:

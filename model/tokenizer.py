@@ -50,9 +50,10 @@ class Tokenizer:
     vocab_size: one more than the highest id; the model's embedding may be padded beyond it.
     special: name to id of every special token. special_ids: the ids alone.
     fim: the fill-in-the-middle markers, or None if the vocabulary has none.
+    chat_template: Jinja source that writes a conversation as the model was trained on it, or None.
     """
 
-    def __init__(self, rules: dict[str, Any], eos_token: str = _END_OF_TEXT) -> None:
+    def __init__(self, rules: dict[str, Any], eos_token: str = _END_OF_TEXT, chat_template: str | None = None) -> None:
         """Build from the contents of a `tokenizer.json`. Raises ConfigError where they do not fit."""
         _check_byte_level(rules)
         added = [token | {"special": _is_special(token)} for token in rules.get("added_tokens", [])]
@@ -74,6 +75,7 @@ class Tokenizer:
         for token in added:
             self._bytes[token["id"]] = token["content"].encode()
         self.eos_token, self.eos_id = eos_token, self.special[eos_token]
+        self.chat_template = chat_template
         self.fim = FimTokens.find(self.special)
         self.special_ids = frozenset(self.special.values())
         names = sorted(self.special, key=len, reverse=True)
@@ -95,7 +97,7 @@ class Tokenizer:
         if not isinstance(rules, dict):
             raise ConfigError(f"{path} is not a tokenizer: its JSON is no object")
         try:
-            return cls(rules, _eos_token(directory))
+            return cls(rules, _eos_token(directory), _chat_template(directory))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
@@ -303,12 +305,30 @@ def _check_byte_level(rules: dict[str, Any]) -> None:
 
 
 def _eos_token(directory: Path) -> str:
-    path = directory / "tokenizer_config.json"
-    if not path.is_file():
-        return _END_OF_TEXT
-    try:
-        eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token") or _END_OF_TEXT
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} is not a tokenizer's configuration: {error}") from error
+    eos = _configuration(directory).get("eos_token") or _END_OF_TEXT
     # Older checkpoints write an added token with its flags where newer ones write its name.
     return eos["content"] if isinstance(eos, dict) else eos
+
+
+def _chat_template(directory: Path) -> str | None:
+    path = directory / "chat_template.jinja"  # where transformers has written it since 4.52
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = _configuration(directory).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        by_name = {entry["name"]: entry["template"] for entry in template}
+        template = by_name.get("default")
+    return template
+
+
+def _configuration(directory: Path) -> dict[str, Any]:
+    path = directory / "tokenizer_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        configuration = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a tokenizer's configuration: {error}") from error
+    if not isinstance(configuration, dict):
+        raise ConfigError(f"{path} is not a tokenizer's configuration: its JSON is no object")
+    return configuration

@@ -16,7 +16,8 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.errors import InvalidRequestError
+from deployments.errors import InvalidRequestError, ServeError
+from deployments.middleware import openai_error, set_error_shape
 
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -76,13 +77,18 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route whose JSON body is parsed by `decode_json`."""
+    """A route whose JSON body is parsed by `decode_json`, and whose failures have the shape of its dialect."""
+
+    def error_shape(self, error: ServeError) -> tuple[int, Any]:
+        """HTTP status and body of a failure."""
+        return openai_error(error)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         has_body = self.body_field is not None
 
         async def handle_strictly(request: Request) -> Response:
+            set_error_shape(request.scope, self.error_shape)
             request = _JsonRequest(request.scope, request.receive)
             if has_body:
                 # Parsed before FastAPI does, which would wrap what is raised here.

@@ -1,4 +1,4 @@
-"""Log-probabilities as OpenAI's legacy completions write them.
+"""Log-probabilities as OpenAI's legacy completions and its chat completions write them.
 
 Source: https://platform.openai.com/docs/api-reference/completions/object, field `choices[].logprobs`.
 """
@@ -59,3 +59,18 @@ def _alternatives(tokenizer: Tokenizer, entry: TokenLogprobs, top: int) -> dict[
 
 def _finite(logprob: float) -> float:
     return logprob if math.isfinite(logprob) else _LOWEST
+
+
+def chat_logprobs(tokenizer: Tokenizer, entries: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
+    """The same as chat completions write them: `content`, an entry for each token with its bytes."""
+
+    def entry(token_id: int, logprob: float) -> dict[str, Any]:
+        raw = tokenizer.token_bytes(token_id)
+        return {"token": raw.decode(errors="replace"), "logprob": _finite(logprob), "bytes": list(raw)}
+
+    return {
+        "content": [
+            {**entry(item.token_id, item.logprob), "top_logprobs": [entry(*best) for best in item.top[:top]]}
+            for item in entries
+        ]
+    }

@@ -9,8 +9,8 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import ServeError, report
-from deployments.middleware import request_id
+from deployments.errors import report
+from deployments.middleware import error_shape, request_id
 
 DONE = b"data: [DONE]\n\n"
 
@@ -82,8 +82,29 @@ class EventStream(Response):
         except StopAsyncIteration:
             return None
         except Exception as error:
-            return self.error_event(report(error, request_id(scope)))
+            _, body = error_shape(scope)(report(error, request_id(scope)))
+            return self.frame(body)
 
-    def error_event(self, error: ServeError) -> bytes:
-        """How this dialect says in a stream that it failed."""
-        return sse(error.body())
+    @staticmethod
+    def frame(data: Any) -> bytes:
+        """How one object is written."""
+        return sse(data)
+
+
+def json_line(data: Any) -> bytes:
+    return msgspec.json.encode(data) + b"\n"
+
+
+class JsonLineStream(EventStream):
+    """The same as newline-delimited JSON."""
+
+    media_type = "application/x-ndjson"
+
+    @staticmethod
+    def frame(data: Any) -> bytes:
+        return json_line(data)
+
+
+JSON_LINES_CONTENT: dict[str, Any] = {
+    "application/x-ndjson": {"schema": {"type": "string", "description": "One JSON object a line."}}
+}
