@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from ray.util import get_current_placement_group, get_node_ip_address
 
@@ -19,7 +19,7 @@ from deployments.admission import Admission
 from deployments.errors import ServeError
 from deployments.group import RankGroup
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
-from deployments.service import Client, EngineService
+from deployments.service import EngineService
 from deployments.settings import Settings
 from model.client import EngineClient
 from model.config import ConfigError, EngineConfig, ModelConfig
@@ -75,7 +75,7 @@ class EngineReplica:
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
         monitoring.init(settings.metrics_dir)
         metrics = monitoring.ReplicaMetrics(settings.model_id)
-        self._service = EngineService(cast(Client, client), tokenizer, admission, settings.step_timeout_s, metrics)
+        self._service = EngineService(client, tokenizer, admission, settings.step_timeout_s, metrics)
         self._info = model_info(settings, model, self._group.reports, self._created)
         self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_ranks())]
         logger.info("The engine is ready after %.1f s.", time.monotonic() - started_at)

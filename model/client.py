@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from model.request import EngineStats, Output, Request
 from model.wire import HEADER, Abort, Command, Ping, Pong, Report, Shutdown, Step, Submit, frame, report
@@ -70,7 +70,7 @@ class EngineClient:
     def open_requests(self) -> int:
         return len(self._streams)
 
-    async def generate(self, request: Request) -> AsyncIterator[Output]:
+    async def generate(self, request: Request) -> AsyncGenerator[Output, None]:
         """The request's outputs; each item merges what has arrived since the last one.
 
         Closing the iterator before its end aborts the request. Raises EngineDeadError.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from datetime import timedelta
@@ -40,8 +41,17 @@ class TensorParallel:
 
         Loopback suffices: the ranks of one replica are packed on one node.
         """
-        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=JOIN_TIMEOUT)
-        return f"127.0.0.1:{self._store.port}"
+        with socket.create_server(("127.0.0.1", 0)) as listener:  # the store itself would listen on every interface
+            port: int = listener.getsockname()[1]
+            self._store = dist.TCPStore(
+                "127.0.0.1",
+                port,
+                is_master=True,
+                wait_for_workers=False,
+                timeout=JOIN_TIMEOUT,
+                master_listen_fd=listener.detach(),
+            )
+        return f"127.0.0.1:{port}"
 
     def join(self, address: str, device: torch.device) -> None:
         """Meet the other ranks at `address`, open the collectives and the wire. Every rank calls it at once."""

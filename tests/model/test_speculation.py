@@ -38,10 +38,9 @@ def test_drafts_grow_while_right_and_pause_while_wrong():
         lengths.append(len(draft))
         speculator.learn(len(draft), len(draft))
     assert lengths == [2, 4, 8, 8]
-    steps = drafts = 0
+    drafts = 0
     for _ in range(1000):
         draft = speculator.draft(repeating)
-        steps += 1
         drafts += bool(draft)
         speculator.learn(len(draft), 0)
     assert drafts <= 25, "a sequence that never follows its past must hardly be tried"

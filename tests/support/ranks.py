@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import resource
 import tempfile
 from collections.abc import AsyncIterator
@@ -81,6 +82,10 @@ class RankGroup:
         for process in self.processes:
             process.join(timeout_s)
         return [process.exitcode for process in self.processes]
+
+    def sockets(self) -> list[str]:
+        """What is left in the directory of the engine's socket."""
+        return os.listdir(self._dir.name)
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[EngineClient]:
