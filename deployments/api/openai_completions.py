@@ -252,27 +252,35 @@ def _mean_logprob(delta: Delta) -> float:
     return sum(entry.logprob for entry in entries) / len(entries) if entries else float("-inf")
 
 
+async def answer(body: CompletionRequest, api: ApiContext) -> Response:
+    """The completions, whole or as a stream."""
+    request = await to_generation_request(body, api)
+    writer = CompletionWriter(api, body, request, (await api.model()).id)
+    if body.stream:
+        return await EventStream.open(writer.to_events())
+    whole = writer.to_response(await api.backend.generate(request))
+    return Response(msgspec.json.encode(whole), media_type="application/json")
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The completions; with `stream`, server-sent events of the same object.",
+        "content": EVENT_STREAM_CONTENT,
+    },
+    **ERROR_RESPONSES,
+}
+
+
 def create_router(api: ApiContext) -> APIRouter:
     router = APIRouter(route_class=JsonRoute, tags=["completions"])
 
     @router.post(
         "/v1/completions",
         response_model=Completion,
-        responses={
-            200: {
-                "description": "The completions; with `stream`, server-sent events of the same object.",
-                "content": EVENT_STREAM_CONTENT,
-            },
-            **ERROR_RESPONSES,
-        },
+        responses=RESPONSES,
         summary="Complete a prompt, or fill the gap before a suffix",
     )
     async def complete(body: CompletionRequest) -> Response:
-        request = await to_generation_request(body, api)
-        writer = CompletionWriter(api, body, request, (await api.model()).id)
-        if body.stream:
-            return await EventStream.open(writer.to_events())
-        answer = writer.to_response(await api.backend.generate(request))
-        return Response(msgspec.json.encode(answer), media_type="application/json")
+        return await answer(body, api)
 
     return router
