@@ -1,0 +1,61 @@
+"""`python -m benchmarks COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.plots import PlotError, plot, pyplot
+from benchmarks.report import Result
+from model.config import ConfigError
+
+COMMANDS = {
+    "latency": ("benchmarks.latency", "the engine in process, one batch at a time"),
+    "throughput": ("benchmarks.throughput", "the engine in process, many requests at once"),
+    "serve": ("benchmarks.serve", "load on a running server, requests arriving at random"),
+    "keystrokes": ("benchmarks.keystrokes", "people who type, on a running server"),
+    "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Measure StarCoder Serve.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        command.add_argument("--output", type=Path, help="write the result as JSON")
+        command.add_argument("--plot", type=Path, help="draw it as PNG (needs the extra `bench`)")
+        home = import_module(module)
+        home.add_arguments(command)
+        command.set_defaults(run=home.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write; the exit code. 2: the command line is wrong, 1: the measurement failed."""
+    options = build_parser().parse_args(arguments)
+    try:
+        if options.plot is not None:
+            pyplot()  # before minutes of measuring, not after
+        result: Result = options.run(options)
+        print(result.text())
+        if options.output is not None:
+            result.write(options.output)
+        if options.plot is not None:
+            plot(result, options.plot)
+    except (ConfigError, ValueError) as error:
+        print(f"benchmarks {options.command}: {error}", file=sys.stderr)
+        return 2
+    except (PlotError, RuntimeError, OSError) as error:
+        print(f"benchmarks {options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""`python -m benchmarks peers`: other engines beside ours, with the same checkpoint, prompts and threads.
+
+`--install` makes the peers' environments first. What cannot be installed or does not run stands in the table with
+its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_machine
+from benchmarks.peers.checkpoint import write_checkpoint
+from benchmarks.peers.comparison import Measured, RunError, compare, comparison_table, run_worker, state_table
+from benchmarks.peers.engines import OURS, PEERS, Engine
+from benchmarks.peers.environments import InstallError, install, is_installed, python_of
+from benchmarks.peers.workloads import WORKLOADS, Workload
+from benchmarks.report import Result, markdown_table
+from benchmarks.shapes import SHAPES, shape_config
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--install", action="store_true", help="make the environments that are missing")
+    parser.add_argument("--install-only", action="store_true", help="make them and stop")
+    parser.add_argument("--peers", nargs="*", choices=[p.name for p in PEERS], default=[p.name for p in PEERS])
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="164m")
+    parser.add_argument("--workloads", nargs="+", choices=[w.name for w in WORKLOADS], help="default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="times every engine is started")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of a workload in a round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for one engine in one round")
+    parser.add_argument("--install-timeout", type=float, default=3600.0, help="seconds for one step of pip")
+    parser.add_argument("--index", action="append", default=[], help="another package index, such as one of CPU builds")
+    parser.add_argument("--folder", type=Path, default=Path("runs/peers"), help="environments and checkpoints")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where NAME.json and NAME.md are written")
+    parser.add_argument("--name", help="of the result (default: peers-SHAPE)")
+
+
+def run(options: argparse.Namespace) -> Result:
+    folder = options.folder.resolve()
+    engines = [Measured(OURS), *(Measured(p) for p in PEERS if p.name in options.peers)]
+    _prepare(engines[1:], folder, options)
+    if options.install_only:
+        return Result("peers", {}, {}, tables={"environments": state_table(engines[1:])})
+    workloads = [w for w in WORKLOADS if options.workloads is None or w.name in options.workloads]
+    checkpoint = write_checkpoint(folder / "checkpoints" / options.shape, shape_config(options.shape), options.seed)
+    spec = worker_spec(checkpoint, workloads, options)
+
+    def once(engine: Engine) -> dict[str, Any]:
+        python = Path(sys.executable) if engine == OURS else python_of(folder / engine.name)
+        scratch = folder / "scratch" / options.shape / engine.name
+        return run_worker(engine, python, spec, scratch, options.timeout)
+
+    compare(engines, options.rounds, once, lambda line: print(line, file=sys.stderr, flush=True))
+    if engines[0].reason is not None:
+        raise RunError(f"our own engine {engines[0].reason}")
+    result = to_result(engines, workloads, options)
+    write(result, options.results, options.name or f"peers-{options.shape}")
+    return result
+
+
+def _prepare(peers: list[Measured], folder: Path, options: argparse.Namespace) -> None:
+    """Give a reason to every peer without an environment."""
+    for peer in peers:
+        environment = folder / peer.engine.name
+        if not (options.install or options.install_only):
+            peer.reason = None if is_installed(environment) else "not installed: run with --install"
+            continue
+        print(f"installing {peer.engine.name}", file=sys.stderr, flush=True)
+        try:
+            install(
+                peer.engine,
+                environment,
+                torch=importlib.metadata.version("torch"),
+                indexes=options.index,
+                timeout_s=options.install_timeout,
+            )
+        except InstallError as error:
+            peer.reason = str(error)
+
+
+def worker_spec(checkpoint: Path, workloads: list[Workload], options: argparse.Namespace) -> dict[str, Any]:
+    """What the worker is told, but for what differs between engines."""
+    vocab_size = json.loads((checkpoint / "config.json").read_text())["vocab_size"]
+    return {
+        "checkpoint": str(checkpoint),
+        "threads": options.threads,
+        "dtype": options.dtype,
+        "max_requests": max(w.requests for w in workloads),
+        "max_len": max(w.input_len + w.output_len for w in workloads) + 1,
+        "token_range": [min(100, vocab_size // 2), vocab_size],
+        "workloads": [w.to_json() for w in workloads],
+        "repeats": options.repeats,
+        "seed": options.seed,
+    }
+
+
+def to_result(engines: list[Measured], workloads: list[Workload], options: argparse.Namespace) -> Result:
+    kept = ("shape", "rounds", "repeats", "threads", "dtype", "seed")
+    settings = {**{name: getattr(options, name) for name in kept}, "workloads": [w.to_json() for w in workloads]}
+    return Result(
+        "peers",
+        settings,
+        {},
+        samples={},
+        tables={
+            f"{options.shape}, {options.dtype}, {options.threads} threads, medians": comparison_table(
+                engines, workloads
+            ),
+            "engines": state_table(engines),
+        },
+        details=[m.to_json() for m in engines],
+    )
+
+
+def write(result: Result, directory: Path, name: str) -> None:
+    """NAME.json with every sample, NAME.md to read."""
+    result.write(directory / f"{name}.json")
+    machine = describe_machine()
+    parts = [f"# {name}", f"{time.strftime('%Y-%m-%d', time.gmtime())}, " + describe(machine)]
+    parts += [f"{title}\n\n{markdown_table(rows)}" for title, rows in result.tables.items()]
+    (directory / f"{name}.md").write_text("\n\n".join(parts) + "\n")
+
+
+def describe(machine: dict[str, Any]) -> str:
+    flags = ", ".join(machine["flags"]) or "no vector instructions known"
+    return f"{machine['cpu']}, {machine['cores']} cores ({flags}), {machine['memory_gib']} GiB."

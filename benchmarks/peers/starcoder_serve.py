@@ -1,0 +1,40 @@
+"""Our engine in process: one rank, the prefix cache off, as for everyone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def load(spec: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int]]]:
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # where it is not installed
+    from model.config import EngineConfig
+    from model.rank import Rank
+    from model.request import Request, SamplingParams
+
+    config = EngineConfig(
+        model=spec["checkpoint"],
+        dtype=spec["dtype"],
+        device="cpu",
+        num_threads=spec["threads"],
+        max_num_seqs=spec["max_requests"],
+        kv_cache_memory=2 << 30,
+        enable_prefix_caching=False,
+    )
+    rank = Rank(config)
+    rank.load()
+    engine = rank.engine()
+
+    def generate(prompts: list[list[int]], max_tokens: int) -> list[list[int]]:
+        params = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+        answers: list[list[int]] = [[] for _ in prompts]
+        for number, prompt in enumerate(prompts):
+            engine.add(Request(str(number), prompt, params))
+        while engine.has_work():
+            for output in engine.step():
+                answers[int(output.request_id)] += output.token_ids
+        return answers
+
+    return generate

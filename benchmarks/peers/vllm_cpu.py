@@ -1,0 +1,38 @@
+"""vLLM's CPU backend through its offline `LLM`, the engine in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+
+def load(spec: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int]]]:
+    cores = sorted(os.sched_getaffinity(0))[: spec["threads"]]
+    os.environ.update(
+        {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_KVCACHE_SPACE": "2",
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
+    )
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        model=spec["checkpoint"],
+        dtype=spec["dtype"],
+        skip_tokenizer_init=True,
+        enable_prefix_caching=False,
+        max_num_seqs=spec["max_requests"],
+        max_model_len=spec["max_len"],
+        disable_log_stats=True,
+    )
+
+    def generate(prompts: list[list[int]], max_tokens: int) -> list[list[int]]:
+        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, detokenize=False)
+        outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    return generate

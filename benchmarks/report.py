@@ -1,0 +1,79 @@
+"""What every benchmark hands back, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_machine, versions
+
+Row = tuple[str, ...]
+
+
+@dataclass
+class Result:
+    """metrics: what was measured, names with their units. samples: every observation in seconds, for plots.
+
+    settings: what it was run with. tables: more tables to print, by title; the first row is the head.
+    details: what else belongs into the JSON.
+    """
+
+    benchmark: str
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    details: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.benchmark,
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": describe_machine(),
+            "versions": versions(),
+            "settings": self.settings,
+            "metrics": self.metrics,
+            "samples": self.samples,
+            **({"details": self.details} if self.details else {}),
+        }
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+
+    def text(self) -> str:
+        """A table of the metrics, then the others."""
+        rows = [("metric", "value"), *((name, number(value)) for name, value in self.metrics.items())]
+        parts = [f"{self.benchmark}\n{table(rows)}"] if self.metrics else []
+        parts += [f"{title}\n{table(more)}" for title, more in self.tables.items()]
+        return "\n\n".join(parts)
+
+
+def number(value: Any) -> str:
+    """Four significant digits, thousands separated; what is no number as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "-" if value is None else str(value)
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Aligned text; the first row is the head, the first column stands left and all others right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(_cell(c, widths[i], left=i == 0) for i, c in enumerate(row)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def _cell(text: str, width: int, *, left: bool) -> str:
+    return text.ljust(width) if left else text.rjust(width)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
