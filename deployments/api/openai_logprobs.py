@@ -46,7 +46,7 @@ def legacy_logprobs(
     """
     return {
         "tokens": [token_string(tokenizer, token_id) for token_id in token_ids],
-        "token_logprobs": [None if entry is None else _finite(entry.logprob) for entry in entries],
+        "token_logprobs": [None if entry is None else finite(entry.logprob) for entry in entries],
         "top_logprobs": [None if entry is None else _alternatives(tokenizer, entry, top) for entry in entries],
         "text_offset": list(offsets),
     }
@@ -54,10 +54,11 @@ def legacy_logprobs(
 
 def _alternatives(tokenizer: Tokenizer, entry: TokenLogprobs, top: int) -> dict[str, float]:
     ranked = [*entry.top[:top], (entry.token_id, entry.logprob)]
-    return {token_string(tokenizer, token_id): _finite(logprob) for token_id, logprob in ranked}
+    return {token_string(tokenizer, token_id): finite(logprob) for token_id, logprob in ranked}
 
 
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
+    """A number that JSON can write."""
     return logprob if math.isfinite(logprob) else _LOWEST
 
 
@@ -66,7 +67,7 @@ def chat_logprobs(tokenizer: Tokenizer, entries: Sequence[TokenLogprobs], top: i
 
     def entry(token_id: int, logprob: float) -> dict[str, Any]:
         raw = tokenizer.token_bytes(token_id)
-        return {"token": raw.decode(errors="replace"), "logprob": _finite(logprob), "bytes": list(raw)}
+        return {"token": raw.decode(errors="replace"), "logprob": finite(logprob), "bytes": list(raw)}
 
     return {
         "content": [

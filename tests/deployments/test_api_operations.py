@@ -89,7 +89,7 @@ def test_every_field_and_route_is_described(app: FastAPI) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert operation["summary"], path
-            assert "422" not in operation["responses"], path
+            assert "HTTPValidationError" not in str(operation["responses"]), path
             assert all(parameter.get("description") for parameter in operation.get("parameters", [])), path
     schemas = document["components"]["schemas"]
     assert len(schemas["CompletionRequest"]["properties"]) > 25
