@@ -12,6 +12,7 @@ import torch
 
 from model.batch import Batch
 from model.config import EngineConfig
+from model.engine import Engine
 from model.rank import Rank
 from model.request import Request, SamplingParams
 from tests.support.checkpoints import random_model, write_checkpoint
@@ -78,6 +79,45 @@ def requests_for(prompts: list[list[int]]) -> list[Request]:
     return [Request(str(n), prompt, params) for n, prompt in enumerate(prompts)]
 
 
+def engine_config(directory: Path, **options: object) -> EngineConfig:
+    return EngineConfig(
+        model=str(directory), **{"dtype": "float32", "device": "cpu", "num_threads": 1, "num_kv_blocks": 512, **options}
+    )
+
+
+def loaded(directory: Path, **options: object) -> Rank:
+    rank = Rank(engine_config(directory, **options))
+    rank.load()
+    return rank
+
+
+def all_logits(rank: Rank, ids: torch.Tensor, chunks: list[tuple[int, int]]) -> torch.Tensor:
+    """The logits of every position, with the sequence computed chunk by chunk in scattered blocks."""
+    blocks = np.array([[9, 3, 4, 0, 7, 1, 5, 2, 8, 6]])
+    got = []
+    for start, stop in chunks:
+        positions = np.arange(start, stop)
+        batch = Batch(
+            tokens=ids[start:stop].numpy(),
+            positions=positions,
+            slots=blocks[0, positions // 16] * 16 + positions % 16,
+            query_lens=np.array([stop - start]),
+            context_lens=np.array([stop]),
+            block_tables=blocks,
+            logit_rows=np.arange(stop - start),
+            num_decodes=int(stop - start == 1),
+        )
+        got.append(rank._runner.run(batch))
+    return torch.cat(got)
+
+
+def run_all(engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
+    for request in requests_for(prompts):
+        engine.add(request)
+    outputs = run_to_end(engine)
+    return [tokens_of(outputs[str(n)]) for n in range(len(prompts))]
+
+
 @pytest.fixture(scope="module")
 def expected(reference) -> list[list[int]]:
     prompts = prompts_of_all_lengths(reference.config.vocab_size)
@@ -88,37 +128,12 @@ def expected(reference) -> list[list[int]]:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_logits_of_every_position(shape, tmp_path):
     model = random_model(seed=3, **shape)
-    rank = Rank(
-        EngineConfig(
-            model=str(write_checkpoint(tmp_path, model)),
-            dtype="float32",
-            device="cpu",
-            num_threads=1,
-            num_kv_blocks=512,
-        )
-    )
-    rank.load()
-    runner = rank._runner
+    rank = loaded(write_checkpoint(tmp_path, model))
     ids = torch.randint(0, model.config.vocab_size, (150,), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         want = model(ids[None]).logits[0]
-    got = []
-    for start, stop in ((0, 1), (1, 70), (70, 71), (71, 150)):  # chunks that start inside blocks
-        positions = np.arange(start, stop)
-        blocks = np.array([[9, 3, 4, 0, 7, 1, 5, 2, 8, 6]])
-        slots = blocks[0, positions // 16] * 16 + positions % 16
-        batch = Batch(
-            tokens=ids[start:stop].numpy(),
-            positions=positions,
-            slots=slots,
-            query_lens=np.array([stop - start]),
-            context_lens=np.array([stop]),
-            block_tables=blocks,
-            logit_rows=np.arange(stop - start),
-            num_decodes=int(stop - start == 1),
-        )
-        got.append(runner.run(batch))
-    difference = (torch.cat(got) - want).abs().max()
+    got = all_logits(rank, ids, [(0, 1), (1, 70), (70, 71), (71, 150)])  # chunks that start inside blocks
+    difference = (got - want).abs().max()
     assert difference < 1e-4, difference
     assert want.std() > 0.1, "the reference must not be flat"
 
@@ -127,21 +142,8 @@ def test_logits_of_every_position(shape, tmp_path):
 def test_greedy_ids_of_the_other_shapes(shape, tmp_path):
     model = random_model(seed=4, **shape)
     prompts = prompts_of_all_lengths(model.config.vocab_size)[::3]
-    rank = Rank(
-        EngineConfig(
-            model=str(write_checkpoint(tmp_path, model)),
-            dtype="float32",
-            device="cpu",
-            num_threads=1,
-            num_kv_blocks=512,
-        )
-    )
-    rank.load()
-    engine = rank.engine()
-    for request in requests_for(prompts):
-        engine.add(request)
-    outputs = run_to_end(engine)
-    assert [tokens_of(outputs[str(n)]) for n in range(len(prompts))] == greedy_reference(model, prompts)
+    engine = loaded(write_checkpoint(tmp_path, model)).engine()
+    assert run_all(engine, prompts) == greedy_reference(model, prompts)
 
 
 @pytest.mark.parametrize(
@@ -167,32 +169,15 @@ def test_greedy_ids_of_the_other_shapes(shape, tmp_path):
 )
 def test_greedy_ids_whatever_the_batch(options, checkpoint, reference, expected):
     prompts = prompts_of_all_lengths(reference.config.vocab_size)
-    rank = Rank(
-        EngineConfig(
-            model=str(checkpoint), dtype="float32", device="cpu", **{"num_threads": 1, "num_kv_blocks": 512, **options}
-        )
-    )
-    rank.load()
-    engine = rank.engine()
+    engine = loaded(checkpoint, **options).engine()
     for run in range(2):  # the second time from the cache
-        for request in requests_for(prompts):
-            engine.add(request)
-        outputs = run_to_end(engine)
-        assert [tokens_of(outputs[str(n)]) for n in range(len(prompts))] == expected, f"run {run}"
+        assert run_all(engine, prompts) == expected, f"run {run}"
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
 async def test_greedy_ids_whatever_the_tensor_parallel_size(size, checkpoint, reference, expected):
     prompts = prompts_of_all_lengths(reference.config.vocab_size)
-    config = EngineConfig(
-        model=str(checkpoint),
-        dtype="float32",
-        device="cpu",
-        tensor_parallel_size=size,
-        num_threads=1,
-        num_kv_blocks=512,
-        max_num_batched_tokens=512,
-    )
+    config = engine_config(checkpoint, tensor_parallel_size=size, max_num_batched_tokens=512)
     with RankGroup(config) as group:
         async with group.client() as client:
             outputs = await asyncio.gather(*(collect(client, request) for request in requests_for(prompts)))
@@ -212,14 +197,7 @@ async def test_greedy_ids_whatever_the_tensor_parallel_size(size, checkpoint, re
 async def test_multi_head_attention_is_split_by_heads(tmp_path):
     model = random_model(seed=5, multi_query=False, tie_word_embeddings=False)
     prompts = prompts_of_all_lengths(model.config.vocab_size)[::5]
-    config = EngineConfig(
-        model=str(write_checkpoint(tmp_path, model)),
-        dtype="float32",
-        device="cpu",
-        tensor_parallel_size=2,
-        num_threads=1,
-        num_kv_blocks=512,
-    )
+    config = engine_config(write_checkpoint(tmp_path, model), tensor_parallel_size=2)
     with RankGroup(config) as group:
         async with group.client() as client:
             outputs = await asyncio.gather(*(collect(client, request) for request in requests_for(prompts)))
@@ -227,23 +205,11 @@ async def test_multi_head_attention_is_split_by_heads(tmp_path):
 
 
 def test_bfloat16_errs_no_more_than_transformers_in_bfloat16(checkpoint, reference):
-    rank = Rank(EngineConfig(model=str(checkpoint), dtype="bfloat16", device="cpu", num_threads=1, num_kv_blocks=64))
-    rank.load()
+    rank = loaded(checkpoint, dtype="bfloat16")
     ids = torch.randint(0, reference.config.vocab_size, (128,), generator=torch.Generator().manual_seed(2))
     low = type(reference).from_pretrained(checkpoint, dtype=torch.bfloat16)
     with torch.inference_mode():
         want = reference(ids[None]).logits[0]
         theirs = (low(ids[None]).logits[0].float() - want).pow(2).mean().sqrt()
-    positions = np.arange(128)
-    batch = Batch(
-        tokens=ids.numpy(),
-        positions=positions,
-        slots=positions,
-        query_lens=np.array([128]),
-        context_lens=np.array([128]),
-        block_tables=np.arange(8)[None],
-        logit_rows=positions,
-        num_decodes=0,
-    )
-    ours = (rank._runner.run(batch) - want).pow(2).mean().sqrt()
+    ours = (all_logits(rank, ids, [(0, 128)]) - want).pow(2).mean().sqrt()
     assert ours < 1.1 * theirs, (float(ours), float(theirs))
