@@ -27,16 +27,23 @@ def pyplot() -> Any:
 
 
 def plot(result: Result, path: Path) -> None:
-    """Write a PNG: the share of observations that took at most so long, one panel a metric."""
+    """Write a PNG with a panel for each series: observations as the share that took at most so long, or bars."""
     plt = pyplot()
     series = {name: sorted(values) for name, values in result.samples.items() if values}
-    if not series:
+    count = len(series) + len(result.bars)
+    if not count:
         raise PlotError(f"{result.benchmark} has no observations to plot")
-    figure, axes = plt.subplots(1, len(series), figsize=(4 * len(series), 3.2), squeeze=False, layout="constrained")
-    for axis, (name, values) in zip(axes[0], series.items(), strict=True):
+    figure, axes = plt.subplots(1, count, figsize=(4 * count, 3.4), squeeze=False, layout="constrained")
+    panels = iter(axes[0])
+    for (name, values), axis in zip(series.items(), panels, strict=False):
         shares = [(i + 1) / len(values) for i in range(len(values))]
         axis.step([1000 * v for v in values], shares, where="post")
         axis.set(title=name, xlabel="ms", ylabel="share of observations", ylim=(0, 1.02))
+    for (name, heights), axis in zip(result.bars.items(), panels, strict=True):
+        axis.bar(list(heights), list(heights.values()))
+        axis.set(title=name)
+        axis.tick_params(axis="x", rotation=30)
+    for axis in axes[0]:
         axis.grid(alpha=0.3)
     figure.suptitle(result.benchmark)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ class Result:
     """metrics: what was measured, names with their units. samples: every observation in seconds, for plots.
 
     settings: what it was run with. tables: more tables to print, by title; the first row is the head.
-    details: what else belongs into the JSON.
+    bars: values by name, for plots of things that are no distribution. details: what else belongs into the JSON.
     """
 
     benchmark: str
@@ -27,6 +27,7 @@ class Result:
     metrics: dict[str, Any]
     samples: dict[str, list[float]] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
+    bars: dict[str, dict[str, float]] = field(default_factory=dict)
     details: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from benchmarks.peers.checkpoint import write_checkpoint
-from benchmarks.peers.comparison import Measured, RunError, compare, comparison_table, run_worker, state_table
+from benchmarks.peers.comparison import Measured, RunError, compare, comparison_table, medians, run_worker, state_table
 from benchmarks.peers.engines import OURS, PEERS, Engine
 from benchmarks.peers.environments import InstallError, install, is_installed, python_of
 from benchmarks.peers.workloads import WORKLOADS, Workload
@@ -111,13 +111,13 @@ def to_result(engines: list[Measured], workloads: list[Workload], options: argpa
         "peers",
         settings,
         {},
-        samples={},
         tables={
             f"{options.shape}, {options.dtype}, {options.threads} threads, medians": comparison_table(
                 engines, workloads
             ),
             "engines": state_table(engines),
         },
+        bars={f"{w.name}, {w.unit}": medians(engines, w) for w in workloads},
         details=[m.to_json() for m in engines],
     )
 

@@ -140,6 +140,12 @@ def comparison_table(engines: Sequence[Measured], workloads: Sequence[Workload])
     return rows
 
 
+def medians(engines: Sequence[Measured], workload: Workload) -> dict[str, float]:
+    """Of the engines that were measured, by name."""
+    found = ((m.engine.name, m.median(workload)) for m in engines)
+    return {name: value for name, value in found if value is not None}
+
+
 def _agreement(measured: Measured, ours: Measured | None) -> str:
     return "-" if ours is None else number(measured.agreement(ours))
 

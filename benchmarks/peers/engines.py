@@ -12,7 +12,8 @@ HERE = Path(__file__).parent
 class Engine:
     """module: the file beside this one that runs it. requirements: what pip installs, in one go.
 
-    bare: installed without its dependencies; those it names are then installed, but for `unwanted`.
+    bare: installed without its dependencies; those it names are then installed, but for `unwanted` (torchvision and its
+        like are built for one release of PyTorch, and text needs none of them).
     `{torch}` stands for the release of PyTorch that we run ourselves.
     build: environment variables of the installation. packages: whose versions are reported.
     """
@@ -58,6 +59,8 @@ PEERS = (
         "openvino-genai",
         "openvino_batched.py",
         ("openvino-genai", "openvino", "optimum-intel", "transformers", "torch"),
-        requirements=("torch=={torch}", "openvino-genai", "openvino-tokenizers", "optimum-intel[openvino]", "numpy"),
+        requirements=("torch=={torch}", "openvino-genai", "openvino-tokenizers", "packaging", "numpy"),
+        bare=("optimum-intel",),
+        unwanted=("torch", "torchvision"),
     ),
 )
