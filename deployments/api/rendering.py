@@ -106,7 +106,7 @@ def _check(api: ApiContext, model: ModelInfo, prompts: Prompts, rendering: Rende
             param="max_tokens",
         )
     for prompt in prompts:
-        if not prompt and not (rendering.fim_mode and rendering.suffix):
+        if not prompt and not (rendering.fim_mode and (rendering.suffix or rendering.context)):
             raise InvalidRequestError(
                 "`prompt`: is empty; it must hold at least one token or character.",
                 param="prompt",

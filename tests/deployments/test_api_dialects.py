@@ -45,7 +45,7 @@ async def to_generation_request(body: InfillRequest, api: ApiContext) -> Generat
 def create_router(api: ApiContext) -> APIRouter:
     router = APIRouter(route_class=JsonRoute)
 
-    @router.post("/infill")
+    @router.post("/bare_infill")
     async def infill(body: InfillRequest) -> PlainTextResponse:
         (delta,) = await api.backend.generate(await to_generation_request(body, api))
         return PlainTextResponse(delta.text)
@@ -62,10 +62,10 @@ async def test_a_file_is_a_dialect(
     assert "deployments.api.bare_infill" in [module.__name__ for module in dialect_modules()]
     app = create_app(backend=fake_backend, tokenizer=tokenizer)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        answer = await client.post("/infill", json={"before": "a", "after": "b", "stop": "return"})
+        answer = await client.post("/bare_infill", json={"before": "a", "after": "b", "stop": "return"})
         assert answer.text == ANSWER.split("return")[0]
-        refused = await client.post("/infill", json={"before": "a", "after": "b", "temperature": 5})
+        refused = await client.post("/bare_infill", json={"before": "a", "after": "b", "temperature": 5})
         assert refused.json()["error"]["param"] == "temperature"
-        too_long = await client.post("/infill", json={"before": "a " * 9000, "after": "b"})
+        too_long = await client.post("/bare_infill", json={"before": "a " * 9000, "after": "b"})
         assert too_long.json()["error"]["code"] == "context_length_exceeded"
         assert (await client.post("/v1/completions", json={"prompt": "x"})).status_code == 200
