@@ -105,18 +105,23 @@ async def test_older_requests_are_cancelled(
     url: str, fake_backend: FakeBackend, cancel_on: Any, superseded_before: bool
 ) -> None:
     fake_backend.gate = asyncio.Event()  # one token each, then nothing
-    plan = [Pause(0.0, 1, next_key=0.1), Pause(0.5, 2, next_key=0.6), Pause(0.8, 3, next_key=None)]
+    plan = [Pause(0.0, 1, next_key=0.2), Pause(0.6, 2, next_key=0.7), Pause(0.9, 3, next_key=None)]
     body = {"prompt": "x", "max_tokens": 20, "temperature": 0}
+
+    def only_the_last_is_open() -> bool:
+        sent = [r.params.seed for r in fake_backend.requests]
+        return 3 in sent and len(fake_backend.closed) == len(sent) - 1
+
     async with httpx.AsyncClient(base_url=url, timeout=20) as client:
         began = time.perf_counter()
         work = asyncio.create_task(
             edit(client, plan, lambda typed: {**body, "seed": typed}, started=began, cancel_on=cancel_on)
         )
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(0.4)
         early = len(fake_backend.closed)
-        if time.perf_counter() - began < 0.45:  # on a machine that keeps up
+        if time.perf_counter() - began < 0.5:  # on a machine that keeps up
             assert early == int(superseded_before)
-        await asyncio.to_thread(wait_until, lambda: len(fake_backend.closed) == 2, "nothing is cancelled", 10)
+        await asyncio.to_thread(wait_until, only_the_last_is_open, "nothing is cancelled", 10)
         fake_backend.gate.set()
         session = await work
     assert [a.superseded for a in session] == [True, True, False]
