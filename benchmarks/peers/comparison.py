@@ -154,5 +154,5 @@ def state_table(engines: Sequence[Measured]) -> list[Row]:
     rows: list[Row] = [("engine", "state", "versions")]
     for m in engines:
         versions = ", ".join(f"{name} {version}" for name, version in m.versions.items() if version)
-        rows.append((m.engine.name, m.reason or "measured", versions or "-"))
+        rows.append((m.engine.name, m.reason or ("measured" if m.samples else "installed"), versions or "-"))
     return rows
