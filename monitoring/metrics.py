@@ -19,6 +19,14 @@ PREFIX = "starcoder_"
 FINISH_REASONS = ("stop", "length", "abort", "error")
 REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
 
+COMPLETION_EVENT_KINDS = ("view", "select", "select_line", "dismiss")
+LANGUAGES = (
+    *("c", "clojure", "cpp", "csharp", "css", "dart", "elixir", "go", "haskell", "html", "java", "javascript"),
+    *("javascriptreact", "json", "julia", "kotlin", "lua", "markdown", "perl", "php", "python", "r", "ruby", "rust"),
+    *("scala", "shellscript", "sql", "swift", "typescript", "typescriptreact", "yaml", "other"),
+)
+"""Editors' identifiers; a language that is not among them counts as `other`."""
+
 # A completion is felt as instant below 100 ms and given up on after seconds; vLLM's first bucket of tokens is
 # 10 ms, above what a small model needs for one.
 FIRST_TOKEN_BUCKETS = (
@@ -115,6 +123,11 @@ REQUESTS_REJECTED = CounterSpec(
     "Requests refused before the engine saw them, by why.",
     labels=("model", "reason"),
 )
+COMPLETION_EVENTS = CounterSpec(
+    "completion_events_total",
+    "What people did with the completions they saw, where an editor says so: view, select, select_line, dismiss.",
+    labels=("model", "event", "language"),
+)
 REQUESTS_RUNNING = GaugeSpec("num_requests_running", "Sequences in the engines' current batches.")
 REQUESTS_WAITING = GaugeSpec("num_requests_waiting", "Sequences that wait for a place in a batch.")
 KV_CACHE_USAGE = GaugeSpec(
@@ -145,6 +158,7 @@ DECLARED: tuple[CounterSpec | GaugeSpec | HistogramSpec, ...] = (
     REQUEST_QUEUE_TIME,
     REQUEST_SUCCESS,
     REQUESTS_REJECTED,
+    COMPLETION_EVENTS,
     REQUESTS_RUNNING,
     REQUESTS_WAITING,
     KV_CACHE_USAGE,

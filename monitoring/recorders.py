@@ -137,6 +137,18 @@ class IngressMetrics:
         self._rejected = {
             reason: families().counter(metrics.REQUESTS_REJECTED, model, reason) for reason in metrics.REJECTION_REASONS
         }
+        self._events = {
+            (event, language): families().counter(metrics.COMPLETION_EVENTS, model, event, language)
+            for event in metrics.COMPLETION_EVENT_KINDS
+            for language in metrics.LANGUAGES
+        }
+
+    def completion_event(self, event: str, language: str) -> None:
+        """Somebody saw, took or dismissed a completion. Events are metrics.COMPLETION_EVENT_KINDS.
+
+        A language that is none of metrics.LANGUAGES counts as `other`. Raises KeyError for an unknown event.
+        """
+        self._events[event, language if language in metrics.LANGUAGES else "other"].inc()
 
     def rejected(self, reason: str) -> None:
         """A request was refused. Reasons are metrics.REJECTION_REASONS; an unknown one counts as `other`."""

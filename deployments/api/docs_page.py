@@ -37,7 +37,7 @@ const nameOf = ref => ref.split("/").pop();
 function typeOf(schema) {
   if (!schema) return "";
   if (schema.$ref) return nameOf(schema.$ref);
-  if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
+  if (schema.anyOf || schema.oneOf) return (schema.anyOf || schema.oneOf).map(typeOf).join(" | ");
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map(value => JSON.stringify(value)).join(" | ");
   if (schema.type === "array") return "[" + typeOf(schema.items) + "]";
@@ -76,7 +76,8 @@ function operation(path, method, op) {
   const body = op.requestBody && op.requestBody.content["application/json"];
   if (body) {
     const line = add(page, "p", "Body: ");
-    add(line, "a", typeOf(body.schema)).href = "#schema-" + typeOf(body.schema);
+    for (const schema of body.schema.oneOf || [body.schema])
+      add(line, "a", typeOf(schema) + " ").href = "#schema-" + typeOf(schema);
   }
   fieldTable(page, Object.entries(op.responses).map(([status, response]) => {
     const contents = Object.values(response.content || {});

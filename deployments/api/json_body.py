@@ -107,7 +107,8 @@ def validation_error(errors: Sequence[Any]) -> InvalidRequestError:
 
 
 def _field(location: Sequence[int | str]) -> str | None:
-    names = [str(part) for part in location if part not in ("body", "query", "path")]
+    # Where bodies of several schemas share a route, a tag in parentheses says which one was tried.
+    names = [str(part) for part in location if part not in ("body", "query", "path") and str(part)[:1] != "("]
     return ".".join(names) or None
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's legacy completions: `POST /v1/completions`, with fill-in-the-middle behind `suffix`.
+"""OpenAI's legacy completions, with fill-in-the-middle behind `suffix`. `completions_path` gives them their route.
 
 Source: https://platform.openai.com/docs/api-reference/completions. Fields OpenAI does not have are vLLM's where
 vLLM has them. Decisions: an empty `suffix` is no suffix; a prompt that does not fit beside `max_tokens` is refused
@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
-from fastapi import APIRouter
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from deployments.api.context import ApiContext
-from deployments.api.json_body import JsonRoute
 from deployments.api.openai_logprobs import legacy_logprobs, prompt_offsets
-from deployments.api.openai_schemas import ERROR_RESPONSES, Completion, UsageCounter
+from deployments.api.openai_schemas import ERROR_RESPONSES, UsageCounter
 from deployments.api.rendering import PromptField, Rendering, render_prompts
 from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields
 from deployments.api.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
@@ -269,18 +267,3 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     **ERROR_RESPONSES,
 }
-
-
-def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["completions"])
-
-    @router.post(
-        "/v1/completions",
-        response_model=Completion,
-        responses=RESPONSES,
-        summary="Complete a prompt, or fill the gap before a suffix",
-    )
-    async def complete(body: CompletionRequest) -> Response:
-        return await answer(body, api)
-
-    return router

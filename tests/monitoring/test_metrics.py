@@ -44,7 +44,7 @@ def test_declarations_follow_prometheus_conventions(spec: CounterSpec | GaugeSpe
     assert len(spec.documentation) > 10
     assert spec.documentation.endswith(".")
     assert spec.labels[0] == "model"
-    assert set(spec.labels) <= {"model", "finish_reason", "reason"}
+    assert set(spec.labels) <= {"model", "finish_reason", "reason", "event", "language"}
     assert (spec.kind == "counter") == spec.name.endswith("_total")
     if isinstance(spec, HistogramSpec):
         assert spec.name.endswith("_seconds")
@@ -144,6 +144,11 @@ def test_requests_are_counted_by_why_they_ended() -> None:
     assert value("request_queue_time_seconds_count") == 1
     ingress.rejected("queue_full")
     ingress.rejected("never heard of")
+    ingress.completion_event("select", "python")
+    ingress.completion_event("select", "brainfuck")
+    assert value("completion_events_total", event="select", language="python") == 1
+    assert value("completion_events_total", event="select", language="other") == 1
+    assert value("completion_events_total", event="view", language="python") == 0
     assert value("requests_rejected_total", reason="queue_full") == 1
     assert value("requests_rejected_total", reason="other") == 1
 

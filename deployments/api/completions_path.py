@@ -1,0 +1,43 @@
+"""`POST /v1/completions`, where OpenAI's and Tabby's clients meet: a body with `segments` is Tabby's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import Discriminator, Tag
+from starlette.responses import Response
+
+from deployments.api import openai_completions, tabby
+from deployments.api.context import ApiContext
+from deployments.api.json_body import JsonRoute
+from deployments.api.openai_completions import CompletionRequest
+from deployments.api.openai_schemas import Completion
+from deployments.api.tabby import SegmentsCompletion, SegmentsRequest
+
+
+def _dialect(body: Any) -> str:
+    return "(tabby)" if isinstance(body, dict) and body.get("segments") is not None else "(openai)"
+
+
+Body = Annotated[
+    Annotated[CompletionRequest, Tag("(openai)")] | Annotated[SegmentsRequest, Tag("(tabby)")],
+    Discriminator(_dialect),
+]
+
+
+def create_router(api: ApiContext) -> APIRouter:
+    router = APIRouter(route_class=JsonRoute, tags=["completions"])
+
+    @router.post(
+        "/v1/completions",
+        response_model=Completion | SegmentsCompletion,
+        responses=openai_completions.RESPONSES,
+        summary="Complete a prompt, or fill the gap before a suffix; as OpenAI does, or with `segments` as Tabby does",
+    )
+    async def complete(body: Body) -> Response:
+        if isinstance(body, SegmentsRequest):
+            return await tabby.answer(body, api)
+        return await openai_completions.answer(body, api)
+
+    return router

@@ -1,0 +1,234 @@
+"""Tabby: completions by `segments`, `POST /v1/events`, `GET /v1/health` and `GET /v1beta/server_setting`.
+
+Source: `crates/tabby/src/services/completion.rs` and `routes/` of TabbyML/tabby. `completions_path` gives the
+completions their route. Decisions: as there, 64 tokens at temperature 0.1; snippets and declarations become repository
+context, as far as there is room; next-edit suggestions are refused; the clipboard and `debug_options` are ignored.
+What people do with a completion is counted by language: a completion's id carries it, so nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import uuid
+from functools import cache
+from itertools import chain
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from deployments.api.context import ApiContext
+from deployments.api.fitting import fit_prompts
+from deployments.api.json_body import JsonRoute
+from deployments.api.openai_schemas import ERROR_RESPONSES
+from deployments.api.operations import package_version
+from deployments.api.rendering import Rendering
+from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields
+from deployments.errors import EngineUnavailableError
+from deployments.protocol import GenerationRequest
+from model.fim import ContextFile, RepositoryContext
+from monitoring import IngressMetrics
+from monitoring.metrics import LANGUAGES
+
+_MAX_TOKENS = 64
+_TEMPERATURE = 0.1
+_UINT64_MAX = 2**64 - 1
+_REPOSITORY = re.compile(r"([^/:]+/[^/:]+?)(?:\.git)?/*\Z")
+
+
+class CodePiece(DialectModel):
+    filepath: str = Field(max_length=4096, description="Where it comes from.")
+    body: str = Field(description="The code.")
+
+
+class Segments(DialectModel):
+    prefix: str = Field(description="Text before the cursor.")
+    suffix: str = Field(default="", description="Text after the cursor.")
+    filepath: str | None = Field(default=None, max_length=4096, description="Path of the file being edited.")
+    git_url: str | None = Field(default=None, max_length=4096, description="Address of its repository.")
+    declarations: list[CodePiece] = Field(
+        default_factory=list, max_length=1024, description="What the names around the cursor stand for."
+    )
+    relevant_snippets_from_changed_files: list[CodePiece] = Field(
+        default_factory=list, max_length=1024, description="Code of files edited lately, the best first."
+    )
+    relevant_snippets_from_recently_opened_files: list[CodePiece] = Field(
+        default_factory=list, max_length=1024, description="Code of files opened lately, the best first."
+    )
+
+    def to_context(self) -> RepositoryContext:
+        pieces = chain(
+            self.declarations,
+            self.relevant_snippets_from_changed_files,
+            self.relevant_snippets_from_recently_opened_files,
+        )
+        files = tuple(ContextFile(piece.filepath, piece.body) for piece in pieces)
+        found = _REPOSITORY.search(self.git_url or "")
+        return RepositoryContext(found.group(1) if found else None, self.filepath, files)
+
+
+class SegmentsRequest(SamplingFields):
+    """Tabby's completion request. Unknown fields are ignored; null stands for a field's default."""
+
+    language: str = Field(default="other", max_length=64, description="The editor's identifier of the language.")
+    segments: Segments = Field(description="What is around the cursor. Plain text always.")
+    temperature: float = Field(
+        default=_TEMPERATURE, ge=0, le=2, description="0 always takes the most likely token; higher values vary more."
+    )
+    seed: int | None = Field(default=None, ge=0, le=_UINT64_MAX, description="The same seed gives the same text.")
+    mode: Literal["standard"] = Field(default="standard", description="Next-edit suggestions are not offered.")
+    user: str | None = Field(default=None, max_length=1024, description="Your name for your end user.")
+
+
+class SegmentsChoice(BaseModel):
+    index: int = Field(description="Always 0.")
+    text: str = Field(description="The completion.")
+
+
+class SegmentsCompletion(BaseModel):
+    """Tabby's completion response."""
+
+    id: str = Field(description="Unique to the request; `/v1/events` names it.")
+    choices: list[SegmentsChoice] = Field(description="The completion.")
+    mode: Literal["standard"] = Field(description="As in the request.")
+
+
+class EventRequest(DialectModel):
+    type: Literal["view", "select", "dismiss"] = Field(description="What somebody did with a completion.")
+    completion_id: str = Field(max_length=256, description="Id of the completion.")
+    choice_index: int = Field(ge=0, le=INT32_MAX, description="Number of the choice.")
+
+
+class LocalModel(BaseModel):
+    model_id: str = Field(description="Id of the model.")
+    device: str = Field(description="Not known at the ingress.")
+
+
+class CompletionModel(BaseModel):
+    local: LocalModel = Field(description="The served model.")
+
+
+class HealthModels(BaseModel):
+    completion: CompletionModel = Field(description="What completes code.")
+
+
+class TabbyVersion(BaseModel):
+    build_date: str = Field(default="", description="Not known.")
+    build_timestamp: str = Field(default="", description="Not known.")
+    git_sha: str = Field(default="", description="Not known.")
+    git_describe: str = Field(description="Version of StarCoder Serve.")
+
+
+class TabbyHealth(BaseModel):
+    model: str = Field(description="Id of the served model.")
+    device: str = Field(default="unknown", description="Not known at the ingress.")
+    cuda_devices: list[str] = Field(default=[], description="Not known at the ingress.")
+    models: HealthModels = Field(description="The models by what they do.")
+    arch: str = Field(description="Architecture of the ingress's machine.")
+    cpu_info: str = Field(description="Its processor.")
+    cpu_count: int = Field(description="Its processors.")
+    version: TabbyVersion = Field(description="Version of the server.")
+
+
+class ServerSetting(BaseModel):
+    disable_client_side_telemetry: bool = Field(description="Always true: nothing is sent elsewhere.")
+
+
+async def to_generation_request(body: SegmentsRequest, api: ApiContext) -> GenerationRequest:
+    """Translate; raise InvalidRequestError."""
+    segments = body.segments
+    rendering = Rendering(
+        max_tokens=0,
+        suffix=_unix(segments.suffix),
+        fim_mode=api.limits.default_fim_mode,
+        truncate=-1,
+        context=segments.to_context(),
+    )
+    fitted = await fit_prompts(api, await api.model(), [_unix(segments.prefix)], rendering, _MAX_TOKENS)
+    return GenerationRequest(
+        request_id=uuid.uuid4().hex,
+        prompts=fitted.prompts,
+        params=body.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
+        stop=body.stop,
+        user=body.user,
+    )
+
+
+def _unix(text: str) -> str:
+    """The model knows few files with DOS line ends, and does badly there."""
+    return text.replace("\r\n", "\n")
+
+
+async def answer(body: SegmentsRequest, api: ApiContext) -> Response:
+    """One `SegmentsCompletion`, with the line ends of the file."""
+    request = await to_generation_request(body, api)
+    (delta,) = await api.backend.generate(request)
+    if delta.finish_reason == "abort":
+        raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+    dos = "\r\n" in body.segments.prefix or "\r\n" in body.segments.suffix
+    text = delta.text.replace("\n", "\r\n") if dos else delta.text
+    whole = {
+        "id": completion_id(request.request_id, body.language),
+        "choices": [{"index": 0, "text": text}],
+        "mode": body.mode,
+    }
+    return Response(msgspec.json.encode(whole), media_type="application/json")
+
+
+def completion_id(request_id: str, language: str) -> str:
+    return f"cmpl-{request_id}.{language if language in LANGUAGES else 'other'}"
+
+
+def language_of(completion_id: str) -> str:
+    """The language in an id made by `completion_id`; what other ids say is nobody's business: `other`."""
+    language = completion_id.rpartition(".")[2]
+    return language if language in LANGUAGES else "other"
+
+
+def create_router(api: ApiContext) -> APIRouter:
+    router = APIRouter(route_class=JsonRoute, tags=["tabby"], responses=ERROR_RESPONSES)
+
+    @cache
+    def metrics(model: str) -> IngressMetrics:
+        return IngressMetrics(model)
+
+    @router.post(
+        "/v1/events",
+        response_class=Response,
+        responses={200: {"description": "It was counted.", "content": {}}},
+        summary="Count what somebody did with a completion, as Tabby does",
+    )
+    async def event(
+        body: EventRequest,
+        select_kind: Annotated[str | None, Query(description="`line`: only its first line was taken.")] = None,
+    ) -> Response:
+        kind = "select_line" if (body.type, select_kind) == ("select", "line") else body.type
+        model = await api.model()
+        metrics(model.id).completion_event(kind, language_of(body.completion_id))
+        return Response(status_code=200)
+
+    @router.get("/v1/health", summary="What Tabby says of itself", response_description="The model and the machine.")
+    async def health() -> TabbyHealth:
+        report = await api.backend.health()
+        if not report.healthy:
+            raise EngineUnavailableError(report.reason or "The engine is not healthy.", retry_after=5.0)
+        model = await api.model()
+        local = LocalModel(model_id=model.id, device="unknown")
+        return TabbyHealth(
+            model=model.id,
+            models=HealthModels(completion=CompletionModel(local=local)),
+            arch=platform.machine(),
+            cpu_info=platform.processor() or "unknown",
+            cpu_count=os.cpu_count() or 1,
+            version=TabbyVersion(git_describe=package_version()),
+        )
+
+    @router.get("/v1beta/server_setting", summary="What Tabby's clients are told", response_description="The settings.")
+    async def server_setting() -> ServerSetting:
+        return ServerSetting(disable_client_side_telemetry=True)
+
+    return router
