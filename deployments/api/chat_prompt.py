@@ -105,7 +105,9 @@ def _render_template(tokenizer: Tokenizer, source: str, turns: Sequence[Turn]) -
 
 @lru_cache(maxsize=4)
 def _compiled(source: str) -> jinja2.Template:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = _refuse
     return environment.from_string(source)
 

@@ -27,7 +27,7 @@ from deployments.api.rendering import Rendering
 from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields
 from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.errors import ContextLengthError
-from deployments.protocol import GenerationRequest
+from deployments.protocol import GenerationRequest, ModelInfo
 
 
 class ContentPart(DialectModel):
@@ -89,17 +89,17 @@ async def to_generation_request(body: ChatRequest, api: ApiContext) -> tuple[Gen
     """
     model = await api.served_model(body.model)
     api.check_fan_out(1, body.n)
-    prompt = await asyncio.to_thread(render_chat, api.tokenizer, [message.to_turn() for message in body.messages])
+    turns = [message.to_turn() for message in body.messages]
     wanted = body.max_completion_tokens or body.max_tokens
+    least = sum(len(turn.content.encode()) for turn in turns) // api.longest_token
+    if least >= model.max_model_len:
+        # Said without tokenizing megabytes first.
+        raise _too_long(model, f"at least {least}", wanted)
+    prompt = await asyncio.to_thread(render_chat, api.tokenizer, turns)
     try:
         fitted = await fit_prompts(api, model, [prompt.ids], Rendering(max_tokens=0), wanted)
-    except ContextLengthError as error:
-        raise ContextLengthError(
-            f"This model's maximum context length is {model.max_model_len} tokens, but the request needs "
-            f"{len(prompt.ids)} for the messages and {wanted or 1} for the completion. Shorten the conversation "
-            "or lower max_completion_tokens.",
-            param="messages",
-        ) from error
+    except ContextLengthError:
+        raise _too_long(model, str(len(prompt.ids)), wanted) from None
     params = body.to_params(
         max_tokens=fitted.max_tokens,
         limits=api.limits,
@@ -118,6 +118,15 @@ async def to_generation_request(body: ChatRequest, api: ApiContext) -> tuple[Gen
         user=body.user,
     )
     return request, prompt.plain
+
+
+def _too_long(model: ModelInfo, message_tokens: str, wanted: int | None) -> ContextLengthError:
+    return ContextLengthError(
+        f"This model's maximum context length is {model.max_model_len} tokens, but the request needs "
+        f"{message_tokens} for the messages and {wanted or 1} for the completion. Shorten the conversation "
+        "or lower max_completion_tokens.",
+        param="messages",
+    )
 
 
 def create_router(api: ApiContext) -> APIRouter:

@@ -297,17 +297,18 @@ async def to_events(
     async with aclosing(api.backend.stream(request)) as updates:
         async for (delta,) in updates:
             events = b""
+            reason = None if delta.finish_reason is None else _finish_reason(delta)
             written = writer.write(delta)
             for number, (token, top) in enumerate(written):
                 count += 1
                 event: dict[str, Any] = {"index": count, "token": token, "generated_text": None, "details": None}
                 if wants.top_n_tokens:
                     event["top_tokens"] = top
-                if delta.finish_reason is not None and number == len(written) - 1:
+                if reason is not None and number == len(written) - 1:
                     event["generated_text"] = body.inputs + writer.text if full_text else writer.text
                     if wants.details:
                         event["details"] = {
-                            "finish_reason": _finish_reason(delta),
+                            "finish_reason": reason,
                             "generated_tokens": count,
                             "seed": wants.seed,
                             "input_length": len(request.prompts[0]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import deployments.api
 from deployments.ingress import create_app, dialect_modules
 from model.tokenizer import Tokenizer
-from tests.support.fake_backend import ANSWER, FakeBackend
+from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 
 DIALECT = '''
 """A dialect with one field and a bare answer."""
@@ -69,3 +70,25 @@ async def test_a_file_is_a_dialect(
         too_long = await client.post("/bare_infill", json={"before": "a " * 9000, "after": "b"})
         assert too_long.json()["error"]["code"] == "context_length_exceeded"
         assert (await client.post("/v1/completions", json={"prompt": "x"})).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "x"}),
+        ("/v1/completions", {"segments": {"prefix": "x"}}),
+        ("/v1/fim/completions", {"prompt": "x"}),
+        ("/beta/completions", {"prompt": "x", "suffix": "y"}),
+        ("/generate", {"inputs": "x"}),
+        ("/infill", {"input_prefix": "x"}),
+        ("/completion", {"prompt": "x"}),
+        ("/api/generate", {"model": MODEL, "prompt": "x"}),
+        ("/v1/refactor", {"code": "x", "instruction": "y"}),
+    ],
+)
+async def test_any_key_and_any_unknown_field_are_let_through(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], header: str
+) -> None:
+    response = await client.post(path, json={**body, "no_such_field": [1]}, headers={header: "Bearer anything"})
+    assert response.status_code == 200, response.text

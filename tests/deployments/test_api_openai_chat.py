@@ -142,6 +142,7 @@ def test_templates_are_read_from_the_checkpoint(tmp_path: Any, as_file: bool, na
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
         ({"logprobs": True, "top_logprobs": 21}, "logprobs"),
         ({"messages": [{"role": "user", "content": "word " * 2000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "word " * 15_000}]}, "messages"),
         ({"max_tokens": 2000}, "messages"),
     ],
 )
