@@ -21,6 +21,7 @@ from deployments.service import EngineService
 from model.client import EngineClient
 from model.config import EngineConfig
 from model.tokenizer import Tokenizer
+from monitoring import ReplicaMetrics
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import RankGroup
 from tests.support.tokenizers import write_tokenizer
@@ -66,7 +67,7 @@ async def engine(checkpoint: Path) -> AsyncIterator[EngineClient]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(engine: EngineClient, checkpoint: Path) -> AsyncIterator[httpx.AsyncClient]:
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    backend = LocalBackend(engine, tokenizer, Admission(64, 64), 60)
+    backend = LocalBackend(engine, tokenizer, Admission(64, 64), 60, ReplicaMetrics("random"))
     app = create_app(backend=backend, tokenizer=tokenizer)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield client
@@ -197,3 +198,41 @@ async def test_bad_requests_do_not_disturb_good_ones(
     assert answer["choices"][0]["text"] == tokenizer.decode(greedy(reference, tokenizer.encode(PROMPT), 40))
     assert [response.status_code for response in responses] == [400] * len(bad)
     assert len(odd["choices"]) == 3
+
+
+async def test_every_dialect_fills_the_same_gap_with_the_same_text(http: httpx.AsyncClient) -> None:
+    before, after, limit = "def add(a, b):\n    return", "\n\nprint(add(1, 2))\n", 24
+
+    async def post(path: str, **body: Any) -> Any:
+        response = await http.post(path, json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    prompt = {"prompt": before, "suffix": after}
+    options: dict[str, Any] = {"max_tokens": limit, "temperature": 0}
+    expected = (await post("/v1/completions", **prompt, **options))["choices"][0]["text"]
+    assert len(expected) > 5
+    template = f"<fim_prefix>{before}<fim_suffix>{after}<fim_middle>"
+    parameters = {"max_new_tokens": limit, "return_full_text": False}
+    llama = {"n_predict": limit, "temperature": 0}
+    ollama = {"model": "random", "stream": False, "options": {"num_predict": limit, "temperature": 0}}
+    tabby = await post("/v1/completions", segments={"prefix": before, "suffix": after}, temperature=0)
+    answers = [
+        (await post("/v1/fim/completions", **prompt, **options))["choices"][0]["message"]["content"],
+        (await post("/beta/completions", **prompt, **options))["choices"][0]["text"],
+        (await post("/generate", inputs=template, parameters=parameters))["generated_text"],
+        (await post("/", inputs=template, parameters=parameters))[0]["generated_text"],
+        (await post("/infill", input_prefix=before, input_suffix=after, **llama))["content"],
+        (await post("/completion", prompt=template, **llama))["content"],
+        (await post("/api/generate", **prompt, **ollama))["response"],
+        (await post("/api/generate", prompt=template, raw=True, **ollama))["response"],
+    ]
+    assert answers == [expected] * len(answers)
+    assert tabby["choices"][0]["text"].startswith(expected.rstrip("\ufffd"))
+
+
+async def test_refactoring_ends_where_its_limit_does(http: httpx.AsyncClient) -> None:
+    body = {"code": "x = 1\n", "instruction": "Two.", "temperature": 0, "max_tokens": 9, "ignore_eos": True}
+    answer = (await http.post("/v1/refactor", json=body)).json()
+    assert (answer["finish_reason"], answer["usage"]["completion_tokens"]) == ("length", 9)
+    assert answer["diff"].startswith("--- a/code\n+++ b/code\n")
