@@ -104,7 +104,7 @@ def test_a_rank_never_holds_the_whole_model(tmp_path):
             assert report["parameter_bytes"] < whole / 4 * 1.15
             # beside the shard: one mapped tensor at a time (8192 x 1024 floats at most), and PyTorch's own start
             assert report["peak_growth"] < report["parameter_bytes"] + (100 << 20), report
-            assert report["peak_growth"] < whole / 2
+            assert report["parameter_bytes"] < report["peak_growth"] < whole / 2
 
 
 def edit_config(directory: Path, **changes: object) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import resource
 import tempfile
 from collections.abc import AsyncIterator
 from multiprocessing.connection import Connection
@@ -26,14 +25,20 @@ def rank_process(config: EngineConfig, rank: int, pipe: Connection, socket_path:
     one = Rank(config, rank)
     pipe.send(one.listen() if rank == 0 else None)
     address = pipe.recv()
-    before = _peak_bytes()
+    # Not getrusage: its peak survives fork and exec, so a child of a large process starts with that one's.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
     report = one.load(address)
-    pipe.send({**report, "peak_growth": _peak_bytes() - before})
+    pipe.send({**report, "peak_growth": _memory("VmHWM") - before})
     one.run(socket_path)
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _memory(field: str) -> int:
+    """Bytes of this process by /proc: VmRSS now, VmHWM at the peak since it was last reset."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
 
 
 class RankGroup:
