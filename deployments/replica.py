@@ -32,6 +32,10 @@ FLUSH_S = 2.0
 """How long open streams have to take the error away before the process ends."""
 
 HANDOVER_S = 0.3
+
+ONE_THREAD_PARAMETERS = 40_000_000
+"""A smaller model's products end before a second thread pays; threads that spin for each other cost milliseconds."""
+
 STOP_S = 10.0
 
 
@@ -63,7 +67,7 @@ class EngineReplica:
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
         bundle = placement_group.bundle_specs[1]
         self._group = await RankGroup.start(
-            engine_config(settings, directory, bundle), placement_group, bundle, progress.report
+            engine_config(settings, model, directory, bundle), placement_group, bundle, progress.report
         )
         try:
             client = await EngineClient.connect(os.fspath(self._group.socket_path), settings.step_timeout_s)
@@ -157,13 +161,15 @@ class EngineReplica:
             self._group.kill()
 
 
-def engine_config(settings: Settings, directory: Path, bundle: dict[str, float]) -> EngineConfig:
+def engine_config(settings: Settings, model: ModelConfig, directory: Path, bundle: dict[str, float]) -> EngineConfig:
     """The settings with everything resolved that a rank could not resolve alike on its own."""
     device = "cuda" if bundle.get("GPU") else "cpu"
     threads = settings.num_threads
     if threads is None and device == "cpu":
         # Replicas may share the node: what Ray reserved for a rank bounds it only where Ray knows every core.
         threads = max(1, available_cores() // (settings.tensor_parallel_size * settings.min_replicas))
+        if model.num_parameters < ONE_THREAD_PARAMETERS:
+            threads = 1
     return settings.engine_config(model=os.fspath(directory), device=device, num_threads=threads)
 
 

@@ -93,6 +93,16 @@ class ModelConfig(BaseModel):
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
 
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the whole model; a tied head counts once."""
+        width, inner = self.n_embd, self.n_inner
+        qkv = width + 2 * self.n_kv_head * self.head_dim
+        attention = (width + 1) * qkv + (width + 1) * width
+        mlp = (width + 1) * inner + (inner + 1) * width
+        embeddings = (self.vocab_size * (1 if self.tie_word_embeddings else 2) + self.n_positions) * width
+        return self.n_layer * (attention + mlp + 4 * width) + 2 * width + embeddings
+
     def check_tensor_parallel(self, size: int) -> None:
         """Raise ConfigError unless heads, MLP and vocabulary can be split over `size` ranks.
 

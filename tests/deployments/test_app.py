@@ -15,9 +15,11 @@ from pydantic import ValidationError
 from deployments import app
 from deployments.replica import engine_config
 from deployments.settings import Settings
-from model.config import ConfigError
+from model.config import ConfigError, ModelConfig
 
 ROOT = Path(__file__).parents[2]
+SMALL = ModelConfig(vocab_size=4096, n_positions=2048, n_embd=256, n_layer=5, n_head=8, n_inner=1024)
+LARGE = ModelConfig(vocab_size=49152, n_positions=8192, n_embd=2048, n_layer=24, n_head=16, n_inner=8192)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +50,16 @@ def test_local_ray_is_told_of_enough_cpus() -> None:
 
 def test_rank_is_told_its_device_and_threads() -> None:
     settings = Settings(tensor_parallel_size=2, num_threads=3)
-    config = engine_config(settings, Path("/checkpoint"), {"CPU": 1.0})
+    config = engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0})
     assert (config.model, config.device, config.num_threads) == ("/checkpoint", "cpu", 3)
-    assert engine_config(settings, Path("/checkpoint"), {"CPU": 1.0, "GPU": 1.0}).device == "cuda"
-    assert engine_config(Settings(), Path("/c"), {"CPU": 1.0}).num_threads is not None
+    assert engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0, "GPU": 1.0}).device == "cuda"
+
+
+def test_large_models_share_the_cores_and_small_ones_take_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.replica.available_cores", lambda: 8)
+    settings = Settings(tensor_parallel_size=2, min_replicas=2)
+    assert engine_config(settings, LARGE, Path("/c"), {"CPU": 1.0}).num_threads == 2
+    assert engine_config(settings, SMALL, Path("/c"), {"CPU": 1.0}).num_threads == 1
 
 
 def test_serve_calls_the_builder_with_the_arguments_it_was_given() -> None:

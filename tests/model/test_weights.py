@@ -149,6 +149,12 @@ def test_sizes_that_do_not_divide_are_refused_with_those_that_do(tmp_path):
         config.check_tensor_parallel(3)
 
 
+@pytest.mark.parametrize("shape", [{}, {"multi_query": False}, {"tie_word_embeddings": False, "n_inner": None}])
+def test_parameters_are_counted_as_transformers_counts_them(shape, tmp_path):
+    model = random_model(**shape)
+    assert ModelConfig.from_checkpoint(write_checkpoint(tmp_path, model)).num_parameters == model.num_parameters()
+
+
 def test_a_cache_too_small_for_one_sequence_is_refused(tmp_path):
     write_checkpoint(tmp_path, random_model())
     with pytest.raises(ConfigError, match="needs 16"):
