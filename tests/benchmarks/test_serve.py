@@ -83,7 +83,6 @@ def test_a_plot_without_matplotlib_is_refused_before_the_run(
 
 
 def test_a_plot(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     from benchmarks.plots import PlotError, plot
     from benchmarks.report import Result
 
