@@ -16,7 +16,7 @@ SUFFIX_CHARACTERS = 500
 
 @dataclass(frozen=True)
 class Hole:
-    """One masked line, without its newline."""
+    """One masked line, from behind its indentation to before its newline: where an editor's cursor stands."""
 
     prefix: str
     line: str
@@ -45,8 +45,10 @@ def holes(documents: list[Document], number: int, seed: int = 0) -> list[Hole]:
         lines = rng.choice(documents).text.split("\n")
         at = rng.randrange(len(lines))
         if any(c.isalnum() for c in lines[at]):
-            before, after = "\n".join([*lines[:at], ""]), "\n".join(["", *lines[at + 1 :]])
-            found.append(Hole(_tail(before), lines[at], after[:SUFFIX_CHARACTERS]))
+            line = lines[at].lstrip()
+            before = "\n".join([*lines[:at], lines[at].removesuffix(line)])
+            after = "\n".join(["", *lines[at + 1 :]])
+            found.append(Hole(_tail(before), line, after[:SUFFIX_CHARACTERS]))
     return found
 
 

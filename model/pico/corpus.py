@@ -26,7 +26,7 @@ STDLIB = "python"
 _ALLOWED = re.compile(
     r"(the )?(mit(-0)?|0?bsd(-[0-9]-clause)?|[0-9]-clause bsd|(modified|new|simplified) bsd|"
     r"apache([- ]2(\.0)?)?|asl 2(\.0)?|apache (software )?license([, ]+version)?( 2(\.0)?)?|"
-    r"isc( license)?( \(iscl\))?|psf(-2\.0)?|python-2\.0|python software foundation( license)?)"
+    r"psf(-2\.0)?|python-2\.0|python software foundation( license)?)"
     r"( software)?( license)?"
 )
 _PATH_EXCLUDED = re.compile(
@@ -61,7 +61,7 @@ class Document:
 
 
 def licence_allowed(statement: str) -> bool:
-    """Whether a licence statement (an SPDX expression, or classifiers joined by ``|``) is MIT, BSD, Apache, PSF or ISC.
+    """Whether a licence statement (an SPDX expression, or classifiers joined by ``|``) is MIT, BSD, Apache or PSF.
 
     Every part joined by AND must be allowed, and one of those joined by OR. An empty or unknown statement is refused.
     """
