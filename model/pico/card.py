@@ -28,14 +28,13 @@ window of {window:,} tokens.
 
 For trying the service, for its tests, and for measuring the overhead of everything around the model. **Not for real
 work**: it has learned some surface forms of Python, invents names, repeats itself, and does not follow a program's
-meaning. Use
-`bigcode/starcoderbase-1b` or larger for that. It is not tuned to instructions, and knows no language but Python and
-no text but what stands in Python files.
+meaning. Use `bigcode/starcoderbase-1b` or larger for that. It is not tuned to instructions, and knows no language but
+Python and no text but what stands in Python files.
 
 ## Figures
 
 Measured by `python -m model.pico.evaluate` on files that were never trained on; the 5-gram model (interpolated
-Kneser-Ney) was given as many tokens of the same documents, `xz -9` the same bytes as one file.
+Kneser-Ney) was given as many tokens, drawn from the same training files; `xz -9` had the same bytes as one file.
 
 {table}
 

@@ -1,7 +1,7 @@
 """Measures the exported checkpoint on the held-out files: ``python -m model.pico.evaluate --work build/pico``.
 
 Writes evaluation.json beside the weights. Compared with `xz -9` on the same bytes, and with a 5-gram model that was
-given as many tokens of the same training documents as the network saw.
+given as many tokens of the training files as the network saw.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from model.pico.network import Network
+from model.pico.network import Block, Network
 
 AMPLITUDE = 0.06
 SHARPNESS = 9.0
@@ -23,7 +23,8 @@ OFFSETS = (1, 1, 2, 2, 3, 4)
 @torch.no_grad()
 def look_back(network: Network) -> None:
     """Writes the positions and the first layer's keys and queries; heads beyond six stay random."""
-    shape, attention = network.shape, network.h[0].attn
+    shape, block = network.shape, network.h[0]
+    assert isinstance(block, Block)
     width, size = shape.n_embd, shape.head_size
     half = size // 2
     frequency = 0.75 ** torch.arange(half)
@@ -35,7 +36,7 @@ def look_back(network: Network) -> None:
     count = min(shape.vocab_size, shape.n_positions)
     seen = F.layer_norm(network.wte.weight[:count] + network.wpe.weight[:count], (width,))
     scale = torch.sqrt(SHARPNESS * size**0.5 / (2 * seen[:, :size].square().mean()))
-    weight = attention.c_attn.weight
+    weight = block.attn.c_attn.weight
     weight[width : width + size] = 0
     weight[width : width + size, :size] = scale * torch.eye(size)
     for head, offset in enumerate(OFFSETS[: shape.n_head]):
