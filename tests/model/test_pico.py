@@ -129,7 +129,9 @@ def test_the_card_is_made_from_the_figures() -> None:
     assert all(licence_allowed(p["licence"]) for p in facts["packages"])
 
 
-@pytest.mark.xfail(reason="the checkpoint was trained on 13.5 M tokens only, and its positions are hardly used")
+@pytest.mark.xfail(
+    strict=True, reason="the checkpoint was trained on 13.5 M tokens only, and its positions are hardly used"
+)
 def test_the_network_beats_the_baselines() -> None:
     figures = json.loads((CHECKPOINT / "evaluation.json").read_text())
     for bits in figures["bits_per_byte"].values():
