@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from deployments.api.context import ApiContext
 from deployments.api.openai_schemas import ERROR_RESPONSES
+from deployments.api.paths import ANY_TEXT
 from deployments.protocol import ModelInfo
 
 
@@ -43,7 +44,7 @@ def create_router(api: ApiContext) -> APIRouter:
         return ModelList(data=[to_card(await api.model())])
 
     # A hub id holds a slash, and clients do not always escape it.
-    @router.get("/v1/models/{model_id:path}", summary="Describe one model", response_description="The model.")
+    @router.get(f"/v1/models/{{model_id:{ANY_TEXT}}}", summary="Describe one model", response_description="The model.")
     async def get_model(model_id: Annotated[str, Path(description="Id of the model, slashes and all.")]) -> ModelCard:
         return to_card(await api.served_model(model_id))
 

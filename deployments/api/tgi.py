@@ -23,6 +23,7 @@ from deployments.api.fitting import fit_prompts
 from deployments.api.json_body import JsonRoute
 from deployments.api.openai_logprobs import finite
 from deployments.api.operations import package_version
+from deployments.api.paths import ANY_TEXT
 from deployments.api.rendering import Rendering
 from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields, refuse_if
 from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream, sse
@@ -373,7 +374,7 @@ def create_router(api: ApiContext) -> APIRouter:
         return await compatible(body)
 
     @router.post(
-        "/models/{model_id:path}",
+        f"/models/{{model_id:{ANY_TEXT}}}",
         response_model=list[Generation],
         responses=_STREAM,
         summary="The same for a model by name, as Hugging Face's inference API has it",

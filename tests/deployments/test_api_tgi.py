@@ -203,3 +203,9 @@ async def test_requests_of_llm_ls(client: httpx.AsyncClient, fake_backend: FakeB
     assert answer["generated_text"] == ANSWER
     assert (await client.post("/generate", json=body)).json()["generated_text"] == ANSWER
     assert fake_backend.requests[0].prompts == [fake_backend.tokenizer.encode_prompt(prompt)]
+
+
+async def test_an_impossible_model_id_is_refused_in_this_dialects_shape(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/models/%0Aa%2Fb", json={"inputs": "x"})
+    assert answer.status_code == 404
+    assert isinstance(answer.json()["error"], str)
