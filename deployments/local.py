@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import shutil
@@ -176,6 +177,7 @@ class Server:
         except (ConnectionError, RuntimeError) as error:
             cause = str(error.__cause__ or error).strip().splitlines()[-1]
             raise StartError(f"Ray does not start or cannot be joined: {cause}") from error
+        _quiet_controller()
         _listen_for_signals()  # Ray has put its own handler for SIGTERM there
 
     def _start_serve(self) -> None:
@@ -309,6 +311,24 @@ def _reason(application: Any) -> str:
             if "ConfigError: " in line:
                 return line.partition("ConfigError: ")[2]
     return "\n".join(message for message in messages if message)
+
+
+def _quiet_controller() -> None:
+    """Keep Serve's controller off the terminal: it prints the traceback of every start that fails.
+
+    What went wrong is said in one line by `StartError`, and by the replica itself.
+    """
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
+
+    for name, show in list(dispatcher.handlers):
+        if name == "ray_print_logs":
+            dispatcher.remove_handler(name)
+            dispatcher.add_handler(name, functools.partial(_unless_controller, show))
+
+
+def _unless_controller(show: Callable[[dict[str, Any]], object], data: dict[str, Any]) -> None:
+    if not str(data.get("actor_name") or data.get("task_name") or "").startswith("ServeController"):
+        show(data)
 
 
 class _Steps:
