@@ -113,11 +113,6 @@ class BlockPool:
             self._block_of[value] = block
             self._hash_of[block] = value
 
-    def clear(self) -> None:
-        """Forget all cached content; held blocks stay held."""
-        self._block_of.clear()
-        self._hash_of.clear()
-
     def _forget(self, block: Block) -> None:
         value = self._hash_of.pop(block, None)
         if value is not None:
