@@ -49,17 +49,20 @@ class Ingress:
 
     async def __serve_build_asgi_app__(self) -> "FastAPI":
         from deployments.ingress import create_app
-        from model.hub import resolve_checkpoint
+        from model.hub import model_card, resolve_checkpoint
         from model.tokenizer import Tokenizer
 
-        def load() -> Tokenizer:
-            return Tokenizer.from_checkpoint(resolve_checkpoint(self._settings.model, self._settings.revision))
+        def load() -> tuple[Tokenizer, str | None]:
+            checkpoint = resolve_checkpoint(self._settings.model, self._settings.revision)
+            return Tokenizer.from_checkpoint(checkpoint), model_card(checkpoint)
 
+        tokenizer, card = await asyncio.to_thread(load)
         return create_app(
             backend=HandleBackend(self._engine),
-            tokenizer=await asyncio.to_thread(load),
+            tokenizer=tokenizer,
             limits=self._settings.api,
             metrics_directory=self._settings.metrics_dir,
+            model_card=card,
             answer_request_id=False,  # the proxy does
         )
 

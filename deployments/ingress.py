@@ -34,14 +34,16 @@ def create_app(
     tokenizer: Tokenizer,
     limits: ApiLimits | None = None,
     metrics_directory: Path | None = None,
+    model_card: str | None = None,
     answer_request_id: bool = True,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
     metrics_directory: where the node's processes share their metrics; None: `/metrics` shows this process's own.
+    model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     """
-    context = ApiContext(backend, tokenizer, limits or ApiLimits(), metrics_directory)
+    context = ApiContext(backend, tokenizer, limits or ApiLimits(), metrics_directory, model_card)
     count_refusal = RefusalCounter(context)
     app = FastAPI(
         title="StarCoder Serve",

@@ -8,7 +8,8 @@ from pathlib import Path
 from model.config import ConfigError
 
 EMBEDDED = "pico"
-_TEXT_FILES = ["*.json", "*.txt", "*.jinja"]
+_TEXT_FILES = ["*.json", "*.txt", "*.jinja", "README.md"]
+_MAX_CARD_BYTES = 1 << 20
 
 
 def resolve_checkpoint(model: str, revision: str | None = None) -> Path:
@@ -28,6 +29,15 @@ def resolve_checkpoint(model: str, revision: str | None = None) -> Path:
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or not model.strip():
         raise ConfigError(f"model {model!r}: no such directory, and not a hub id of the form 'owner/name'")
     return _download(model, revision)
+
+
+def model_card(checkpoint: Path) -> str | None:
+    """The checkpoint's `README.md`, which may be bad UTF-8, up to 1 MiB of it; None where there is none to read."""
+    try:
+        with (checkpoint / "README.md").open("rb") as file:
+            return file.read(_MAX_CARD_BYTES).decode(errors="replace")
+    except OSError:
+        return None
 
 
 def _download(model: str, revision: str | None) -> Path:

@@ -26,6 +26,7 @@ class ApiContext:
     """backend: runs requests; tokenizer: of the served model; limits: of one request.
 
     metrics_directory: where the node's processes share their metrics.
+    model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     known_model: what the backend said of its model, once it has.
     """
 
@@ -33,6 +34,7 @@ class ApiContext:
     tokenizer: Tokenizer
     limits: ApiLimits = field(default_factory=ApiLimits)
     metrics_directory: Path | None = None
+    model_card: str | None = None
     known_model: ModelInfo | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -1,0 +1,92 @@
+// The current request as code to copy. The key is never in it: a variable stands for it.
+
+const KEY_VARIABLE = "STARCODER_API_KEY";
+
+/** Fields that OpenAI's client does not know go into `extra_body`. */
+const OPENAI_FIELDS = new Set(["model", "prompt", "suffix", "max_tokens", "temperature", "top_p", "n", "seed", "stop", "logprobs"]);
+
+const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+function python(value, indent = 0) {
+  const inner = " ".repeat(indent + 4);
+  const close = `\n${" ".repeat(indent)}`;
+  if (value === true || value === false) return value ? "True" : "False";
+  if (Array.isArray(value)) return value.length ? `[\n${value.map((item) => `${inner}${python(item, indent + 4)},\n`).join("")}${close.slice(1)}]` : "[]";
+  if (value !== null && typeof value === "object")
+    return `{\n${Object.entries(value).map(([key, item]) => `${inner}${JSON.stringify(key)}: ${python(item, indent + 4)},\n`).join("")}${close.slice(1)}}`;
+  return value === null ? "None" : JSON.stringify(value);
+}
+
+function curl({ origin, path, body, withKey }) {
+  const lines = [`curl ${origin}/${path}`, "-H 'content-type: application/json'"];
+  if (withKey) lines.push(`-H "authorization: Bearer $${KEY_VARIABLE}"`);
+  lines.push(`-d ${shellQuote(JSON.stringify(body, null, 2))}`);
+  return lines.join(" \\\n  ");
+}
+
+function pythonOpenai({ origin, body, withKey }) {
+  const known = Object.entries(body).filter(([name]) => OPENAI_FIELDS.has(name));
+  const extra = Object.fromEntries(Object.entries(body).filter(([name]) => !OPENAI_FIELDS.has(name)));
+  const fields = known.map(([name, value]) => `    ${name}=${python(value, 4)},\n`).join("");
+  const rest = Object.keys(extra).length ? `    extra_body=${python(extra, 4)},\n` : "";
+  return (
+    `${withKey ? "import os\n\n" : ""}from openai import OpenAI\n\n` +
+    `client = OpenAI(base_url="${origin}/v1", api_key=${withKey ? `os.environ["${KEY_VARIABLE}"]` : '"unused"'})\n` +
+    `for chunk in client.completions.create(\n${fields}${rest}    stream=True,\n):\n    print(chunk.choices[0].text, end="", flush=True)\n`
+  );
+}
+
+function pythonPlain({ origin, path, body, withKey }) {
+  const headers = withKey ? `\n    headers={"authorization": f"Bearer {os.environ['${KEY_VARIABLE}']}"},` : "";
+  return (
+    `${withKey ? "import os\n\n" : ""}import httpx\n\nanswer = httpx.post(\n    "${origin}/${path}",\n    json=${python(body, 4)},${headers}\n    timeout=120,\n)\n` +
+    `answer.raise_for_status()\nprint(answer.json()["diff"])\n`
+  );
+}
+
+function javascript({ origin, path, body, withKey }) {
+  const headers = { "content-type": "application/json" };
+  const key = withKey ? `, authorization: \`Bearer \${process.env.${KEY_VARIABLE}}\`` : "";
+  return (
+    `const answer = await fetch(${JSON.stringify(`${origin}/${path}`)}, {\n  method: "POST",\n` +
+    `  headers: { "content-type": ${JSON.stringify(headers["content-type"])}${key} },\n` +
+    `  body: JSON.stringify(${JSON.stringify(body, null, 2).replaceAll("\n", "\n  ")}),\n});\n` +
+    `if (!answer.ok) throw new Error(await answer.text());\nconst result = await answer.json();\n` +
+    `console.log(${path === "v1/refactor" ? "result.diff" : "result.choices[0].text"});\n`
+  );
+}
+
+const keyText = (withKey) => (withKey ? "YOUR_KEY" : "unused");
+
+const continueConfig = ({ origin, body, withKey }) =>
+  `# config.yaml of Continue\nname: StarCoder\nversion: 1.0.0\nschema: v1\nmodels:\n  - name: StarCoder\n    provider: mistral\n` +
+  `    model: ${JSON.stringify(body.model)}\n    apiBase: ${origin}/v1\n    apiKey: ${keyText(withKey)}\n    roles: [autocomplete]\n` +
+  `    autocompleteOptions:\n      maxPromptTokens: 1024\n`;
+
+const llamaVim = ({ origin, withKey }) =>
+  `" llama.vim, in .vimrc\nlet g:llama_config = { 'endpoint_fim': '${origin}/infill'${withKey ? ", 'api_key': 'YOUR_KEY'" : ""} }\n`;
+
+const llamaVscode = ({ origin, withKey }) =>
+  `// llama.vscode, in settings.json\n{\n  "llama-vscode.endpoint": "${origin}"${withKey ? ',\n  "llama-vscode.api_key": "YOUR_KEY"' : ""}\n}\n`;
+
+const minuet = ({ origin, body }) =>
+  `-- minuet-ai.nvim\nrequire("minuet").setup({\n  provider = "openai_fim_compatible",\n  n_completions = 1,\n  provider_options = {\n` +
+  `    openai_fim_compatible = {\n      api_key = "TERM", -- the name of a variable that holds the key; without keys, any that is set\n      name = "StarCoder",\n` +
+  `      end_point = "${origin}/v1/completions",\n      model = ${JSON.stringify(body.model)},\n` +
+  `      optional = { max_tokens = ${body.max_tokens ?? 64}, truncate_prompt_tokens = -1 },\n    },\n  },\n})\n`;
+
+const tabby = ({ origin, withKey }) =>
+  `# ~/.tabby-client/agent/config.toml\n[server]\nendpoint = "${origin}"\ntoken = "${keyText(withKey)}"\n`;
+
+/** Name to {label, write, task}: `write` takes {origin, path, body, withKey}; task: only for this one. */
+export const snippets = {
+  curl: { label: "curl", write: curl },
+  python: { label: "Python, openai", write: pythonOpenai, task: "complete" },
+  httpx: { label: "Python, httpx", write: pythonPlain, task: "refactor" },
+  javascript: { label: "JavaScript, fetch", write: javascript },
+  continue: { label: "Editor: Continue", write: continueConfig, task: "complete" },
+  vim: { label: "Editor: llama.vim", write: llamaVim, task: "complete" },
+  vscode: { label: "Editor: llama.vscode", write: llamaVscode, task: "complete" },
+  neovim: { label: "Editor: minuet-ai.nvim", write: minuet, task: "complete" },
+  tabby: { label: "Editor: Tabby", write: tabby, task: "complete" },
+};

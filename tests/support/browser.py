@@ -1,0 +1,71 @@
+"""Debian's Chromium, headless, driven by Playwright."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Response, async_playwright
+
+from tests.support.programs import program
+
+_OPTIONS = (
+    # Continuous integration runs as root, where Chromium's own sandbox does not start.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-dev-shm-usage",
+    "--disable-sync",
+    "--no-first-run",
+)
+PATIENCE_MS = 30_000
+"""How long a page may take to show something: machines are slow and shared."""
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    path = program("chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=list(_OPTIONS))
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+class WatchedPage:
+    """A page, and what went wrong on it.
+
+    complaints: console warnings and errors (violations of the policy are among them), uncaught exceptions, and what
+    could not be loaded. That a POST was refused is no complaint.
+    outside: requests to anywhere but the server.
+    """
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        self.outside: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("response", self._check)
+        page.on("request", lambda r: None if r.url.startswith((url, "blob:", "data:")) else self.outside.append(r.url))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in ("warning", "error") and not message.text.startswith("Failed to load resource"):
+            self.complaints.append(message.text)
+
+    def _check(self, response: Response) -> None:
+        if response.request.method == "GET" and response.status >= 400:
+            self.complaints.append(f"{response.status} for {response.url}")
+
+    @classmethod
+    async def open(cls, context: BrowserContext, url: str, fragment: str = "") -> WatchedPage:
+        """The playground at `url`, ready for its user."""
+        watched = cls(await context.new_page(), url)
+        await watched.page.goto(f"{url}/{fragment}")
+        await watched.page.wait_for_selector("#server[data-state=ready]")
+        return watched
