@@ -1,12 +1,14 @@
-"""The one real server that the end-to-end and fault tests share: two ranks of a tiny random StarCoder."""
+"""What tests share: one real server, two ranks of a tiny random StarCoder, and one browser."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from tests.support.cluster import Cluster
@@ -51,3 +53,20 @@ def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     finally:
         print(server.text())
         server.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Any]:
+    """The one Chromium that all tests of the playground share."""
+    from tests.support.browser import chromium
+
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(browser: Any) -> AsyncIterator[Any]:
+    """A profile of its own: no storage, no cache, no other test's pages."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 860}, reduced_motion="reduce")
+    yield context
+    await context.close()

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from axe_playwright_python.base import AXE_FILE_PATH
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Page, expect
 
 from deployments.errors import EngineUnavailableError, OverloadedError
 from deployments.ingress import create_app
 from model.tokenizer import Tokenizer
-from tests.support.browser import PATIENCE_MS, WatchedPage, chromium
+from tests.support.browser import PATIENCE_MS, WatchedPage
 from tests.support.fake_backend import ANSWER, FakeBackend
 from tests.support.http_server import serving, wait_until
 
@@ -32,19 +32,6 @@ class Gate:
     async def wait(self) -> None:
         while not self.is_open:  # noqa: ASYNC110 (opened by another thread)
             await asyncio.sleep(0.005)
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    context = await browser.new_context(viewport={"width": 1280, "height": 860}, reduced_motion="reduce")
-    yield context
-    await context.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -173,7 +160,7 @@ async def test_choices_side_by_side_and_what_else_a_token_could_have_been(page: 
     await page.click("#run")
     choices = page.locator(".choice")
     await expect(choices).to_have_count(3)
-    await expect(choices.nth(2).locator("span").first).to_contain_text("ended")
+    await expect(choices.nth(2).locator("footer")).to_contain_text("ended")
     tops = {(await choices.nth(i).bounding_box() or {})["y"] for i in range(3)}
     assert len(tops) == 1
     await choices.nth(0).locator(".token").first.hover()

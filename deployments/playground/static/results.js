@@ -3,7 +3,7 @@
 import { byId, element } from "./dom.js";
 import { TokenView } from "./tokens.js";
 
-const ENDINGS = { stop: "ended", length: "max tokens" };
+const ENDINGS = { stop: "ended", length: "reached max tokens" };
 const integer = new Intl.NumberFormat("en");
 const tokens = (count) => `${integer.format(count)} ${count === 1 ? "token" : "tokens"}`;
 
@@ -19,15 +19,15 @@ export function showChoices(completion, onInsert) {
     const card = element("article", "choice");
     card.setAttribute("aria-label", `Choice ${choice.index + 1}`);
     const head = card.appendChild(element("header"));
-    head.appendChild(element("b", "", `${choice.index + 1}`));
-    const summary = head.appendChild(element("span", "", "…"));
-    summary.title = "Tokens, mean log-probability of a token, and why it ended";
+    head.appendChild(element("b", "", `Choice ${choice.index + 1}`));
     const insert = head.appendChild(element("button", "", "Insert"));
     insert.type = "button";
     insert.setAttribute("aria-label", `Insert choice ${choice.index + 1} at the cursor`);
     insert.addEventListener("click", () => onInsert(choice));
     const view = new TokenView(`Text of choice ${choice.index + 1}; arrow keys walk through its tokens`);
     card.appendChild(view.node);
+    const summary = card.appendChild(element("footer", "", "…"));
+    summary.title = "Tokens, mean log-probability of a token, and why it ended";
     return { card, summary, view };
   });
   const nodes = cards.map(({ card }) => card);
@@ -54,7 +54,7 @@ function describe(choice, completion) {
   const words = [];
   if (choice.logprobs.length) {
     const mean = choice.logprobs.reduce((sum, value) => sum + value, 0) / choice.logprobs.length;
-    words.push(tokens(choice.logprobs.length), `log-prob ${mean.toFixed(2).replace("-", "−")}`);
+    words.push(tokens(choice.logprobs.length), `mean log-prob ${mean.toFixed(2).replace("-", "−")}`);
   }
   if (choice.finishReason) words.push(choice.text ? (ENDINGS[choice.finishReason] ?? choice.finishReason) : "empty");
   else words.push(completion.running ? "streaming …" : completion.failed ? "broke off" : "stopped");
@@ -76,7 +76,7 @@ export function showFigures(run, maxModelLen) {
   const prompt = usage?.prompt_tokens ?? null;
   const cached = usage?.prompt_tokens_details.cached_tokens ?? null;
   figure("prompt", prompt, (value) => [integer.format(value), "tokens"]);
-  figure("cached", cached, (value) => [integer.format(value), prompt ? `${Math.round((100 * value) / prompt)} %` : ""]);
+  figure("cached", cached, (value) => [integer.format(value), value ? `${Math.round((100 * value) / prompt)} %` : "tokens"]);
   figure("generated", generated, (value) => [integer.format(value), "tokens"]);
   // Choices share the prompt, and each has the rest of the window to itself.
   const longest = usage ? Math.ceil(generated / (run.choices?.length ?? 1)) : null;
