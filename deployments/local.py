@@ -288,7 +288,7 @@ def ready_message(settings: Settings, seconds: float) -> str:
     host = reachable(settings.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     return (
-        f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (a playground for browsers; {url}/docs has the API). Try:\n"
+        f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs). Try:\n"
         f"  curl {url}/v1/completions -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"model": "{settings.model_id}", "prompt": "def add(a, b):\\n    return ", '
         f'"suffix": "\\n\\nprint(add(1, 2))\\n", "max_tokens": 16, "temperature": 0}}\''

@@ -21,7 +21,6 @@ MAX_BYTES = 150_000
 
 async def take(url: str, directory: Path) -> list[Path]:
     """Write `playground-light.png` and `playground-dark.png`; the paths."""
-    directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / "playground-light.png", directory / "playground-dark.png"]
     async with chromium() as browser:
         await _choices(await _open(browser, url, "light"), paths[0])
@@ -74,6 +73,7 @@ def main() -> None:
     parser.add_argument("url", help="the running server")
     parser.add_argument("--directory", type=Path, default=IMAGES)
     arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
     for path in asyncio.run(take(arguments.url.rstrip("/"), arguments.directory)):
         print(f"{path}: {path.stat().st_size} bytes")
 

@@ -78,7 +78,8 @@ function summary({ running, failed, finishReason, diff }) {
   if (diff === null) return "Too long to compare; this is the new code.";
   const lines = diff.split("\n");
   const count = (sign) => lines.filter((line) => line.startsWith(sign) && !line.startsWith(sign.repeat(3))).length;
-  const change = diff ? `${count("+")} lines added, ${count("-")} removed` : "Nothing changed";
+  const added = count("+");
+  const change = diff ? `${added} ${added === 1 ? "line" : "lines"} added, ${count("-")} removed` : "Nothing changed";
   return finishReason === "length" ? `${change}; the new code is cut off.` : `${change}.`;
 }
 

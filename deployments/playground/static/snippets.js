@@ -29,10 +29,13 @@ function pythonOpenai({ origin, body, withKey }) {
   const extra = Object.fromEntries(Object.entries(body).filter(([name]) => !OPENAI_FIELDS.has(name)));
   const fields = known.map(([name, value]) => `    ${name}=${python(value, 4)},\n`).join("");
   const rest = Object.keys(extra).length ? `    extra_body=${python(extra, 4)},\n` : "";
+  const [call, end] = body.n // streams of several choices come interleaved
+    ? ["answer = client.completions.create(\n", ")\nfor choice in answer.choices:\n    print(choice.text)\n"]
+    : ["for chunk in client.completions.create(\n", '    stream=True,\n):\n    print(chunk.choices[0].text, end="", flush=True)\n'];
   return (
     `${withKey ? "import os\n\n" : ""}from openai import OpenAI\n\n` +
     `client = OpenAI(base_url="${origin}/v1", api_key=${withKey ? `os.environ["${KEY_VARIABLE}"]` : '"unused"'})\n` +
-    `for chunk in client.completions.create(\n${fields}${rest}    stream=True,\n):\n    print(chunk.choices[0].text, end="", flush=True)\n`
+    call + fields + rest + end
   );
 }
 
