@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 
 from deployments.api.limits import ApiLimits
@@ -43,3 +45,19 @@ def url(app: FastAPI) -> Iterator[str]:
     """A real server with the app."""
     with serving(app) as url:
         yield url
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def watched(context: Any, url: str) -> AsyncIterator[Any]:
+    """The playground in the browser. Afterwards nothing may have been complained of or loaded from elsewhere."""
+    from tests.support.browser import WatchedPage
+
+    watched = await WatchedPage.open(context, url)
+    yield watched
+    assert watched.complaints == []
+    assert watched.outside == []
+
+
+@pytest.fixture
+def page(watched: Any) -> Any:
+    return watched.page

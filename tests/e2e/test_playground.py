@@ -7,18 +7,12 @@ import json
 
 import httpx
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, expect
 
-from tests.support.browser import PATIENCE_MS, WatchedPage
+from tests.support.browser import PATIENCE_MS, WatchedPage, write
 from tests.support.cluster import Cluster, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
-
-
-async def write(page: Page, text: str) -> None:
-    await page.locator(".cm-content").click()
-    await page.keyboard.press("Control+a")
-    await page.keyboard.insert_text(text)
 
 
 async def test_suggestions_come_from_the_engine_and_stop_there_too(cluster: Cluster, context: BrowserContext) -> None:

@@ -69,3 +69,21 @@ class WatchedPage:
         await watched.page.goto(f"{url}/{fragment}")
         await watched.page.wait_for_selector("#server[data-state=ready]")
         return watched
+
+
+async def write(page: Page, text: str) -> None:
+    """Replace what is in the editor, as a user does."""
+    await page.locator(".cm-content").click()
+    await page.keyboard.press("Control+a")
+    await page.keyboard.insert_text(text)
+
+
+async def document(page: Page) -> str:
+    lines = await page.locator(".cm-line").evaluate_all(
+        """lines => lines.map(line => {
+            const copy = line.cloneNode(true);
+            for (const ghost of copy.querySelectorAll('.cm-ghost')) ghost.remove();
+            return copy.textContent;
+        })"""
+    )
+    return "\n".join(lines)

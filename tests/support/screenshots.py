@@ -27,7 +27,9 @@ async def take(url: str, directory: Path) -> list[Path]:
         await _exact_prompt(await _open(browser, url, "dark"), paths[1])
     for path in paths:
         # A screen has few colours: 256 of them look the same and take half the bytes.
-        Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise SystemExit(f"{path} has {size} bytes, over {MAX_BYTES}")
@@ -49,9 +51,10 @@ async def _complete(page: Page) -> None:
 
 async def _choices(page: Page, path: Path) -> None:
     """Ghost text, three choices, and what else one token could have been."""
-    await page.select_option("#example", label="Python: a body from a docstring")
+    await page.select_option("#example", label="Python: the middle of a loop")
     await page.fill("[name=n]", "3")
     await page.fill("[name=temperature]", "0.6")
+    await page.fill("[name=max_tokens]", "32")
     await page.fill("[name=seed]", "7")
     await _complete(page)
     tokens = page.locator(".choice").first.locator(".token")
@@ -62,6 +65,7 @@ async def _choices(page: Page, path: Path) -> None:
 async def _exact_prompt(page: Page, path: Path) -> None:
     """The prompt with repository context, its special tokens coloured."""
     await page.select_option("#example", label="Python: other files as context")
+    await page.fill("[name=max_tokens]", "12")
     await _complete(page)
     await page.click("#view-prompt-tab")
     await expect(page.locator("#prompt .special").first).to_be_visible(timeout=PATIENCE_MS)

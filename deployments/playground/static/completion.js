@@ -2,7 +2,7 @@
 
 import { postStream } from "./api.js";
 
-const emptyChoice = (index) => ({ index, text: "", offsets: [], logprobs: [], alternatives: [], finishReason: null });
+const emptyChoice = (index) => ({ index, text: "", offsets: [], logprobs: [], alternatives: [], finishReason: null, endedBy: null });
 
 export class Completion {
   /** body: of POST /v1/completions; the stream's options are set here. */
@@ -54,6 +54,7 @@ export class Completion {
     }
     choice.text += news.text;
     choice.finishReason = news.finish_reason ?? choice.finishReason;
+    choice.endedBy = news.ended_by ?? choice.endedBy;
     if (news.text) onText(choice, news.text);
   }
 

@@ -208,7 +208,8 @@ function insert(text) {
 // As-you-type
 
 const suggest = debounce(() => {
-  if (performance.now() < quietUntil || document.visibilityState === "hidden") return;
+  // A widget in the middle of an input method's composition would end it.
+  if (performance.now() < quietUntil || document.visibilityState === "hidden" || view.composing) return;
   if (view.state.selection.main.empty && view.hasFocus && form.checkValidity()) complete(true);
 }, TYPING_PAUSE);
 

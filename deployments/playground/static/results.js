@@ -3,7 +3,17 @@
 import { byId, element } from "./dom.js";
 import { TokenView } from "./tokens.js";
 
-const ENDINGS = { stop: "ended", length: "reached max tokens" };
+const ENDINGS = { stop: "ended", length: "max tokens" };
+const RULES = {
+  line: "ended with the line",
+  block: "ended with the block",
+  suffix: "ended where the suffix begins",
+  repetition: "cut: went in circles",
+  special_token: "cut: special token",
+  low_confidence: "cut: too unsure",
+  max_time: "ran out of time",
+  superseded: "overtaken by a newer one",
+};
 const integer = new Intl.NumberFormat("en");
 const tokens = (count) => `${integer.format(count)} ${count === 1 ? "token" : "tokens"}`;
 
@@ -56,10 +66,12 @@ function describe(choice, completion) {
     const mean = choice.logprobs.reduce((sum, value) => sum + value, 0) / choice.logprobs.length;
     words.push(tokens(choice.logprobs.length), `mean log-prob ${mean.toFixed(2).replace("-", "−")}`);
   }
-  if (choice.finishReason) words.push(choice.text ? (ENDINGS[choice.finishReason] ?? choice.finishReason) : "empty");
+  if (choice.finishReason) words.push(choice.text || choice.endedBy ? ending(choice) : "empty");
   else words.push(completion.running ? "streaming …" : completion.failed ? "broke off" : "stopped");
   return words.join(" · ");
 }
+
+const ending = ({ endedBy, finishReason }) => RULES[endedBy] ?? ENDINGS[finishReason] ?? finishReason;
 
 export function clearOutput() {
   shown = null;

@@ -63,8 +63,7 @@ const keyText = (withKey) => (withKey ? "YOUR_KEY" : "unused");
 
 const continueConfig = ({ origin, body, withKey }) =>
   `# config.yaml of Continue\nname: StarCoder\nversion: 1.0.0\nschema: v1\nmodels:\n  - name: StarCoder\n    provider: mistral\n` +
-  `    model: ${JSON.stringify(body.model)}\n    apiBase: ${origin}/v1\n    apiKey: ${keyText(withKey)}\n    roles: [autocomplete]\n` +
-  `    autocompleteOptions:\n      maxPromptTokens: 1024\n`;
+  `    model: ${JSON.stringify(body.model)}\n    apiBase: ${origin}/v1\n    apiKey: ${keyText(withKey)}\n    roles: [autocomplete]\n`;
 
 const llamaVim = ({ origin, withKey }) =>
   `" llama.vim, in .vimrc\nlet g:llama_config = { 'endpoint_fim': '${origin}/infill'${withKey ? ", 'api_key': 'YOUR_KEY'" : ""} }\n`;
