@@ -20,7 +20,7 @@ _OPTIONS = (
     "--disable-sync",
     "--no-first-run",
 )
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 """How long a page may take to show something: machines are slow and shared."""
 
 
