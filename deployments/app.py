@@ -60,9 +60,9 @@ class Ingress:
         return create_app(
             backend=HandleBackend(self._engine),
             tokenizer=tokenizer,
+            model_card=card,
             limits=self._settings.api,
             metrics_directory=self._settings.metrics_dir,
-            model_card=card,
             answer_request_id=False,  # the proxy does
         )
 

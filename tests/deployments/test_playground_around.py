@@ -76,8 +76,12 @@ async def test_code_to_copy_runs(page: Page, fake_backend: FakeBackend) -> None:
     assert "it's = 'größe \\n<fim_suffix>'" in fake_backend.tokenizer.decode(first.prompts[0], skip_special=False)
 
 
-async def test_code_to_copy_holds_no_key(page: Page) -> None:
+async def test_the_key_goes_to_the_server_and_nowhere_else(page: Page) -> None:
     await page.fill("#key", "sk-secret")
+    async with page.expect_request("**/v1/completions") as asked:
+        await page.click("#run")
+    assert (await asked.value).headers["authorization"] == "Bearer sk-secret"
+    assert await page.evaluate("[document.cookie, {...localStorage}, {...sessionStorage}]") == ["", {}, {}]
     await page.click("#view-request-tab")
     await expect(page.locator("#snippet")).to_contain_text("STARCODER_API_KEY")
     for kind in await page.locator("#snippet-kind option").evaluate_all("all => all.map(one => one.value)"):
@@ -85,6 +89,23 @@ async def test_code_to_copy_holds_no_key(page: Page) -> None:
         text = await page.locator("#snippet").inner_text()
         assert "sk-secret" not in text
         assert re.search(r"127\.0\.0\.1:\d+", text)
+
+
+async def test_the_browser_enforces_the_policy(context: BrowserContext, url: str) -> None:
+    watched = await WatchedPage.open(context, url)
+    attempts = """() => {
+        const done = [];
+        const attempt = (name, action) => { try { action(); } catch { done.push(name); } };
+        const script = document.body.appendChild(document.createElement("script"));
+        attempt("script", () => { script.textContent = "hacked = 1"; });
+        attempt("html", () => { document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='hacked = 1'>"); });
+        const box = document.body.appendChild(document.createElement("p"));
+        box.setAttribute("style", "position: fixed");
+        return [done, globalThis.hacked ?? null, getComputedStyle(box).position];
+    }"""
+    assert await watched.page.evaluate(attempts) == [["script", "html"], None, "static"]
+    await watched.page.evaluate("fetch('https://elsewhere.invalid/').catch(() => {})")
+    assert any("elsewhere.invalid" in complaint for complaint in watched.complaints)
 
 
 async def test_dark_and_light(page: Page) -> None:

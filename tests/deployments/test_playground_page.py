@@ -48,13 +48,18 @@ async def test_ghost_text_appears_as_one_types_and_tab_takes_it(page: Page, fake
     await page.check("#as-you-type")
     await page.locator(".cm-content").click()
     await page.keyboard.press("Control+End")
-    await page.keyboard.type(" =")
+    async with page.expect_request("**/v1/completions") as typing:
+        await page.keyboard.type(" =")
     await expect(page.locator(GHOST)).to_have_text(ANSWER)
     assert await document(page) == "x ="  # not in the document yet
     await expect(page.locator("#announcer")).to_contain_text("Tab accepts")
     await page.uncheck("#as-you-type")
     await page.locator(".cm-content").focus()
-    await page.keyboard.press("Control+Enter")
+    async with page.expect_request("**/v1/completions") as by_hand:
+        await page.keyboard.press("Control+Enter")
+    # Only what is typed belongs to a session, whose newer requests replace older ones.
+    assert len((await typing.value).headers["x-session-id"]) > 16
+    assert "x-session-id" not in (await by_hand.value).headers
     await expect(page.locator("#stop")).to_be_hidden()
     await expect(page.locator(GHOST)).to_have_text(ANSWER)
     await page.keyboard.press("Tab")
