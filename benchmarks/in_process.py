@@ -14,10 +14,11 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from benchmarks.limits import Limits, cache_read, head_flops, measure_limits, prefill_flops, token_flops, weights_read
+from benchmarks.limits import Limits, measure_limits
 from benchmarks.metrics import Timeline
 from benchmarks.shapes import SHAPES, write_config
 from model.config import EngineConfig, ModelConfig
+from model.costs import cache_read, head_flops, prefill_flops, token_flops, weights_read
 from model.engine import Engine
 from model.rank import Rank
 from model.request import Request, SamplingParams
@@ -103,7 +104,7 @@ class Work:
 
 
 class Bench:
-    """A loaded engine, and what its runs cost by the formulas of `benchmarks.limits`. Use it as a context."""
+    """A loaded engine, and what its runs cost by the formulas of `model.costs`. Use it as a context."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options

@@ -16,9 +16,9 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-import monitoring
 from deployments.autoscaling import autoscaling_config
 from deployments.handle_backend import HandleBackend
+from deployments.node_metrics import record_on_this_node
 from deployments.replica import EngineReplica, keep_to_loopback
 from deployments.settings import Settings
 from model.config import ConfigError
@@ -43,7 +43,7 @@ class Ingress:
 
     async def __init__(self, settings: Settings, engine: DeploymentHandle) -> None:  # type: ignore[misc]
         keep_to_loopback()
-        monitoring.init(settings.metrics_dir)
+        self._metrics_directory = record_on_this_node(settings)
         self._settings = settings
         self._engine = engine
 
@@ -62,7 +62,7 @@ class Ingress:
             tokenizer=tokenizer,
             model_card=card,
             limits=self._settings.api,
-            metrics_directory=self._settings.metrics_dir,
+            metrics_directory=self._metrics_directory,
             answer_request_id=False,  # the proxy does
         )
 

@@ -22,6 +22,7 @@ from deployments.api.json_body import validation_error
 from deployments.api.limits import ApiLimits
 from deployments.api.operations import package_version
 from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
+from deployments.metering import MeteringMiddleware
 from deployments.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response
 from deployments.protocol import Backend
 from model.tokenizer import Tokenizer
@@ -65,22 +66,26 @@ def create_app(
         on_refused=count_refusal,
     )
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
+    app.add_middleware(MeteringMiddleware, metrics=count_refusal.metrics)
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
     return app
 
 
 class RefusalCounter:
-    """Counts refused requests by why, from when the model's name is known."""
+    """Counts refused requests by why, from when the model's name is known. metrics: the recorder, from then on."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         self._metrics: IngressMetrics | None = None
 
-    def __call__(self, error: ServeError) -> None:
+    def metrics(self) -> IngressMetrics | None:
         if self._metrics is None and (model := self._context.known_model) is not None:
             self._metrics = IngressMetrics(model.id)
-        if self._metrics is not None:
-            self._metrics.rejected(refusal_reason(error))
+        return self._metrics
+
+    def __call__(self, error: ServeError) -> None:
+        if (metrics := self.metrics()) is not None:
+            metrics.rejected(refusal_reason(error))
 
 
 def refusal_reason(error: ServeError) -> str:

@@ -43,6 +43,10 @@ _RAY_ENVIRONMENT = {
 }
 
 
+# Ray's own series, for whoever scrapes ours; as fresh as those.
+_RAY_METRICS = {"RAY_enable_metrics_collection": "1", "RAY_metrics_report_interval_ms": "2000"}
+
+
 class Stopped(BaseException):
     """SIGINT, SIGTERM or SIGHUP arrived."""
 
@@ -83,7 +87,7 @@ def check(settings: Settings, local: bool) -> None:
     settings.check_model(ModelConfig.from_checkpoint(resolve_checkpoint(settings.model, settings.revision)))
     settings.check_gpus(local_gpus())
     check_port(settings.host, settings.port)
-    if settings.metrics_port is not None:
+    if settings.metrics_port:
         check_port(settings.host, settings.metrics_port)
 
 
@@ -126,7 +130,6 @@ class Server:
             self._start_ray()
         with step("starting Serve"):
             self._start_serve()
-        self._export_metrics()
         with step("starting the engine") as say:
             self._deploy(say)
 
@@ -156,7 +159,8 @@ class Server:
             self._directory = private_directory()
             if settings.metrics_dir is None:
                 self.settings = settings.model_copy(update={"metrics_dir": self._directory / "metrics"})
-            os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_ENVIRONMENT.items()})
+            environment = _RAY_ENVIRONMENT | (_RAY_METRICS if settings.metrics_port is not None else {})
+            os.environ.update({name: os.environ.get(name, value) for name, value in environment.items()})
         else:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         import ray
@@ -194,14 +198,6 @@ class Server:
             proxy_location="HeadOnly" if self.address is None else "EveryNode",
             logging_config=logging_config(self.settings),
         )
-
-    def _export_metrics(self) -> None:
-        settings = self.settings
-        if settings.metrics_port is not None and settings.metrics_dir is not None:
-            from monitoring.exporter import NodeExporter
-
-            # In a thread of this process, which has nothing else to do; it ends with it.
-            NodeExporter(settings.metrics_dir, settings.host, settings.metrics_port)
 
     def _deploy(self, say: Callable[[str], None]) -> None:
         from ray import serve

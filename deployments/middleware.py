@@ -19,11 +19,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError, report
+from deployments.protocol import DEFAULT_TEAM
 
 REQUEST_ID_HEADER = "x-request-id"
 
 _SCOPE_KEY = "starcoder.request_id"
 _ERROR_SHAPE_KEY = "starcoder.error_shape"
+_DIALECT_KEY = "starcoder.dialect"
+_FAILURE_KEY = "starcoder.stream_failure"
+TEAM_KEY = "starcoder.team"
+"""Where in a request's scope the name of its team stands, once somebody has authenticated it."""
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 # After a 413 the rest of a body that is on its way is read and dropped for so long: a connection closed over
@@ -34,6 +39,33 @@ _LINGER_S = 2.0
 def request_id(scope: Scope) -> str | None:
     """The request's id, as `RequestIdMiddleware` set it."""
     return scope.get(_SCOPE_KEY)
+
+
+def set_dialect(scope: Scope, name: str) -> None:
+    """From here on, this request counts as one of this dialect, a value of `monitoring.labels.DIALECTS`."""
+    scope[_DIALECT_KEY] = name
+
+
+def dialect(scope: Scope) -> str:
+    """The dialect that the request's route speaks; `other` where no route was reached."""
+    name: str = scope.get(_DIALECT_KEY, "other")
+    return name
+
+
+def team(scope: Scope) -> str:
+    """The team that the request is counted for."""
+    name: str = scope.get(TEAM_KEY, DEFAULT_TEAM)
+    return name
+
+
+def note_stream_failure(scope: Scope, error: ServeError) -> None:
+    """A stream ends with this error, behind a status that said nothing of it."""
+    scope[_FAILURE_KEY] = error
+
+
+def stream_failure(scope: Scope) -> ServeError | None:
+    found: ServeError | None = scope.get(_FAILURE_KEY)
+    return found
 
 
 ErrorShape = Callable[[ServeError], tuple[int, Any]]

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
+from monitoring.labels import DEFAULT_TEAM
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +27,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     skip_special: leave special tokens out of the text.
     priority: lower runs first.
     user: the client's own name for its end user or session; never a metric label.
+    team, dialect: who asks, and by which API; values of metric labels (`monitoring.labels`).
     """
 
     request_id: str
@@ -38,6 +40,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     skip_special: bool = True
     priority: int = 0
     user: str | None = None
+    team: str = DEFAULT_TEAM
+    dialect: str = "other"
 
     def sequences(self) -> Iterator[Request]:
         """The engine requests this fans out to, in `Delta.index` order.

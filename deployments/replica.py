@@ -18,6 +18,7 @@ from deployments import progress
 from deployments.admission import Admission
 from deployments.errors import ServeError
 from deployments.group import RankGroup
+from deployments.node_metrics import record_on_this_node
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 from deployments.service import EngineService
 from deployments.settings import Settings
@@ -77,8 +78,18 @@ class EngineReplica:
             self._group.kill()
             raise
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
-        monitoring.init(settings.metrics_dir)
+        record_on_this_node(settings)
         metrics = monitoring.ReplicaMetrics(settings.model_id)
+        reports = self._group.reports
+        metrics.engine_ready(
+            time.monotonic() - started_at,
+            [report["load_seconds"] for report in reports],
+            [report["parameter_bytes"] for report in reports],
+        )
+        metrics.device_limits(settings.device_bandwidth, settings.device_flops)
+        metrics.gpu_memory(client.gpus)
+        client.on_step = metrics.step
+        self._client, self._metrics = client, metrics
         self._service = EngineService(client, tokenizer, admission, settings.step_timeout_s, metrics)
         self._info = model_info(settings, model, self._group.reports, self._created)
         self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_ranks())]
@@ -107,8 +118,9 @@ class EngineReplica:
     async def check_health(self) -> None:
         """Serve's probe. An engine that misses its heartbeat is replaced at once, not after three strikes."""
         report = await self._service.health()
+        self._metrics.gpu_memory(self._client.gpus)
         if not report.healthy and not self._stopping:
-            self._service.client.fail(report.reason or "the engine missed its heartbeat")
+            self._service.client.fail(report.reason or "the engine missed its heartbeat", "heartbeat")
             # This process is about to end, which says all; an answer would only add tracebacks to the log.
             await asyncio.sleep(FLUSH_S + HANDOVER_S + STOP_S)
             raise RuntimeError(f"the engine is dead: {report.reason}")

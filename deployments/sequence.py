@@ -9,7 +9,7 @@ from model.detokenizer import Detokenizer
 from model.request import Output
 from model.stop_strings import StopStrings
 from model.tokenizer import Tokenizer
-from monitoring import ReplicaMetrics
+from monitoring import RequestMetrics
 
 
 class SequenceText:
@@ -66,31 +66,53 @@ class SequenceText:
 
 
 class SequenceTimes:
-    """Records when the tokens of one sequence came, from its submission to its end."""
+    """Records when the tokens of one sequence came, from its submission to its end. prompt_tokens: of its prompt."""
 
-    def __init__(self, metrics: ReplicaMetrics, clock: Callable[[], float]) -> None:
-        self._metrics = metrics
+    def __init__(self, recorder: RequestMetrics, prompt_tokens: int, clock: Callable[[], float]) -> None:
+        self._recorder = recorder
+        self._prompt_tokens = prompt_tokens
         self._clock = clock
         self._started_at = clock()
-        self._last_token_at: float | None = None
+        self._first_token_at: float | None = None
+        self._last_token_at = 0.0
+        self._tokens = 0
         self._ended = False
 
     def saw(self, output: Output) -> None:
         now = self._clock()
         if not output.token_ids:
             return
-        if self._last_token_at is None:
-            self._metrics.queued(output.queue_seconds)
-            self._metrics.first_token(now - self._started_at)
+        if self._first_token_at is None:
+            self._first_token_at = now
+            self._recorder.queued(output.queue_seconds)
+            self._recorder.prefilled(max(now - self._started_at - output.queue_seconds, 0.0))
+            self._recorder.first_token(now - self._started_at)
         else:
-            self._metrics.inter_token(now - self._last_token_at, len(output.token_ids))
+            self._recorder.inter_token(now - self._last_token_at, len(output.token_ids))
         self._last_token_at = now
+        self._tokens += len(output.token_ids)
 
     def ended(self, reason: str) -> None:
-        """Only the first call counts."""
+        """Only the first call of `ended`, `cancelled` or `superseded` counts."""
+        if self._ended:
+            return
+        self._ended = True
+        self._recorder.request_finished(reason, self._clock() - self._started_at)
+        self._recorder.tokens(self._prompt_tokens, self._tokens)
+        if self._first_token_at is not None:
+            self._recorder.decoded(self._last_token_at - self._first_token_at)
+
+    def cancelled(self) -> None:
+        """Nobody waits for it any more: its client has left."""
         if not self._ended:
-            self._ended = True
-            self._metrics.request_finished(reason, self._clock() - self._started_at)
+            self._recorder.cancelled(self._tokens)
+            self.ended("abort")
+
+    def superseded(self) -> None:
+        """Nobody waits for it any more: a newer request of its session has taken its place."""
+        if not self._ended:
+            self._recorder.superseded(self._tokens)
+            self.ended("abort")
 
 
 def merge(older: Delta, newer: Delta) -> Delta:

@@ -13,10 +13,10 @@ from deployments.admission import Admission
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest, HealthReport
 from deployments.sequence import SequenceText, SequenceTimes, merge
-from model.client import EngineDeadError
+from model.client import EngineDeadError, FailureKind
 from model.request import EngineStats, Output, Request
 from model.tokenizer import Tokenizer
-from monitoring import ReplicaMetrics
+from monitoring import ReplicaMetrics, RequestMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Client(Protocol):
     def generate(self, request: Request) -> AsyncGenerator[Output, None]: ...
     async def ping(self, timeout_s: float) -> EngineStats: ...
     async def wait_dead(self) -> EngineDeadError: ...
-    def fail(self, reason: str) -> None: ...
+    def fail(self, reason: str, kind: FailureKind = "died") -> None: ...
     async def shutdown(self) -> None: ...
 
 
@@ -119,11 +119,14 @@ class EngineService:
         """
         tasks = [asyncio.create_task(self._watch_steps()), asyncio.create_task(self._record_stats())]
         try:
-            return await self.client.wait_dead()
+            error = await self.client.wait_dead()
+            if error.kind != "stopped":
+                self._metrics.engine_lost(error.kind)
+            return error
         finally:
             for task in tasks:
                 task.cancel()
-            self._metrics.engine_lost()
+            self._metrics.engine_stopped()
 
     async def drained(self, timeout_s: float) -> bool:
         """Wait until no stream is open; False where that takes longer."""
@@ -139,7 +142,7 @@ class EngineService:
             quiet_since = max(self.client.last_message_at, self._busy_since)
             left = quiet_since + self._step_timeout_s - self._clock()
             if self.client.open_requests and left <= 0:
-                self.client.fail(f"no step ended for {self._step_timeout_s:g} s: a rank hangs")
+                self.client.fail(f"no step ended for {self._step_timeout_s:g} s: a rank hangs", "hung")
                 return
             await asyncio.sleep(max(left, 0.05))
 
@@ -159,13 +162,14 @@ class EngineService:
         if self.client.dead is not None:
             raise _unavailable(self.client.dead)
         sequences = list(request.sequences())
+        recorder = self._metrics.of(request.team, request.dialect)
         texts = [SequenceText(i, request, self._tokenizer) for i in range(len(sequences))]
         with self.admission.admit(len(sequences), self.client.stats), self._open():
             try:
                 if len(sequences) == 1:
-                    batches = self._one(sequences[0], texts[0], pause)
+                    batches = self._one(sequences[0], texts[0], pause, recorder)
                 else:
-                    batches = self._many(list(zip(sequences, texts, strict=True)), pause)
+                    batches = self._many(list(zip(sequences, texts, strict=True)), pause, recorder)
                 async with contextlib.aclosing(batches):
                     async for batch in batches:
                         yield batch
@@ -188,10 +192,10 @@ class EngineService:
                 self._idle.set()
 
     async def _one(
-        self, sequence: Request, text: SequenceText, pause: Callable[[], float]
+        self, sequence: Request, text: SequenceText, pause: Callable[[], float], recorder: RequestMetrics
     ) -> AsyncGenerator[list[Delta], None]:
         """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
-        times = SequenceTimes(self._metrics, self._clock)
+        times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock)
         try:
             async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
                 async for output in outputs:
@@ -209,17 +213,20 @@ class EngineService:
             times.ended("error")
             raise
         finally:
-            times.ended("abort")  # unless it has ended already
+            times.cancelled()  # unless it has ended already
 
     async def _many(
-        self, sequences: list[tuple[Request, SequenceText]], pause: Callable[[], float]
+        self,
+        sequences: list[tuple[Request, SequenceText]],
+        pause: Callable[[], float],
+        recorder: RequestMetrics,
     ) -> AsyncGenerator[list[Delta], None]:
         """Several sequences at once: a task each, whose deltas meet in `pending`."""
         pending: dict[int, Delta] = {}
         news = asyncio.Event()
 
         async def run(sequence: Request, text: SequenceText) -> None:
-            async with contextlib.aclosing(self._one(sequence, text, lambda: 0.0)) as batches:
+            async with contextlib.aclosing(self._one(sequence, text, lambda: 0.0, recorder)) as batches:
                 async for (delta,) in batches:
                     known = pending.get(delta.index)
                     pending[delta.index] = delta if known is None else merge(known, delta)

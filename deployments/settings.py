@@ -151,7 +151,17 @@ class Settings(BaseSettings):
         description="Directory, one a node, in which processes share their metrics; `starcoder serve` makes one.",
     )
     metrics_port: int | None = Field(
-        default=None, ge=1, le=65535, description="Port of an exporter of this node's metrics; /metrics shows them too."
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of an exporter on each node; 0: a free one, announced below metrics-dir in targets/. "
+        "/metrics shows them too.",
+    )
+    device_bandwidth: float | None = Field(
+        default=None, gt=0, description="Bytes a second that one device can read, to show how near the engine comes."
+    )
+    device_flops: float | None = Field(
+        default=None, gt=0, description="Floating-point operations a second that one device can do, likewise."
     )
 
     @model_validator(mode="after")
@@ -163,7 +173,7 @@ class Settings(BaseSettings):
                 f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_num_seqs={self.max_num_seqs}: "
                 "every sequence in a step takes at least one token"
             )
-        if self.metrics_port is not None and self.metrics_port == self.port:
+        if self.metrics_port == self.port:
             raise ValueError(f"metrics_port and port are both {self.port}")
         if self.device == "cpu" and self.dtype == "float16":
             raise ValueError("dtype=float16 needs a GPU; on a CPU use bfloat16 or float32")

@@ -6,14 +6,24 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import Literal
 
-from model.request import EngineStats, Output, Request
+from model.request import EngineStats, GpuMemory, Output, Request, StepTiming
 from model.wire import HEADER, Abort, Command, Ping, Pong, Report, Shutdown, Step, Submit, frame, report
+
+FailureKind = Literal["died", "hung", "heartbeat", "stopped"]
 
 
 class EngineDeadError(RuntimeError):
-    """The engine's process is gone, or was declared dead; every open request ends with this."""
+    """The engine's process is gone, or was declared dead; every open request ends with this.
+
+    kind: stopped is no failure: the engine was asked to end.
+    """
+
+    def __init__(self, reason: str, kind: FailureKind = "died") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class _Stream:
@@ -42,12 +52,17 @@ def merge(outputs: list[Output]) -> Output:
 
 
 class EngineClient:
-    """Many concurrent requests to one engine. Use it from one event loop."""
+    """Many concurrent requests to one engine. Use it from one event loop.
+
+    gpus: memory of the ranks' GPUs at the last ping. on_step: called with the timing of every step.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.stats = EngineStats()
         self.last_message_at = time.monotonic()
         self.dead: EngineDeadError | None = None
+        self.gpus: list[GpuMemory] = []
+        self.on_step: Callable[[StepTiming], None] = lambda _: None
         self._reader = reader
         self._writer = writer
         self._streams: dict[str, _Stream] = {}
@@ -114,11 +129,11 @@ class EngineClient:
         assert self.dead is not None
         return self.dead
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, kind: FailureKind = "died") -> None:
         """Declare the engine dead: every open `generate` and `ping` raises EngineDeadError. Only the first counts."""
         if self.dead is not None:
             return
-        self.dead = EngineDeadError(reason)
+        self.dead = EngineDeadError(reason, kind)
         self._died.set()
         for stream in self._streams.values():
             stream.news.set()
@@ -132,7 +147,7 @@ class EngineClient:
         with contextlib.suppress(EngineDeadError, ConnectionError):
             self._send(Shutdown())
             await self._writer.drain()
-        self.fail("the engine was shut down")
+        self.fail("the engine was shut down", "stopped")
         self._receiver.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await self._receiver
@@ -156,13 +171,16 @@ class EngineClient:
         self.last_message_at = time.monotonic()
         self.stats = received.stats
         match received:
-            case Step(outputs, _):
+            case Step(outputs, _, timing):
+                if timing is not None:
+                    self.on_step(timing)
                 for output in outputs:
                     stream = self._streams.get(output.request_id)
                     if stream is not None:
                         stream.arrived.append(output)
                         stream.news.set()
-            case Pong(number, stats):
+            case Pong(number, stats, gpus):
+                self.gpus = gpus
                 pong = self._pongs.get(number)
                 if pong is not None and not pong.done():
                     pong.set_result(stats)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from model.batch import Batch
+from model.costs import StepCosts
 from model.kv_cache import BlockPool
-from model.request import EngineStats, FinishReason, Output, Request, TokenLogprobs
+from model.request import EngineStats, FinishReason, Output, Request, StepTiming, TokenLogprobs
 from model.runner import Executor
 from model.sampler import Sampled, sample, token_logprobs
 from model.scheduler import Scheduled, Scheduler, Sequence
@@ -51,6 +52,7 @@ class Engine:
 
     max_num_batched_tokens: None chooses by device.
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
+    costs: counts what the steps read and compute, if given. timing: of the last `step`, None where it ran nothing.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Engine:
         enable_prefix_caching: bool = True,
         speculative_tokens: int = 0,
         seed: int = 0,
+        costs: StepCosts | None = None,
     ) -> None:
         runner = executor.runner
         self.executor = executor
@@ -77,6 +80,9 @@ class Engine:
         self._speculative_tokens = speculative_tokens
         self._steps = self._prompt_tokens = self._generated_tokens = 0
         self._drafted_tokens = self._accepted_tokens = 0
+        self._costs = costs
+        self._read_bytes = self._flops = 0
+        self.timing: StepTiming | None = None
 
     def add(self, request: Request) -> None:
         """Queue a request. One that can never run comes back from the next step with `finish_reason="abort"`."""
@@ -105,27 +111,55 @@ class Engine:
     def step(self) -> list[Output]:
         """Run one batch. Returns what each sequence gained."""
         outputs, self._refused = self._refused, []
+        self.timing = None
+        started = time.perf_counter()
         self._draft()
         plan = self.scheduler.schedule()
         if not plan:
             return outputs
         prompt_rows = [self._prompt_rows(s) for s in plan]
-        logits = self.executor.run(self._batch(plan, prompt_rows))
-        self._steps += 1
-        if logits is None:
-            self._advance(plan)
-            return outputs
-        self._note_prompt_logprobs(plan, prompt_rows, logits)
+        batch = self._batch(plan, prompt_rows)
+        scheduled = time.perf_counter()
+        logits = self.executor.run(batch)
+        ran = time.perf_counter()
         finishing = [s for s in plan if s.completes]
+        sampled = None
+        if logits is not None:
+            self._note_prompt_logprobs(plan, prompt_rows, logits)
+            sampled = self._sample(finishing, logits[sum(len(r) for r in prompt_rows) :])
+        drawn = time.perf_counter()
         self._advance(plan)
-        if finishing:
-            rows = [Ahead(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
-            sampled = sample(logits[sum(len(r) for r in prompt_rows) :], rows, self.model.eos_token_ids)
-            first = 0
-            for scheduled in finishing:
-                outputs.append(self._extend(scheduled, sampled, first))
-                first += len(scheduled.draft) + 1
+        if sampled is not None:
+            outputs += self._extend_all(finishing, sampled)
+        self._count(batch)
+        forward = self.executor.forward_seconds()
+        self.timing = StepTiming(
+            sequences=len(plan),
+            tokens=len(batch.tokens),
+            seconds=time.perf_counter() - started,
+            schedule=scheduled - started,
+            forward=forward,
+            sample=drawn - ran if forward <= ran - scheduled else max(drawn - scheduled - forward, 0.0),
+        )
         return outputs
+
+    def _sample(self, finishing: list[Scheduled], logits: torch.Tensor) -> Sampled | None:
+        """Draw what follows the known tokens of these sequences, and each of their drafted ones."""
+        rows = [Ahead(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
+        return sample(logits, rows, self.model.eos_token_ids) if rows else None
+
+    def _extend_all(self, finishing: list[Scheduled], sampled: Sampled) -> list[Output]:
+        outputs, first = [], 0
+        for scheduled in finishing:
+            outputs.append(self._extend(scheduled, sampled, first))
+            first += len(scheduled.draft) + 1
+        return outputs
+
+    def _count(self, batch: Batch) -> None:
+        self._steps += 1
+        if self._costs is not None:
+            self._read_bytes += self._costs.read_bytes(batch)
+            self._flops += self._costs.flops(batch)
 
     def _draft(self) -> None:
         """Propose tokens for the sequences that are decoding; never beyond where they have to end."""
@@ -255,6 +289,9 @@ class Engine:
             preemptions_total=self.scheduler.preemptions,
             draft_tokens_total=self._drafted_tokens,
             accepted_draft_tokens_total=self._accepted_tokens,
+            oldest_waiting_seconds=self.scheduler.oldest_waiting(),
+            read_bytes_total=float(self._read_bytes),
+            flops_total=float(self._flops),
         )
 
     def check_integrity(self) -> None:

@@ -54,7 +54,7 @@ class EngineLoop:
                 return
             if self.engine.has_work():
                 outputs = self.engine.step()
-                self._send(Step(outputs, self._stats()))
+                self._send(Step(outputs, self._stats(), self.engine.timing))
 
     _closed = False
 
@@ -94,8 +94,8 @@ class EngineLoop:
                 if not self.engine.has_work():  # no step will carry the news
                     self._send(Step([], self._stats()))
             case Ping(number):
-                self.engine.executor.ping(RANK_ANSWER_SECONDS)
-                self._send(Pong(number, self._stats()))
+                gpus = self.engine.executor.ping(RANK_ANSWER_SECONDS)
+                self._send(Pong(number, self._stats(), gpus))
 
     def _stats(self) -> EngineStats:
         stats = self.engine.stats()

@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from model.config import EngineConfig
+from model.costs import StepCosts
 from model.engine import Engine
 from model.loop import EngineLoop
 from model.parallel import TensorParallel
@@ -83,4 +84,10 @@ class Rank:
             enable_prefix_caching=self.config.enable_prefix_caching,
             speculative_tokens=self.config.speculative_tokens,
             seed=self.config.seed,
+            costs=StepCosts(
+                self._runner.model,
+                self._runner.report.parameter_bytes,
+                self._runner.dtype.itemsize,
+                self.group.size,
+            ),
         )

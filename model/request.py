@@ -103,6 +103,11 @@ class EngineStats(msgspec.Struct):
     preemptions_total: int = 0
     draft_tokens_total: int = 0
     accepted_draft_tokens_total: int = 0
+    oldest_waiting_seconds: float = 0.0
+    """How long the sequence has waited that has waited longest for its first step; 0 if none waits."""
+    read_bytes_total: float = 0.0
+    flops_total: float = 0.0
+    """Of one rank, by `model.costs`."""
     parameter_bytes: list[int] = []
     """Bytes of parameters held by each rank."""
 
@@ -110,3 +115,30 @@ class EngineStats(msgspec.Struct):
     def kv_usage(self) -> float:
         """Share of the cache that running sequences hold, 0 to 1."""
         return self.kv_blocks_used / self.kv_blocks_total if self.kv_blocks_total else 0.0
+
+
+class StepTiming(msgspec.Struct):
+    """One step: its size, and where its time went, in seconds.
+
+    tokens: computed, drafts included. schedule: drafting, scheduling and building the batch; forward: the network,
+    on a GPU by the device's own clock; sample: logits to tokens, the wait for the device included.
+    """
+
+    sequences: int
+    tokens: int
+    seconds: float
+    schedule: float
+    forward: float
+    sample: float
+
+    @property
+    def other(self) -> float:
+        return max(self.seconds - self.schedule - self.forward - self.sample, 0.0)
+
+
+class GpuMemory(msgspec.Struct):
+    """Memory of the GPU that one rank runs on, in bytes, whoever uses it."""
+
+    gpu: str
+    used: int
+    total: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,6 +17,7 @@ from model.config import ConfigError, EngineConfig, ModelConfig
 from model.gpt_bigcode import GPTBigCode
 from model.hub import resolve_checkpoint
 from model.parallel import TensorParallel
+from model.request import GpuMemory
 from model.weights import Progress, load_weights, random_weights
 
 logger = logging.getLogger(__name__)
@@ -152,6 +155,39 @@ class Runner:
             return None
         return self.network.logits(hidden[torch.from_numpy(batch.logit_rows).to(self.device)])
 
+    def gpu_memory(self) -> GpuMemory | None:
+        """Of this rank's device; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self.device)
+        return GpuMemory(str(torch.cuda.get_device_properties(self.device).uuid), total - free, total)
+
+
+class ForwardClock:
+    """Seconds of one forward pass. A GPU works on after the call returns, so its own clock is asked there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        if device.type == "cuda":
+            self._events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        self._called = 0.0
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        started = time.perf_counter()
+        if self._events is not None:
+            self._events[0].record()
+        yield
+        if self._events is not None:
+            self._events[1].record()
+        self._called = time.perf_counter() - started
+
+    def seconds(self) -> float:
+        """Of the last pass; of the call alone where the GPU has not finished it yet, since nobody waited for it."""
+        if self._events is not None and self._events[1].query():
+            return self._events[0].elapsed_time(self._events[1]) / 1000
+        return self._called
+
 
 class Executor:
     """Rank 0's handle on all ranks: every batch runs everywhere."""
@@ -159,16 +195,23 @@ class Executor:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.group = runner.group
+        self._clock = ForwardClock(runner.device)
 
     def run(self, batch: Batch) -> torch.Tensor | None:
-        if self.group.size > 1:
-            self.group.tell(batch.to_bytes())
-        return self.runner.run(batch)
+        with self._clock():
+            if self.group.size > 1:
+                self.group.tell(batch.to_bytes())
+            return self.runner.run(batch)
 
-    def ping(self, timeout_s: float) -> None:
-        """Ask every rank for a sign of life. Raises TimeoutError or EOFError."""
+    def forward_seconds(self) -> float:
+        """How long the last `run` took every rank; on a GPU, call it once its logits have been read."""
+        return self._clock.seconds()
+
+    def ping(self, timeout_s: float) -> list[GpuMemory]:
+        """Ask every rank for a sign of life, and for its GPU. Raises TimeoutError or EOFError."""
         self.group.tell(PING)
-        self.group.answers(timeout_s)
+        answers = [msgspec.msgpack.decode(a, type=GpuMemory | None) for a in self.group.answers(timeout_s)]
+        return [gpu for gpu in (self.runner.gpu_memory(), *answers) if gpu is not None]
 
 
 PING = b"ping"
@@ -178,6 +221,6 @@ def obey(runner: Runner) -> None:
     """The other ranks' loop: run what rank 0 says, until it closes the wire."""
     while (message := runner.group.hear()) is not None:
         if message == PING:
-            runner.group.answer(PING)
+            runner.group.answer(msgspec.msgpack.encode(runner.gpu_memory()))
         else:
             runner.run(Batch.from_bytes(message))

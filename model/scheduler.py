@@ -108,6 +108,11 @@ class Scheduler:
         (self.running if sequence in self.running else self.waiting).remove(sequence)
         self._release(sequence)
 
+    def oldest_waiting(self) -> float:
+        """Seconds that the sequence has waited that has waited longest for its first step; 0 if none waits."""
+        arrivals = [s.arrived_at for s in self.waiting if s.started_at is None]
+        return time.monotonic() - min(arrivals) if arrivals else 0.0
+
     def schedule(self) -> list[Scheduled]:
         """The next step's work, decodes first. Empty only when nothing waits or runs."""
         self._make_room_for_urgent()

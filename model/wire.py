@@ -6,7 +6,7 @@ import struct
 
 import msgspec
 
-from model.request import EngineStats, Output, Request
+from model.request import EngineStats, GpuMemory, Output, Request, StepTiming
 
 HEADER = struct.Struct("!I")
 
@@ -32,6 +32,7 @@ class Step(msgspec.Struct, tag=True):
 
     outputs: list[Output]
     stats: EngineStats
+    timing: StepTiming | None = None
 
 
 class Pong(msgspec.Struct, tag=True):
@@ -39,6 +40,7 @@ class Pong(msgspec.Struct, tag=True):
 
     number: int
     stats: EngineStats
+    gpus: list[GpuMemory] = []
 
 
 Command = Submit | Abort | Ping | Shutdown

@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import prometheus_client
 
-from monitoring.metrics import PREFIX
-from monitoring.shared_directory import node_registry
+from monitoring.shared_directory import SharedDirectory, node_registry
+from monitoring.specs import PREFIX
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9464
 """OpenTelemetry's default for Prometheus exporters."""
 
+CHECK_S = 2.0
+
 
 class NodeExporter:
     """Serves /metrics in a thread of its own until `close`. Usable as a context manager.
 
-    port: 0 binds a free one; `self.port` says which.
+    port: 0 binds a free one; `self.port` says which. targets: directory in which its address is announced, in a file
+    for Prometheus' file_sd that goes with it.
     Raises OSError where the address cannot be bound or the directory cannot be made.
     """
 
-    def __init__(self, directory: Path, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> None:
+    def __init__(
+        self, directory: Path, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, targets: Path | None = None
+    ) -> None:
         registry = node_registry(directory, PREFIX)
         self._server, self._thread = prometheus_client.start_http_server(port, host, registry)
         self.host, self.port = host, self._server.server_port
+        self._announcement = None if targets is None else targets / f"{directory.name}.json"
+        if self._announcement is not None:
+            announce(self._announcement, self.address, directory.name)
+
+    @property
+    def address(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/metrics"
+        return f"http://{self.address}/metrics"
 
     def close(self) -> None:
+        if self._announcement is not None:
+            self._announcement.unlink(missing_ok=True)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -47,23 +64,49 @@ class NodeExporter:
         self.close()
 
 
+def announce(file: Path, address: str, node: str) -> None:
+    """Write a target for Prometheus' file_sd. Renamed into place, since Prometheus may be reading."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    following = file.with_suffix(".next")
+    following.write_text(json.dumps([{"targets": [address], "labels": {"job": "starcoder", "node": node}}]))
+    following.rename(file)
+
+
+def wait_for_end(stop: threading.Event, directory: Path, linger_s: float | None) -> None:
+    """Return on `stop`, when the directory is gone, or when nobody has recorded there for `linger_s` seconds."""
+    shared = SharedDirectory(directory)
+    alone_since: float | None = None
+    while not stop.wait(None if linger_s is None else CHECK_S):
+        if not directory.exists():
+            return
+        with contextlib.suppress(OSError):
+            if shared.alive():
+                alone_since = None
+                continue
+        alone_since = alone_since or time.monotonic()
+        if linger_s is not None and time.monotonic() - alone_since > linger_s:
+            return
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m monitoring.exporter --directory DIR [--host HOST] [--port PORT]`; ends on SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m monitoring.exporter", description=__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="directory that the node's processes share")
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--targets", type=Path, help="directory in which to announce the address, for file_sd")
+    parser.add_argument("--linger-s", type=float, help="end when no process has recorded for so many seconds")
     options = parser.parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        exporter = NodeExporter(options.directory, options.host, options.port)
+        exporter = NodeExporter(options.directory, options.host, options.port, options.targets)
     except OSError as error:
         parser.exit(1, f"cannot serve metrics on {options.host}:{options.port}: {error}\n")
     with exporter:
         print(f"metrics of this node: {exporter.url}", flush=True)
-        stop.wait()
+        wait_for_end(stop, options.directory, options.linger_s)
 
 
 if __name__ == "__main__":

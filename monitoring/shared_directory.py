@@ -78,6 +78,11 @@ class SharedDirectory:
             files = [str(file) for file in self.path.glob("*.db") if file.stat().st_size]
             return list(MultiProcessCollector.merge(files))
 
+    def alive(self) -> bool:
+        """Whether any process records here. Archives nothing."""
+        with self.locked():
+            return any(not self._is_dead(file) for file in self.path.glob("*.alive"))
+
     def sweep(self) -> None:
         """Archive what dead processes counted and forget their gauges."""
         with self.locked():

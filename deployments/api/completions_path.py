@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import Discriminator, Tag
+from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api import openai_completions, tabby
@@ -14,6 +15,7 @@ from deployments.api.json_body import JsonRoute
 from deployments.api.openai_completions import CompletionRequest
 from deployments.api.openai_schemas import Completion
 from deployments.api.tabby import SegmentsCompletion, SegmentsRequest
+from deployments.middleware import set_dialect
 
 
 def _dialect(body: Any) -> str:
@@ -35,8 +37,9 @@ def create_router(api: ApiContext) -> APIRouter:
         responses=openai_completions.RESPONSES,
         summary="Complete a prompt, or fill the gap before a suffix; as OpenAI does, or with `segments` as Tabby does",
     )
-    async def complete(body: Body) -> Response:
+    async def complete(body: Body, request: Request) -> Response:
         if isinstance(body, SegmentsRequest):
+            set_dialect(request.scope, "tabby")
             return await tabby.answer(body, api)
         return await openai_completions.answer(body, api)
 

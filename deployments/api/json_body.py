@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.errors import InvalidRequestError, ServeError
-from deployments.middleware import openai_error, set_error_shape
+from deployments.middleware import openai_error, set_dialect, set_error_shape
 
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -68,6 +68,10 @@ def check_content_type(content_type: str | None) -> None:
         )
 
 
+_DIALECTS = {"completions_path": "openai"}
+"""Where a module's name is not that of the dialect it speaks."""
+
+
 class _JsonRequest(Request):
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
@@ -86,9 +90,11 @@ class JsonRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         has_body = self.body_field is not None
+        dialect = _DIALECTS.get(module := self.endpoint.__module__.rpartition(".")[2], module)
 
         async def handle_strictly(request: Request) -> Response:
             set_error_shape(request.scope, self.error_shape)
+            set_dialect(request.scope, dialect)
             request = _JsonRequest(request.scope, request.receive)
             if has_body:
                 # Parsed before FastAPI does, which would wrap what is raised here.

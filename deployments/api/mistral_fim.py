@@ -62,6 +62,7 @@ async def to_generation_request(body: FimRequest, api: ApiContext) -> Generation
     sampling = body if body.random_seed is None else body.model_copy(update={"seed": body.random_seed})
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
+        dialect="mistral_fim",
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,

@@ -140,6 +140,7 @@ async def to_generation_request(body: CompletionRequest, api: ApiContext) -> Gen
     )
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
+        dialect="openai",
         prompts=await render_prompts(api, model, body.prompt, rendering),
         params=params,
         n=body.n,

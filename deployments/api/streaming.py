@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.errors import report
-from deployments.middleware import error_shape, request_id
+from deployments.middleware import error_shape, note_stream_failure, request_id
 
 DONE = b"data: [DONE]\n\n"
 
@@ -82,7 +82,9 @@ class EventStream(Response):
         except StopAsyncIteration:
             return None
         except Exception as error:
-            _, body = error_shape(scope)(report(error, request_id(scope)))
+            found = report(error, request_id(scope))
+            note_stream_failure(scope, found)
+            _, body = error_shape(scope)(found)
             return self.frame(body)
 
     @staticmethod

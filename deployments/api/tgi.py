@@ -161,6 +161,7 @@ async def to_generation_request(body: GenerateRequest, api: ApiContext, *, strea
     sampling = wants if wants.samples else wants.model_copy(update={"temperature": 0.0})
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
+        dialect="tgi",
         prompts=fitted.prompts,
         params=sampling.to_params(
             max_tokens=limit,

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.__main__ import build_parser, main
 from benchmarks.in_process import Bench, drive
-from benchmarks.limits import cache_read, head_flops, prefill_flops, token_flops
 from benchmarks.throughput import lengths
+from model.costs import cache_read, head_flops, prefill_flops, token_flops
 from tests.support.checkpoints import TINY
 
 ENGINE = ("--dtype", "float32", "--device", "cpu", "--num-threads", "1", "--copy-mib", "1", "--matmul-size", "64")

@@ -5,17 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.limits import (
-    cache_read,
-    head_flops,
-    matrix_parameters,
-    measure_limits,
-    prefill_flops,
-    token_flops,
-    weights_read,
-)
+from benchmarks.limits import measure_limits
 from benchmarks.shapes import SHAPES, shape_config
 from model.config import ModelConfig
+from model.costs import cache_read, head_flops, matrix_parameters, prefill_flops, token_flops, weights_read
 from model.gpt_bigcode import GPTBigCode
 from model.parallel import TensorParallel
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 
-from model.client import EngineDeadError, merge
+from model.client import EngineDeadError, FailureKind, merge
 from model.request import EngineStats, Output, Request
 
 
@@ -80,13 +80,13 @@ class FakeEngine:
         assert self.dead is not None
         return self.dead
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, kind: FailureKind = "died") -> None:
         if self.dead is None:
-            self.dead = EngineDeadError(reason)
+            self.dead = EngineDeadError(reason, kind)
             self._died.set()
             for news in self._news.values():
                 news.set()
 
     async def shutdown(self) -> None:
         self.shut_down = True
-        self.fail("the engine was shut down")
+        self.fail("the engine was shut down", "stopped")

@@ -15,7 +15,7 @@ import torch
 
 from model.batch import Batch
 from model.engine import Engine
-from model.request import Output, Request
+from model.request import GpuMemory, Output, Request
 from model.runner import Executor
 
 VOCABULARY = 50
@@ -67,8 +67,11 @@ class ToyExecutor:
             return None
         return torch.stack([toy_logits(contexts[row]) for row in batch.logit_rows])
 
-    def ping(self, timeout_s: float) -> None:
-        pass
+    def forward_seconds(self) -> float:
+        return 0.0
+
+    def ping(self, timeout_s: float) -> list[GpuMemory]:
+        return []
 
 
 def toy_engine(num_blocks: int = 64, block_size: int = 4, max_model_len: int = 64, **options: Any) -> Engine:

@@ -1,0 +1,86 @@
+"""What a step costs the hardware, computed from its shape: bytes to read, operations to do.
+
+Decode is bound by memory: every step reads all weights once, and the keys and values of every sequence. Prefill is
+bound by arithmetic (the roofline model, Williams et al. 2009; for transformers Pope et al., arXiv:2211.05102,
+section 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.batch import Batch
+from model.config import ModelConfig
+
+
+def weights_read(model: ModelConfig, parameter_bytes: int, value_bytes: int) -> int:
+    """Bytes of weights that one step reads: all of them but the position table (and an untied embedding).
+
+    parameter_bytes: what the rank holds, so that quantised weights count as the bytes they take.
+    A tied embedding is read whole, as the head; single rows of the tables are not worth counting.
+    """
+    tables = model.n_positions + (0 if model.tie_word_embeddings else model.vocab_size)
+    return parameter_bytes - tables * model.n_embd * value_bytes
+
+
+def cache_read(model: ModelConfig, contexts: Iterable[int], value_bytes: int) -> int:
+    """Bytes of keys and values that one step reads for sequences of these lengths."""
+    return model.kv_bytes_per_token(value_bytes) * sum(contexts)
+
+
+def matrix_parameters(model: ModelConfig) -> int:
+    """Weights of the blocks' linear layers, without biases, norms, embeddings and head."""
+    key_value = 2 * model.n_kv_head * model.head_dim
+    attention = model.n_embd * (model.n_embd + key_value) + model.n_embd * model.n_embd
+    return model.n_layer * (attention + 2 * model.n_embd * model.n_inner)
+
+
+def token_flops(model: ModelConfig, context: int) -> int:
+    """FLOP of one token that looks at `context` tokens, itself included, without the head.
+
+    2 a weight (one product, one sum), and 4 * layers * width * context for the scores and the weighted sum
+    (Kaplan et al., arXiv:2001.08361, section 2.1; PaLM, arXiv:2204.02311, appendix B).
+    """
+    return 2 * matrix_parameters(model) + 4 * model.n_layer * model.n_embd * context
+
+
+def head_flops(model: ModelConfig) -> int:
+    """FLOP of one row of logits."""
+    return 2 * model.n_embd * model.vocab_size
+
+
+def prefill_flops(model: ModelConfig, length: int, cached: int = 0) -> int:
+    """FLOP of a prompt of which `cached` tokens are in the cache, and of one row of logits.
+
+    `token_flops` summed over contexts cached + 1 to length: a token looks at itself and those before it.
+    """
+    contexts = length * (length + 1) // 2 - cached * (cached + 1) // 2
+    attention = 4 * model.n_layer * model.n_embd * contexts
+    return 2 * matrix_parameters(model) * (length - cached) + attention + head_flops(model)
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Costs of one rank's steps: its share of the operations, the weights it holds, and the cache it reads."""
+
+    model: ModelConfig
+    parameter_bytes: int
+    value_bytes: int
+    ranks: int = 1
+
+    def read_bytes(self, batch: Batch) -> int:
+        """Bytes of weights and cache that one rank reads for this batch."""
+        weights = weights_read(self.model, self.parameter_bytes, self.value_bytes)
+        # The one head of a multi-query model is on every rank; more heads are shared out.
+        shards = 1 if self.model.multi_query else self.ranks
+        return weights + cache_read(self.model, [int(batch.context_lens.sum())], self.value_bytes) // shards
+
+    def flops(self, batch: Batch) -> int:
+        """Operations that one rank does for this batch."""
+        contexts = int(np.sum(batch.positions)) + len(batch.positions)
+        linear = 2 * matrix_parameters(self.model) * len(batch.tokens)
+        attention = 4 * self.model.n_layer * self.model.n_embd * contexts
+        return (linear + attention + head_flops(self.model) * len(batch.logit_rows)) // self.ranks

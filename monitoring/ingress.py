@@ -1,0 +1,46 @@
+"""What the HTTP front records: how requests ended, why they were refused, what people did with completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from monitoring import labels, metrics
+from monitoring.labels import DEFAULT_TEAM, DIALECTS, OUTCOMES, bounded
+from monitoring.process import families
+
+
+class IngressMetrics:
+    """The metrics of one ingress process. teams: those with keys. Raises ValueError for too many to tell apart."""
+
+    def __init__(self, model: str, teams: Iterable[str] = ()) -> None:
+        own = families()
+        self._teams = labels.team_names(teams)
+        known = self._teams[:-1]
+        self._requests = own.counters(metrics.HTTP_REQUESTS, model)
+        self._rejected = own.counters(metrics.REQUESTS_REJECTED, model)
+        for team in known:
+            for dialect in DIALECTS:
+                for outcome in OUTCOMES:
+                    self._requests(team, dialect, outcome)
+            for reason in labels.REJECTION_REASONS:
+                self._rejected(team, reason)
+        self._events = {
+            (event, language): own.counter(metrics.COMPLETION_EVENTS, model, event, language)
+            for event in labels.COMPLETION_EVENT_KINDS
+            for language in labels.LANGUAGES
+        }
+
+    def request_ended(self, outcome: str, dialect: str = DIALECTS[-1], team: str = DEFAULT_TEAM) -> None:
+        """A request for work has been answered, or not. Outcomes are labels.OUTCOMES."""
+        self._requests(bounded(team, self._teams), bounded(dialect, DIALECTS), bounded(outcome, OUTCOMES)).inc()
+
+    def completion_event(self, event: str, language: str) -> None:
+        """Somebody saw, took or dismissed a completion. Events are labels.COMPLETION_EVENT_KINDS.
+
+        A language that is none of labels.LANGUAGES counts as `other`. Raises KeyError for an unknown event.
+        """
+        self._events[event, bounded(language, labels.LANGUAGES)].inc()
+
+    def rejected(self, reason: str, team: str = DEFAULT_TEAM) -> None:
+        """A request was refused. Reasons are labels.REJECTION_REASONS; an unknown one counts as `other`."""
+        self._rejected(bounded(team, self._teams), bounded(reason, labels.REJECTION_REASONS)).inc()

@@ -1,0 +1,64 @@
+"""Every label and the values it may take. What is none of them is written as the last one, so no client can add series.
+
+Never a key, a request id or an editor session: those belong in logs and traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+DIALECTS = ("openai", "openai_chat", "mistral_fim", "tgi", "llamacpp", "ollama", "tabby", "refactor", "other")
+"""The API that a request came in by, named after the module of `deployments.api` that speaks it."""
+
+OUTCOMES = ("ok", "refused", "shed", "aborted", "superseded", "failed")
+"""How an HTTP request ended. ok: answered whole; refused: the client's fault (4xx); shed: no room for it (429);
+aborted: the client went away; superseded: a newer request of its editor session took its place; failed: our fault
+(5xx, or a stream that ended with an error)."""
+
+FINISH_REASONS = ("stop", "length", "abort", "error")
+REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
+WASTE_CAUSES = ("superseded", "cancelled")
+STEP_PHASES = ("schedule", "forward", "sample", "other")
+FAILURE_CAUSES = ("died", "hung", "heartbeat", "other")
+
+COMPLETION_EVENT_KINDS = ("view", "select", "select_line", "dismiss")
+LANGUAGES = (
+    *("c", "clojure", "cpp", "csharp", "css", "dart", "elixir", "go", "haskell", "html", "java", "javascript"),
+    *("javascriptreact", "json", "julia", "kotlin", "lua", "markdown", "perl", "php", "python", "r", "ruby", "rust"),
+    *("scala", "shellscript", "sql", "swift", "typescript", "typescriptreact", "yaml", "other"),
+)
+"""Editors' identifiers; a language that is not among them counts as `other`."""
+
+DEFAULT_TEAM = "default"
+OTHER_TEAM = "other"
+MOST_TEAMS = 64
+
+LABELS: dict[str, str] = {
+    "model": "the served name; one a deployment",
+    "team": f"the team that the request's key belongs to, at most {MOST_TEAMS}; `{DEFAULT_TEAM}` without keys, "
+    f"`{OTHER_TEAM}` for one that was not configured",
+    "dialect": ", ".join(DIALECTS),
+    "outcome": ", ".join(OUTCOMES),
+    "finished_reason": ", ".join(FINISH_REASONS),
+    "reason": ", ".join(REJECTION_REASONS),
+    "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
+    "phase": ", ".join(STEP_PHASES),
+    "event": ", ".join(COMPLETION_EVENT_KINDS),
+    "language": f"{len(LANGUAGES)} identifiers of editors, `other` included",
+    "rank": "the tensor-parallel rank, from 0",
+    "gpu": "the UUID of a GPU of the node",
+}
+"""Label to the values it takes, for people."""
+
+
+def bounded(value: str, allowed: tuple[str, ...]) -> str:
+    """`value`, or the last of `allowed` where it is none of them."""
+    return value if value in allowed else allowed[-1]
+
+
+def team_names(configured: Iterable[str]) -> tuple[str, ...]:
+    """The values of the label `team`. Raises ValueError for more than MOST_TEAMS."""
+    names = tuple(dict.fromkeys((DEFAULT_TEAM, *configured, OTHER_TEAM)))
+    if len(names) > MOST_TEAMS + 2:
+        raise ValueError(f"{len(names) - 2} teams, but metrics tell at most {MOST_TEAMS} apart")
+    return (*(name for name in names if name != OTHER_TEAM), OTHER_TEAM)
