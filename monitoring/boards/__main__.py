@@ -1,0 +1,31 @@
+"""`python -m monitoring.boards`: write the boards' JSON and `docs/metrics.md` anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monitoring.boards.cluster import CLUSTER
+from monitoring.boards.engine import ENGINE
+from monitoring.boards.render import to_json
+from monitoring.boards.service import SERVICE
+from monitoring.reference import reference
+
+ROOT = Path(__file__).parents[2]
+BOARDS = (SERVICE, ENGINE, CLUSTER)
+
+
+def files() -> dict[Path, str]:
+    """What is generated: path below the repository's root -> text."""
+    written = {Path("monitoring/dashboards") / f"{board.uid}.json": to_json(board) for board in BOARDS}
+    return written | {Path("docs/metrics.md"): reference()}
+
+
+def main() -> None:
+    for path, text in files().items():
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(text)
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

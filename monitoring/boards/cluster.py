@@ -1,0 +1,145 @@
+"""Board *Cluster*: replicas, scaling, failures, and Ray Serve's own queues."""
+
+from __future__ import annotations
+
+from monitoring import metrics as m
+from monitoring.boards import promql as q
+from monitoring.boards.panel import Board, Panel, Row
+
+NO_AUTOSCALING = "needs autoscaling (max-replicas above min-replicas)"
+NO_GPU = "needs a GPU"
+OURS = '{application="starcoder"}'
+ENGINE = '{application="starcoder", deployment="engine"}'
+
+_REPLICAS = Row(
+    "Replicas",
+    (
+        Panel(
+            "Engines up",
+            "Engines that have loaded and not failed, by node.",
+            ((q.value(m.ENGINES_UP, "instance"), "{{instance}}"),),
+            "short",
+            stacked=True,
+        ),
+        Panel(
+            "Healthy replicas",
+            "What Ray Serve's health checks say, by deployment.",
+            (
+                (
+                    f"sum by (deployment) (max by (deployment, replica) (ray_serve_deployment_replica_healthy{OURS}))",
+                    "{{deployment}}",
+                ),
+            ),
+            "short",
+        ),
+        Panel(
+            "Desired and actual engines",
+            "What the autoscaler wants, and what is there. A gap that stays is a cluster without room.",
+            (
+                (f"max (ray_serve_autoscaling_target_replicas{ENGINE})", "target"),
+                (f"max (ray_serve_autoscaling_desired_replicas{ENGINE})", "desired"),
+                (q.value(m.ENGINES_UP), "up"),
+            ),
+            "short",
+            needs=NO_AUTOSCALING,
+        ),
+        Panel(
+            "Starts and failures",
+            "Engines that became ready, and engines given up for a dead or hanging rank, by cause; in the last hour.",
+            (
+                (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
+                (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),
+            ),
+            "short",
+            thresholds=((1.0, "orange"), (3.0, "red")),
+        ),
+        Panel(
+            "Time to ready",
+            "From a replica's start to its engine's first heartbeat, and the part that loads weights; the slowest one.",
+            (
+                (q.value(m.TIME_TO_READY, "instance", how="max"), "{{instance}} ready"),
+                (q.value(m.WEIGHT_LOADING, "instance", how="max"), "{{instance}} weights"),
+            ),
+            "s",
+        ),
+        Panel(
+            "Exporters",
+            "Whether Prometheus reaches each node's exporter (1) or not (0).",
+            (('up{job=~".*starcoder.*"}', "{{instance}}"),),
+            "short",
+            thresholds=((0.0, "red"), (1.0, "green")),
+        ),
+    ),
+)
+
+_SERVE = Row(
+    "Ray Serve",
+    (
+        Panel(
+            "Serve's queues",
+            "Requests that wait in a handle for a replica. Ours wait in the engine, so these should stay near 0.",
+            ((f"sum by (deployment) (ray_serve_deployment_queued_queries{OURS})", "{{deployment}}"),),
+            "short",
+            thresholds=((10.0, "orange"), (100.0, "red")),
+        ),
+        Panel(
+            "Ongoing requests",
+            "Requests in each deployment's replicas.",
+            ((f"sum by (deployment) (ray_serve_replica_processing_queries{OURS})", "{{deployment}}"),),
+            "short",
+        ),
+        Panel(
+            "Requests at the proxies",
+            "HTTP requests a second, by status.",
+            ((f"sum by (status_code) (rate(ray_serve_num_http_requests_total{OURS}[{q.RATE}]))", "{{status_code}}"),),
+            "reqps",
+        ),
+        Panel(
+            "Controller's loop",
+            "One round of Serve's controller. It scales and replaces late when this takes seconds.",
+            (("max (ray_serve_controller_control_loop_duration_s)", "loop"),),
+            "s",
+            thresholds=((2.0, "orange"), (10.0, "red")),
+        ),
+    ),
+)
+
+_MACHINES = Row(
+    "Machines",
+    (
+        Panel(
+            "Processors",
+            "Use of each node's processors, as Ray sees it.",
+            (("avg by (ip) (ray_node_cpu_utilization)", "{{ip}}"),),
+            "percent",
+        ),
+        Panel(
+            "Memory",
+            "In use on each node, and all of it.",
+            (("max by (ip) (ray_node_mem_used)", "{{ip}} used"), ("max by (ip) (ray_node_mem_total)", "{{ip}} all")),
+            "bytes",
+        ),
+        Panel(
+            "GPUs",
+            "Utilisation of each GPU, as Ray sees it.",
+            (("avg by (ip, GpuIndex) (ray_node_gpus_utilization)", "{{ip}} GPU {{GpuIndex}}"),),
+            "percent",
+            needs=NO_GPU,
+        ),
+        Panel(
+            "Nodes",
+            "Nodes of the Ray cluster that are alive.",
+            (("max (sum by (instance) (ray_cluster_active_nodes))", "active"),),
+            "short",
+            kind="stat",
+        ),
+    ),
+)
+
+CLUSTER = Board(
+    "starcoder-cluster",
+    "StarCoder: Cluster",
+    "Replicas, scaling, failures, nodes, and Ray Serve's own queues.",
+    (_REPLICAS, _SERVE, _MACHINES),
+    {"model": m.ENGINES_UP.full_name, "instance": m.ENGINES_UP.full_name},
+)

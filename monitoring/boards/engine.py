@@ -1,0 +1,202 @@
+"""Board *Engine*: where a step's time goes, and what bounds it."""
+
+from __future__ import annotations
+
+from monitoring import metrics as m
+from monitoring.boards import promql as q
+from monitoring.boards.panel import Board, Panel, Row
+
+NO_GPU = "needs a GPU"
+
+_STEPS = Row(
+    "Steps",
+    (
+        Panel(
+            "Steps",
+            "Batches that the engines run a second.",
+            ((q.rate(m.ENGINE_STEPS), "steps"),),
+            "ops",
+        ),
+        Panel(
+            "Step time",
+            "Length of one step: a token of everybody who decodes, and a chunk of a prompt.",
+            tuple((q.quantile(p, m.STEP_TIME), f"p{p * 100:g}") for p in (0.5, 0.9, 0.99)),
+            "s",
+        ),
+        Panel(
+            "Where a step's time goes",
+            "Seconds a second. A healthy engine spends nearly all in forward; schedule and other are our overhead.",
+            ((q.rate(m.STEP_PHASE_TIME, "phase"), "{{phase}}"),),
+            "percentunit",
+            stacked=True,
+        ),
+        Panel(
+            "Batch size",
+            "Sequences in a step, on average and in the largest tenth.",
+            ((q.mean(m.STEP_SEQUENCES), "mean"), (q.quantile(0.9, m.STEP_SEQUENCES), "p90")),
+            "short",
+        ),
+        Panel(
+            "Tokens in a step",
+            "Prompt tokens, decoded tokens and drafts.",
+            ((q.mean(m.STEP_TOKENS), "mean"), (q.quantile(0.9, m.STEP_TOKENS), "p90")),
+            "short",
+        ),
+        Panel(
+            "Running and waiting",
+            "Sequences in the batches, and those without a place in one.",
+            ((q.value(m.REQUESTS_RUNNING), "running"), (q.value(m.REQUESTS_WAITING), "waiting")),
+            "short",
+        ),
+    ),
+)
+
+_REQUESTS = Row(
+    "A request's time",
+    (
+        Panel(
+            "Queue, prefill, decode",
+            "The 90th percentile of each.",
+            (
+                (q.quantile(0.9, m.REQUEST_QUEUE_TIME), "queue"),
+                (q.quantile(0.9, m.REQUEST_PREFILL_TIME), "prefill"),
+                (q.quantile(0.9, m.REQUEST_DECODE_TIME), "decode"),
+            ),
+            "s",
+        ),
+        Panel(
+            "Age of the queue",
+            "Of the sequence that has waited longest for its first step. The sharpest sign of overload.",
+            ((q.value(m.OLDEST_WAITING, "instance", how="max"), "{{instance}}"),),
+            "s",
+            thresholds=((1.0, "orange"), (5.0, "red")),
+        ),
+        Panel(
+            "Tokens of a request",
+            "Mean length of prompts and of completions.",
+            ((q.mean(m.REQUEST_PROMPT_TOKENS), "prompt"), (q.mean(m.REQUEST_GENERATION_TOKENS), "completion")),
+            "short",
+        ),
+    ),
+)
+
+_CACHE = Row(
+    "Key/value cache",
+    (
+        Panel(
+            "Cache in use",
+            "Share that running sequences hold, in each node's fullest replica. Above 95% sequences are preempted.",
+            ((q.value(m.KV_CACHE_USAGE, "instance", how="max"), "{{instance}}"),),
+            "percentunit",
+            thresholds=((0.8, "orange"), (0.95, "red")),
+        ),
+        Panel(
+            "Blocks",
+            "All, held by running sequences, held by nobody, and those whose content a new prompt can find.",
+            (
+                (q.value(m.KV_CACHE_BLOCKS), "all"),
+                (q.value(m.KV_CACHE_BLOCKS_USED), "used"),
+                (q.value(m.KV_CACHE_BLOCKS_FREE), "free"),
+                (q.value(m.KV_CACHE_BLOCKS_CACHED), "cached"),
+            ),
+            "short",
+        ),
+        Panel(
+            "Prefix-cache hits",
+            "Prompt tokens found in the cache, of those looked up. People who type hit far above half.",
+            ((q.ratio(q.rate(m.PREFIX_CACHE_HITS), q.rate(m.PREFIX_CACHE_QUERIES)), "hits"),),
+            "percentunit",
+        ),
+        Panel(
+            "Prefix-cache tokens",
+            "Prompt tokens looked up, and found, a second.",
+            ((q.rate(m.PREFIX_CACHE_QUERIES), "looked up"), (q.rate(m.PREFIX_CACHE_HITS), "found")),
+            "short",
+        ),
+        Panel(
+            "Preemptions",
+            "Sequences that lost their blocks to others, a second. Steady ones: the cache is too small for the load.",
+            ((q.rate(m.PREEMPTIONS), "preemptions"),),
+            "short",
+            thresholds=((0.1, "orange"), (1.0, "red")),
+        ),
+    ),
+)
+
+_SPECULATION = Row(
+    "Speculation",
+    (
+        Panel(
+            "Drafted and accepted",
+            "Tokens a second (setting speculative-tokens).",
+            ((q.rate(m.DRAFT_TOKENS), "drafted"), (q.rate(m.ACCEPTED_DRAFT_TOKENS), "accepted")),
+            "short",
+        ),
+        Panel(
+            "Accepted share",
+            "Below a quarter, speculation costs more than it brings.",
+            ((q.ratio(q.rate(m.ACCEPTED_DRAFT_TOKENS), q.rate(m.DRAFT_TOKENS)), "accepted"),),
+            "percentunit",
+        ),
+    ),
+)
+
+_LIMITS = Row(
+    "How near the hardware's limits",
+    (
+        Panel(
+            "Bytes read",
+            "Weights and cache that each rank's steps read a second, computed from the batches; per running engine.",
+            ((f"{q.rate(m.READ_BYTES)} / {q.value(m.ENGINES_UP)}", "per rank"),),
+            "Bps",
+        ),
+        Panel(
+            "Operations",
+            "Floating-point operations of each rank a second, computed from the batches; per running engine.",
+            ((f"{q.rate(m.FLOPS)} / {q.value(m.ENGINES_UP)}", "per rank"),),
+            "flops",
+        ),
+        Panel(
+            "Share of the limits",
+            "Of the settings device-bandwidth and device-flops, while steps run. Decode is bound by the first, "
+            "prefill by the second.",
+            (
+                (
+                    f"{q.rate(m.READ_BYTES)} / on () sum (rate({m.STEP_TIME.sum}{q.selector(m.STEP_TIME)}[{q.RATE}]))"
+                    f" / on () {q.value(m.READ_BYTES_LIMIT, how='max')}",
+                    "bandwidth",
+                ),
+                (
+                    f"{q.rate(m.FLOPS)} / on () sum (rate({m.STEP_TIME.sum}{q.selector(m.STEP_TIME)}[{q.RATE}]))"
+                    f" / on () {q.value(m.FLOPS_LIMIT, how='max')}",
+                    "arithmetic",
+                ),
+            ),
+            "percentunit",
+        ),
+        Panel(
+            "Weights by rank",
+            "Bytes that each rank holds, all replicas together.",
+            ((q.value(m.WEIGHT_BYTES, "rank"), "rank {{rank}}"),),
+            "bytes",
+        ),
+        Panel(
+            "GPU memory",
+            "In use, of all, by GPU.",
+            (
+                (q.value(m.GPU_MEMORY_USED, "instance", "gpu", how="max"), "{{gpu}} used"),
+                (q.value(m.GPU_MEMORY_TOTAL, "instance", "gpu", how="max"), "{{gpu}} all"),
+            ),
+            "bytes",
+            needs=NO_GPU,
+        ),
+    ),
+)
+
+ENGINE = Board(
+    "starcoder-engine",
+    "StarCoder: Engine",
+    "Where time goes inside the engines: steps, batches, cache, speculation, and the limits of the hardware.",
+    (_STEPS, _REQUESTS, _CACHE, _SPECULATION, _LIMITS),
+    {"model": m.ENGINE_STEPS.full_name, "team": m.REQUEST_QUEUE_TIME.count, "instance": m.ENGINE_STEPS.full_name},
+)

@@ -1,0 +1,202 @@
+"""Board *Service*: what users feel, and how much of the error budget is left."""
+
+from __future__ import annotations
+
+from monitoring import metrics as m
+from monitoring.boards import promql as q
+from monitoring.boards.panel import Board, Panel, Row
+
+SECOND_ERRORS = ((0.005, "orange"), (0.02, "red"))
+SHOWN = '{model=~"$model"}'
+
+_GOLDEN = Row(
+    "Golden signals",
+    (
+        Panel(
+            "Requests",
+            "HTTP requests for work a second, by how they ended. aborted and superseded are people who went on typing.",
+            ((q.rate(m.HTTP_REQUESTS, "outcome"), "{{outcome}}"),),
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Failed and shed",
+            "Share of the answered requests that failed or found no room. This spends the error budget of 0.5%.",
+            (
+                (
+                    q.ratio(
+                        q.rate(m.HTTP_REQUESTS, outcome="failed|shed"),
+                        q.rate(m.HTTP_REQUESTS, outcome="ok|failed|shed"),
+                    ),
+                    "failed or shed",
+                ),
+            ),
+            "percentunit",
+            thresholds=SECOND_ERRORS,
+        ),
+        Panel(
+            "Time to first token",
+            "From the arrival at a replica to the first token. Below 0.1 s feels instant; objective: 99% within 0.5 s.",
+            tuple((q.quantile(p, m.TIME_TO_FIRST_TOKEN), f"p{p * 100:g}") for p in (0.5, 0.9, 0.99)),
+            "s",
+            thresholds=((0.1, "orange"), (0.5, "red")),
+        ),
+        Panel(
+            "Inter-token latency",
+            "Between two tokens of one sequence. Above 0.1 s people read faster than the text comes.",
+            tuple((q.quantile(p, m.INTER_TOKEN_LATENCY), f"p{p * 100:g}") for p in (0.5, 0.9, 0.99)),
+            "s",
+            thresholds=((0.05, "orange"), (0.1, "red")),
+        ),
+        Panel(
+            "Request latency",
+            "From the arrival at a replica to the end of the answer.",
+            tuple((q.quantile(p, m.E2E_REQUEST_LATENCY), f"p{p * 100:g}") for p in (0.5, 0.9, 0.99)),
+            "s",
+        ),
+        Panel(
+            "Tokens",
+            "Tokens generated, and prompt tokens taken in, a second.",
+            ((q.rate(m.GENERATION_TOKENS), "generated"), (q.rate(m.PROMPT_TOKENS), "prompt")),
+            "short",
+        ),
+    ),
+)
+
+_BUDGET = Row(
+    "Objectives",
+    (
+        Panel(
+            "First tokens within 0.5 s",
+            "Share of sequences, now. The objective is 99%.",
+            ((q.share_below(m.TIME_TO_FIRST_TOKEN, 0.5), "within 0.5 s"),),
+            "percentunit",
+            kind="stat",
+            thresholds=((0.0, "red"), (0.98, "orange"), (0.99, "green")),
+        ),
+        Panel(
+            "Error budget burn",
+            "How many times faster than allowed the budget of 0.5% failed or shed requests is being spent. "
+            "14.4 for an hour spends 2% of a month's.",
+            tuple((f"max (starcoder:errors:burn_{window}{SHOWN})", window) for window in ("5m", "30m", "1h", "6h")),
+            "x",
+            thresholds=((1.0, "orange"), (14.4, "red")),
+        ),
+        Panel(
+            "Time-to-first-token budget burn",
+            "The same for the budget of 1% of first tokens that may take longer than 0.5 s.",
+            tuple((f"max (starcoder:ttft:burn_{window}{SHOWN})", window) for window in ("5m", "30m", "1h", "6h")),
+            "x",
+            thresholds=((1.0, "orange"), (14.4, "red")),
+        ),
+        Panel(
+            "Shed and refused",
+            "Requests refused a second, by why. queue_full: more replicas or fewer requests are needed.",
+            ((q.rate(m.REQUESTS_REJECTED, "reason"), "{{reason}}"),),
+            "reqps",
+        ),
+    ),
+)
+
+_TEAMS = Row(
+    "By team and dialect",
+    (
+        Panel(
+            "Requests by team",
+            "HTTP requests a second.",
+            ((q.rate(m.HTTP_REQUESTS, "team"), "{{team}}"),),
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Time to first token by team",
+            "The 99th percentile.",
+            ((q.quantile(0.99, m.TIME_TO_FIRST_TOKEN, "team"), "{{team}}"),),
+            "s",
+        ),
+        Panel(
+            "Failed and shed by team",
+            "Requests a second.",
+            ((q.rate(m.HTTP_REQUESTS, "team", outcome="failed|shed"), "{{team}}"),),
+            "reqps",
+        ),
+        Panel(
+            "Requests by dialect",
+            "HTTP requests a second, by the API they came in by.",
+            ((q.rate(m.HTTP_REQUESTS, "dialect"), "{{dialect}}"),),
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Request latency by dialect",
+            "The 90th percentile.",
+            ((q.quantile(0.9, m.E2E_REQUEST_LATENCY, "dialect"), "{{dialect}}"),),
+            "s",
+        ),
+    ),
+)
+
+_WORTH = Row(
+    "What it is worth",
+    (
+        Panel(
+            "What people do with completions",
+            "Where editors say so (Tabby's clients): seen, taken whole, taken by the line, dismissed; a second.",
+            ((q.rate(m.COMPLETION_EVENTS, "event"), "{{event}}"),),
+            "short",
+        ),
+        Panel(
+            "Acceptance",
+            "Completions taken, of those seen.",
+            (
+                (
+                    q.ratio(
+                        q.rate(m.COMPLETION_EVENTS, event="select|select_line"),
+                        q.rate(m.COMPLETION_EVENTS, event="view"),
+                    ),
+                    "taken",
+                ),
+            ),
+            "percentunit",
+        ),
+        Panel(
+            "Given up",
+            "Requests superseded by a newer one of their session, and sequences whose client left, a second.",
+            ((q.rate(m.SUPERSEDED), "superseded"), (q.rate(m.CANCELLED), "cancelled")),
+            "short",
+        ),
+        Panel(
+            "Wasted tokens",
+            "Tokens generated for nobody, of all generated.",
+            (
+                (
+                    f"{q.rate(m.WASTED_TOKENS, 'cause')} / on () group_left () {q.rate(m.GENERATION_TOKENS)}",
+                    "{{cause}}",
+                ),
+            ),
+            "percentunit",
+            thresholds=((0.2, "orange"), (0.5, "red")),
+        ),
+        Panel(
+            "Typed ahead",
+            "Requests answered from text that was generated before it was asked for, and the tokens saved; a second.",
+            ((q.rate(m.TYPED_AHEAD_REQUESTS), "requests"), (q.rate(m.TYPED_AHEAD_TOKENS), "tokens")),
+            "short",
+        ),
+        Panel(
+            "How sequences end",
+            "A second: stop, length, abort (the client left), error (the engine failed).",
+            ((q.rate(m.REQUEST_SUCCESS, "finished_reason"), "{{finished_reason}}"),),
+            "short",
+            stacked=True,
+        ),
+    ),
+)
+
+SERVICE = Board(
+    "starcoder-service",
+    "StarCoder: Service",
+    "What users feel: rate, errors, latency, and the budgets that are left. Start here when somebody complains.",
+    (_GOLDEN, _BUDGET, _TEAMS, _WORTH),
+    {"model": m.HTTP_REQUESTS.full_name, "team": m.HTTP_REQUESTS.full_name, "instance": m.HTTP_REQUESTS.full_name},
+)

@@ -1,0 +1,45 @@
+"""`docs/metrics.md`, made from the declarations."""
+
+from __future__ import annotations
+
+from monitoring.labels import LABELS
+from monitoring.metrics import SECTIONS
+from monitoring.specs import AnySpec, GaugeSpec, HistogramSpec
+
+_HEAD = """\
+<!-- Made from monitoring/metrics.py by `python -m monitoring.boards`; edit that. -->
+
+# Metrics
+
+`/metrics` on the server, and `--metrics-port` on each node, show these in Prometheus' text format, merged exactly over
+the node's processes. A process that dies takes its gauges along; what it counted stays. Names marked *vLLM* are those
+of vLLM's v1 engine with `starcoder_` for `vllm:`, and mean the same. Ray's own series (`ray_serve_*` and others) are
+at the port Ray exports.
+
+The boards in `monitoring/dashboards/` and the alerts in `monitoring/rules/` use them; [runbook.md](runbook.md) says
+what to do when one fires.
+"""
+
+
+def reference() -> str:
+    """The whole document."""
+    parts = [_HEAD]
+    for title, specs in SECTIONS.items():
+        parts.append(f"\n## {title}\n\n| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n")
+        parts += [_line(spec) for spec in specs]
+    parts.append("\n## Buckets\n\nUpper bounds; `+Inf` follows.\n\n")
+    for specs in SECTIONS.values():
+        for spec in specs:
+            if isinstance(spec, HistogramSpec):
+                parts.append(f"- `{spec.full_name}`: {', '.join(f'{bound:g}' for bound in spec.buckets)}\n")
+    parts.append("\n## Labels\n\nBounded by construction: any other value is counted as the last one of its set.\n\n")
+    parts += [f"- `{label}`: {values}\n" for label, values in LABELS.items()]
+    return "".join(parts)
+
+
+def _line(spec: AnySpec) -> str:
+    kind = spec.kind
+    if isinstance(spec, GaugeSpec):
+        kind += ", largest" if spec.merge == "livemax" else ", summed"
+    vllm = " *vLLM*" if spec.vllm else ""
+    return f"| `{spec.full_name}` | {kind} | {', '.join(spec.labels)} | {spec.documentation}{vllm} |\n"
