@@ -1,4 +1,6 @@
 # make serve   install into .venv and serve the embedded model on http://127.0.0.1:8000
+# make monitor serve, with Prometheus beside it on http://127.0.0.1:9090 (where the package is installed)
+# make boards  write the Grafana boards and docs/metrics.md anew from the declared metrics
 # make test    install with the development tools, then lint, type-check and test
 #
 # Options of `starcoder serve` go into ARGS:        make serve ARGS="--model bigcode/starcoder --tensor-parallel-size 4"
@@ -15,11 +17,23 @@ PYTEST_ARGS ?=
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: serve test lint clean
+.PHONY: serve monitor boards test lint clean
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.serve
 	@exec $(VENV)/bin/starcoder serve $(ARGS)
+
+# Prometheus ends with the server, and the server with Ctrl-C.
+METRICS_DIR ?= $(CURDIR)/runs/metrics
+monitor: $(VENV)/.serve
+	@command -v prometheus >/dev/null || { echo "prometheus is not installed (Debian package prometheus)"; exit 1; }
+	@mkdir -p $(METRICS_DIR) && rm -rf $(METRICS_DIR)/targets
+	@$(VENV)/bin/python -m monitoring.prometheus --metrics-dir $(METRICS_DIR) & prometheus=$$!; \
+		trap 'kill $$prometheus 2>/dev/null' EXIT; trap : INT; \
+		$(VENV)/bin/starcoder serve --metrics-dir $(METRICS_DIR) --metrics-port 0 $(ARGS)
+
+boards: $(VENV)/.dev
+	@$(VENV)/bin/python -m monitoring.boards
 
 test: lint
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)

@@ -8,6 +8,7 @@ import ray
 
 import monitoring
 from deployments.settings import Settings
+from monitoring.exporter import announce
 from monitoring.keeper import keep_exporter
 
 TARGETS = "targets"
@@ -30,5 +31,16 @@ def record_on_this_node(settings: Settings) -> Path | None:
     monitoring.init(directory)
     if directory is not None and settings.metrics_port is not None:
         assert settings.metrics_dir is not None
-        keep_exporter(directory, settings.host, settings.metrics_port, settings.metrics_dir / TARGETS)
+        targets = settings.metrics_dir / TARGETS
+        keep_exporter(directory, settings.host, settings.metrics_port, targets)
+        announce_ray(targets)
     return directory
+
+
+def announce_ray(targets: Path) -> None:
+    """Tell Prometheus where this node's Ray shows its own series, `ray_serve_*` among them, if it does."""
+    node = ray.get_runtime_context().get_node_id()
+    for known in ray.nodes():
+        if known["NodeID"] == node and known["MetricsExportPort"] > 0:
+            address = f"{known['NodeManagerAddress']}:{known['MetricsExportPort']}"
+            announce(targets / f"ray-{node[:12]}.json", address, f"node-{node[:12]}", job="ray")

@@ -21,6 +21,7 @@ DEFAULT_PORT = 9464
 """OpenTelemetry's default for Prometheus exporters."""
 
 CHECK_S = 2.0
+JOB = "starcoder"
 
 
 class NodeExporter:
@@ -64,20 +65,19 @@ class NodeExporter:
         self.close()
 
 
-def announce(file: Path, address: str, node: str) -> None:
+def announce(file: Path, address: str, node: str, job: str = JOB) -> None:
     """Write a target for Prometheus' file_sd. Renamed into place, since Prometheus may be reading."""
     file.parent.mkdir(parents=True, exist_ok=True)
     following = file.with_suffix(".next")
-    following.write_text(json.dumps([{"targets": [address], "labels": {"job": "starcoder", "node": node}}]))
+    following.write_text(json.dumps([{"targets": [address], "labels": {"job": job, "node": node}}]))
     following.rename(file)
 
 
-def wait_for_end(stop: threading.Event, directory: Path, linger_s: float | None) -> None:
+def wait_for_end(stop: threading.Event, shared: SharedDirectory, linger_s: float | None) -> None:
     """Return on `stop`, when the directory is gone, or when nobody has recorded there for `linger_s` seconds."""
-    shared = SharedDirectory(directory)
     alone_since: float | None = None
     while not stop.wait(None if linger_s is None else CHECK_S):
-        if not directory.exists():
+        if not shared.path.exists():
             return
         with contextlib.suppress(OSError):
             if shared.alive():
@@ -104,9 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         exporter = NodeExporter(options.directory, options.host, options.port, options.targets)
     except OSError as error:
         parser.exit(1, f"cannot serve metrics on {options.host}:{options.port}: {error}\n")
+    shared = SharedDirectory(options.directory)
     with exporter:
         print(f"metrics of this node: {exporter.url}", flush=True)
-        wait_for_end(stop, options.directory, options.linger_s)
+        wait_for_end(stop, shared, options.linger_s)
 
 
 if __name__ == "__main__":

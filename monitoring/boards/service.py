@@ -110,13 +110,13 @@ _TEAMS = Row(
         ),
         Panel(
             "Time to first token by team",
-            "The 99th percentile.",
+            "The 99th percentile: does one team suffer, or do all?",
             ((q.quantile(0.99, m.TIME_TO_FIRST_TOKEN, "team"), "{{team}}"),),
             "s",
         ),
         Panel(
             "Failed and shed by team",
-            "Requests a second.",
+            "Requests a second that failed or found no room.",
             ((q.rate(m.HTTP_REQUESTS, "team", outcome="failed|shed"), "{{team}}"),),
             "reqps",
         ),
@@ -129,7 +129,7 @@ _TEAMS = Row(
         ),
         Panel(
             "Request latency by dialect",
-            "The 90th percentile.",
+            "The 90th percentile, by the API that requests came in by.",
             ((q.quantile(0.9, m.E2E_REQUEST_LATENCY, "dialect"), "{{dialect}}"),),
             "s",
         ),

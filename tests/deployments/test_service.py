@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, Callable
 
+import msgspec
 import pytest
 
 from deployments import service as module
@@ -15,7 +16,7 @@ from deployments.protocol import Delta, GenerationRequest
 from deployments.service import EngineService
 from model.request import EngineStats, SamplingParams
 from model.tokenizer import Tokenizer
-from monitoring import ReplicaMetrics
+from monitoring import ReplicaMetrics, RequestMetrics
 from monitoring.recorders import EngineSnapshot
 from tests.support.fake_engine import FakeEngine
 from tests.support.tokenizers import starcoder_rules
@@ -31,6 +32,28 @@ async def engine() -> FakeEngine:
     return FakeEngine()
 
 
+class RecordedRequests(RequestMetrics):
+    def __init__(self, metrics: RecordedMetrics) -> None:
+        super().__init__("test", "default", "other")
+        self.seen = metrics
+
+    def first_token(self, seconds: float) -> None:
+        super().first_token(seconds)
+        self.seen.first.append(seconds)
+
+    def inter_token(self, seconds: float, count: int = 1) -> None:
+        super().inter_token(seconds, count)
+        self.seen.between.append(count)
+
+    def request_finished(self, finish_reason: str, seconds: float) -> None:
+        super().request_finished(finish_reason, seconds)
+        self.seen.finished.append(finish_reason)
+
+    def cancelled(self, wasted_tokens: int) -> None:
+        super().cancelled(wasted_tokens)
+        self.seen.wasted.append(wasted_tokens)
+
+
 class RecordedMetrics(ReplicaMetrics):
     """Remembers what was recorded, beside recording it."""
 
@@ -39,19 +62,18 @@ class RecordedMetrics(ReplicaMetrics):
         self.first: list[float] = []
         self.between: list[int] = []
         self.finished: list[str] = []
+        self.wasted: list[int] = []
+        self.lost: list[str] = []
+        self.asked_for: list[tuple[str, str]] = []
         self.newest: EngineStats | None = None
 
-    def first_token(self, seconds: float) -> None:
-        super().first_token(seconds)
-        self.first.append(seconds)
+    def of(self, team: str = "default", dialect: str = "other") -> RequestMetrics:
+        self.asked_for.append((team, dialect))
+        return RecordedRequests(self)
 
-    def inter_token(self, seconds: float, count: int = 1) -> None:
-        super().inter_token(seconds, count)
-        self.between.append(count)
-
-    def request_finished(self, finish_reason: str, seconds: float) -> None:
-        super().request_finished(finish_reason, seconds)
-        self.finished.append(finish_reason)
+    def engine_lost(self, cause: str) -> None:
+        super().engine_lost(cause)
+        self.lost.append(cause)
 
     def engine_stats(self, stats: EngineSnapshot) -> None:
         super().engine_stats(stats)
@@ -272,6 +294,29 @@ async def test_every_sequence_is_measured_and_ends_once(
     assert len(metrics.first) == 2
     assert metrics.between == [2]
     assert metrics.finished == ["length", "abort", "error", "error"]
+    assert metrics.wasted == [1]  # one token of the request whose client left
+
+
+async def test_a_failed_engine_is_counted_by_cause_and_a_stopped_one_not(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    watch = asyncio.create_task(service.watch())
+    await asyncio.sleep(0)
+    watch.cancel()  # what a replica does that is told to stop
+    await asyncio.gather(watch, return_exceptions=True)
+    assert metrics.lost == []
+    watch = asyncio.create_task(service.watch())
+    engine.fail("a rank hangs", "hung")
+    await watch
+    assert metrics.lost == ["hung"]
+
+
+async def test_a_request_is_recorded_for_its_team_and_dialect(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    engine.say("a-0", 100, finish="length")
+    await service.generate(msgspec.structs.replace(request("a"), team="red", dialect="tgi"))
+    assert metrics.asked_for[-1] == ("red", "tgi")
 
 
 async def test_stats_are_recorded_after_the_last_request_too(

@@ -199,3 +199,32 @@ def test_unseeded_requests_differ_and_a_seed_repeats():
     outputs = {k: tuple(tokens_of(v)) for k, v in run_to_end(engine).items()}
     assert len({outputs[f"free {n}"] for n in range(3)}) == 3
     assert len({outputs[f"seeded {n}"] for n in range(3)}) == 1
+
+
+def test_every_step_says_how_large_it_was_and_where_its_time_went() -> None:
+    engine = toy_engine(max_num_batched_tokens=8, max_num_seqs=4)
+    assert engine.step() == []
+    assert engine.timing is None
+    engine.add(Request("a", list(range(1, 13)), SamplingParams(max_tokens=3, temperature=0, ignore_eos=True)))
+    sizes = []
+    while engine.has_work():
+        engine.step()
+        timing = engine.timing
+        assert timing is not None
+        sizes.append((timing.sequences, timing.tokens))
+        parts = (timing.schedule, timing.forward, timing.sample, timing.other)
+        assert min(parts) >= 0
+        assert sum(parts) == pytest.approx(timing.seconds)
+    assert sizes == [(1, 8), (1, 4), (1, 1), (1, 1)]
+
+
+def test_the_oldest_waiting_sequence_has_an_age() -> None:
+    engine = toy_engine(max_num_seqs=1)
+    long = SamplingParams(max_tokens=30, temperature=0, ignore_eos=True)
+    engine.add(Request("a", [1, 2], long))
+    engine.step()
+    assert engine.stats().oldest_waiting_seconds == 0
+    engine.add(Request("b", [1, 2], long, priority=5))
+    engine.add(Request("c", [1, 2], long))
+    engine.sequences["b"].arrived_at -= 100
+    assert 100 <= engine.stats().oldest_waiting_seconds < 1000

@@ -25,12 +25,14 @@ Start = Callable[[int, int], subprocess.Popen]
 
 
 def parse(text: bytes) -> dict[str, float]:
-    """Series to value; the label `model` is everywhere `pico` and left out."""
+    """Series to value; `model` is everywhere `pico`, and `team` and `dialect` what they are by default: left out."""
     series = {}
     for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:
             labels = {key: value for key, value in sample.labels.items() if key != "model"}
             assert sample.labels["model"] == "pico"
+            if labels.pop("team", "default") != "default" or labels.pop("dialect", "other") != "other":
+                continue
             name = sample.name.removeprefix("starcoder_")
             series[name + "".join(f"[{value}]" for value in labels.values())] = sample.value
     return series
@@ -70,7 +72,7 @@ def test_processes_merge_and_the_killed_one_keeps_its_counts_only(tmp_path: Path
     both = parse(render(tmp_path))
     assert both["num_requests_running"] == 8
     assert both["num_requests_waiting"] == 16
-    assert both["kv_cache_usage_ratio"] == 0.5  # of the fuller replica
+    assert both["kv_cache_usage_perc"] == 0.5  # of the fuller replica
     assert both["kv_cache_blocks"] == 200
     assert both["generation_tokens_total"] == 110
     assert both["requests_rejected_total[queue_full]"] == 2
@@ -79,7 +81,7 @@ def test_processes_merge_and_the_killed_one_keeps_its_counts_only(tmp_path: Path
     one = parse(render(tmp_path))
     assert one["num_requests_running"] == 5
     assert one["kv_cache_blocks"] == 100
-    gauges = {name for name in one if name.startswith(("num_requests", "kv_cache"))}
+    gauges = {name for name in one if name.startswith(("num_requests", "kv_cache", "engines_up", "queue_oldest"))}
     assert {name: one[name] for name in one.keys() - gauges} == {name: both[name] for name in both.keys() - gauges}
 
 
@@ -178,13 +180,13 @@ from monitoring.process import init
 from monitoring.recorders import ReplicaMetrics
 init(Path({str(tmp_path)!r}))
 replica = ReplicaMetrics("pico")
-replica.first_token(0.1)
+replica.of().first_token(0.1)
 child = os.fork()
 if child == 0:
-    replica.first_token(0.1)
+    replica.of().first_token(0.1)
     os._exit(0)
 os.waitpid(child, 0)
-replica.first_token(0.1)
+replica.of().first_token(0.1)
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
     assert parse(render(tmp_path))["time_to_first_token_seconds_count"] == 3

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.request import EngineStats
-from monitoring import metrics
+from model.request import EngineStats, StepTiming
+from monitoring import metrics, specs
+from monitoring.labels import DIALECTS, LABELS, MOST_TEAMS, OUTCOMES
 from monitoring.metrics import CounterSpec, GaugeSpec, HistogramSpec
 from monitoring.process import init, render
 from monitoring.recorders import IngressMetrics, ReplicaMetrics
@@ -35,7 +36,11 @@ def samples(directory: Path | None = None) -> dict[tuple[str, frozenset], float]
 
 
 def value(name: str, **labels: str) -> float:
-    return samples()[f"starcoder_{name}", frozenset({"model": "pico", **labels}.items())]
+    """Sum of the series that have these labels, among others; there must be one."""
+    wanted = {"model": "pico", **labels}.items()
+    found = [v for (n, have), v in samples().items() if n == f"starcoder_{name}" and wanted <= have]
+    assert found, f"no {name} with {labels}"
+    return sum(found)
 
 
 @ALL
@@ -44,15 +49,17 @@ def test_declarations_follow_prometheus_conventions(spec: CounterSpec | GaugeSpe
     assert len(spec.documentation) > 10
     assert spec.documentation.endswith(".")
     assert spec.labels[0] == "model"
-    assert set(spec.labels) <= {"model", "finish_reason", "reason", "event", "language"}
-    assert (spec.kind == "counter") == spec.name.endswith("_total")
+    assert set(spec.labels) <= set(LABELS)
+    # vLLM calls one histogram a total
+    assert spec.name == "iteration_tokens_total" or (spec.kind == "counter") == spec.name.endswith("_total")
     if isinstance(spec, HistogramSpec):
-        assert spec.name.endswith("_seconds")
+        assert spec.name.endswith(("_seconds", "_tokens", "_sequences", "_tokens_total"))
         assert list(spec.buckets) == sorted(set(spec.buckets))
 
 
 def test_every_specification_of_the_module_is_declared_once() -> None:
     named = [spec for spec in vars(metrics).values() if isinstance(spec, CounterSpec | GaugeSpec | HistogramSpec)]
+    assert {spec for specs in metrics.SECTIONS.values() for spec in specs} == set(metrics.DECLARED)
     assert sorted(spec.name for spec in named) == sorted(spec.name for spec in metrics.DECLARED)
     assert len({spec.name for spec in metrics.DECLARED}) == len(metrics.DECLARED)
 
@@ -65,7 +72,7 @@ def test_the_names_that_dashboards_rely_on() -> None:
         "request_queue_time_seconds",
         "num_requests_running",
         "num_requests_waiting",
-        "kv_cache_usage_ratio",
+        "kv_cache_usage_perc",
         "prefix_cache_queries_total",
         "prefix_cache_hits_total",
         "prompt_tokens_total",
@@ -79,23 +86,27 @@ def test_the_names_that_dashboards_rely_on() -> None:
 
 
 def test_buckets_suit_typing() -> None:
-    assert (metrics.FIRST_TOKEN_BUCKETS[0], metrics.FIRST_TOKEN_BUCKETS[-1]) == (0.005, 30.0)
-    assert (metrics.INTER_TOKEN_BUCKETS[0], metrics.INTER_TOKEN_BUCKETS[-1]) == (0.001, 1.0)
+    assert (specs.FIRST_TOKEN_BUCKETS[0], specs.FIRST_TOKEN_BUCKETS[-1]) == (0.005, 30.0)
+    assert (specs.INTER_TOKEN_BUCKETS[0], specs.INTER_TOKEN_BUCKETS[-1]) == (0.001, 1.0)
 
 
 def test_exposition_parses_with_types_and_documentation() -> None:
-    ReplicaMetrics("pico")
+    replica = ReplicaMetrics("pico")
+    replica.engine_ready(3.0, [1.0, 2.0], [100, 100])
+    replica.device_limits(1e12, 1e15)
+    replica.gpu_memory([SimpleNamespace(gpu="GPU-1", used=1, total=2)])
     IngressMetrics("pico")
     families = {family.name: family for family in text_string_to_metric_families(render().decode())}
     for spec in metrics.DECLARED:
-        family = families.pop(spec.full_name.removesuffix("_total"))
+        total = spec.kind == "counter"
+        family = families.pop(spec.full_name.removesuffix("_total") if total else spec.full_name)
         assert (family.type, family.documentation) == (spec.kind, spec.documentation)
         assert family.samples, "series must exist before the first event, or their first rate is lost"
     assert not families
 
 
 def test_label_values_are_escaped() -> None:
-    ReplicaMetrics('a "quoted"\\\nname').first_token(0.1)
+    ReplicaMetrics('a "quoted"\\\nname').of().first_token(0.1)
     assert any(dict(labels)["model"] == 'a "quoted"\\\nname' for _, labels in samples())
 
 
@@ -112,17 +123,23 @@ def test_engine_gauges_follow_the_engine_and_end_with_it() -> None:
     replica.engine_stats(EngineStats(running=3, waiting=2, kv_blocks_total=200, kv_blocks_used=50))
     assert value("num_requests_running") == 3
     assert value("num_requests_waiting") == 2
-    assert value("kv_cache_usage_ratio") == 0.25
-    replica.engine_lost()
-    assert value("engine_restarts_total") == 1
-    for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_ratio", "kv_cache_blocks"):
+    assert value("kv_cache_usage_perc") == 0.25
+    replica.engine_ready(9.0, [4.0, 5.0], [1000, 1000])
+    assert (value("engines_up"), value("engine_starts_total")) == (1, 1)
+    assert (value("engine_ready_seconds"), value("weight_loading_seconds")) == (9, 5)
+    assert value("rank_weight_bytes", rank="1") == 1000
+    assert (value("kv_cache_blocks_free"), value("kv_cache_blocks")) == (150, 200)
+    replica.engine_lost("hung")
+    assert (value("rank_failures_total", cause="hung"), value("rank_failures_total")) == (1, 1)
+    assert value("engines_up") == 0
+    for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "kv_cache_blocks"):
         assert value(name) == 0
     replica.engine_stats(EngineStats())
-    assert value("kv_cache_usage_ratio") == 0
+    assert value("kv_cache_usage_perc") == 0
 
 
 def test_tokens_that_leave_together_share_the_time() -> None:
-    replica = ReplicaMetrics("pico")
+    replica = ReplicaMetrics("pico").of()
     replica.inter_token(0.008, count=4)
     replica.inter_token(0.5)
     assert value("inter_token_latency_seconds_count") == 5
@@ -132,14 +149,14 @@ def test_tokens_that_leave_together_share_the_time() -> None:
 
 
 def test_requests_are_counted_by_why_they_ended() -> None:
-    replica, ingress = ReplicaMetrics("pico"), IngressMetrics("pico")
+    replica, ingress = ReplicaMetrics("pico").of("default", "tgi"), IngressMetrics("pico")
     replica.queued(0.002)
     for reason in ("stop", "stop", "length", "never heard of"):
         replica.request_finished(reason, 0.1)
-    assert value("request_success_total", finish_reason="stop") == 2
-    assert value("request_success_total", finish_reason="length") == 1
-    assert value("request_success_total", finish_reason="error") == 1
-    assert value("request_success_total", finish_reason="abort") == 0
+    assert value("request_success_total", finished_reason="stop") == 2
+    assert value("request_success_total", finished_reason="length") == 1
+    assert value("request_success_total", finished_reason="error") == 1
+    assert value("request_success_total", finished_reason="abort") == 0
     assert value("e2e_request_latency_seconds_count") == 4
     assert value("request_queue_time_seconds_count") == 1
     ingress.rejected("queue_full")
@@ -154,10 +171,13 @@ def test_requests_are_counted_by_why_they_ended() -> None:
 
 
 def test_a_second_place_gets_what_is_recorded_from_then_on(tmp_path: Path) -> None:
-    ReplicaMetrics("pico").first_token(0.1)
+    ReplicaMetrics("pico").of().first_token(0.1)
     init(tmp_path)
-    ReplicaMetrics("pico").first_token(0.1)
-    key = ("starcoder_time_to_first_token_seconds_count", frozenset({("model", "pico")}))
+    ReplicaMetrics("pico").of().first_token(0.1)
+    key = (
+        "starcoder_time_to_first_token_seconds_count",
+        frozenset({("model", "pico"), ("team", "default"), ("dialect", "other")}),
+    )
     assert samples(tmp_path)[key] == 1
 
 
@@ -165,3 +185,66 @@ def test_stats_need_only_the_shape() -> None:
     stats = SimpleNamespace(**dict.fromkeys(EngineStats.__struct_fields__, 1))
     ReplicaMetrics("pico").engine_stats(stats)
     assert value("engine_steps_total") == 1
+
+
+def test_steps_are_split_and_measured() -> None:
+    replica = ReplicaMetrics("pico")
+    for tokens in (1, 300):
+        replica.step(StepTiming(sequences=1, tokens=tokens, seconds=0.1, schedule=0.01, forward=0.07, sample=0.015))
+    assert value("engine_step_seconds_count") == 2
+    assert value("iteration_tokens_total_sum") == 301
+    assert value("iteration_tokens_total_bucket", le="1.0") == 1
+    replica.engine_stats(EngineStats(steps_total=2))
+    replica.engine_stats(EngineStats(steps_total=2))
+    assert value("engine_step_phase_seconds_total", phase="forward") == pytest.approx(0.14)
+    assert value("engine_step_phase_seconds_total", phase="other") == pytest.approx(0.01)
+    assert value("engine_step_phase_seconds_total") == pytest.approx(0.2)
+
+
+def test_waste_and_reuse_are_counted_by_team() -> None:
+    replica = ReplicaMetrics("pico", ["red"])
+    replica.of("red").superseded(7)
+    replica.of("red").cancelled(3)
+    replica.of("red", "tabby").typed_ahead(12)
+    assert value("requests_superseded_total", team="red") == value("requests_cancelled_total", team="red") == 1
+    assert value("wasted_tokens_total", cause="superseded") == 7
+    assert value("wasted_tokens_total", team="red") == 10
+    assert value("typed_ahead_tokens_total", team="red") == 12
+    assert value("wasted_tokens_total", team="default") == 0
+
+
+def test_no_client_adds_series() -> None:
+    """Whatever team, dialect, outcome or reason somebody makes up, it falls into a set that is known."""
+    replica, ingress = ReplicaMetrics("pico", ["red"]), IngressMetrics("pico", ["red"])
+
+    def use(name: str) -> None:
+        recorder = replica.of(name, name)
+        recorder.first_token(0.1)
+        recorder.request_finished(name, 0.1)
+        ingress.request_ended(name, name, name)
+        ingress.rejected(name, name)
+        replica.engine_lost(name)
+
+    use("made up")
+    before = len(samples())
+    for number in range(50):
+        use(f"made up {number}")
+    assert len(samples()) == before
+    assert value("time_to_first_token_seconds_count", team="other", dialect="other") == 51
+    assert value("requests_total", team="other", dialect="other", outcome="failed") == 51
+    with pytest.raises(ValueError, match="at most"):
+        ReplicaMetrics("pico", [str(n) for n in range(MOST_TEAMS + 1)])
+
+
+def test_every_outcome_of_a_known_team_exists_from_the_start() -> None:
+    IngressMetrics("pico", ["red"])
+    series = [labels for name, labels in samples() if name == "starcoder_requests_total"]
+    assert len(series) == 2 * len(DIALECTS) * len(OUTCOMES)
+
+
+def test_limits_are_absent_where_they_are_not_configured() -> None:
+    replica = ReplicaMetrics("pico")
+    replica.device_limits(None, None)
+    assert not [name for name, _ in samples() if name.startswith("starcoder_limit_")]
+    replica.device_limits(2e12, None)
+    assert value("limit_read_bytes_per_second") == 2e12

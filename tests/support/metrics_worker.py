@@ -20,6 +20,10 @@ def main() -> None:
             waiting=2 * running,
             kv_blocks_total=100,
             kv_blocks_used=10 * running,
+            kv_blocks_cached=5,
+            oldest_waiting_seconds=0.5,
+            read_bytes_total=1e9,
+            flops_total=1e9,
             steps_total=tokens,
             prompt_tokens_total=2 * tokens,
             generation_tokens_total=tokens,
@@ -31,8 +35,8 @@ def main() -> None:
         )
     )
     for seconds in (0.004, 0.03, 40.0):
-        replica.first_token(seconds)
-    replica.request_finished("stop", 0.2)
+        replica.of().first_token(seconds)
+    replica.of().request_finished("stop", 0.2)
     IngressMetrics("pico").rejected("queue_full")
     print("ready", flush=True)
     sys.stdin.read()

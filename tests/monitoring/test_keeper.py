@@ -1,0 +1,133 @@
+"""One exporter a node, through the deaths of everybody who could hold it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import is_gone, kill, wait_until
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import sys
+from pathlib import Path
+from monitoring.keeper import keep_exporter
+from monitoring.process import init
+from monitoring.recorders import ReplicaMetrics
+node = Path(sys.argv[1])
+init(node)
+metrics = ReplicaMetrics("pico")
+metrics.of().first_token(0.1)
+metrics.engine_ready(1.0, [], [])
+keep_exporter(node, "127.0.0.1", 0, node.parent / "targets", linger_s=0.5)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class Node:
+    """Processes that record in one directory, and the exporter they keep."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.target = directory.parent / "targets" / f"{directory.name}.json"
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(self.directory)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    def exporters(self) -> list[int]:
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = entry.read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"monitoring.exporter" in line and os.fsencode(self.directory) in line:
+                found.append(int(entry.parent.name))
+        return found
+
+    def scrape(self) -> dict[str, float] | None:
+        try:
+            (address,) = json.loads(self.target.read_text())[0]["targets"]
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return None
+        return {name: float(value) for name, _, value in (li.rpartition(" ") for li in lines if li[0] != "#")}
+
+    def value(self, start: str) -> float | None:
+        series = self.scrape()
+        return None if series is None else sum(value for name, value in series.items() if name.startswith(start))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path / "node-a")
+    yield node
+    for process in node.processes:
+        process.kill()
+        process.communicate()
+    wait_until(lambda: not node.exporters(), "the exporter stays", 30)  # nobody records any more
+
+
+FIRST = 'starcoder_time_to_first_token_seconds_count{dialect="other"'
+
+
+def test_the_exporter_survives_whoever_started_it_and_is_replaced_when_it_dies(node: Node) -> None:
+    starter, _other = node.start(), node.start()
+    wait_until(lambda: node.value(FIRST) == 2, "not exported", 60)
+    (exporter,) = node.exporters()
+
+    starter.kill()
+    starter.wait(30)
+    assert node.value(FIRST) == 2, "a count went away"
+    wait_until(lambda: node.value("starcoder_engines_up") == 1, "the dead one's gauge stays", 30)
+    assert node.exporters() == [exporter]
+
+    kill(exporter, signal.SIGKILL)
+    wait_until(lambda: is_gone(exporter), "not killed", 30)
+    wait_until(lambda: node.value(FIRST) == 2, "nobody took over", 60)
+    assert len(node.exporters()) == 1
+
+
+def test_it_ends_some_time_after_the_last_process(node: Node) -> None:
+    process = node.start()
+    wait_until(lambda: node.value(FIRST) == 1, "not exported", 60)
+    process.kill()
+    process.wait(30)
+    wait_until(lambda: not node.exporters(), "it stays", 30)
+    assert not node.target.exists(), "Prometheus would go on asking"
+
+
+def test_it_ends_when_the_directory_is_removed(tmp_path: Path) -> None:
+    directory = tmp_path / "node"
+    command = [sys.executable, "-m", "monitoring.exporter", "--directory", str(directory), "--port", "0"]
+    process = subprocess.Popen([*command, "--linger-s", "100"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("metrics of this node")
+        shutil.rmtree(directory)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,84 @@
+"""Recording rules, alerts and their runbook; Prometheus' own tool says whether they fire."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitoring import metrics
+from tests.monitoring.test_boards import RULES, SERIES, names, recorded
+from tests.support.programs import program
+
+ROOT = Path(__file__).parents[2]
+ALERTS: list[dict[str, Any]] = yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"][0]["rules"]
+EACH_ALERT = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+
+
+def promtool(*arguments: str) -> str:
+    command = [program("promtool", "prometheus"), *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_prometheus_takes_the_rules() -> None:
+    said = promtool("check", "rules", *map(str, sorted(RULES.glob("*.yaml"))))
+    assert f"{len(ALERTS)} rules found" in said
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    assert "SUCCESS" in promtool("test", "rules", str(RULES / "tests" / "alerts.yaml"))
+
+
+@EACH_ALERT
+def test_each_alert_has_a_case_that_fires_and_one_that_does_not(alert: dict[str, Any]) -> None:
+    cases = yaml.safe_load((RULES / "tests" / "alerts.yaml").read_text())["tests"]
+    about = [
+        check
+        for case in cases
+        for check in case["promql_expr_test"]
+        if f'alertname="{alert["alert"]}"' in check["expr"]
+    ]
+    assert any(check["exp_samples"] for check in about)
+    assert any(not check["exp_samples"] for check in about)
+
+
+@EACH_ALERT
+def test_each_alert_names_what_exists(alert: dict[str, Any]) -> None:
+    for name in names(alert["expr"]):
+        assert name in SERIES or name in recorded() or name.startswith("ray_serve_"), name
+    assert alert["labels"]["severity"] in ("page", "ticket")
+    assert alert["annotations"]["summary"].endswith(".")
+
+
+@EACH_ALERT
+def test_each_alert_has_an_entry_in_the_runbook(alert: dict[str, Any]) -> None:
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    entries = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
+    entry = entries[alert["alert"]]
+    assert "**Look at**" in entry
+    assert "**Do**" in entry
+    assert alert["annotations"]["runbook"] == f"docs/runbook.md#{alert['alert'].lower()}"
+    anchors = {f"#{name.lower()}" for name in entries}
+    assert set(re.findall(r"\]\((#\w+)\)", entry)) <= anchors
+    settings = (ROOT / "deployments" / "settings.py").read_text()
+    for setting in re.findall(r"`([a-z]+(?:-[a-z]+)+)`", entry):
+        assert f"    {setting.replace('-', '_')}:" in settings, f"{setting} is no setting"
+
+
+def test_the_runbook_has_no_entry_too_many() -> None:
+    entries = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), flags=re.MULTILINE)
+    assert entries == [alert["alert"] for alert in ALERTS]
+
+
+def test_objectives_lie_on_buckets() -> None:
+    """`le` must be written as the exposition writes it, or the series does not exist."""
+    text = (RULES / "recording.yaml").read_text()
+    bounds = {float(bound) for bound in re.findall(r'le="([\d.]+)"', text)}
+    assert bounds <= set(metrics.TIME_TO_FIRST_TOKEN.buckets)
+    assert set(re.findall(r'le="([\d.]+)"', text)) == {str(bound) for bound in bounds}
