@@ -30,6 +30,7 @@ CLUSTER_OPTIONS = (
     *("--tensor-parallel-size", "2", "--dtype", "float32", "--num-threads", "1"),
     *("--max-num-seqs", "4", "--max-queued-requests", "4"),
     *("--step-timeout-s", "8", "--health-check-period-s", "2"),
+    *("--metrics-port", "0", "--device-bandwidth", "2e10", "--device-flops", "1e11"),
 )
 
 
@@ -46,7 +47,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("cluster") / "serve.txt", *CLUSTER_OPTIONS)
+    directory = tmp_path_factory.mktemp("cluster")
+    options = (*CLUSTER_OPTIONS, "--metrics-dir", str(directory / "metrics"))
+    server = Cluster(tiny_checkpoint, directory / "serve.txt", *options)
+    server.metrics_directory = directory / "metrics"
     try:
         server.start()
         yield server

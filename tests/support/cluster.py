@@ -25,6 +25,7 @@ class Cluster:
     """One running server.
 
     name: of the model, for clients. url: of the server. ready_seconds: from the command to its ready line.
+    metrics_directory: what the server was given as metrics-dir, where it was.
     """
 
     def __init__(self, checkpoint: Path, log: Path, *options: str) -> None:
@@ -33,6 +34,7 @@ class Cluster:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self.ready_seconds = 0.0
+        self.metrics_directory = Path()
         self._command = [
             *(sys.executable, "-m", "deployments.cli", "serve", "--model", str(checkpoint)),
             *("--port", str(self.port), *options),
