@@ -91,3 +91,14 @@ def test_lengths() -> None:
     assert set(lengths(7, 0.0, 3, np.random.default_rng(0))) == {7}
     with pytest.raises(ValueError, match="range-ratio"):
         lengths(7, 1.0, 3, np.random.default_rng(0))
+
+
+def test_metrics_overhead_is_measured(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.metrics_overhead.REPEATS", 20)
+    output = tmp_path / "overhead.json"
+    options = ["--model", str(tiny), "--input-len", "8", "--output-len", "8", "--num-iters", "1", *ENGINE]
+    assert main(["metrics-overhead", *options, "--output", str(output)]) == 0
+    metrics = json.loads(output.read_text())["metrics"]
+    parts = metrics["engine_us_a_step"] + metrics["replica_us_a_step"] + metrics["statistics_us_a_step"]
+    assert metrics["all_percent_of_step"] == pytest.approx(parts / metrics["step_cpu_ms"] / 10)
+    assert 0 < metrics["engine_percent_of_step"] < metrics["all_percent_of_step"]
