@@ -17,6 +17,10 @@ aborted: the client went away; superseded: a newer request of its editor session
 
 FINISH_REASONS = ("stop", "length", "abort", "error")
 REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
+STOP_RULES = (
+    *("line", "block", "suffix", "repetition", "special_token"),
+    *("low_confidence", "max_time", "superseded"),
+)
 WASTE_CAUSES = ("superseded", "cancelled")
 STEP_PHASES = ("schedule", "forward", "sample", "other")
 FAILURE_CAUSES = ("died", "hung", "heartbeat", "other")
@@ -42,6 +46,7 @@ LABELS: dict[str, str] = {
     "finished_reason": ", ".join(FINISH_REASONS),
     "reason": ", ".join(REJECTION_REASONS),
     "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
+    "rule": ", ".join(STOP_RULES),
     "phase": ", ".join(STEP_PHASES),
     "event": ", ".join(COMPLETION_EVENT_KINDS),
     "language": f"{len(LANGUAGES)} identifiers of editors, `other` included",

@@ -18,6 +18,7 @@ from monitoring.labels import (
     LANGUAGES,
     OUTCOMES,
     REJECTION_REASONS,
+    STOP_RULES,
 )
 from monitoring.specs import (
     FIRST_TOKEN_BUCKETS,
@@ -46,6 +47,7 @@ __all__ = [
     "PREFIX",
     "REJECTION_REASONS",
     "SECTIONS",
+    "STOP_RULES",
     "Families",
 ]
 
@@ -159,6 +161,12 @@ TYPED_AHEAD_REQUESTS = CounterSpec(
 )
 TYPED_AHEAD_TOKENS = CounterSpec(
     "typed_ahead_tokens_total", "Tokens that such requests took over instead of generating them.", labels=BY_TEAM
+)
+
+STOP_RULE_ENDS = CounterSpec(
+    "stop_rule_ends_total",
+    "Completions that a rule of the server ended or cut, by which.",
+    labels=("model", "rule"),
 )
 
 # The engine's steps
@@ -287,6 +295,7 @@ SECTIONS: dict[str, tuple[AnySpec, ...]] = {
         WASTED_TOKENS,
         TYPED_AHEAD_REQUESTS,
         TYPED_AHEAD_TOKENS,
+        STOP_RULE_ENDS,
     ),
     "The engine's steps": (
         REQUESTS_RUNNING,

@@ -204,6 +204,7 @@ class ReplicaMetrics:
         self._step_tokens = own.histogram(metrics.STEP_TOKENS, model)
         self._phases = [own.counter(metrics.STEP_PHASE_TIME, model, phase) for phase in labels.STEP_PHASES]
         self._phase_seconds = [0.0] * len(labels.STEP_PHASES)
+        self._rule_ends = {rule: own.counter(metrics.STOP_RULE_ENDS, model, rule) for rule in labels.STOP_RULES}
         self._starts = own.counter(metrics.ENGINE_STARTS, model)
         self._failures = {cause: own.counter(metrics.RANK_FAILURES, model, cause) for cause in labels.FAILURE_CAUSES}
 
@@ -227,6 +228,18 @@ class ReplicaMetrics:
         if key not in self._requests:
             self._requests[key] = RequestMetrics(self._model, *key)
         return self._requests[key]
+
+    def superseded(self, wasted_tokens: int, team: str = DEFAULT_TEAM) -> None:
+        """See `RequestMetrics.superseded`."""
+        self.of(team).superseded(wasted_tokens)
+
+    def typed_ahead(self, tokens: int, team: str = DEFAULT_TEAM) -> None:
+        """See `RequestMetrics.typed_ahead`."""
+        self.of(team).typed_ahead(tokens)
+
+    def rule_ended(self, rule: str) -> None:
+        """A rule of labels.STOP_RULES ended a completion. Raises KeyError for another."""
+        self._rule_ends[rule].inc()
 
     def engine_ready(self, seconds: float, loading_seconds: Iterable[float], weight_bytes: Iterable[int]) -> None:
         """The engine answered its first heartbeat, `seconds` after the replica began.

@@ -72,11 +72,13 @@ class SharedDirectory:
 
     def collect(self) -> list[Metric]:
         """All families of the node's processes, merged; the dead are swept first."""
-        with self.locked():
-            self._sweep()
-            # A process may be between making a file and sizing it.
-            files = [str(file) for file in self.path.glob("*.db") if file.stat().st_size]
-            return list(MultiProcessCollector.merge(files))
+        return collect([self])
+
+    def swept_files(self) -> list[str]:
+        """The files to merge, once the dead are swept. Only for who holds the lock."""
+        self._sweep()
+        # A process may be between making a file and sizing it.
+        return [str(file) for file in self.path.glob("*.db") if file.stat().st_size]
 
     def alive(self) -> bool:
         """Whether any process records here. Archives nothing."""
@@ -149,15 +151,33 @@ class SharedDirectory:
         journal.unlink()
 
 
+def collect(directories: Iterable[SharedDirectory]) -> list[Metric]:
+    """All families of the processes of several directories, merged."""
+    with contextlib.ExitStack() as stack:
+        files: list[str] = []
+        for directory in directories:
+            stack.enter_context(directory.locked())
+            files += directory.swept_files()
+        return list(MultiProcessCollector.merge(files))
+
+
+NODES = "node-*"
+"""Directories of Ray nodes below one that holds no metrics itself, but all of a machine's or a pod's."""
+
+
 class NodeCollector:
-    """A `prometheus_client` collector over a shared directory: the declared families of all its processes."""
+    """A `prometheus_client` collector over a shared directory: the declared families of all its processes.
+
+    The directories of nodes below it count as well: an exporter beside a pod's processes cannot know a node's id.
+    """
 
     def __init__(self, directory: SharedDirectory, prefix: str) -> None:
         self._directory = directory
         self._prefix = prefix
 
     def collect(self) -> list[Metric]:
-        return [family for family in self._directory.collect() if family.name.startswith(self._prefix)]
+        below = [SharedDirectory(path) for path in sorted(self._directory.path.glob(NODES))]
+        return [family for family in collect([self._directory, *below]) if family.name.startswith(self._prefix)]
 
     def describe(self) -> list[Metric]:
         return []

@@ -184,6 +184,12 @@ _WORTH = Row(
             "short",
         ),
         Panel(
+            "Stop rules",
+            "Completions a second that a rule of the server ended or cut, by which.",
+            ((q.rate(m.STOP_RULE_ENDS, "rule"), "{{rule}}"),),
+            "short",
+        ),
+        Panel(
             "How sequences end",
             "A second: stop, length, abort (the client left), error (the engine failed).",
             ((q.rate(m.REQUEST_SUCCESS, "finished_reason"), "{{finished_reason}}"),),

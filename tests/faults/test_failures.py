@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -29,14 +30,29 @@ def text(cluster: Cluster) -> str | None:
     return str(answer.json()["choices"][0]["text"]) if answer.status_code == 200 else None
 
 
+def counters(cluster: Cluster) -> dict[str, float]:
+    """Everything that may only grow, by its series."""
+    lines = httpx.get(f"{cluster.url}/metrics", timeout=60).text.splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs if re.search(r"_(total|count|sum|bucket)\{", name)}
+
+
+def failures(counted: dict[str, float], *causes: str) -> float:
+    """Engines given up for these causes."""
+    series = [name for name in counted if name.startswith("starcoder_rank_failures_total{")]
+    return sum(counted[name] for name in series if any(f'cause="{cause}"' in name for cause in causes))
+
+
 @pytest.fixture(autouse=True)
 def whole_again(cluster: Cluster) -> Iterator[None]:
-    before = text(cluster)
+    before, counted = text(cluster), counters(cluster)
     assert before is not None
     yield
     wait_until(lambda: text(cluster) is not None, cluster.text, 120, period_s=0.2)
     assert text(cluster) == before
     assert len(cluster.pids("RankProcess")) == 2
+    after = counters(cluster)
+    assert {name for name, value in counted.items() if after.get(name, 0.0) < value} == set(), "counters fell"
 
 
 def events(response: httpx.Response) -> Iterator[dict[str, object]]:
@@ -71,7 +87,9 @@ def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> tupl
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_is_killed(cluster: Cluster, rank: int, record_property: pytest.RecordProperty) -> None:
+    before = failures(counters(cluster), "died")
     error_after, answered_after = break_mid_stream(cluster, cluster.pids("RankProcess")[rank], signal.SIGKILL)
+    assert failures(counters(cluster), "died") == before + 1
     print(f"rank killed: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
     record_property("recovery_seconds", answered_after)
     assert error_after < 10
@@ -79,7 +97,9 @@ def test_a_rank_is_killed(cluster: Cluster, rank: int, record_property: pytest.R
 
 def test_a_rank_hangs(cluster: Cluster, record_property: pytest.RecordProperty) -> None:
     """A stopped process still holds its sockets open: only the deadline of a step tells."""
+    before = failures(counters(cluster), "hung", "heartbeat")
     error_after, answered_after = break_mid_stream(cluster, cluster.pids("RankProcess")[1], signal.SIGSTOP)
+    assert failures(counters(cluster), "hung", "heartbeat") == before + 1
     print(f"rank stopped: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
     record_property("recovery_seconds", answered_after)
     assert error_after < 30

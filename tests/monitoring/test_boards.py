@@ -57,7 +57,7 @@ def test_every_expression_parses_and_names_what_exists(board: Board, panel: Pane
 @EACH_PANEL
 def test_every_panel_is_explained(board: Board, panel: Panel) -> None:
     assert len(panel.description) > 20
-    assert panel.description.endswith(".")
+    assert panel.description.endswith((".", "?"))
     assert panel.unit
     values = [value for value, _ in panel.thresholds]
     assert values == sorted(values)

@@ -85,6 +85,18 @@ def test_processes_merge_and_the_killed_one_keeps_its_counts_only(tmp_path: Path
     assert {name: one[name] for name in one.keys() - gauges} == {name: both[name] for name in both.keys() - gauges}
 
 
+def test_the_nodes_of_a_pod_merge(tmp_path: Path, start: Start) -> None:
+    """An exporter beside the pod's processes is given the directory above; a raylet that restarts has a new id."""
+    start(3, 10)
+    for number in (1, 2):
+        (tmp_path / f"node-{number}").mkdir()
+        for file in list(tmp_path.glob("*_*.db")):
+            (tmp_path / f"node-{number}" / file.name).write_bytes(file.read_bytes())
+    merged = parse(render(tmp_path))
+    assert merged["generation_tokens_total"] == 30
+    assert merged["time_to_first_token_seconds_count"] == 9
+
+
 def test_a_process_that_was_not_waited_for_is_dead_all_the_same(tmp_path: Path, start: Start) -> None:
     """A zombie still has its process id; it holds no lock."""
     process = start(3, 10)

@@ -203,7 +203,9 @@ def test_steps_are_split_and_measured() -> None:
 
 def test_waste_and_reuse_are_counted_by_team() -> None:
     replica = ReplicaMetrics("pico", ["red"])
-    replica.of("red").superseded(7)
+    replica.superseded(7, "red")
+    replica.rule_ended("line")
+    assert value("stop_rule_ends_total", rule="line") == value("stop_rule_ends_total") == 1
     replica.of("red").cancelled(3)
     replica.of("red", "tabby").typed_ahead(12)
     assert value("requests_superseded_total", team="red") == value("requests_cancelled_total", team="red") == 1
