@@ -8,7 +8,6 @@ import ray
 
 import monitoring
 from deployments.settings import Settings
-from monitoring.exporter import announce
 from monitoring.keeper import keep_exporter
 
 TARGETS = "targets"
@@ -32,15 +31,14 @@ def record_on_this_node(settings: Settings) -> Path | None:
     if directory is not None and settings.metrics_port is not None:
         assert settings.metrics_dir is not None
         targets = settings.metrics_dir / TARGETS
-        keep_exporter(directory, settings.host, settings.metrics_port, targets)
-        announce_ray(targets)
+        keep_exporter(directory, settings.host, settings.metrics_port, targets, ray_target())
     return directory
 
 
-def announce_ray(targets: Path) -> None:
-    """Tell Prometheus where this node's Ray shows its own series, `ray_serve_*` among them, if it does."""
+def ray_target() -> dict[str, str]:
+    """Where this node's Ray shows its own series, `ray_serve_*` among them, if it does."""
     node = ray.get_runtime_context().get_node_id()
     for known in ray.nodes():
         if known["NodeID"] == node and known["MetricsExportPort"] > 0:
-            address = f"{known['NodeManagerAddress']}:{known['MetricsExportPort']}"
-            announce(targets / f"ray-{node[:12]}.json", address, f"node-{node[:12]}", job="ray")
+            return {"ray": f"{known['NodeManagerAddress']}:{known['MetricsExportPort']}"}
+    return {}

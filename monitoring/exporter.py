@@ -8,8 +8,9 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import prometheus_client
 
@@ -28,19 +29,24 @@ class NodeExporter:
     """Serves /metrics in a thread of its own until `close`. Usable as a context manager.
 
     port: 0 binds a free one; `self.port` says which. targets: directory in which its address is announced, in a file
-    for Prometheus' file_sd that goes with it.
+    for Prometheus' file_sd that goes with it. others: what else to announce there, job -> address.
     Raises OSError where the address cannot be bound or the directory cannot be made.
     """
 
     def __init__(
-        self, directory: Path, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, targets: Path | None = None
+        self,
+        directory: Path,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
+        targets: Path | None = None,
+        others: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         registry = node_registry(directory, PREFIX)
         self._server, self._thread = prometheus_client.start_http_server(port, host, registry)
         self.host, self.port = host, self._server.server_port
         self._announcement = None if targets is None else targets / f"{directory.name}.json"
         if self._announcement is not None:
-            announce(self._announcement, self.address, directory.name)
+            announce(self._announcement, directory.name, {JOB: self.address, **others})
 
     @property
     def address(self) -> str:
@@ -65,11 +71,12 @@ class NodeExporter:
         self.close()
 
 
-def announce(file: Path, address: str, node: str, job: str = JOB) -> None:
-    """Write a target for Prometheus' file_sd. Renamed into place, since Prometheus may be reading."""
+def announce(file: Path, node: str, addresses: Mapping[str, str]) -> None:
+    """Write a node's targets, job -> address, for file_sd. Renamed into place, since Prometheus may be reading."""
     file.parent.mkdir(parents=True, exist_ok=True)
     following = file.with_suffix(".next")
-    following.write_text(json.dumps([{"targets": [address], "labels": {"job": job, "node": node}}]))
+    groups = [{"targets": [addresses[job]], "labels": {"job": job, "node": node}} for job in addresses]
+    following.write_text(json.dumps(groups))
     following.rename(file)
 
 
@@ -95,13 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     parser.add_argument("--targets", type=Path, help="directory in which to announce the address, for file_sd")
+    parser.add_argument("--also", action="append", default=[], metavar="JOB=ADDRESS", help="announce this as well")
     parser.add_argument("--linger-s", type=float, help="end when no process has recorded for so many seconds")
     options = parser.parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        exporter = NodeExporter(options.directory, options.host, options.port, options.targets)
+        others = dict(other.split("=", 1) for other in options.also)
+        exporter = NodeExporter(options.directory, options.host, options.port, options.targets, others)
     except OSError as error:
         parser.exit(1, f"cannot serve metrics on {options.host}:{options.port}: {error}\n")
     shared = SharedDirectory(options.directory)

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +31,25 @@ LINGER_S = 600.0
 
 
 def keep_exporter(
-    directory: Path, host: str, port: int, targets: Path | None = None, linger_s: float = LINGER_S
+    directory: Path,
+    host: str,
+    port: int,
+    targets: Path | None = None,
+    others: Mapping[str, str] = MappingProxyType({}),
+    linger_s: float = LINGER_S,
 ) -> threading.Thread:
     """See to it, for as long as this process lives, that `directory` has an exporter at host:port (0: a free one).
 
-    targets: where the exporter announces its address, for Prometheus' file_sd. Returns the thread that watches.
+    targets: where the exporter announces its address, for Prometheus' file_sd, and with it `others`, job -> address,
+    for as long as it runs. Returns the thread that watches.
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "monitoring.exporter", "--directory", os.fspath(directory)]
     command += ["--host", host, "--port", str(port), "--linger-s", str(linger_s)]
     if targets is not None:
         command += ["--targets", os.fspath(targets)]
+    for job, address in others.items():
+        command += ["--also", f"{job}={address}"]
     thread = threading.Thread(target=_keep, args=(directory / LOCK, command), name="metrics-exporter", daemon=True)
     thread.start()
     return thread

@@ -28,7 +28,7 @@ init(node)
 metrics = ReplicaMetrics("pico")
 metrics.of().first_token(0.1)
 metrics.engine_ready(1.0, [], [])
-keep_exporter(node, "127.0.0.1", 0, node.parent / "targets", linger_s=0.5)
+keep_exporter(node, "127.0.0.1", 0, node.parent / "targets", others={"other": "127.0.0.1:1"}, linger_s=0.5)
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -97,6 +97,9 @@ def test_the_exporter_survives_whoever_started_it_and_is_replaced_when_it_dies(n
     starter, _other = node.start(), node.start()
     wait_until(lambda: node.value(FIRST) == 2, "not exported", 60)
     (exporter,) = node.exporters()
+    announced = {group["labels"]["job"]: group["targets"] for group in json.loads(node.target.read_text())}
+    assert announced.keys() == {"starcoder", "other"}
+    assert announced["other"] == ["127.0.0.1:1"]
 
     starter.kill()
     starter.wait(30)
