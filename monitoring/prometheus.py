@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(1, "prometheus is not installed (Debian package prometheus)\n")
     home = Path(tempfile.mkdtemp(prefix="starcoder-prometheus-"))
     file = home / "prometheus.yml"
-    file.write_text(configuration(options.metrics_dir / "targets"))
+    targets = options.metrics_dir / "targets"
+    targets.mkdir(parents=True, exist_ok=True)
+    file.write_text(configuration(targets))
     print(f"Prometheus: http://127.0.0.1:{options.port} (data in {home})", flush=True)
     print("Boards: import monitoring/dashboards/*.json into Grafana.", flush=True)
     sys.stdout.flush()

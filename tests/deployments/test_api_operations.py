@@ -56,7 +56,9 @@ async def test_metrics_count_refusals(client: httpx.AsyncClient, fake_backend: F
     async def refused() -> dict[str, float]:
         response = await client.get("/metrics")
         assert response.headers["content-type"].startswith("text/plain")
-        found = re.findall(rf'starcoder_requests_rejected_total{{model="{MODEL}",reason="(\w+)"}} (\S+)', response.text)
+        found = re.findall(
+            rf'starcoder_requests_rejected_total{{model="{MODEL}",reason="(\w+)",team="default"}} (\S+)', response.text
+        )
         return {reason: float(count) for reason, count in found}
 
     await client.get("/v1/models")

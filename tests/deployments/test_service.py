@@ -58,7 +58,6 @@ class RecordedMetrics(ReplicaMetrics):
     """Remembers what was recorded, beside recording it."""
 
     def __init__(self) -> None:
-        super().__init__("test")
         self.first: list[float] = []
         self.between: list[int] = []
         self.finished: list[str] = []
@@ -66,6 +65,7 @@ class RecordedMetrics(ReplicaMetrics):
         self.lost: list[str] = []
         self.asked_for: list[tuple[str, str]] = []
         self.newest: EngineStats | None = None
+        super().__init__("test")  # makes the known recorders through `of`
 
     def of(self, team: str = "default", dialect: str = "other") -> RequestMetrics:
         self.asked_for.append((team, dialect))
