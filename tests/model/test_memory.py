@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from deployments import cli
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.family import FAMILY, known_shape
 from model.memory import DRIVER_BYTES, activation_bytes, block_bytes, parameter_bytes, plan
@@ -110,31 +108,29 @@ def test_a_gpu_engine_budgets_as_the_plan_does(checkpoint: Path, monkeypatch: py
     assert runner._gpu_cache_bytes(config) == pytest.approx(division.cache, abs=1)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "deployments.cli", "plan", *arguments],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
-def test_the_command_prints_the_plan_without_a_hub() -> None:
-    result = command("--model", "bigcode/starcoder", "--gpu-memory", "24GiB", "--tensor-parallel-size", "4")
-    assert result.returncode == 0, result.stderr
-    row = next(line for line in result.stdout.splitlines() if line.startswith("bigcode/starcoder "))
+def test_the_command_prints_the_plan_without_a_hub(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.hub._download", None)
+    arguments = ["--model", "bigcode/starcoder", "--gpu-memory", "24GiB", "--tensor-parallel-size", "4"]
+    assert cli.main(["plan", *arguments]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("bigcode/starcoder "))
     config = EngineConfig(model="starcoder", tensor_parallel_size=4)
     division = plan(FAMILY["starcoder"], config, 24 * GIB, 2)
     assert f"{division.cache_tokens:,}" in row
     assert f"{division.parameters / GIB:.2f} GiB" in row
 
 
-def test_the_command_fails_where_nothing_fits_or_is_known() -> None:
-    nothing = command("--model", "starcoder", "--gpu-memory", "24GiB", "--tensor-parallel-size", "1")
-    assert nothing.returncode == 1
-    assert "does not fit" in nothing.stdout
-    unknown = command("--model", "nobody/nothing", "--gpu-memory", "24GiB")
-    assert unknown.returncode == 2
-    assert "starcoderbase-1b" in unknown.stderr
+def test_the_command_plans_a_checkpoint_that_is_here(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--model", str(checkpoint), "--gpu-memory", "8GB", "--dtype", "float32"]) == 0
+    assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith(str(checkpoint))]) == 4
+
+
+def test_the_command_fails_where_nothing_fits_or_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--model", "starcoder", "--gpu-memory", "24GiB", "--tensor-parallel-size", "1"]) == 1
+    assert "does not fit" in capsys.readouterr().out
+    assert cli.main(["plan", "--model", "nobody/nothing", "--gpu-memory", "24GiB"]) == 2
+    assert "starcoderbase-1b" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "--gpu-memory", "much"])
+    assert "write 24GiB" in capsys.readouterr().err
