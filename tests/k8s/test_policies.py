@@ -139,3 +139,12 @@ def test_a_gateway_reaches_the_workers_and_is_reached(
         assert allowed(policies, HUB, GATEWAY, port)
     assert allowed(policies, GATEWAY, Peer({"app": "istiod"}, "istio-system"), 15012)
     assert not allowed(policies, GATEWAY, HUB, 443)
+
+
+def test_traces_leave_only_with_their_component(composed: Callable[..., list[Manifest]]) -> None:
+    collector = Peer({"app.kubernetes.io/name": "opentelemetry-collector"}, "monitoring")
+    for components, reachable in (([], False), (["traces"], True)):
+        manifests = composed("dev", *components)
+        worker = peer(pods_of(manifests), "worker")
+        assert allowed(policies_of(manifests), worker, collector, 4318) is reachable
+        assert not allowed(policies_of(manifests), worker, PROMETHEUS, 4318)
