@@ -29,7 +29,7 @@ class StopRules(msgspec.Struct, frozen=True, kw_only=True):
     """Rules that end a completion of code early; `deployments.stop_rules` has them.
 
     language: an editor's identifier. prefixes, suffixes: of each prompt, the text just before and after the cursor.
-    stop_special: end at special tokens. min_logprob: least mean log-probability of a line.
+    special_ids: special tokens that end it. min_logprob: least mean log-probability of a line.
     """
 
     mode: CompletionMode = "raw"
@@ -38,7 +38,7 @@ class StopRules(msgspec.Struct, frozen=True, kw_only=True):
     suffixes: tuple[str, ...] = ()
     trim_suffix: bool = False
     stop_repetition: bool = False
-    stop_special: bool = False
+    special_ids: tuple[int, ...] = ()
     min_logprob: float | None = None
 
 
@@ -90,9 +90,14 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
         Completion i of a seeded prompt draws with `seed + i`: completions differ, the request repeats.
         """
+        shared = self.params
+        if self.rules is not None:
+            ids = (*shared.stop_token_ids, *self.rules.special_ids)
+            logprobs = 0 if shared.logprobs is None and self.rules.min_logprob is not None else shared.logprobs
+            shared = msgspec.structs.replace(shared, stop_token_ids=ids, logprobs=logprobs)
         for prompt_index, prompt_ids in enumerate(self.prompts):
             for i in range(self.best_of):
-                params = self.params
+                params = shared
                 if params.seed is not None and i:
                     params = msgspec.structs.replace(params, seed=params.seed + i)
                 yield Request(

@@ -16,7 +16,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 PREFIX = "starcoder_"
 
-FINISH_REASONS = ("stop", "length", "abort", "error")
+FINISH_REASONS = ("stop", "length", "abort", "superseded", "error")
+STOP_RULES = (
+    *("line", "block", "suffix", "repetition", "special_token"),
+    *("low_confidence", "max_time", "superseded"),
+)
 REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
 
 COMPLETION_EVENT_KINDS = ("view", "select", "select_line", "dismiss")
@@ -115,7 +119,8 @@ REQUEST_QUEUE_TIME = HistogramSpec(
 )
 REQUEST_SUCCESS = CounterSpec(
     "request_success_total",
-    "Sequences that have ended, by why: stop, length, abort (the client left), error (the engine failed).",
+    "Sequences that have ended, by why: stop, length, abort (the client left), superseded (by a newer request of the "
+    "same editor session), error (the engine failed).",
     labels=("model", "finish_reason"),
 )
 REQUESTS_REJECTED = CounterSpec(
@@ -127,6 +132,20 @@ COMPLETION_EVENTS = CounterSpec(
     "completion_events_total",
     "What people did with the completions they saw, where an editor says so: view, select, select_line, dismiss.",
     labels=("model", "event", "language"),
+)
+REQUESTS_SUPERSEDED = CounterSpec(
+    "requests_superseded_total", "Requests that a newer one of the same editor session ended."
+)
+SUPERSEDED_TOKENS = CounterSpec(
+    "superseded_tokens_total", "Tokens generated for requests that were superseded, and not used by the newer one."
+)
+REQUESTS_TYPED_AHEAD = CounterSpec(
+    "requests_typed_ahead_total", "Requests answered with text that the session's request before had generated."
+)
+STOP_RULE_ENDS = CounterSpec(
+    "stop_rule_ends_total",
+    "Completions that a rule of the server ended or cut, by which.",
+    labels=("model", "rule"),
 )
 REQUESTS_RUNNING = GaugeSpec("num_requests_running", "Sequences in the engines' current batches.")
 REQUESTS_WAITING = GaugeSpec("num_requests_waiting", "Sequences that wait for a place in a batch.")
@@ -159,6 +178,10 @@ DECLARED: tuple[CounterSpec | GaugeSpec | HistogramSpec, ...] = (
     REQUEST_SUCCESS,
     REQUESTS_REJECTED,
     COMPLETION_EVENTS,
+    REQUESTS_SUPERSEDED,
+    SUPERSEDED_TOKENS,
+    REQUESTS_TYPED_AHEAD,
+    STOP_RULE_ENDS,
     REQUESTS_RUNNING,
     REQUESTS_WAITING,
     KV_CACHE_USAGE,

@@ -70,6 +70,10 @@ class ReplicaMetrics:
         self._finished = {
             reason: own.counter(metrics.REQUEST_SUCCESS, model, reason) for reason in metrics.FINISH_REASONS
         }
+        self._superseded = own.counter(metrics.REQUESTS_SUPERSEDED, model)
+        self._superseded_tokens = own.counter(metrics.SUPERSEDED_TOKENS, model)
+        self._typed_ahead = own.counter(metrics.REQUESTS_TYPED_AHEAD, model)
+        self._rule_ends = {rule: own.counter(metrics.STOP_RULE_ENDS, model, rule) for rule in metrics.STOP_RULES}
         self._running = own.gauge(metrics.REQUESTS_RUNNING, model)
         self._waiting = own.gauge(metrics.REQUESTS_WAITING, model)
         self._usage = own.gauge(metrics.KV_CACHE_USAGE, model)
@@ -106,6 +110,19 @@ class ReplicaMetrics:
         """A sequence ended, `seconds` after its request arrived. An unknown reason counts as `error`."""
         self._finished.get(finish_reason, self._finished["error"]).inc()
         self._request.observe(seconds)
+
+    def superseded(self, wasted_tokens: int) -> None:
+        """A newer request of its session ended a request; so many of its tokens nobody will use."""
+        self._superseded.inc()
+        self._superseded_tokens.inc(wasted_tokens)
+
+    def typed_ahead(self) -> None:
+        """A request was answered with text that was generated before."""
+        self._typed_ahead.inc()
+
+    def rule_ended(self, rule: str) -> None:
+        """A rule of metrics.STOP_RULES ended a completion."""
+        self._rule_ends[rule].inc()
 
     def engine_stats(self, stats: EngineSnapshot) -> None:
         """The engine's newest statistics; call it as often as they come."""

@@ -9,7 +9,7 @@ from typing import Annotated, TypedDict
 from fastapi import Depends, Header, Request
 from pydantic import Field
 
-from deployments.api.sampling import DialectModel, refuse_if
+from deployments.api.sampling import SamplingFields, refuse_if
 from deployments.protocol import PREFIX_CHARACTERS, SUFFIX_CHARACTERS, CompletionMode, EditorSession, StopRules
 from deployments.stop_rules.languages import guess_language
 from model.tokenizer import Tokenizer
@@ -20,7 +20,7 @@ MODE_DESCRIPTION = (
 )
 
 
-class CodeFields(DialectModel):
+class CodeFields(SamplingFields):
     """A dialect of editors overrides the default of `completion_mode`."""
 
     completion_mode: CompletionMode = Field(default="raw", description=MODE_DESCRIPTION)
@@ -90,9 +90,14 @@ class CodeFields(DialectModel):
             "completion_mode",
             "completions that know code need the prompt as text, not ids",
         )
+        refuse_if(
+            bool(self.wants_rules and self.min_tokens and "completion_mode" in self.model_fields_set),
+            "min_tokens",
+            "cannot be combined with a completion that ends by rules",
+        )
         places = [(text, suffix) if suffix else _around_the_cursor(tokenizer, text) for text in texts]
         rules = None
-        if self.wants_rules:
+        if self.wants_rules and not self.min_tokens:
             known = self.completion_mode != "raw"
             rules = StopRules(
                 mode=self.completion_mode,
@@ -101,7 +106,7 @@ class CodeFields(DialectModel):
                 suffixes=tuple(after[:SUFFIX_CHARACTERS] for _, after in places),
                 trim_suffix=known if self.trim_suffix is None else self.trim_suffix,
                 stop_repetition=known if self.stop_repetition is None else self.stop_repetition,
-                stop_special=known,
+                special_ids=tuple(sorted(tokenizer.special_ids - {tokenizer.eos_id})) if known else (),
                 min_logprob=self.min_logprob,
             )
         key = self._session_key(caller, user, path)

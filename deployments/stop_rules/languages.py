@@ -1,4 +1,4 @@
-"""What the stop rules know of programming languages: how blocks are written, and what comments and strings look like."""
+"""Programming languages as the stop rules know them: how blocks are written, what comments and strings look like."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ class Language:
     line_comments: what begins a comment that ends with its line.
     block_comments: what begins and what ends a longer one; nested: they nest.
     strings: what begins and ends a string that ends with its line; long_strings: one that does not.
-    closers: words that close a block, where `blocks` says so; continuations: words that go on with the statement
-    whose block they close.
+    characters: a single quote opens a character of one letter or escape; elsewhere it is a lifetime or the like.
+    regexes: a slash where a value is due opens a regular expression.
+    openers: what begins a line that opens a block, and closers, what closes it, where `blocks` is `keywords`;
+    continuations: words that go on with the statement whose block they close.
     """
 
     name: str
@@ -29,7 +31,8 @@ class Language:
     long_strings: tuple[tuple[str, str], ...] = ()
     nested: bool = False
     characters: bool = False
-    """A single quote opens a character of one letter or escape; elsewhere it is a lifetime or the like."""
+    regexes: bool = False
+    openers: tuple[str, ...] = ()
     closers: tuple[str, ...] = ()
     continuations: tuple[str, ...] = ()
 
@@ -38,6 +41,23 @@ _C_COMMENTS = (("/*", "*/"),)
 _SLASHES = ("//",)
 _BACKTICK = (("`", "`"),)
 _PYTHON_STRINGS = (('"""', '"""'), ("'''", "'''"))
+_OPENERS = (
+    *("def", "class", "module", "if", "unless", "while", "until", "for", "begin", "case", "function", "local function"),
+    *(
+        "let",
+        "struct",
+        "macro",
+        "do",
+        "repeat",
+        "defmodule",
+        "defp",
+        "try",
+        "quote",
+        "mutable struct",
+        "cond",
+        "select",
+    ),
+)
 
 
 def _braces(name: str, **rest: object) -> Language:
@@ -57,13 +77,21 @@ _LANGUAGES = (
     Language("other", "indentation", strings=()),
     Language("markdown", "indentation", strings=()),
     Language("haskell", "indentation", ("--",), (("{-", "-}"),), strings=('"',), nested=True),
-    Language("ruby", "keywords", ("#",), closers=("end",), continuations=("else", "elsif", "rescue", "ensure", "when")),
+    Language(
+        "ruby",
+        "keywords",
+        ("#",),
+        openers=_OPENERS,
+        closers=("end",),
+        continuations=("else", "elsif", "rescue", "ensure", "when"),
+    ),
     Language(
         "lua",
         "keywords",
         ("--",),
         (("--[[", "]]"),),
         long_strings=(("[[", "]]"),),
+        openers=_OPENERS,
         closers=("end", "until"),
         continuations=("else", "elseif"),
     ),
@@ -74,6 +102,7 @@ _LANGUAGES = (
         (("#=", "=#"),),
         strings=('"',),
         long_strings=(('"""', '"""'),),
+        openers=_OPENERS,
         closers=("end",),
         continuations=("else", "elseif", "catch", "finally"),
     ),
@@ -82,6 +111,7 @@ _LANGUAGES = (
         "keywords",
         ("#",),
         long_strings=(('"""', '"""'),),
+        openers=_OPENERS,
         closers=("end",),
         continuations=("else", "rescue", "catch", "after"),
     ),
@@ -91,6 +121,7 @@ _LANGUAGES = (
         ("#",),
         strings=(),
         long_strings=(('"', '"'), ("'", "'")),
+        openers=_OPENERS,
         closers=("fi", "done", "esac", "}"),
         continuations=("else", "elif"),
     ),
@@ -103,10 +134,10 @@ _LANGUAGES = (
     _braces("swift", long_strings=(('"""', '"""'),), strings=('"',), characters=False, nested=True),
     _braces("rust", strings=("'",), long_strings=(('"', '"'),), nested=True),
     _braces("go", long_strings=_BACKTICK),
-    _braces("javascript", long_strings=_BACKTICK, characters=False),
-    _braces("javascriptreact", long_strings=_BACKTICK, characters=False),
-    _braces("typescript", long_strings=_BACKTICK, characters=False),
-    _braces("typescriptreact", long_strings=_BACKTICK, characters=False),
+    _braces("javascript", long_strings=_BACKTICK, characters=False, regexes=True),
+    _braces("javascriptreact", long_strings=_BACKTICK, characters=False, regexes=True),
+    _braces("typescript", long_strings=_BACKTICK, characters=False, regexes=True),
+    _braces("typescriptreact", long_strings=_BACKTICK, characters=False, regexes=True),
     _braces("dart", long_strings=(*_PYTHON_STRINGS,), characters=False),
     _braces("php", line_comments=("//", "#"), strings=(), long_strings=(('"', '"'), ("'", "'")), characters=False),
     _braces("perl", line_comments=("#",), block_comments=(), characters=False),
