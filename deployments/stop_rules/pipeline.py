@@ -101,7 +101,8 @@ def _mode(rules: StopRules, place: Place) -> Rule:
 
     `block` takes the rest of the block instead of the statement, unless the cursor's line opens a block itself.
     """
-    text_follows = bool(place.tail.strip(_CLOSING))
+    # A suffix of one line is an example by hand, which leaves the line break out: an editor sends the rest of a file.
+    text_follows = "\n" in place.suffix and bool(place.tail.strip(_CLOSING))
     if rules.mode == "line" or (rules.mode == "auto" and (text_follows or place.here.in_comment)):
         return LineEnd(place)
     opens = place.here.code.rstrip().endswith((":", "{", "(", "[", " do", " then"))
