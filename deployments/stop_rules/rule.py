@@ -9,7 +9,7 @@ from deployments.protocol import EndedBy
 from deployments.stop_rules.languages import LANGUAGES, Language
 from deployments.stop_rules.scanner import Line, Scanner, State
 
-SCANNED_CHARACTERS = 16_384
+SCANNED_CHARACTERS = 12_288
 """Of the text before the cursor, what is read to know which brackets and strings are open: about 2 ms."""
 
 _LONG_SEGMENT = 400
@@ -83,7 +83,8 @@ class Code:
 
     text: all of it so far; solid: how many of its characters come before the white space at its end.
     line: the current line, which at first is the cursor's; line_start: where it begins in `text`, below 0 for the
-    cursor's. line_text: all of it. before: the line as it was before the newest character.
+    cursor's. line_text: all of it. before: the line as it was before the newest character. Their `code`
+    is complete at a newline only.
     logprobs: of each token so far, whose text may not have come yet.
     """
 
@@ -103,6 +104,8 @@ class Code:
         self.text += char
         if not char.isspace():
             self.solid = len(self.text)
+        if char == "\n":
+            self._catch_up()
         self.before = self.line
         if char == "\n":
             self._segment, self._fresh = "", self.line.state
@@ -113,11 +116,12 @@ class Code:
                 # A line is read again with each character: a very long one in parts.
                 self._segment, self._fresh = "", self.line.state
             self._segment += char
-        self.line = self._scanner.line(self._segment, self._fresh)
+            if char.isalnum() or char in " _.,":
+                return  # it opens and closes nothing
+        self._catch_up()
 
-    def state_before(self, count: int) -> State:
-        """The state before the line's last `count` characters."""
-        return self._scanner.line(self._segment[: max(len(self._segment) - count, 0)], self._fresh).state
+    def _catch_up(self) -> None:
+        self.line = self._scanner.line(self._segment, self._fresh)
 
     @property
     def char(self) -> str:

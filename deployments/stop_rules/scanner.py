@@ -55,13 +55,10 @@ class Scanner:
 
     def read(self, text: str, state: State = State()) -> State:
         """The state after whole lines; what follows the last newline is not read."""
-        *lines, _ = text.split("\n")
-        for line in lines:
-            state = self.line(line, state).state
-        return state
+        return self.line(text[: text.rfind("\n") + 1], state).state
 
     def line(self, text: str, state: State) -> Line:
-        """What a line without its newline is, given the state at its start."""
+        """What a line without its newline is, given the state at its start; of several lines, the state is right."""
         open, unmatched = list(state.open), state.unmatched
         within, nesting, at = state.within, state.nesting, 0
         while True:
@@ -77,9 +74,12 @@ class Scanner:
             kind = found.lastgroup
             if kind == "begin":
                 what, closer = self._kinds[found.group()]
-                if what == "line":
+                if what == "line" and (newline := text.find("\n", at)) >= 0:
+                    at = newline
+                elif what == "line":
                     return Line(State(tuple(open), unmatched), text[: found.start()], in_text=True, in_comment=True)
-                within, nesting = closer, 1
+                else:
+                    within, nesting = closer, 1
             elif kind == "opener":
                 open.append(found.group())
             elif kind == "closer":

@@ -18,10 +18,16 @@ class SpecialText:
     def __init__(self, names: Sequence[str]) -> None:
         self.safe = 0
         self._names = StopStrings(names)
+        self._first = {name[0] for name in names}
+        self._passed_by = 0
 
     def push(self, code: Code) -> int | None:
+        if self.safe == len(code.text) - 1 and code.char not in self._first:
+            self._passed_by += 1
+            self.safe += 1
+            return None
         matched = self._names.push(code.char).matched
-        self.safe = self._names.shown
+        self.safe = self._passed_by + self._names.shown
         return None if matched is None else self.safe
 
     def flush(self, code: Code) -> int | None:

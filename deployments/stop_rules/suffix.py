@@ -13,12 +13,29 @@ _DISTINCT_CHARACTERS = 6
 """A line with so many letters and digits is no `else:` or `}`: to meet it again is no coincidence."""
 
 
-def overlap(text: str, suffix: str) -> int:
-    """How many characters at the text's end begin the suffix; the most, up to `_LONGEST_OVERLAP`."""
-    for count in range(min(len(text), len(suffix), _LONGEST_OVERLAP), 0, -1):
-        if text.endswith(suffix[:count]):
-            return count
-    return 0
+class Overlap:
+    """How many characters at the end of a growing text begin `wanted`; the most.
+
+    Source: D. E. Knuth, J. H. Morris, V. R. Pratt, "Fast pattern matching in strings", SIAM J. Comput. 6(2), 1977.
+    """
+
+    def __init__(self, wanted: str) -> None:
+        self.length = 0
+        self._wanted = wanted
+        self._shorter = [0]
+        for at in range(1, len(wanted)):
+            self._shorter.append(self._longer(self._shorter[-1], wanted[at]))
+
+    def push(self, char: str) -> int:
+        if self.length == len(self._wanted):
+            self.length = self._shorter[-1] if self._wanted else 0
+        self.length = self._longer(self.length, char)
+        return self.length
+
+    def _longer(self, length: int, char: str) -> int:
+        while length and self._wanted[length] != char:
+            length = self._shorter[length - 1]
+        return length + 1 if self._wanted[length : length + 1] == char else 0
 
 
 class SuffixBracket:
@@ -33,9 +50,10 @@ class SuffixBracket:
         self._floor = min(place.closers, self._depth)
         self._extra = max(place.closers - self._depth, 0)
         self._suffix_begins_blank = place.suffix[:1].isspace()
+        self._overlap = Overlap(place.suffix[:_LONGEST_OVERLAP])
 
     def push(self, code: Code) -> int | None:
-        end = len(code.text) - overlap(code.text, self._place.suffix)
+        end = len(code.text) - self._overlap.push(code.char)
         if self._suffix_begins_blank:
             end = min(end, code.solid)
         if code.char in OPENER_OF and self._closes_too_much(code):
@@ -70,6 +88,7 @@ class SuffixOverlap:
         self.safe = 0
         self._place = place
         self._tail = place.tail.rstrip()
+        self._overlap, self._blank = Overlap(self._tail), ""
         lines = [line.rstrip() for line in place.suffix.split("\n")[1:]]
         self._lines = [line for line in lines if line.strip()][:2]
         self._line, self._first_line = place.before, True
@@ -89,6 +108,12 @@ class SuffixOverlap:
         else:
             self._line = code.line_text
         self._open.append(code.line.state.open)
+        self._blank += code.char
+        if not code.char.isspace():
+            # White space behind the rest of the line is as uncertain as that: it waits for what follows.
+            for char in self._blank:
+                self._overlap.push(char)
+            self._blank = ""
         self.safe = self._certain(code)
         return None
 
@@ -128,7 +153,7 @@ class SuffixOverlap:
         if self._begins_lines(self._line):
             return min(certain, self._end)
         if self._tail:
-            certain = min(certain, code.solid - overlap(code.text[: code.solid], self._tail))
+            certain = min(certain, code.solid - self._overlap.length)
         return certain
 
     def _begins_lines(self, line: str) -> bool:

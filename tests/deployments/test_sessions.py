@@ -93,7 +93,9 @@ async def rest(stream: AsyncGenerator[list[Delta], None]) -> Delta:
     return last
 
 
-async def start(service: EngineService, engine: FakeEngine, wanted: GenerationRequest, text: str) -> asyncio.Task[Delta]:
+async def start(
+    service: EngineService, engine: FakeEngine, wanted: GenerationRequest, text: str
+) -> asyncio.Task[Delta]:
     """A request that is being answered and has said `text`."""
     task = asyncio.create_task(rest(service.stream(wanted)))
     id = f"{wanted.request_id}-0"
@@ -149,7 +151,9 @@ async def test_the_engine_is_freed_although_nobody_reads_the_older_stream(
 
 async def test_sessions_and_requests_without_one_do_not_meet(engine: FakeEngine, metrics: RecordedMetrics) -> None:
     service = EngineService(engine, tokens(), Admission(9, 9), step_timeout_s=30, metrics=metrics)
-    tasks = [await start(service, engine, request(*who), "1") for who in (("a",), ("b", "x = ", "t"), ("c", "x = ", None))]
+    tasks = [
+        await start(service, engine, request(*who), "1") for who in (("a",), ("b", "x = ", "t"), ("c", "x = ", None))
+    ]
     for id in "abc":
         engine.say(f"{id}-0", finish="length")
     assert [(await task).ended_by for task in tasks] == [None] * 3
@@ -223,7 +227,9 @@ async def test_an_answer_that_has_ended_needs_no_engine(
         request("b", "x = fo", rules=StopRules(mode="line", prefixes=("",), suffixes=("",))),
     ],
 )  # fmt: skip
-async def test_anything_else_starts_anew(engine: FakeEngine, metrics: RecordedMetrics, newer: GenerationRequest) -> None:
+async def test_anything_else_starts_anew(
+    engine: FakeEngine, metrics: RecordedMetrics, newer: GenerationRequest
+) -> None:
     service = EngineService(engine, tokens(), Admission(9, 9), step_timeout_s=30, metrics=metrics)
     older = await start(service, engine, request("a"), "foo(1)")
     task = asyncio.create_task(rest(service.stream(newer)))
