@@ -17,6 +17,7 @@ COMMANDS = {
     "throughput": ("benchmarks.throughput", "the engine in process, many requests at once"),
     "serve": ("benchmarks.serve", "load on a running server, requests arriving at random"),
     "keystrokes": ("benchmarks.keystrokes", "people who type, on a running server"),
+    "stop-rules": ("benchmarks.stop_rules", "completions of held-out code: what each stop rule saves and spoils"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }
 
