@@ -73,7 +73,7 @@ class Run:
     @property
     def outcome(self) -> str:
         """How sequences that it cut short are counted."""
-        return {"superseded": "superseded", "max_time": "length"}.get(self.ended_by or "", "abort")
+        return "length" if self.ended_by == "max_time" else "abort"
 
 
 class EngineService:
@@ -95,7 +95,7 @@ class EngineService:
         self.client = client
         self.admission = admission
         self.open_streams = 0
-        self.sessions = Sessions(tokenizer, metrics.superseded, metrics.typed_ahead)
+        self.sessions = Sessions(tokenizer)
         self._tokenizer = tokenizer
         self._step_timeout_s = step_timeout_s
         self._metrics = metrics
@@ -218,6 +218,8 @@ class EngineService:
             finally:
                 if timer is not None:
                     timer.cancel()
+                if run.ended_by == "superseded":
+                    self._metrics.superseded(turn.wasted)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
@@ -327,6 +329,7 @@ class EngineService:
         assert turn.typed is not None
         delta = text.replay(known.token_ids, known.logprobs, turn.typed, known.finish)
         delta.cached_tokens = len(sequence.prompt_ids)
+        self._metrics.typed_ahead(len(delta.token_ids))
         if delta.finish_reason is not None:
             SequenceTimes(self._metrics, self._clock).ended(delta.finish_reason)
             return [pair], delta

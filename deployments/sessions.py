@@ -93,12 +93,14 @@ class Turn:
     """One request of a session, from its arrival to its end.
 
     generation: what it adds to; None where nothing is kept. typed: characters of it that are in the prompt already;
-    None where it starts anew. generated: tokens that the engine made for this request.
+    None where it starts anew. generated: tokens that the engine made for this request; wasted: those of them that
+    nobody will use, once it is superseded.
     """
 
     generation: Generation | None = None
     typed: int | None = None
     generated: int = 0
+    wasted: int = 0
     ended: bool = False
     end: Callable[[], None] | None = None
     """Ends the request; set by who runs it."""
@@ -110,24 +112,16 @@ class Turn:
 
 
 class Sessions:
-    """The newest turn of each session; the least recently used go first, and all after `lifetime_s`.
-
-    on_superseded: told how many tokens an ended request had generated that nobody will use. on_reused: told of each
-    request that goes on with an earlier one's text.
-    """
+    """The newest turn of each session; the least recently used go first, and all after `lifetime_s`."""
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        on_superseded: Callable[[int], None],
-        on_reused: Callable[[], None],
         capacity: int = CAPACITY,
         lifetime_s: float = LIFETIME_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tokenizer = tokenizer
-        self._on_superseded = on_superseded
-        self._on_reused = on_reused
         self._capacity = capacity
         self._lifetime_s = lifetime_s
         self._clock = clock
@@ -156,8 +150,7 @@ class Sessions:
         turn = self._successor(older, request, session)
         if older is not None and not older.ended:
             inherited = turn.generation is not None and turn.generation is older.generation
-            older.ended = True
-            self._on_superseded(0 if inherited else older.generated)
+            older.ended, older.wasted = True, 0 if inherited else older.generated
             if older.end is not None:
                 older.end()
         self._turns[session.key] = (turn, now)
@@ -172,7 +165,6 @@ class Sessions:
         if known is not None and (typed := known.typed(request, session, self._tokenizer)) is not None:
             known.room = max(known.room, len(request.prompts[0]) + request.params.max_tokens)
             if len(known.prompt_ids) + len(known.token_ids) < known.room:
-                self._on_reused()
                 return Turn(known, typed)
         return Turn(Generation.of(request, session))
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 PREFIX = "starcoder_"
 
-FINISH_REASONS = ("stop", "length", "abort", "superseded", "error")
+FINISH_REASONS = ("stop", "length", "abort", "error")
 STOP_RULES = (
     *("line", "block", "suffix", "repetition", "special_token"),
     *("low_confidence", "max_time", "superseded"),
@@ -119,8 +119,7 @@ REQUEST_QUEUE_TIME = HistogramSpec(
 )
 REQUEST_SUCCESS = CounterSpec(
     "request_success_total",
-    "Sequences that have ended, by why: stop, length, abort (the client left), superseded (by a newer request of the "
-    "same editor session), error (the engine failed).",
+    "Sequences that have ended, by why: stop, length, abort (the client left), error (the engine failed).",
     labels=("model", "finish_reason"),
 )
 REQUESTS_REJECTED = CounterSpec(
@@ -133,14 +132,20 @@ COMPLETION_EVENTS = CounterSpec(
     "What people did with the completions they saw, where an editor says so: view, select, select_line, dismiss.",
     labels=("model", "event", "language"),
 )
-REQUESTS_SUPERSEDED = CounterSpec(
-    "requests_superseded_total", "Requests that a newer one of the same editor session ended."
+SUPERSEDED = CounterSpec(
+    "requests_superseded_total", "Requests given up because a newer one of the same editor session took their place."
 )
-SUPERSEDED_TOKENS = CounterSpec(
-    "superseded_tokens_total", "Tokens generated for requests that were superseded, and not used by the newer one."
+WASTED_TOKENS = CounterSpec(
+    "wasted_tokens_total",
+    "Tokens generated for requests that were then superseded, and not taken over by the newer one.",
+    labels=("model", "cause"),
 )
-REQUESTS_TYPED_AHEAD = CounterSpec(
-    "requests_typed_ahead_total", "Requests answered with text that the session's request before had generated."
+TYPED_AHEAD_REQUESTS = CounterSpec(
+    "typed_ahead_requests_total",
+    "Requests answered, wholly or at first, from text that was generated before the user typed its beginning.",
+)
+TYPED_AHEAD_TOKENS = CounterSpec(
+    "typed_ahead_tokens_total", "Tokens that such requests took over instead of generating them."
 )
 STOP_RULE_ENDS = CounterSpec(
     "stop_rule_ends_total",
@@ -178,9 +183,10 @@ DECLARED: tuple[CounterSpec | GaugeSpec | HistogramSpec, ...] = (
     REQUEST_SUCCESS,
     REQUESTS_REJECTED,
     COMPLETION_EVENTS,
-    REQUESTS_SUPERSEDED,
-    SUPERSEDED_TOKENS,
-    REQUESTS_TYPED_AHEAD,
+    SUPERSEDED,
+    WASTED_TOKENS,
+    TYPED_AHEAD_REQUESTS,
+    TYPED_AHEAD_TOKENS,
     STOP_RULE_ENDS,
     REQUESTS_RUNNING,
     REQUESTS_WAITING,

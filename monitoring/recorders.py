@@ -70,9 +70,10 @@ class ReplicaMetrics:
         self._finished = {
             reason: own.counter(metrics.REQUEST_SUCCESS, model, reason) for reason in metrics.FINISH_REASONS
         }
-        self._superseded = own.counter(metrics.REQUESTS_SUPERSEDED, model)
-        self._superseded_tokens = own.counter(metrics.SUPERSEDED_TOKENS, model)
-        self._typed_ahead = own.counter(metrics.REQUESTS_TYPED_AHEAD, model)
+        self._superseded = own.counter(metrics.SUPERSEDED, model)
+        self._wasted = own.counter(metrics.WASTED_TOKENS, model, "superseded")
+        self._typed_ahead_requests = own.counter(metrics.TYPED_AHEAD_REQUESTS, model)
+        self._typed_ahead_tokens = own.counter(metrics.TYPED_AHEAD_TOKENS, model)
         self._rule_ends = {rule: own.counter(metrics.STOP_RULE_ENDS, model, rule) for rule in metrics.STOP_RULES}
         self._running = own.gauge(metrics.REQUESTS_RUNNING, model)
         self._waiting = own.gauge(metrics.REQUESTS_WAITING, model)
@@ -114,11 +115,12 @@ class ReplicaMetrics:
     def superseded(self, wasted_tokens: int) -> None:
         """A newer request of its session ended a request; so many of its tokens nobody will use."""
         self._superseded.inc()
-        self._superseded_tokens.inc(wasted_tokens)
+        self._wasted.inc(wasted_tokens)
 
-    def typed_ahead(self) -> None:
-        """A request was answered with text that was generated before."""
-        self._typed_ahead.inc()
+    def typed_ahead(self, tokens: int) -> None:
+        """A request took over `tokens` that were generated before the user typed the text before them."""
+        self._typed_ahead_requests.inc()
+        self._typed_ahead_tokens.inc(tokens)
 
     def rule_ended(self, rule: str) -> None:
         """A rule of metrics.STOP_RULES ended a completion."""

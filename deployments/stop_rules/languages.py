@@ -217,7 +217,7 @@ def guess_language(named: str | None, path: str | None, text: str) -> str:
     if named is not None:
         name = named.strip().lower()
         name = _OTHER_NAMES.get(name) or _BY_SUFFIX.get(name, name)
-        if name in LANGUAGES:
+        if name in LANGUAGES and name != "other":
             return name
     if path is not None and (found := _BY_SUFFIX.get(path.rpartition(".")[2].lower())):
         return found

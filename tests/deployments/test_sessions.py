@@ -42,8 +42,8 @@ class RecordedMetrics(ReplicaMetrics):
         super().superseded(wasted_tokens)
         self.wasted.append(wasted_tokens)
 
-    def typed_ahead(self) -> None:
-        super().typed_ahead()
+    def typed_ahead(self, tokens: int) -> None:
+        super().typed_ahead(tokens)
         self.reused += 1
 
     def rule_ended(self, rule: str) -> None:
@@ -117,7 +117,7 @@ async def test_the_older_request_ends_well_and_gives_its_place_to_the_newer(
     engine.say("b-0", finish="length")
     assert (await newer).text == "2"
     assert metrics.wasted == [len(tokens().encode("foo(1)"))]
-    assert metrics.finished == ["superseded", "length"]
+    assert metrics.finished == ["abort", "length"]
     assert (service.admission.open, service.open_streams) == (0, 0)
 
 
@@ -276,7 +276,7 @@ async def test_whole_answers_end_alike(service: EngineService, engine: FakeEngin
 
 async def test_state_is_bounded_and_forgotten() -> None:
     now = [0.0]
-    sessions = Sessions(tokens(), lambda _: None, lambda: None, capacity=3, lifetime_s=10, clock=lambda: now[0])
+    sessions = Sessions(tokens(), capacity=3, lifetime_s=10, clock=lambda: now[0])
     for number in range(9):
         with sessions.turn(request("r", key=f"s{number}")):
             pass

@@ -44,7 +44,7 @@ def test_declarations_follow_prometheus_conventions(spec: CounterSpec | GaugeSpe
     assert len(spec.documentation) > 10
     assert spec.documentation.endswith(".")
     assert spec.labels[0] == "model"
-    assert set(spec.labels) <= {"model", "finish_reason", "reason", "event", "language", "rule"}
+    assert set(spec.labels) <= {"model", "finish_reason", "reason", "event", "language", "rule", "cause"}
     assert (spec.kind == "counter") == spec.name.endswith("_total")
     if isinstance(spec, HistogramSpec):
         assert spec.name.endswith("_seconds")
