@@ -14,9 +14,12 @@ import msgspec
 
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
 
-PREFIX_CHARACTERS = 65_536
+PREFIX_CHARACTERS = 16_384
 SUFFIX_CHARACTERS = 8_192
-"""Of the text before and after the cursor, what the stop rules and sessions look at."""
+"""Of the text before and after the cursor, what the stop rules get."""
+
+TYPED_CHARACTERS = 65_536
+"""Of the text before the cursor, what sessions get: what has been typed, and something to know the place by."""
 
 CompletionMode = Literal["auto", "line", "block", "raw"]
 """Where a completion of code ends; `raw` leaves that to the model."""

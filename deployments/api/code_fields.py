@@ -10,7 +10,14 @@ from fastapi import Depends, Header, Request
 from pydantic import Field
 
 from deployments.api.sampling import SamplingFields, refuse_if
-from deployments.protocol import PREFIX_CHARACTERS, SUFFIX_CHARACTERS, CompletionMode, EditorSession, StopRules
+from deployments.protocol import (
+    PREFIX_CHARACTERS,
+    SUFFIX_CHARACTERS,
+    TYPED_CHARACTERS,
+    CompletionMode,
+    EditorSession,
+    StopRules,
+)
 from deployments.stop_rules.languages import guess_language
 from model.tokenizer import Tokenizer
 
@@ -115,7 +122,7 @@ class CodeFields(SamplingFields):
             prefix, after = places[0] if places else ("", "")
             session = EditorSession(
                 key=key,
-                prefix=prefix[-PREFIX_CHARACTERS:],
+                prefix=prefix[-TYPED_CHARACTERS:],
                 prefix_length=len(prefix),
                 surroundings=_digest(after, repr(context)),
             )

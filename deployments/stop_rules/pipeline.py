@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from deployments.protocol import SUFFIX_CHARACTERS, EndedBy, StopRules
@@ -79,7 +80,7 @@ class RulePipeline:
 def build_pipeline(rules: StopRules, prompt: int, tokenizer: SpecialNames) -> RulePipeline:
     """The rules that a request asks for, for a completion of its prompt number `prompt`."""
     suffix = rules.suffixes[prompt]
-    place = Place.of(rules.language, rules.prefixes[prompt], suffix, len(suffix) == SUFFIX_CHARACTERS)
+    place = _place(rules.language, rules.prefixes[prompt], suffix, len(suffix) == SUFFIX_CHARACTERS)
     chosen: list[Rule] = []
     if rules.mode != "raw":
         chosen.append(_mode(rules, place))
@@ -94,6 +95,10 @@ def build_pipeline(rules: StopRules, prompt: int, tokenizer: SpecialNames) -> Ru
     if rules.min_logprob is not None:
         chosen.append(Confidence(rules.min_logprob))
     return RulePipeline(place, chosen)
+
+
+_place = lru_cache(maxsize=16)(Place.of)
+"""The completions of one prompt share it."""
 
 
 def _mode(rules: StopRules, place: Place) -> Rule:

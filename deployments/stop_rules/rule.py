@@ -38,8 +38,7 @@ class Place:
     """Where the cursor stands.
 
     before: its line, up to it. tail: the rest of its line. suffix: everything known after it. fresh: the state at the
-    start of its line, and here: at the cursor. in_comment: in a comment that ends with the line.
-    whole: nothing of the text before was left out. closers: brackets that the suffix closes and the prefix opened.
+    start of its line, and here: at the cursor. closers: brackets that the suffix closes and does not open.
     """
 
     language: Language
@@ -47,14 +46,13 @@ class Place:
     suffix: str
     fresh: State
     here: Line
-    whole: bool
     closers: int
 
     @classmethod
     def of(cls, language: str, prefix: str, suffix: str, suffix_is_cut: bool = False) -> Place:
         known = LANGUAGES[language]
         scanner = Scanner(known)
-        seen, whole = _recent(prefix)
+        seen = _recent(prefix)
         fresh = scanner.read(seen)
         before = seen[seen.rfind("\n") + 1 :]
         here = scanner.line(before, fresh)
@@ -63,7 +61,7 @@ class Place:
         closers = scanner.line(following.rpartition("\n")[2], state).state.unmatched
         if closers and suffix_is_cut:
             closers = max(closers, len(here.state.open))  # the others are probably further down
-        return cls(known, before, suffix, fresh, here, whole, closers)
+        return cls(known, before, suffix, fresh, here, closers)
 
     @property
     def tail(self) -> str:
@@ -147,12 +145,12 @@ def _behind_text(suffix: str, here: Line) -> str:
     return suffix[len(tail) if here.in_comment else quote + 1 :]
 
 
-def _recent(prefix: str) -> tuple[str, bool]:
-    """The end of the prefix that is read, if possible from a line that is not indented; whether that is all."""
+def _recent(prefix: str) -> str:
+    """The end of the prefix that is read, if possible from a line that is not indented."""
     if len(prefix) <= SCANNED_CHARACTERS:
-        return prefix, True
+        return prefix
     start = len(prefix) - SCANNED_CHARACTERS
     at = prefix.find("\n", start) + 1
     while 0 < at < len(prefix) and (prefix[at].isspace() or prefix[at] in ")]}\"'#/*"):
         at = prefix.find("\n", at) + 1
-    return prefix[at if 0 < at < len(prefix) else start :], False
+    return prefix[at if 0 < at < len(prefix) else start :]
