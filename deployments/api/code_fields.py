@@ -108,7 +108,9 @@ class CodeFields(SamplingFields):
             known = self.completion_mode != "raw"
             rules = StopRules(
                 mode=self.completion_mode,
-                language=guess_language(self.language, path, places[0][0] + places[0][1]),
+                language=guess_language(
+                    self.language, path, places[0][0][:PREFIX_CHARACTERS] + places[0][1][:SUFFIX_CHARACTERS]
+                ),
                 prefixes=tuple(prefix[-PREFIX_CHARACTERS:] for prefix, _ in places),
                 suffixes=tuple(after[:SUFFIX_CHARACTERS] for _, after in places),
                 trim_suffix=known if self.trim_suffix is None else self.trim_suffix,

@@ -171,7 +171,7 @@ class LlamaWriter:
             "truncated": False,
             "stop_type": stop_type,
             "stopping_word": word,
-            **ending(delta),
+            **ending(None if self.warms_up else delta),
             "tokens_cached": delta.cached_tokens,
             "timings": self.timings(delta),
         }

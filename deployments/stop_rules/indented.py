@@ -29,7 +29,6 @@ class IndentedBlock:
         self._depth = len(place.fresh.open)
         self._base = place.indent
         self._opened = False
-        self._began = not place.blank
         self._had_block = False
         self._closing = False
         self._judging = False

@@ -93,6 +93,18 @@ async def test_the_text_ends_and_says_why(client: httpx.AsyncClient, fake_backen
     assert parts[-1]["choices"][0]["ended_by"] == "line"
 
 
+@pytest.mark.parametrize("mode", ["line", "auto", "raw"])
+async def test_tgis_tokens_are_its_text(client: httpx.AsyncClient, mode: str) -> None:
+    """No token is sent whose text a rule may still cut."""
+    parameters = {"max_new_tokens": 90, "completion_mode": mode, "details": True}
+    answer = await client.post("/generate_stream", json={"inputs": "x = 1\n", "parameters": parameters})
+    events = [json.loads(line[5:]) for line in answer.text.splitlines() if line.startswith("data:")]
+    text = "".join(event["token"]["text"] for event in events if not event["token"]["special"])
+    assert text == events[-1]["generated_text"] == (ANSWER.split("\n")[0] if mode == "line" else text)
+    assert events[-1]["details"].get("ended_by") == {"line": "line"}.get(mode)
+    assert ANSWER.startswith(text)
+
+
 async def test_a_floor_of_confidence_reads_probabilities_that_nobody_asked_for(
     client: httpx.AsyncClient, fake_backend: FakeBackend
 ) -> None:
