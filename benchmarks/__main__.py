@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": ("benchmarks.serve", "load on a running server, requests arriving at random"),
     "keystrokes": ("benchmarks.keystrokes", "people who type, on a running server"),
     "metrics-overhead": ("benchmarks.metrics_overhead", "what recording metrics costs, as a share of a step"),
+    "stop-rules": ("benchmarks.stop_rules", "completions of held-out code: what each stop rule saves and spoils"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }
 

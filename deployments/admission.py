@@ -6,12 +6,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from deployments.errors import InvalidRequestError, OverloadedError
 from model.request import EngineStats
 
 RATE_WINDOW_S = 30.0
 RETRY_AFTER_BOUNDS_S = (1.0, 60.0)
+
+
+@dataclass(eq=False)
+class Lease:
+    """Room for some sequences, given back once: at the end, or before."""
+
+    admission: Admission
+    sequences: int
+
+    def release(self) -> None:
+        if self.sequences:
+            self.admission.give_back(self.sequences)
+            self.sequences = 0
 
 
 class Admission:
@@ -29,7 +43,7 @@ class Admission:
         self._finished: deque[tuple[float, int]] = deque()
 
     @contextmanager
-    def admit(self, sequences: int, stats: EngineStats) -> Iterator[None]:
+    def admit(self, sequences: int, stats: EngineStats) -> Iterator[Lease]:
         """Hold room for `sequences` for the length of the block.
 
         Raises OverloadedError where there is none now, InvalidRequestError where there never will be.
@@ -52,11 +66,15 @@ class Admission:
                 retry_after=retry_after,
             )
         self.open += sequences
+        lease = Lease(self, sequences)
         try:
-            yield
+            yield lease
         finally:
-            self.open -= sequences
-            self._finished.append((self._clock(), sequences))
+            lease.release()
+
+    def give_back(self, sequences: int) -> None:
+        self.open -= sequences
+        self._finished.append((self._clock(), sequences))
 
     def retry_after(self, excess: int) -> float:
         """Seconds until `excess` sequences will have finished, at the rate of the last half minute."""

@@ -12,6 +12,8 @@ usage: starcoder COMMAND [options]
 
   serve      serve a model behind an OpenAI-compatible API (starcoder serve --help)
   complete   complete code at a place in a file, with a running server (starcoder complete --help)
+  plan       compute what fits a GPU's memory (starcoder plan --help)
+  download   fetch a checkpoint for servers that run offline (starcoder download --help)
   version    print the version
 """
 
@@ -48,6 +50,18 @@ def complete(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def plan(arguments: Sequence[str]) -> int:
+    from deployments.plan import run
+
+    return run(arguments)
+
+
+def download(arguments: Sequence[str]) -> int:
+    from deployments.download import run
+
+    return run(arguments)
+
+
 def version(arguments: Sequence[str]) -> int:
     from importlib.metadata import version as installed
 
@@ -55,7 +69,13 @@ def version(arguments: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"serve": serve, "complete": complete, "version": version}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "serve": serve,
+    "complete": complete,
+    "plan": plan,
+    "download": download,
+    "version": version,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,12 +8,55 @@ they cross a Serve handle.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
 from monitoring.labels import DEFAULT_TEAM
+
+PREFIX_CHARACTERS = 16_384
+SUFFIX_CHARACTERS = 8_192
+"""Of the text before and after the cursor, what the stop rules get."""
+
+TYPED_CHARACTERS = 65_536
+"""Of the text before the cursor, what sessions get: what has been typed, and something to know the place by."""
+
+CompletionMode = Literal["auto", "line", "block", "raw"]
+"""Where a completion of code ends; `raw` leaves that to the model."""
+
+EndedBy = Literal["line", "block", "suffix", "repetition", "special_token", "low_confidence", "max_time", "superseded"]
+"""The rule of this server that ended a completion, or cut its end."""
+
+
+class StopRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules that end a completion of code early; `deployments.stop_rules` has them.
+
+    language: an editor's identifier. prefixes, suffixes: of each prompt, the text just before and after the cursor.
+    special_ids: special tokens that end it. min_logprob: least mean log-probability of a line.
+    """
+
+    mode: CompletionMode = "raw"
+    language: str = "other"
+    prefixes: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    trim_suffix: bool = False
+    stop_repetition: bool = False
+    special_ids: tuple[int, ...] = ()
+    min_logprob: float | None = None
+
+
+class EditorSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a request the successor of another one.
+
+    key: of one session of one caller in one file. prefix: the end of the text before the cursor, which has
+    `prefix_length` characters. surroundings: stands for everything else in the prompt.
+    """
+
+    key: str
+    prefix: str
+    prefix_length: int
+    surroundings: str
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +71,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: lower runs first.
     user: the client's own name for its end user or session; never a metric label.
     team, dialect: who asks, and by which API; values of metric labels (`monitoring.labels`).
+    rules: what else ends a completion; None leaves the text as the model says it.
+    session: a newer request of it ends this one; None: never.
+    max_time_ms: answer with what there is so long after the request's arrival at the replica.
     """
 
     request_id: str
@@ -42,15 +88,23 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     team: str = DEFAULT_TEAM
     dialect: str = "other"
+    rules: StopRules | None = None
+    session: EditorSession | None = None
+    max_time_ms: int | None = None
 
     def sequences(self) -> Iterator[Request]:
         """The engine requests this fans out to, in `Delta.index` order.
 
         Completion i of a seeded prompt draws with `seed + i`: completions differ, the request repeats.
         """
+        shared = self.params
+        if self.rules is not None:
+            ids = (*shared.stop_token_ids, *self.rules.special_ids)
+            logprobs = 0 if shared.logprobs is None and self.rules.min_logprob is not None else shared.logprobs
+            shared = msgspec.structs.replace(shared, stop_token_ids=ids, logprobs=logprobs)
         for prompt_index, prompt_ids in enumerate(self.prompts):
             for i in range(self.best_of):
-                params = self.params
+                params = shared
                 if params.seed is not None and i:
                     params = msgspec.structs.replace(params, seed=params.seed + i)
                 yield Request(
@@ -72,6 +126,7 @@ class Delta(msgspec.Struct, kw_only=True):
     prompt_logprobs: on the first delta of a completion, where `params.prompt_logprobs` asks for them.
     finish_reason: set on the last delta of a completion, and only there.
     stop_reason: the stop string or stop token id that ended it; None for end-of-text.
+    ended_by: on the last delta, the rule of this server that ended the completion or cut its end, if one did.
     cached_tokens: prompt tokens that came from the prefix cache (the newest known value, not a sum).
     queue_seconds: how long the sequence waited before its first step.
     """
@@ -84,6 +139,7 @@ class Delta(msgspec.Struct, kw_only=True):
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
+    ended_by: EndedBy | None = None
     cached_tokens: int = 0
     queue_seconds: float = 0.0
 

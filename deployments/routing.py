@@ -1,11 +1,16 @@
 """Which replica gets a request: the one whose cache should hold the longest prefix of it, unless it is much busier.
 
+Requests of one editor session go to one replica, which knows the session. Every handle finds the same one, whatever it
+remembers: by rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998), in
+which a replica that comes or goes moves its own sessions only.
+
 Each handle remembers where it sent which blocks, by the engine's own hash chain. That is a guess about the replicas'
 caches, but a cheap and mostly right one: what was sent last stays cached longest on both sides.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
@@ -65,6 +70,11 @@ def choose(
     return idle[tie(len(idle))]
 
 
+def home(session: str, replicas: Iterable[Hashable]) -> Hashable:
+    """The replica that a session belongs to."""
+    return max(replicas, key=lambda replica: hashlib.blake2b(f"{session} {replica}".encode(), digest_size=8).digest())
+
+
 class PrefixRouter(RequestRouter):
     """Serve's router over `PrefixIndex` and `choose`; configured with `block_size` and `imbalance`."""
 
@@ -82,18 +92,25 @@ class PrefixRouter(RequestRouter):
             return []
         known = {replica.replica_id: replica for replica in candidate_replicas}
         loads = {replica_id: self.replica_queue_len_cache.get(replica_id) or 0 for replica_id in known}
-        hashes = self._prompt_hashes(pending_request)
-        blocks = {r: n for r, n in self._index.holders(hashes).items() if r in known}
+        request = _request(pending_request)
+        if request is not None and request.session is not None:
+            blocks = {home(request.session.key, known): 1}
+        else:
+            blocks = {r: n for r, n in self._index.holders(self._hashes(request)).items() if r in known}
         chosen = choose(loads, blocks, self._imbalance, self._random.randrange)
         others = [replica for replica_id, replica in known.items() if replica_id != chosen]
         # the others only where the chosen one refuses
         return [[known[chosen]], others] if others else [[known[chosen]]]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
-        self._index.remember(self._prompt_hashes(pending_request), replica_id)
+        self._index.remember(self._hashes(_request(pending_request)), replica_id)
 
-    def _prompt_hashes(self, pending_request: PendingRequest | None) -> list[BlockHash]:
-        for argument in pending_request.args if pending_request is not None else ():
-            if isinstance(argument, GenerationRequest):
-                return self._index.hashes(argument.prompts[0])
-        return []
+    def _hashes(self, request: GenerationRequest | None) -> list[BlockHash]:
+        return [] if request is None else self._index.hashes(request.prompts[0])
+
+
+def _request(pending_request: PendingRequest | None) -> GenerationRequest | None:
+    for argument in pending_request.args if pending_request is not None else ():
+        if isinstance(argument, GenerationRequest):
+            return argument
+    return None

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from deployments.admission import Admission
 from deployments.errors import EngineUnavailableError
-from deployments.protocol import Delta, GenerationRequest, HealthReport
+from deployments.protocol import Delta, EndedBy, GenerationRequest, HealthReport
 from deployments.sequence import SequenceText, SequenceTimes, merge
+from deployments.sessions import Sessions, Turn
 from model.client import EngineDeadError, FailureKind
 from model.request import EngineStats, Output, Request
 from model.tokenizer import Tokenizer
@@ -44,6 +45,37 @@ class Client(Protocol):
     async def shutdown(self) -> None: ...
 
 
+class Run:
+    """One request while it is answered, for those who end it from outside.
+
+    turn: its place in its session. ended_by: why it was ended, once it was.
+    """
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.ended_by: EndedBy | None = None
+        self._on_end: list[Callable[[], object]] = []
+
+    def on_end(self, *callbacks: Callable[[], object]) -> None:
+        """Call these when it is ended; now, if that has happened."""
+        self._on_end += callbacks
+        if self.ended_by is not None:
+            for callback in callbacks:
+                callback()
+
+    def end(self, reason: EndedBy) -> None:
+        """Only the first call counts."""
+        if self.ended_by is None:
+            self.ended_by = reason
+            for callback in self._on_end:
+                callback()
+
+    @property
+    def outcome(self) -> str:
+        """How sequences that it cut short are counted."""
+        return "length" if self.ended_by == "max_time" else "abort"
+
+
 class EngineService:
     """Runs generation requests on one engine.
 
@@ -63,6 +95,7 @@ class EngineService:
         self.client = client
         self.admission = admission
         self.open_streams = 0
+        self.sessions = Sessions(tokenizer)
         self._tokenizer = tokenizer
         self._step_timeout_s = step_timeout_s
         self._metrics = metrics
@@ -161,20 +194,36 @@ class EngineService:
     ) -> AsyncGenerator[list[Delta], None]:
         if self.client.dead is not None:
             raise _unavailable(self.client.dead)
-        sequences = list(request.sequences())
+        texts = [SequenceText(i, request, self._tokenizer) for i in range(len(request.prompts) * request.best_of)]
+        pairs = list(zip(request.sequences(), texts, strict=True))
+        stats = self.client.stats
         recorder = self._metrics.of(request.team, request.dialect)
-        texts = [SequenceText(i, request, self._tokenizer) for i in range(len(sequences))]
-        with self.admission.admit(len(sequences), self.client.stats), self._open():
+        # The turn comes first: the request that it supersedes gives its room back.
+        with self.sessions.turn(request) as turn, self.admission.admit(len(pairs), stats) as lease, self._open():
+            run = Run(turn)
+            run.on_end(lease.release)
+            turn.end = lambda: run.end("superseded")
+            timer = None
+            if request.max_time_ms is not None:
+                timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, "max_time")
             try:
-                if len(sequences) == 1:
-                    batches = self._one(sequences[0], texts[0], pause, recorder)
+                if len(pairs) == 1 and not may_end_early(request):
+                    batches = self._one(*pairs[0], pause, run, recorder)
                 else:
-                    batches = self._many(list(zip(sequences, texts, strict=True)), pause, recorder)
+                    batches = self._many(pairs, pause, run, recorder)
                 async with contextlib.aclosing(batches):
                     async for batch in batches:
+                        for delta in batch:
+                            if delta.ended_by is not None:
+                                self._metrics.rule_ended(delta.ended_by)
                         yield batch
             except EngineDeadError as error:
                 raise _unavailable(error) from error
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                if run.ended_by == "superseded":
+                    recorder.superseded(turn.wasted)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
@@ -192,7 +241,12 @@ class EngineService:
                 self._idle.set()
 
     async def _one(
-        self, sequence: Request, text: SequenceText, pause: Callable[[], float], recorder: RequestMetrics
+        self,
+        sequence: Request,
+        text: SequenceText,
+        pause: Callable[[], float],
+        run: Run,
+        recorder: RequestMetrics,
     ) -> AsyncGenerator[list[Delta], None]:
         """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
         times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock)
@@ -200,6 +254,7 @@ class EngineService:
             async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
                 async for output in outputs:
                     times.saw(output)
+                    run.turn.add(output)
                     delta = text.feed(output)
                     if delta.finish_reason is not None:
                         times.ended(delta.finish_reason)
@@ -213,28 +268,47 @@ class EngineService:
             times.ended("error")
             raise
         finally:
-            times.cancelled()  # unless it has ended already
+            # unless it has ended already
+            if run.ended_by is None:
+                times.cancelled()
+            else:
+                times.ended(run.outcome)
 
     async def _many(
         self,
         sequences: list[tuple[Request, SequenceText]],
         pause: Callable[[], float],
+        run: Run,
         recorder: RequestMetrics,
     ) -> AsyncGenerator[list[Delta], None]:
-        """Several sequences at once: a task each, whose deltas meet in `pending`."""
+        """A task for each sequence, whose deltas meet in `pending`.
+
+        So a sequence ends in the engine as soon as a rule ends its text, however slowly the client reads.
+        """
         pending: dict[int, Delta] = {}
         news = asyncio.Event()
 
-        async def run(sequence: Request, text: SequenceText) -> None:
-            async with contextlib.aclosing(self._one(sequence, text, lambda: 0.0, recorder)) as batches:
+        async def read(sequence: Request, text: SequenceText, prompt_tokens: int) -> None:
+            async with contextlib.aclosing(self._one(sequence, text, lambda: 0.0, run, recorder)) as batches:
                 async for (delta,) in batches:
+                    # Of what an earlier request of the session generated, nothing is in this one's prompt.
+                    delta.cached_tokens = min(delta.cached_tokens, prompt_tokens)
                     known = pending.get(delta.index)
                     pending[delta.index] = delta if known is None else merge(known, delta)
                     news.set()
 
-        tasks = [asyncio.create_task(run(*pair)) for pair in sequences]
+        lengths = [len(sequence.prompt_ids) for sequence, _ in sequences]
+        if run.turn.typed is not None:
+            sequences, pending[0] = self._replay(sequences[0], run.turn, recorder)
+            news.set()
+        tasks = [
+            asyncio.create_task(read(sequence, text, lengths[text.index]))
+            for sequence, text in sequences
+            if not text.finished
+        ]
         for task in tasks:
             task.add_done_callback(lambda _: news.set())
+        run.on_end(lambda: [task.cancel() for task in tasks], news.set)
         try:
             while True:
                 await news.wait()
@@ -242,7 +316,13 @@ class EngineService:
                 for task in tasks:
                     if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                         raise error
-                finished = all(task.done() for task in tasks)
+                if run.ended_by is not None:
+                    for _, text in sequences:
+                        if not text.finished:
+                            last = text.end(run.ended_by)
+                            known = pending.get(text.index)
+                            pending[text.index] = last if known is None else merge(known, last)
+                finished = all(text.finished for _, text in sequences) or all(task.done() for task in tasks)
                 if pending:
                     batch = [pending[index] for index in sorted(pending)]
                     pending.clear()
@@ -255,6 +335,28 @@ class EngineService:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _replay(
+        self, pair: tuple[Request, SequenceText], turn: Turn, recorder: RequestMetrics
+    ) -> tuple[list[tuple[Request, SequenceText]], Delta]:
+        """What an earlier request of the session generated beyond what has been typed, and the request to go on."""
+        sequence, text = pair
+        known = turn.generation
+        assert known is not None
+        assert turn.typed is not None
+        delta = text.replay(known.token_ids, known.logprobs, turn.typed, known.finish)
+        delta.cached_tokens = len(sequence.prompt_ids)
+        recorder.typed_ahead(len(delta.token_ids))
+        if delta.finish_reason is not None:
+            SequenceTimes(recorder, len(sequence.prompt_ids), self._clock).ended(delta.finish_reason)
+            return [pair], delta
+        left = sequence.params.max_tokens - len(delta.token_ids)
+        return [(known.continuation(sequence, left), text)], delta
+
+
+def may_end_early(request: GenerationRequest) -> bool:
+    """Whether something other than the engine or the client may end a sequence of the request."""
+    return bool(request.stop or request.rules or request.session or request.max_time_ms)
 
 
 def worth_sending(delta: Delta) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from model.config import ConfigError
@@ -41,7 +40,7 @@ def model_card(checkpoint: Path) -> str | None:
 
 
 def _download(model: str, revision: str | None) -> Path:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants, get_token, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -61,7 +60,7 @@ def _download(model: str, revision: str | None) -> Path:
     except HFValidationError as error:
         raise ConfigError(f"model {model!r} is neither a directory nor a valid hub id: {error}") from error
     except GatedRepoError as error:
-        token = "is set, but has no access" if os.environ.get("HF_TOKEN") else "is not set"
+        token = "is set, but has no access" if get_token() else "is not set"
         raise ConfigError(
             f"model {model!r} is gated: accept its licence on its hub page, then set HF_TOKEN (now it {token})"
         ) from error

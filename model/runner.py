@@ -16,6 +16,7 @@ from model.batch import Batch
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.gpt_bigcode import GPTBigCode
 from model.hub import resolve_checkpoint
+from model.memory import activation_bytes, block_bytes, cache_shape
 from model.parallel import TensorParallel
 from model.request import GpuMemory
 from model.weights import Progress, load_weights, random_weights
@@ -87,7 +88,8 @@ class Runner:
         self.network = self._load(config, directory, progress)
         self.max_model_len = max_model_len(config, self.model)
         self.num_kv_blocks = self._num_kv_blocks(config)
-        self.cache = torch.zeros(self._cache_shape(self.num_kv_blocks), dtype=self.dtype, device=self.device)
+        shape = cache_shape(self.model, group.size, self.num_kv_blocks, self.block_size)
+        self.cache = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self.report = LoadReport(
             rank=group.rank,
             device=str(self.device),
@@ -113,35 +115,28 @@ class Runner:
         )
         return network
 
-    def _cache_shape(self, blocks: int) -> tuple[int, ...]:
-        kv_heads = 1 if self.model.multi_query else self.model.n_head // self.group.size
-        return (self.model.n_layer, 2, blocks, self.block_size, kv_heads, self.model.head_dim)
-
     def _num_kv_blocks(self, config: EngineConfig) -> int:
         """Cache blocks by configuration or by memory. Raises ConfigError where one full sequence would not fit."""
-        block_bytes = torch.Size(self._cache_shape(1)).numel() * self.dtype.itemsize
+        bytes_of_block = block_bytes(self.model, self.group.size, self.block_size, self.dtype.itemsize)
         if config.num_kv_blocks is not None:
             blocks = config.num_kv_blocks
         elif self.device.type == "cuda":
-            blocks = self._gpu_cache_bytes(config) // block_bytes
+            blocks = self._gpu_cache_bytes(config) // bytes_of_block
         else:
-            blocks = config.kv_cache_memory // block_bytes
+            blocks = config.kv_cache_memory // bytes_of_block
         needed = -(-self.max_model_len // self.block_size)
         if blocks < needed:
             raise ConfigError(
                 f"the cache holds {max(blocks, 0)} blocks of {self.block_size} tokens, but one sequence of "
                 f"max_model_len={self.max_model_len} needs {needed}: give the cache more memory "
-                f"({needed * block_bytes:,} bytes at least) or set max_model_len lower"
+                f"({needed * bytes_of_block:,} bytes at least) or set max_model_len lower"
             )
         return blocks
 
     def _gpu_cache_bytes(self, config: EngineConfig) -> int:
         """What `gpu_memory_utilization` leaves beside the weights and a full step's activations."""
         free, total = torch.cuda.mem_get_info(self.device)
-        tokens = config.max_num_batched_tokens or 2048
-        width = max(self.model.n_inner // self.group.size, 4 * self.model.n_embd)
-        logits = config.max_num_seqs * self.model.vocab_size * 4 * 4
-        activations = tokens * width * 4 * self.dtype.itemsize + logits
+        activations = activation_bytes(self.model, self.group.size, config, self.dtype.itemsize)
         return int(free - total * (1 - config.gpu_memory_utilization) - activations)
 
     @torch.inference_mode()

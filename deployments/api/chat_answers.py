@@ -15,10 +15,10 @@ from pydantic import BaseModel, Field
 
 from deployments.api.context import ApiContext
 from deployments.api.openai_logprobs import chat_logprobs
-from deployments.api.openai_schemas import Usage, UsageCounter
+from deployments.api.openai_schemas import Usage, UsageCounter, ending
 from deployments.api.streaming import DONE, sse
 from deployments.errors import EngineUnavailableError
-from deployments.protocol import Delta, GenerationRequest
+from deployments.protocol import Delta, EndedBy, GenerationRequest
 
 
 class ChatTopLogprob(BaseModel):
@@ -45,6 +45,9 @@ class ChatChoice(BaseModel):
     message: AnswerMessage = Field(description="The completion; in a stream, `delta` with the part that is new.")
     logprobs: ChatLogprobs | None = Field(default=None, description="Where they are asked for.")
     finish_reason: Literal["stop", "length"] = Field(description="`stop`: end-of-text or a stop string.")
+    ended_by: EndedBy | None = Field(
+        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
+    )
 
 
 class ChatCompletion(BaseModel):
@@ -131,4 +134,4 @@ class ChatWriter:
         logprobs = None
         if self.top_logprobs is not None and delta.logprobs:
             logprobs = chat_logprobs(self.api.tokenizer, delta.logprobs, self.top_logprobs)
-        return {"logprobs": logprobs, "finish_reason": delta.finish_reason}
+        return {"logprobs": logprobs, "finish_reason": delta.finish_reason, **ending(delta)}

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api import openai_completions, tabby
+from deployments.api.code_fields import CallerOf
 from deployments.api.context import ApiContext
 from deployments.api.json_body import JsonRoute
 from deployments.api.openai_completions import CompletionRequest
@@ -37,10 +38,10 @@ def create_router(api: ApiContext) -> APIRouter:
         responses=openai_completions.RESPONSES,
         summary="Complete a prompt, or fill the gap before a suffix; as OpenAI does, or with `segments` as Tabby does",
     )
-    async def complete(body: Body, request: Request) -> Response:
+    async def complete(body: Body, request: Request, caller: CallerOf) -> Response:
         if isinstance(body, SegmentsRequest):
             set_dialect(request.scope, "tabby")
-            return await tabby.answer(body, api)
-        return await openai_completions.answer(body, api)
+            return await tabby.answer(body, api, caller)
+        return await openai_completions.answer(body, api, caller)
 
     return router

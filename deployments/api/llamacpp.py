@@ -18,15 +18,16 @@ from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from starlette.responses import Response
 
+from deployments.api.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CallerOf, CodeFields
 from deployments.api.context import ApiContext
 from deployments.api.fitting import fit_prompts
 from deployments.api.json_body import JsonRoute
 from deployments.api.llamacpp_writer import LlamaWriter, SelfStops
 from deployments.api.rendering import PromptField, Rendering
-from deployments.api.sampling import INT32_MAX, INT64_MAX, DialectModel, SamplingFields
+from deployments.api.sampling import INT32_MAX, INT64_MAX, DialectModel
 from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.errors import ServeError
-from deployments.protocol import Delta, GenerationRequest
+from deployments.protocol import CompletionMode, Delta, EndedBy, GenerationRequest
 from model.fim import ContextFile, RepositoryContext
 
 
@@ -52,7 +53,7 @@ def _bias_pairs(value: Any) -> Any:
 _PAIRS_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "array"}}, {"type": "object"}]}
 
 
-class LlamaSampling(SamplingFields):
+class LlamaSampling(CodeFields):
     """Options of both routes. Unknown fields are ignored; null stands for a field's default."""
 
     n_predict: int = Field(
@@ -106,6 +107,7 @@ class InfillRequest(LlamaSampling):
     input_prefix: str = Field(default="", description="Text before the cursor's line.")
     input_suffix: str = Field(default="", description="Text after the cursor.")
     prompt: str = Field(default="", description="The cursor's line, up to the cursor.")
+    completion_mode: CompletionMode = Field(default="auto", description=MODE_DESCRIPTION)
     input_extra: list[InfillFile] = Field(
         default_factory=list, max_length=1024, description="Parts of other files, used as far as there is room."
     )
@@ -136,6 +138,9 @@ class LlamaCompletion(BaseModel):
     tokens_cached: int | None = Field(default=None, description="Those of them that came from the cache.")
     truncated: bool | None = Field(default=None, description="Always false: the window is never exceeded.")
     stop_type: Literal["none", "eos", "limit", "word"] | None = Field(default=None, description="Why it ended.")
+    ended_by: EndedBy | None = Field(
+        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
+    )
     stopping_word: str | None = Field(default=None, description="The stop string that ended it, or nothing.")
     generation_settings: dict[str, Any] | None = Field(default=None, description="What was asked for.")
     timings: Timings | None = Field(default=None, description="How long it took.")
@@ -157,7 +162,7 @@ class LlamaRoute(JsonRoute):
         return error.status, {"error": {"code": error.status, "message": error.message, "type": kind}}
 
 
-async def infill_request(body: InfillRequest, api: ApiContext) -> GenerationRequest:
+async def infill_request(body: InfillRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError."""
     files = tuple(ContextFile(file.filename, file.text) for file in body.input_extra)
     rendering = Rendering(
@@ -167,16 +172,22 @@ async def infill_request(body: InfillRequest, api: ApiContext) -> GenerationRequ
         truncate=-1,
         context=RepositoryContext(files=files),
     )
-    return await _generation_request(body, api, [body.input_prefix + body.prompt], rendering)
+    return await _generation_request(body, api, [body.input_prefix + body.prompt], rendering, caller)
 
 
-async def completion_request(body: LlamaCompletionRequest, api: ApiContext) -> GenerationRequest:
+async def completion_request(
+    body: LlamaCompletionRequest, api: ApiContext, caller: Caller = ANYBODY
+) -> GenerationRequest:
     """Translate; raise InvalidRequestError."""
-    return await _generation_request(body, api, body.prompt, Rendering(max_tokens=0, truncate=-1))
+    return await _generation_request(body, api, body.prompt, Rendering(max_tokens=0, truncate=-1), caller)
 
 
 async def _generation_request(
-    body: LlamaSampling, api: ApiContext, prompts: list[str] | list[list[int]], rendering: Rendering
+    body: LlamaSampling,
+    api: ApiContext,
+    prompts: list[str] | list[list[int]],
+    rendering: Rendering,
+    caller: Caller,
 ) -> GenerationRequest:
     api.check_fan_out(len(prompts), body.n_cmpl)
     wanted = None if body.n_predict < 0 else max(body.n_predict, 1)
@@ -195,6 +206,7 @@ async def _generation_request(
         n=body.n_cmpl,
         best_of=body.n_cmpl,
         stop=body.stop,
+        **body.options(api.tokenizer, prompts, rendering.suffix, caller, context=rendering.context),
     )
 
 
@@ -247,12 +259,12 @@ def create_router(api: ApiContext) -> APIRouter:
         return Response(msgspec.json.encode(answers if several else answers[0]), media_type="application/json")
 
     @router.post("/infill", response_model=answer_model, summary="Fill a gap in code, as llama.cpp's server does")
-    async def infill(body: InfillRequest) -> Response:
-        return await answer(body, await infill_request(body, api), body.n_cmpl > 1)
+    async def infill(body: InfillRequest, caller: CallerOf) -> Response:
+        return await answer(body, await infill_request(body, api, caller), body.n_cmpl > 1)
 
     @router.post("/completion", response_model=answer_model, summary="Continue a text, as llama.cpp's server does")
-    async def completion(body: LlamaCompletionRequest) -> Response:
-        request = await completion_request(body, api)
+    async def completion(body: LlamaCompletionRequest, caller: CallerOf) -> Response:
+        request = await completion_request(body, api, caller)
         return await answer(body, request, len(request.prompts) * body.n_cmpl > 1)
 
     return router

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from deployments.api.openai_logprobs import finite
+from deployments.api.openai_schemas import ending
 from deployments.api.streaming import sse
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest, ModelInfo
@@ -170,6 +171,7 @@ class LlamaWriter:
             "truncated": False,
             "stop_type": stop_type,
             "stopping_word": word,
+            **ending(None if self.warms_up else delta),
             "tokens_cached": delta.cached_tokens,
             "timings": self.timings(delta),
         }

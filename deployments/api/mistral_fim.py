@@ -17,20 +17,21 @@ from starlette.responses import Response
 
 from deployments.api import openai_completions
 from deployments.api.chat_answers import ChatCompletion, ChatWriter
+from deployments.api.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CallerOf, CodeFields
 from deployments.api.context import ApiContext
 from deployments.api.fitting import fit_prompts
 from deployments.api.json_body import JsonRoute
 from deployments.api.openai_schemas import ERROR_RESPONSES, Completion
 from deployments.api.rendering import Rendering
-from deployments.api.sampling import INT32_MAX, INT64_MAX, SamplingFields
+from deployments.api.sampling import INT32_MAX, INT64_MAX
 from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream
-from deployments.protocol import GenerationRequest
+from deployments.protocol import CompletionMode, GenerationRequest
 from model.fim import RepositoryContext
 
 _TEMPERATURE = 0.2
 
 
-class FimRequest(SamplingFields):
+class FimRequest(CodeFields):
     """Unknown fields are ignored; null stands for a field's default."""
 
     model: str | None = Field(default=None, description="Id of the model; the served one if left out.")
@@ -45,10 +46,11 @@ class FimRequest(SamplingFields):
     random_seed: int | None = Field(
         default=None, ge=-INT64_MAX - 1, le=INT64_MAX, description="The same seed gives the same text."
     )
+    completion_mode: CompletionMode = Field(default="auto", description=MODE_DESCRIPTION)
     stream: bool = Field(default=False, description="Answer with server-sent events as tokens come.")
 
 
-async def to_generation_request(body: FimRequest, api: ApiContext) -> GenerationRequest:
+async def to_generation_request(body: FimRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError, ContextLengthError or ModelNotFoundError."""
     model = await api.served_model(body.model)
     rendering = Rendering(
@@ -66,6 +68,7 @@ async def to_generation_request(body: FimRequest, api: ApiContext) -> Generation
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
+        **body.options(api.tokenizer, [body.prompt], body.suffix, caller),
     )
 
 
@@ -85,8 +88,8 @@ def create_router(api: ApiContext) -> APIRouter:
         },
         summary="Fill the gap between prompt and suffix, as Mistral's Codestral does",
     )
-    async def fill(body: FimRequest) -> Response:
-        request = await to_generation_request(body, api)
+    async def fill(body: FimRequest, caller: CallerOf) -> Response:
+        request = await to_generation_request(body, api, caller)
         writer = ChatWriter(api, request, (await api.model()).id, usage_chunk="last")
         if body.stream:
             return await EventStream.open(writer.to_events())
@@ -101,7 +104,7 @@ def create_router(api: ApiContext) -> APIRouter:
             responses=openai_completions.RESPONSES,
             summary="The same as /v1/completions, where clients of DeepSeek look for it",
         )
-        async def complete(body: openai_completions.CompletionRequest) -> Response:
-            return await openai_completions.answer(body, api)
+        async def complete(body: openai_completions.CompletionRequest, caller: CallerOf) -> Response:
+            return await openai_completions.answer(body, api, caller)
 
     return router

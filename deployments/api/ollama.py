@@ -21,20 +21,22 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
+from deployments.api.code_fields import ANYBODY, Caller, CallerOf, CodeFields
 from deployments.api.context import ApiContext
 from deployments.api.fitting import fit_prompts
 from deployments.api.json_body import JsonRoute
+from deployments.api.openai_schemas import ending
 from deployments.api.operations import package_version
 from deployments.api.rendering import Rendering
-from deployments.api.sampling import INT32_MAX, INT64_MAX, DialectModel, SamplingFields
+from deployments.api.sampling import INT32_MAX, INT64_MAX, DialectModel
 from deployments.api.streaming import JSON_LINES_CONTENT, JsonLineStream, json_line
 from deployments.errors import EngineUnavailableError, ModelNotFoundError, ServeError
-from deployments.protocol import Delta, GenerationRequest, ModelInfo
+from deployments.protocol import Delta, EndedBy, GenerationRequest, ModelInfo
 
 _TAG = ":latest"
 
 
-class OllamaOptions(SamplingFields):
+class OllamaOptions(CodeFields):
     num_predict: int = Field(
         default=-1, ge=-2, le=INT32_MAX, description="Most tokens to generate; 0 or less: what the window holds."
     )
@@ -63,6 +65,9 @@ class OllamaGeneration(BaseModel):
     response: str = Field(description="The completion; in a stream, the part that is new.")
     done: bool = Field(description="Whether it has ended.")
     done_reason: Literal["stop", "length", "load"] | None = Field(default=None, description="Why it ended.")
+    ended_by: EndedBy | None = Field(
+        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
+    )
     total_duration: int | None = Field(default=None, description="Nanoseconds from the request to its end.")
     load_duration: int | None = Field(default=None, description="Always 0: the model is loaded.")
     prompt_eval_count: int | None = Field(default=None, description="Tokens of the prompt.")
@@ -138,9 +143,11 @@ async def named_model(api: ApiContext, name: str) -> ModelInfo:
         raise ModelNotFoundError(f"model '{name}' not found; this server has '{model.id}'") from None
 
 
-async def to_generation_request(body: OllamaRequest, api: ApiContext) -> GenerationRequest:
+async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError or ModelNotFoundError."""
     options, model = body.options, await named_model(api, body.model)
+    if body.suffix and "completion_mode" not in options.model_fields_set:
+        options = options.model_copy(update={"completion_mode": "auto"})  # only editors send a suffix
     rendering = Rendering(
         max_tokens=0,
         suffix=body.suffix,
@@ -156,6 +163,7 @@ async def to_generation_request(body: OllamaRequest, api: ApiContext) -> Generat
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=options.stop,
+        **options.options(api.tokenizer, [body.prompt], body.suffix, caller),
     )
 
 
@@ -186,6 +194,7 @@ class OllamaWriter:
             "response": delta.text,
             "done": True,
             "done_reason": delta.finish_reason,
+            **ending(delta),
             "total_duration": now - self.started_ns,
             "load_duration": 0,
             "prompt_eval_count": len(self.request.prompts[0]),
@@ -235,13 +244,13 @@ def create_router(api: ApiContext) -> APIRouter:
         responses={200: {"description": "The completion, or its parts line by line.", "content": JSON_LINES_CONTENT}},
         summary="Continue a text or fill a gap, as Ollama does",
     )
-    async def generate(body: OllamaRequest) -> Response:
+    async def generate(body: OllamaRequest, caller: CallerOf) -> Response:
         if not (body.prompt or body.suffix):
             await named_model(api, body.model)
             head = {"model": body.model, "created_at": datetime.now(UTC).isoformat()}
             loaded = {**head, "response": "", "done": True, "done_reason": "load"}
             return Response(msgspec.json.encode(loaded), media_type="application/json")
-        request = await to_generation_request(body, api)
+        request = await to_generation_request(body, api, caller)
         writer = OllamaWriter(request, body.model)
         if body.stream:
             return await JsonLineStream.open(writer.to_lines(api))

@@ -18,11 +18,12 @@ import msgspec
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
+from deployments.api.code_fields import ANYBODY, Caller, CodeFields
 from deployments.api.context import ApiContext
 from deployments.api.openai_logprobs import legacy_logprobs, prompt_offsets
-from deployments.api.openai_schemas import ERROR_RESPONSES, UsageCounter
+from deployments.api.openai_schemas import ERROR_RESPONSES, UsageCounter, ending
 from deployments.api.rendering import PromptField, Rendering, render_prompts
-from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields
+from deployments.api.sampling import INT32_MAX, DialectModel
 from deployments.api.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest
@@ -52,7 +53,7 @@ class Repository(DialectModel):
         return RepositoryContext(self.name, self.path, files)
 
 
-class CompletionRequest(SamplingFields):
+class CompletionRequest(CodeFields):
     """Unknown fields are ignored; null stands for a field's default."""
 
     model: str | None = Field(default=None, description="Id of the model; the served one if left out.")
@@ -116,7 +117,9 @@ class CompletionRequest(SamplingFields):
         return bool(self.suffix) or self.fim_mode != "auto"
 
 
-async def to_generation_request(body: CompletionRequest, api: ApiContext) -> GenerationRequest:
+async def to_generation_request(
+    body: CompletionRequest, api: ApiContext, caller: Caller = ANYBODY
+) -> GenerationRequest:
     """Translate; raise InvalidRequestError, ContextLengthError or ModelNotFoundError."""
     model = await api.served_model(body.model)
     best_of = body.best_of or body.n
@@ -150,6 +153,15 @@ async def to_generation_request(body: CompletionRequest, api: ApiContext) -> Gen
         skip_special=body.skip_special_tokens,
         priority=body.priority,
         user=body.user,
+        **body.options(
+            api.tokenizer,
+            body.prompt,
+            body.suffix or "",
+            caller,
+            user=body.user,
+            path=body.repository.path if body.repository else None,
+            context=(rendering.context, rendering.fim_mode),
+        ),
     )
 
 
@@ -222,6 +234,7 @@ class CompletionWriter:
             "logprobs": self.logprobs(delta, prompt, first, wanted),
             "finish_reason": finish_reason,
             "stop_reason": delta.stop_reason if wanted else None,
+            **ending(delta if wanted else None),
         }
 
     def echo(self, prompt: int) -> str:
@@ -251,9 +264,9 @@ def _mean_logprob(delta: Delta) -> float:
     return sum(entry.logprob for entry in entries) / len(entries) if entries else float("-inf")
 
 
-async def answer(body: CompletionRequest, api: ApiContext) -> Response:
+async def answer(body: CompletionRequest, api: ApiContext, caller: Caller = ANYBODY) -> Response:
     """The completions, whole or as a stream."""
-    request = await to_generation_request(body, api)
+    request = await to_generation_request(body, api, caller)
     writer = CompletionWriter(api, body, request, (await api.model()).id)
     if body.stream:
         return await EventStream.open(writer.to_events())

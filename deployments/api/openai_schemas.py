@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from deployments.protocol import Delta, GenerationRequest
+from deployments.protocol import Delta, EndedBy, GenerationRequest
 
 
 class ErrorDetail(BaseModel):
@@ -57,6 +57,9 @@ class CompletionChoice(BaseModel):
     stop_reason: str | int | None = Field(
         default=None, description="The stop string or stop token id that ended it, if one did."
     )
+    ended_by: EndedBy | None = Field(
+        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
+    )
 
 
 class Completion(BaseModel):
@@ -68,6 +71,11 @@ class Completion(BaseModel):
     usage: Usage | None = Field(
         default=None, description="In a stream, in the last chunk and only if `stream_options` asks for it."
     )
+
+
+def ending(delta: Delta | None) -> dict[str, Any]:
+    """The field that names the rule which ended a completion; nothing where none did."""
+    return {} if delta is None or delta.ended_by is None else {"ended_by": delta.ended_by}
 
 
 class UsageCounter:

@@ -21,15 +21,16 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from deployments.api.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CodeFields
 from deployments.api.context import ApiContext
 from deployments.api.fitting import fit_prompts
 from deployments.api.json_body import JsonRoute
-from deployments.api.openai_schemas import ERROR_RESPONSES
+from deployments.api.openai_schemas import ERROR_RESPONSES, ending
 from deployments.api.operations import package_version
 from deployments.api.rendering import Rendering
-from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields
+from deployments.api.sampling import INT32_MAX, DialectModel
 from deployments.errors import EngineUnavailableError
-from deployments.protocol import GenerationRequest
+from deployments.protocol import CompletionMode, EndedBy, GenerationRequest
 from model.fim import ContextFile, RepositoryContext
 from monitoring import IngressMetrics
 from monitoring.metrics import LANGUAGES
@@ -71,7 +72,7 @@ class Segments(DialectModel):
         return RepositoryContext(found.group(1) if found else None, self.filepath, files)
 
 
-class SegmentsRequest(SamplingFields):
+class SegmentsRequest(CodeFields):
     """Tabby's completion request. Unknown fields are ignored; null stands for a field's default."""
 
     language: str = Field(default="other", max_length=64, description="The editor's identifier of the language.")
@@ -80,6 +81,7 @@ class SegmentsRequest(SamplingFields):
         default=_TEMPERATURE, ge=0, le=2, description="0 always takes the most likely token; higher values vary more."
     )
     seed: int | None = Field(default=None, ge=0, le=_UINT64_MAX, description="The same seed gives the same text.")
+    completion_mode: CompletionMode = Field(default="auto", description=MODE_DESCRIPTION)
     mode: Literal["standard"] = Field(default="standard", description="Next-edit suggestions are not offered.")
     user: str | None = Field(default=None, max_length=1024, description="Your name for your end user.")
 
@@ -87,6 +89,9 @@ class SegmentsRequest(SamplingFields):
 class SegmentsChoice(BaseModel):
     index: int = Field(description="Always 0.")
     text: str = Field(description="The completion.")
+    ended_by: EndedBy | None = Field(
+        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
+    )
 
 
 class SegmentsCompletion(BaseModel):
@@ -138,17 +143,18 @@ class ServerSetting(BaseModel):
     disable_client_side_telemetry: bool = Field(description="Always true: nothing is sent elsewhere.")
 
 
-async def to_generation_request(body: SegmentsRequest, api: ApiContext) -> GenerationRequest:
+async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError."""
     segments = body.segments
+    prefix, suffix = _unix(segments.prefix), _unix(segments.suffix)
     rendering = Rendering(
         max_tokens=0,
-        suffix=_unix(segments.suffix),
+        suffix=suffix,
         fim_mode=api.limits.default_fim_mode,
         truncate=-1,
         context=segments.to_context(),
     )
-    fitted = await fit_prompts(api, await api.model(), [_unix(segments.prefix)], rendering, _MAX_TOKENS)
+    fitted = await fit_prompts(api, await api.model(), [prefix], rendering, _MAX_TOKENS)
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
         dialect="tabby",
@@ -156,6 +162,15 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext) -> Gener
         params=body.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
         user=body.user,
+        **body.options(
+            api.tokenizer,
+            [prefix],
+            suffix,
+            caller,
+            user=body.user,
+            path=segments.filepath,
+            context=rendering.context,
+        ),
     )
 
 
@@ -164,9 +179,9 @@ def _unix(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-async def answer(body: SegmentsRequest, api: ApiContext) -> Response:
+async def answer(body: SegmentsRequest, api: ApiContext, caller: Caller = ANYBODY) -> Response:
     """One `SegmentsCompletion`, with the line ends of the file."""
-    request = await to_generation_request(body, api)
+    request = await to_generation_request(body, api, caller)
     (delta,) = await api.backend.generate(request)
     if delta.finish_reason == "abort":
         raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
@@ -174,7 +189,7 @@ async def answer(body: SegmentsRequest, api: ApiContext) -> Response:
     text = delta.text.replace("\n", "\r\n") if dos else delta.text
     whole = {
         "id": completion_id(request.request_id, body.language),
-        "choices": [{"index": 0, "text": text}],
+        "choices": [{"index": 0, "text": text, **ending(delta)}],
         "mode": body.mode,
     }
     return Response(msgspec.json.encode(whole), media_type="application/json")

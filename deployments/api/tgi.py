@@ -18,26 +18,26 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from deployments.api.code_fields import ANYBODY, Caller, CallerOf, CodeFields
 from deployments.api.context import ApiContext
 from deployments.api.fitting import fit_prompts
 from deployments.api.json_body import JsonRoute
 from deployments.api.openai_logprobs import finite
+from deployments.api.openai_schemas import ending
 from deployments.api.operations import package_version
 from deployments.api.paths import ANY_TEXT
 from deployments.api.rendering import Rendering
-from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields, refuse_if
+from deployments.api.sampling import INT32_MAX, DialectModel, refuse_if
 from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream, sse
+from deployments.api.tgi_tokens import TokenWriter
 from deployments.errors import EngineUnavailableError, ServeError
-from deployments.protocol import Delta, GenerationRequest
-from model.detokenizer import Detokenizer
-from model.request import TokenLogprobs
-from model.tokenizer import Tokenizer
+from deployments.protocol import Delta, EndedBy, GenerationRequest
 
 _DEFAULT_NEW_TOKENS = 1024
 _UINT64_MAX = 2**64 - 1
 
 
-class GenerateParameters(SamplingFields):
+class GenerateParameters(CodeFields):
     """Unknown fields are ignored; null stands for a field's default."""
 
     best_of: int = Field(default=1, ge=1, le=INT32_MAX, description="Sample this many and answer with the likeliest.")
@@ -95,6 +95,9 @@ class Token(BaseModel):
 
 class Sequence(BaseModel):
     finish_reason: FinishReason = Field(description="Why it ended.")
+    ended_by: EndedBy | None = Field(
+        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
+    )
     generated_tokens: int = Field(description="How many tokens were generated.")
     seed: int | None = Field(description="The request's seed.")
     prefill: list[PrefillToken] = Field(description="The prompt, if `decoder_input_details` asks for it.")
@@ -150,7 +153,9 @@ class TgiRoute(JsonRoute):
         return tgi_error(error)
 
 
-async def to_generation_request(body: GenerateRequest, api: ApiContext, *, stream: bool) -> GenerationRequest:
+async def to_generation_request(
+    body: GenerateRequest, api: ApiContext, caller: Caller = ANYBODY, *, stream: bool
+) -> GenerationRequest:
     """Translate; raise InvalidRequestError or ContextLengthError."""
     wants, model = body.parameters, await api.model()
     _check(wants, api, stream)
@@ -173,6 +178,7 @@ async def to_generation_request(body: GenerateRequest, api: ApiContext, *, strea
         best_of=wants.best_of,
         stop=wants.stop,
         include_stop=True,
+        **wants.options(api.tokenizer, [body.inputs], "", caller),
     )
 
 
@@ -194,53 +200,12 @@ def _check(wants: GenerateParameters, api: ApiContext, stream: bool) -> None:
     api.check_fan_out(1, wants.best_of)
 
 
-class TokenWriter:
-    """Tokens of one sequence as TGI writes them: each with the text that it adds."""
-
-    def __init__(self, tokenizer: Tokenizer, top: int) -> None:
-        self._tokenizer = tokenizer
-        self._top = top
-        self._detokenizer = Detokenizer(tokenizer)
-        self._characters = 0
-        self.text = ""
-
-    def write(self, delta: Delta) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        """The tokens of a delta, each with its alternatives."""
-        self.text += delta.text
-        pieces = [self._detokenizer.push([token_id]) for token_id in delta.token_ids]
-        if delta.finish_reason is not None:
-            pieces = self._end(pieces)
-        self._characters += sum(map(len, pieces))
-        return [
-            (self._token(entry.token_id, entry.logprob, piece), self._alternatives(entry))
-            for entry, piece in zip(delta.logprobs or [], pieces, strict=True)
-        ]
-
-    def _end(self, pieces: list[str]) -> list[str]:
-        """What is left of a character belongs to the last token; nothing goes on behind a stop sequence."""
-        left = len(self.text) - self._characters
-        ended = []
-        for number, piece in enumerate(pieces):
-            whole = piece + (self._detokenizer.flush() if number == len(pieces) - 1 else "")
-            ended.append(whole[: max(left, 0)])
-            left -= len(whole)
-        return ended
-
-    def _token(self, token_id: int, logprob: float, text: str) -> dict[str, Any]:
-        special = token_id in self._tokenizer.special_ids
-        shown = self._tokenizer.token_text(token_id) if special else text
-        return {"id": token_id, "text": shown, "logprob": finite(logprob), "special": special}
-
-    def _alternatives(self, entry: TokenLogprobs) -> list[dict[str, Any]]:
-        return [self._token(i, logprob, self._tokenizer.token_text(i)) for i, logprob in entry.top[: self._top]]
-
-
 def _finish_reason(delta: Delta) -> FinishReason:
     if delta.finish_reason == "abort":
         raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
     if delta.finish_reason == "length":
         return "length"
-    return "eos_token" if delta.stop_reason is None else "stop_sequence"
+    return "eos_token" if delta.stop_reason is None and delta.ended_by is None else "stop_sequence"
 
 
 def to_response(api: ApiContext, body: GenerateRequest, deltas: list[Delta], full_text: bool) -> dict[str, Any]:
@@ -267,6 +232,7 @@ def _sequence(api: ApiContext, wants: GenerateParameters, delta: Delta) -> dict[
         "prefill": [],
         "tokens": [token for token, _ in written],
     }
+    sequence |= ending(delta)
     if wants.top_n_tokens:
         sequence["top_tokens"] = [top for _, top in written]
     return sequence
@@ -301,6 +267,8 @@ async def to_events(
             events = b""
             reason = None if delta.finish_reason is None else _finish_reason(delta)
             written = writer.write(delta)
+            if reason is not None and not written:
+                written = [writer.end_of_text()]
             for number, (token, top) in enumerate(written):
                 count += 1
                 event: dict[str, Any] = {"index": count, "token": token, "generated_text": None, "details": None}
@@ -314,6 +282,7 @@ async def to_events(
                             "generated_tokens": count,
                             "seed": wants.seed,
                             "input_length": len(request.prompts[0]),
+                            **ending(delta),
                         }
                 events += sse(event)
             if events:
@@ -335,8 +304,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 def create_router(api: ApiContext) -> APIRouter:
     router = APIRouter(route_class=TgiRoute, tags=["text generation inference"], responses=_ERRORS)
 
-    async def whole(body: GenerateRequest, full_text: bool) -> tuple[dict[str, Any], dict[str, str]]:
-        request = await to_generation_request(body, api, stream=False)
+    async def whole(body: GenerateRequest, full_text: bool, caller: Caller) -> tuple[dict[str, Any], dict[str, str]]:
+        request = await to_generation_request(body, api, caller, stream=False)
         deltas = await api.backend.generate(request)
         answer = to_response(api, body, deltas, full_text)
         if body.parameters.decoder_input_details:
@@ -345,20 +314,20 @@ def create_router(api: ApiContext) -> APIRouter:
         counts = {"x-prompt-tokens": str(len(request.prompts[0])), "x-generated-tokens": str(generated)}
         return answer, counts
 
-    async def stream(body: GenerateRequest, full_text: bool) -> Response:
-        request = await to_generation_request(body, api, stream=True)
+    async def stream(body: GenerateRequest, full_text: bool, caller: Caller) -> Response:
+        request = await to_generation_request(body, api, caller, stream=True)
         return await EventStream.open(to_events(api, body, request, full_text))
 
-    async def compatible(body: CompatRequest) -> Response:
+    async def compatible(body: CompatRequest, caller: Caller) -> Response:
         full_text = body.parameters.return_full_text is not False
         if body.stream:
-            return await stream(body, full_text)
-        answer, counts = await whole(body, full_text)
+            return await stream(body, full_text, caller)
+        answer, counts = await whole(body, full_text, caller)
         return Response(msgspec.json.encode([answer]), headers=counts, media_type="application/json")
 
     @router.post("/generate", response_model=Generation, summary="Continue a text, as TGI does")
-    async def generate(body: GenerateRequest) -> Response:
-        answer, counts = await whole(body, bool(body.parameters.return_full_text))
+    async def generate(body: GenerateRequest, caller: CallerOf) -> Response:
+        answer, counts = await whole(body, bool(body.parameters.return_full_text), caller)
         return Response(msgspec.json.encode(answer), headers=counts, media_type="application/json")
 
     @router.post(
@@ -367,12 +336,12 @@ def create_router(api: ApiContext) -> APIRouter:
         responses={200: {"description": "Its tokens one by one.", "content": EVENT_STREAM_CONTENT}},
         summary="Continue a text token by token, as TGI does",
     )
-    async def generate_stream(body: GenerateRequest) -> Response:
-        return await stream(body, bool(body.parameters.return_full_text))
+    async def generate_stream(body: GenerateRequest, caller: CallerOf) -> Response:
+        return await stream(body, bool(body.parameters.return_full_text), caller)
 
     @router.post("/", response_model=list[Generation], responses=_STREAM, summary="The same with an array around it")
-    async def root(body: CompatRequest) -> Response:
-        return await compatible(body)
+    async def root(body: CompatRequest, caller: CallerOf) -> Response:
+        return await compatible(body, caller)
 
     @router.post(
         f"/models/{{model_id:{ANY_TEXT}}}",
@@ -381,10 +350,12 @@ def create_router(api: ApiContext) -> APIRouter:
         summary="The same for a model by name, as Hugging Face's inference API has it",
     )
     async def by_model(
-        model_id: Annotated[str, Path(description="Id of the model, slashes and all.")], body: CompatRequest
+        model_id: Annotated[str, Path(description="Id of the model, slashes and all.")],
+        body: CompatRequest,
+        caller: CallerOf,
     ) -> Response:
         await api.served_model(model_id)
-        return await compatible(body)
+        return await compatible(body, caller)
 
     @router.get("/info", summary="What TGI says of itself", response_description="The model and the limits.")
     async def info() -> Info:

@@ -209,14 +209,16 @@ async def test_every_dialect_fills_the_same_gap_with_the_same_text(http: httpx.A
         return response.json()
 
     prompt = {"prompt": before, "suffix": after}
-    options: dict[str, Any] = {"max_tokens": limit, "temperature": 0}
+    options: dict[str, Any] = {"max_tokens": limit, "temperature": 0, "completion_mode": "raw"}
     expected = (await post("/v1/completions", **prompt, **options))["choices"][0]["text"]
     assert len(expected) > 5
     template = f"<fim_prefix>{before}<fim_suffix>{after}<fim_middle>"
     parameters = {"max_new_tokens": limit, "return_full_text": False}
-    llama = {"n_predict": limit, "temperature": 0}
+    llama = {"n_predict": limit, "temperature": 0, "completion_mode": "raw"}
     ollama = {"model": "random", "stream": False, "options": {"num_predict": limit, "temperature": 0}}
-    tabby = await post("/v1/completions", segments={"prefix": before, "suffix": after}, temperature=0)
+    ollama["options"]["completion_mode"] = "raw"
+    segments = {"prefix": before, "suffix": after}
+    tabby = await post("/v1/completions", segments=segments, temperature=0, completion_mode="raw")
     answers = [
         (await post("/v1/fim/completions", **prompt, **options))["choices"][0]["message"]["content"],
         (await post("/beta/completions", **prompt, **options))["choices"][0]["text"],

@@ -75,7 +75,7 @@ async def test_repository_names(
 
 async def test_long_files_are_cut_and_line_ends_kept(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
     lines = "".join(f"v{i} = {i}\r\n" for i in range(300))
-    answer = await complete(client, segments={"prefix": lines, "suffix": lines})
+    answer = await complete(client, segments={"prefix": lines, "suffix": lines}, completion_mode="raw")
     (request,) = fake_backend.requests
     assert len(request.prompts[0]) + request.params.max_tokens <= WINDOW
     assert "\r" not in fake_backend.tokenizer.decode(request.prompts[0])

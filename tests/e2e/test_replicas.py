@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,3 +54,25 @@ def test_one_popular_prefix_does_not_overload_its_replica(pair: Cluster) -> None
         cached = list(pool.map(lambda n: complete(pair, [*prompt, n], max_tokens=400), range(12)))
     assert 0 in cached
     assert cached.count(64) >= 2
+
+
+def test_the_requests_of_a_session_meet_in_one_replica(pair: Cluster) -> None:
+    """By chance alone, two in four would not. What was predicted and then typed is answered from memory."""
+    options = {"temperature": 0, "ignore_eos": True}
+    for number in range(4):
+        headers, prompt = {"x-session-id": f"window-{number}"}, f"def f{number}("
+        older_body = {"prompt": prompt, "max_tokens": 1500, "stream": True, **options}
+        with httpx.stream("POST", f"{pair.url}/v1/completions", json=older_body, headers=headers, timeout=120) as older:
+            choices = (json.loads(line[6:])["choices"][0] for line in older.iter_lines() if line.startswith("data: {"))
+            said = ""
+            while len(said) < 8:
+                said += next(choices)["text"]
+            body = {"prompt": prompt + said[:3], "max_tokens": 40, **options}
+            newer = httpx.post(f"{pair.url}/v1/completions", json=body, headers=headers, timeout=120).json()
+            rest = list(choices)
+        assert rest[-1]["finish_reason"] == "stop"
+        assert rest[-1]["ended_by"] == "superseded"
+        assert newer["choices"][0]["text"].startswith(said[3:])
+        assert newer["choices"][0]["finish_reason"] == "length"
+        assert newer["usage"]["completion_tokens"] == 40
+        assert newer["usage"]["prompt_tokens_details"]["cached_tokens"] == newer["usage"]["prompt_tokens"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.config import ModelConfig
+from deployments import download
+from model.config import ConfigError, ModelConfig
 from model.weights import Checkpoint
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.fake_hub import TOKEN, fake_hub
+from tests.support.tokenizers import write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "bigcode/tiny"
@@ -87,3 +90,45 @@ def test_what_does_not_exist_is_said_so(repository, tmp_path):
         assert "has no revision 'v9'" in resolve(endpoint, tmp_path, REPOSITORY, "v9")
         assert "not a hub id" in resolve(endpoint, tmp_path, "a/b/c")
         assert "valid hub id" in resolve(endpoint, tmp_path, "no spaces/please")
+
+
+def test_download_prepares_a_cache_that_serves_offline_and_read_only(repository, tmp_path):
+    """As in Kubernetes: a Job fills the volume, servers mount it read-only and never ask the hub."""
+
+    home = tmp_path / "home"
+
+    def command(endpoint: str, home: Path, offline: bool) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+        environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        if offline:
+            environment["HF_HUB_OFFLINE"] = "1"
+        return subprocess.run(
+            [sys.executable, "-m", "deployments.cli", "download", "--model", REPOSITORY],
+            env={**clean, **environment},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    whole = write_tokenizer(shutil.copytree(repository, tmp_path / "repository"))
+    with pytest.raises(ConfigError, match=r"tokenizer\.json"):  # not whole yet: a worker waits on
+        download.run(["--model", str(repository)])
+    with fake_hub(REPOSITORY, whole) as (endpoint, _):
+        fetched = command(endpoint, home, offline=False)
+    assert fetched.returncode == 0, fetched.stderr
+    directory = Path(fetched.stdout.strip().splitlines()[-1])
+    paths = [home, *home.rglob("*")]
+    modes = {path: path.stat().st_mode for path in paths if not path.is_symlink()}
+    try:
+        for path, mode in modes.items():
+            path.chmod(mode & ~0o222)
+        before = {path: path.lstat().st_mtime_ns for path in paths}
+        again = command("http://127.0.0.1:9", home, offline=True)
+        assert again.returncode == 0, again.stderr
+        assert Path(again.stdout.strip().splitlines()[-1]) == directory
+        # Root may write anywhere: that nothing was written is what counts.
+        assert {path: path.lstat().st_mtime_ns for path in [home, *home.rglob("*")]} == before
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)

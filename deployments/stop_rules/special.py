@@ -1,0 +1,34 @@
+"""Special tokens that a model spells out in letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from deployments.protocol import EndedBy
+from deployments.stop_rules.rule import Code
+from model.stop_strings import StopStrings
+
+
+class SpecialText:
+    """Ends before the name of a special token. The tokens themselves end generation in the engine."""
+
+    name: ClassVar[EndedBy] = "special_token"
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.safe = 0
+        self._names = StopStrings(names)
+        self._first = {name[0] for name in names}
+        self._passed_by = 0
+
+    def push(self, code: Code) -> int | None:
+        if self.safe == len(code.text) - 1 and code.char not in self._first:
+            self._passed_by += 1
+            self.safe += 1
+            return None
+        matched = self._names.push(code.char).matched
+        self.safe = self._passed_by + self._names.shown
+        return None if matched is None else self.safe
+
+    def flush(self, code: Code) -> int | None:
+        return None

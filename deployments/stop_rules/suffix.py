@@ -1,0 +1,166 @@
+"""Where the completion comes to what already stands after the cursor."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from deployments.protocol import EndedBy
+from deployments.stop_rules.rule import Code, Place
+from deployments.stop_rules.scanner import OPENER_OF
+
+_LONGEST_OVERLAP = 64
+_DISTINCT_CHARACTERS = 6
+"""A line with so many letters and digits is no `else:` or `}`: to meet it again is no coincidence."""
+
+
+class Overlap:
+    """How many characters at the end of a growing text begin `wanted`; the most.
+
+    Source: D. E. Knuth, J. H. Morris, V. R. Pratt, "Fast pattern matching in strings", SIAM J. Comput. 6(2), 1977.
+    """
+
+    def __init__(self, wanted: str) -> None:
+        self.length = 0
+        self._wanted = wanted
+        self._shorter = [0]
+        for at in range(1, len(wanted)):
+            self._shorter.append(self._longer(self._shorter[-1], wanted[at]))
+
+    def push(self, char: str) -> int:
+        if self.length == len(self._wanted):
+            self.length = self._shorter[-1] if self._wanted else 0
+        self.length = self._longer(self.length, char)
+        return self.length
+
+    def _longer(self, length: int, char: str) -> int:
+        while length and self._wanted[length] != char:
+            length = self._shorter[length - 1]
+        return length + 1 if self._wanted[length : length + 1] == char else 0
+
+
+class SuffixBracket:
+    """Ends before a bracket that closes what the suffix closes too."""
+
+    name: ClassVar[EndedBy] = "suffix"
+
+    def __init__(self, place: Place) -> None:
+        self.safe = 0
+        self._place = place
+        self._depth = len(place.here.state.open)
+        self._floor = min(place.closers, self._depth)
+        self._extra = max(place.closers - self._depth, 0)
+        self._suffix_begins_blank = place.suffix[:1].isspace()
+        self._overlap = Overlap(place.suffix[:_LONGEST_OVERLAP])
+
+    def push(self, code: Code) -> int | None:
+        end = len(code.text) - self._overlap.push(code.char)
+        if self._suffix_begins_blank:
+            end = min(end, code.solid)
+        if code.char in OPENER_OF and self._closes_too_much(code):
+            before = len(code.text) - 1
+            if self._suffix_begins_blank:
+                before = len(code.text[:before].rstrip())
+            return min(end, before)
+        self.safe = end
+        return None
+
+    def _closes_too_much(self, code: Code) -> bool:
+        before, after = code.before.state, code.line.state
+        if after.unmatched > before.unmatched:
+            return bool(self._extra)
+        return len(after.open) < min(len(before.open), self._floor)
+
+    def flush(self, code: Code) -> int | None:
+        return None
+
+
+class SuffixOverlap:
+    """Ends before text that follows the cursor: the rest of its line, or the lines after it.
+
+    The rest of the line counts at the end of a line of the completion, if the brackets that are open before it are
+    those at the cursor: `)` is no repetition behind `f(x`. Of the lines after it, the first one counts if it is
+    distinctive, else the first two together. A newline at the end, where the suffix begins with one, is cut too.
+    """
+
+    name: ClassVar[EndedBy] = "suffix"
+
+    def __init__(self, place: Place) -> None:
+        self.safe = 0
+        self._place = place
+        self._tail = place.tail.rstrip()
+        self._overlap, self._blank = Overlap(self._tail), ""
+        lines = [line.rstrip() for line in place.suffix.split("\n")[1:]]
+        self._lines = [line for line in lines if line.strip()][:2]
+        self._line, self._first_line = place.before, True
+        self._open = [place.here.state.open]
+        """The brackets that are open after each number of characters."""
+        self._end = 0
+        """Where the text before the current line ends."""
+        self._pending: int | None = None
+        """Where it will be cut if the suffix's second line comes next."""
+
+    def push(self, code: Code) -> int | None:
+        if code.char == "\n":
+            end = self._line_ended(code.text[:-1], self._line)
+            if end is not None:
+                return end
+            self._end, self._line, self._first_line = code.solid, "", False
+        else:
+            self._line = code.line_text
+        self._open.append(code.line.state.open)
+        self._blank += code.char
+        if not code.char.isspace():
+            # White space behind the rest of the line is as uncertain as that: it waits for what follows.
+            for char in self._blank:
+                self._overlap.push(char)
+            self._blank = ""
+        self.safe = self._certain(code)
+        return None
+
+    def flush(self, code: Code) -> int | None:
+        """The last line may be cut short."""
+        if code.solid and code.text.endswith("\n") and self._place.suffix[:1] in ("\n", "\r"):
+            return code.solid
+        if (end := self._line_ended(code.text, self._line)) is not None:
+            return end
+        if self._begins_lines(self._line) and (self._pending is not None or _distinct(self._line)):
+            return self._end if self._pending is None else self._pending
+        return None
+
+    def _line_ended(self, text: str, line: str) -> int | None:
+        """Whether a line that is whole repeats. text: the completion with it; line: the cursor's part included."""
+        line, text = line.rstrip(), text.rstrip()
+        if self._tail and text.endswith(self._tail):
+            before = len(text) - len(self._tail)
+            if self._open[before] == self._open[0]:
+                return before
+        if not line or not self._lines:
+            return None
+        if self._pending is not None and line == self._lines[1]:
+            return self._pending
+        self._pending = None
+        if line == self._lines[0] and (not self._first_line or self._place.blank):
+            if _distinct(line) or len(self._lines) == 1:
+                return self._end
+            self._pending = self._end
+        return None
+
+    def _certain(self, code: Code) -> int:
+        """What comes before anything that may turn out to be a repetition."""
+        certain = code.solid if self._place.suffix[:1].isspace() else len(code.text)
+        if self._pending is not None:
+            return min(certain, self._pending)
+        if self._begins_lines(self._line):
+            return min(certain, self._end)
+        if self._tail:
+            certain = min(certain, code.solid - self._overlap.length)
+        return certain
+
+    def _begins_lines(self, line: str) -> bool:
+        if self._pending is not None:
+            return len(self._lines) > 1 and self._lines[1].startswith(line.rstrip())
+        return bool(self._lines) and self._lines[0].startswith(line.rstrip())
+
+
+def _distinct(line: str) -> bool:
+    return sum(char.isalnum() for char in line) >= _DISTINCT_CHARACTERS

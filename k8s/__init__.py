@@ -1,0 +1,1 @@
+"""Manifests for KubeRay, and what generates the parts of them that other files decide."""

@@ -1,0 +1,102 @@
+"""What a model takes of a rank's memory. The engine allocates by these functions, and `starcoder plan` prints them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from model.config import EngineConfig, ModelConfig
+from model.gpt_bigcode import GPTBigCode
+from model.parallel import TensorParallel
+
+DRIVER_BYTES = 1 << 30
+"""Room for what PyTorch does not count: the CUDA context, cuBLAS workspaces, NCCL's buffers. An allowance, not a
+measurement; a running engine asks the driver instead."""
+
+
+def parameter_bytes(model: ModelConfig, rank: int, size: int, bytes_per_value: int) -> int:
+    """Bytes of weights that `rank` of `size` loads: the network itself, built without storage and counted.
+
+    A tied head counts once; rank 0 holds the biases of row-parallel layers. Raises ConfigError where `size` does not
+    divide the model.
+    """
+    model.check_tensor_parallel(size)
+    with torch.device("meta"):
+        network = GPTBigCode(model, TensorParallel(rank, size))
+    values = sum(p.numel() for name, p in network.named_parameters() if not _is_tied_head(model, name))
+    return values * bytes_per_value
+
+
+def _is_tied_head(model: ModelConfig, name: str) -> bool:
+    return model.tie_word_embeddings and name == "lm_head.weight"
+
+
+def cache_shape(model: ModelConfig, size: int, blocks: int, block_size: int) -> tuple[int, ...]:
+    """One rank's cache tensor: [layers, 2, blocks, block_size, kv_heads, head_dim].
+
+    The one key/value head of a multi-query model is on every rank; otherwise heads are split.
+    """
+    kv_heads = 1 if model.multi_query else model.n_head // size
+    return (model.n_layer, 2, blocks, block_size, kv_heads, model.head_dim)
+
+
+def block_bytes(model: ModelConfig, size: int, block_size: int, bytes_per_value: int) -> int:
+    """Bytes of one cache block on one rank."""
+    return math.prod(cache_shape(model, size, 1, block_size)) * bytes_per_value
+
+
+def activation_bytes(model: ModelConfig, size: int, config: EngineConfig, bytes_per_value: int) -> int:
+    """What a full step needs at most beside weights and cache on a GPU: activations, and logits on rank 0."""
+    tokens = config.max_num_batched_tokens or 2048
+    width = max(model.n_inner // size, 4 * model.n_embd)
+    logits = config.max_num_seqs * model.vocab_size * 4 * 4
+    return tokens * width * 4 * bytes_per_value + logits
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How one rank's GPU memory divides. Sizes in bytes."""
+
+    size: int
+    """Tensor-parallel ranks."""
+    parameters: int
+    """Of the rank that holds most."""
+    activations: int
+    cache: int
+    """Left for the cache; negative where the weights do not fit."""
+    cache_tokens: int
+    """Whole blocks of it, in tokens. The cache of a multi-query model is replicated: more ranks add no tokens by
+    themselves, but the weights leave more room."""
+    max_model_len: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether an engine would start: one sequence of the longest length has room."""
+        return self.cache_tokens >= self.max_model_len
+
+    @property
+    def longest_sequences(self) -> float:
+        """Sequences of `max_model_len` that have room at once, prefixes shared by nobody."""
+        return self.cache_tokens / self.max_model_len
+
+
+def plan(model: ModelConfig, config: EngineConfig, gpu_memory: int, bytes_per_value: int) -> MemoryPlan:
+    """Divide `gpu_memory` bytes as an engine of `config` would on each of its GPUs.
+
+    Raises ConfigError where `config.tensor_parallel_size` does not divide the model.
+    """
+    size = config.tensor_parallel_size
+    parameters = parameter_bytes(model, 0, size, bytes_per_value)
+    activations = activation_bytes(model, size, config, bytes_per_value)
+    cache = int(gpu_memory * config.gpu_memory_utilization) - DRIVER_BYTES - parameters - activations
+    blocks = max(cache, 0) // block_bytes(model, size, config.block_size, bytes_per_value)
+    return MemoryPlan(
+        size=size,
+        parameters=parameters,
+        activations=activations,
+        cache=cache,
+        cache_tokens=blocks * config.block_size,
+        max_model_len=config.max_model_len or model.n_positions,
+    )
