@@ -1,0 +1,75 @@
+"""Other people's clients, and the servers they are pointed at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deployments.conftest import app, fake_backend, tokenizer, url  # noqa: F401
+from tests.support.fake_backend import FakeBackend
+from tests.support.json_process import ClientDriver
+from tests.support.packages import CLIENTS, ROOT, npm_packages, python_packages
+
+
+@pytest.fixture
+def backend(fake_backend: FakeBackend) -> FakeBackend:  # noqa: F811
+    """The one behind `url`, with room for the introduction of the plain dialogue."""
+    fake_backend.window = 1024
+    return fake_backend
+
+
+@pytest.fixture(scope="session")
+def npm_folder() -> Path:
+    """Holds `node_modules`, and the drivers beside it, where their imports find it."""
+    folder = npm_packages()
+    shutil.copytree(CLIENTS / "drivers", folder / "drivers", dirs_exist_ok=True)
+    return folder
+
+
+def npm_driver(folder: Path, name: str) -> ClientDriver:
+    return ClientDriver(["node", "drivers/run.mjs", name], cwd=folder)
+
+
+@pytest.fixture(scope="session")
+def openai_js(npm_folder: Path) -> Iterator[ClientDriver]:
+    with npm_driver(npm_folder, "openai") as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def huggingface_js(npm_folder: Path) -> Iterator[ClientDriver]:
+    with npm_driver(npm_folder, "huggingface") as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def continue_js(npm_folder: Path) -> Iterator[ClientDriver]:
+    with npm_driver(npm_folder, "continue") as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def text_generation() -> Iterator[ClientDriver]:
+    python = python_packages("text-generation")
+    with ClientDriver([str(python), str(CLIENTS / "drivers/text_generation_driver.py")]) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def tabby_command(npm_folder: Path) -> list[str]:
+    return ["node", str(npm_folder / "node_modules/tabby-agent/dist/cli.js")]
+
+
+def tabby_environment(home: Path, endpoint: str) -> dict[str, str]:
+    """In which tabby-agent finds the configuration that docs/clients.md gives."""
+    _, _, rest = (ROOT / "docs/clients.md").read_text().partition("```toml\n")
+    configuration, _, _ = rest.partition("```")
+    assert "http://127.0.0.1:8000" in configuration
+    folder = home / ".tabby-client/agent"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(configuration.replace("http://127.0.0.1:8000", endpoint))
+    return {**os.environ, "HOME": str(home)}
