@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from deployments.protocol import Delta, EndedBy, GenerationRequest
 
-_NOBODYS_MODEL = re.compile(r"tgi|dummy|https?://\S*")
+_NOBODYS_MODEL = re.compile(r"|tgi|dummy|https?://\S*")
 
 
 def _named(model: str | None) -> str | None:
@@ -18,8 +18,8 @@ def _named(model: str | None) -> str | None:
 
 
 ModelName = Annotated[str | None, AfterValidator(_named)]
-"""Of a request. Hugging Face's clients fill it in themselves where nobody named a model: text-generation says `tgi`,
-huggingface_hub `dummy`, and @huggingface/inference the address of the server. None is what they mean."""
+"""Of a request. Some clients fill it in themselves where nobody named a model: text-generation says `tgi`,
+huggingface_hub `dummy`, @huggingface/inference the address of the server, llama.vim nothing. None is what they mean."""
 
 
 class ErrorDetail(BaseModel):

@@ -72,6 +72,7 @@ VIM_INSTRUCT_WARM_UP = {
     "stream": False,
     "cache_prompt": True,
     "response_fields": [""],
+    "model": "",  # always there: the plugin asks whether the name of its option is empty, not its value
 }
 """`llama#inst`"""
 VIM_INSTRUCT = {
@@ -82,6 +83,7 @@ VIM_INSTRUCT = {
     "samplers": ["min_p", "temperature"],
     "stream": True,
     "cache_prompt": True,
+    "model": "",
 }
 """`llama#inst_send`"""
 VSCODE_FIM = {

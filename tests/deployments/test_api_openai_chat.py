@@ -210,8 +210,8 @@ async def test_what_clients_call_the_model_where_nobody_named_one(
 ) -> None:
     wanted = {"messages": MESSAGES} if "chat" in path else {"prompt": "x"}
     for name, status in (
-        *((name, 200) for name in ("tgi", "dummy", "http://test", "https://test:80/v1", MODEL)),
-        *((name, 404) for name in ("", "tgi2", "http", "gpt-4", "a http://test")),
+        *((name, 200) for name in ("", "tgi", "dummy", "http://test", "https://test:80/v1", MODEL)),
+        *((name, 404) for name in (" ", "tgi2", "http", "gpt-4", "a http://test")),
     ):
         response = await client.post(path, json={**wanted, "model": name, "max_tokens": 1})
         assert response.status_code == status, name
