@@ -4,22 +4,65 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.deployments.conftest import app, fake_backend, tokenizer, url  # noqa: F401
+from deployments.ingress import create_app
+from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+from model.tokenizer import Tokenizer
 from tests.support.fake_backend import FakeBackend
+from tests.support.http_server import serving
 from tests.support.json_process import ClientDriver
 from tests.support.packages import CLIENTS, ROOT, npm_packages, python_packages
+from tests.support.tokenizers import starcoder_rules
+
+WINDOW = 1024
+"""Room for the introduction of the plain dialogue."""
+
+
+class Stage:
+    """A backend that is another one in each test, so that one server does for all of them."""
+
+    def __init__(self, actor: FakeBackend) -> None:
+        self.actor = actor
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        return self.actor.stream(request)
+
+    async def generate(self, request: GenerationRequest) -> list[Delta]:
+        return await self.actor.generate(request)
+
+    async def health(self) -> HealthReport:
+        return await self.actor.health()
+
+    async def info(self) -> ModelInfo:
+        return await self.actor.info()
+
+
+@pytest.fixture(scope="session")
+def stage() -> Stage:
+    return Stage(FakeBackend(Tokenizer(starcoder_rules()), WINDOW))
+
+
+@pytest.fixture(scope="session")
+def address(stage: Stage) -> Iterator[str]:
+    """Of a real server."""
+    with serving(create_app(backend=stage, tokenizer=stage.actor.tokenizer)) as url:
+        yield url
 
 
 @pytest.fixture
-def backend(fake_backend: FakeBackend) -> FakeBackend:  # noqa: F811
-    """The one behind `url`, with room for the introduction of the plain dialogue."""
-    fake_backend.window = 1024
-    return fake_backend
+def backend(stage: Stage) -> FakeBackend:
+    """The one behind `url`, new in each test."""
+    stage.actor = FakeBackend(stage.actor.tokenizer, WINDOW)
+    return stage.actor
+
+
+@pytest.fixture
+def url(address: str, backend: FakeBackend) -> str:
+    return address
 
 
 @pytest.fixture(scope="session")

@@ -98,10 +98,14 @@ class ClientError(Exception):
 class ClientDriver(JsonProcess):
     """One package of another environment, behind a driver of `tests/clients/drivers`."""
 
+    _number = 0
+
     def call(self, call: str, **options: Any) -> Any:
         """What the driver's function answers; raises ClientError with what the package raised."""
-        self.write_message({"call": call, "options": options})
-        answer = self.next_message()
+        self._number += 1
+        self.write_message({"id": self._number, "call": call, "options": options})
+        # A test that was given up leaves its answer behind.
+        answer = self.next_message(lambda message: message["id"] == self._number)
         if "error" in answer:
             raise ClientError(answer["error"])
         return answer["result"]

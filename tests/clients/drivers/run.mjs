@@ -1,7 +1,7 @@
 // Drives one npm package for the tests: `node run.mjs openai` answers each line of JSON with a line of JSON.
 //
-// A request is {"call": <function of the module>, "options": <its argument>}. An answer is {"result": ...}, or
-// {"error": ...} with what the package's own error object says. Streams are lists of what they yielded; with
+// A request is {"id", "call": <function of the module>, "options": <its argument>}. An answer is {"id", "result"}, or
+// {"id", "error"} with what the package's own error object says. Streams are lists of what they yielded; with
 // `abort_after` in the options, the stream is aborted after so many parts, in the package's own way.
 import { createInterface } from "node:readline";
 
@@ -22,12 +22,12 @@ function described(error) {
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const { call, options } = JSON.parse(line);
+  const { id, call, options } = JSON.parse(line);
   let answer;
   try {
-    answer = { result: (await calls[call](options)) ?? null };
+    answer = { id, result: (await calls[call](options)) ?? null };
   } catch (error) {
-    answer = { error: described(error) };
+    answer = { id, error: described(error) };
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }

@@ -43,9 +43,9 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         try:
-            answer = {"result": CALLS[asked["call"]](**asked["options"])}
+            answer = {"id": asked["id"], "result": CALLS[asked["call"]](**asked["options"])}
         except Exception as error:
-            answer = {"error": {"name": type(error).__name__, "message": str(error)}}
+            answer = {"id": asked["id"], "error": {"name": type(error).__name__, "message": str(error)}}
         print(json.dumps(answer), flush=True)
 
 
