@@ -41,6 +41,11 @@ class Stage:
         return await self.actor.info()
 
 
+def starts(text: str, whole: str) -> bool:
+    """Whether `text` is what an editor may get of `whole`: its dialects may end where the code does."""
+    return bool(text.strip()) and whole.startswith(text)
+
+
 @pytest.fixture(scope="session")
 def stage() -> Stage:
     return Stage(FakeBackend(Tokenizer(starcoder_rules()), WINDOW))

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.clients.conftest import starts
 from tests.clients.test_continue_js import STOPS
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 
@@ -31,7 +32,7 @@ def test_ollama(url: str, backend: FakeBackend) -> None:
     body = {"model": name, "prompt": "def 漢(", "suffix": "\nx", "options": options, "keep_alive": 1800, "stream": True}
     text = httpx.post(f"{url}/api/generate", json=body).text
     assert text.endswith("\n")  # what follows the last line end is never read
-    assert "".join(json.loads(line)["response"] for line in text.split("\n") if line.strip()) == ANSWER
+    assert starts("".join(json.loads(line)["response"] for line in text.split("\n") if line.strip()), ANSWER)
     prompt = backend.tokenizer.decode(backend.requests[0].prompts[0], skip_special=False)
     assert prompt == "<fim_prefix>def 漢(<fim_suffix>\nx<fim_middle>"
 
@@ -85,4 +86,4 @@ def test_minuet_for_codestral(url: str) -> None:
     *lines, done = [line for line in httpx.post(f"{url}/v1/fim/completions", json=body).text.split("\n") if line]
     assert done == "data: [DONE]"
     chunks = [json.loads(line.removeprefix("data:")) for line in lines]
-    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == ANSWER
+    assert starts("".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks), ANSWER)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.errors import OverloadedError
+from tests.clients.conftest import starts
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 from tests.support.http_server import wait_until
 from tests.support.json_process import ClientDriver, ClientError
@@ -27,7 +28,7 @@ def gap(continue_js: ClientDriver, provider: str, url: str, **body: Any) -> str:
 
 @pytest.mark.client(CONTINUE, "Mistral")
 def test_mistrals_gaps(continue_js: ClientDriver, backend: FakeBackend, url: str) -> None:
-    assert gap(continue_js, "mistral", f"{url}/v1/") == ANSWER
+    assert starts(gap(continue_js, "mistral", f"{url}/v1/"), ANSWER)
     (request,) = backend.requests
     assert backend.tokenizer.decode(request.prompts[0], skip_special=False) == (
         "<fim_prefix>def 漢(<fim_suffix>\nreturn 1<fim_middle>"

@@ -13,7 +13,7 @@ import openai
 import pytest
 from huggingface_hub import InferenceClient
 
-from tests.clients.conftest import tabby_environment
+from tests.clients.conftest import starts, tabby_environment
 from tests.support.cluster import Cluster, wait_until
 from tests.support.json_process import ClientDriver, ClientError, TabbyAgent
 
@@ -26,6 +26,9 @@ GAP: dict[str, Any] = {"prompt": BEFORE, "suffix": AFTER, **OPTIONS}
 
 OPENAI_JS, HUGGINGFACE_JS = "openai (npm)", "@huggingface/inference (npm)"
 CONTINUE, TEXT_GENERATION = "@continuedev/openai-adapters (npm)", "text-generation (PyPI)"
+
+EDITORS = ("Mistral", "Ollama")
+"""Dialects that may end where the code does."""
 
 Where = tuple[str, str]
 """Address of the server and name of the model."""
@@ -123,8 +126,11 @@ def test_every_client_fills_the_same_gap_with_the_same_text(
     arguments: tuple[str, ...],
 ) -> None:
     driver = (request.getfixturevalue(fixture),) if fixture else ()
-    answers = list(ask(*driver, (cluster.url, cluster.name), *arguments))
-    assert answers == [expected] * len(answers)
+    for answer in ask(*driver, (cluster.url, cluster.name), *arguments):
+        if request.node.get_closest_marker("client").args[1] in EDITORS:
+            assert starts(answer, expected)
+        else:
+            assert answer == expected
 
 
 @pytest.mark.client("tabby-agent (npm)", "Tabby")
