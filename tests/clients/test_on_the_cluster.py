@@ -179,8 +179,8 @@ def test_an_aborted_stream_leaves_the_batch(
     body = {"model": cluster.name, "ignore_eos": True, "temperature": 0, **options["body"]}
     try:
         parts = driver.call(call, url=cluster.url + options["url"], provider="openai", body=body, abort_after=1)
-        assert len(parts) == 1
+        assert 1 <= len(parts) < 500  # what had arrived already is still handed out
     except ClientError as error:
         assert "abort" in str(error).lower()  # noqa: PT017
     wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays", 60)
-    wait_until(lambda: aborted(cluster) == before + 1, "no sequence was aborted", 60)
+    wait_until(lambda: aborted(cluster) > before, "no sequence was aborted", 60)
