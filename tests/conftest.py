@@ -11,6 +11,11 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from tests.support.client_table import (  # noqa: F401
+    pytest_addoption,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
 from tests.support.cluster import Cluster
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from deployments.api.context import ApiContext
 from deployments.api.openai_logprobs import chat_logprobs
 from deployments.api.openai_schemas import Usage, UsageCounter, ending
+from deployments.api.operations import package_version
 from deployments.api.streaming import DONE, sse
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, EndedBy, GenerationRequest
@@ -55,6 +56,7 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"] = Field(description="`chat.completion.chunk` in a stream.")
     created: int = Field(description="Unix seconds.")
     model: str = Field(description="Id of the model that answered.")
+    system_fingerprint: str = Field(description="Name and version of the server: another one may answer otherwise.")
     choices: list[ChatChoice] = Field(description="The completions.")
     usage: Usage = Field(description="Tokens used.")
 
@@ -69,6 +71,7 @@ class ChatWriter:
 
     top_logprobs: alternatives to report for each token; None reports nothing.
     strip_start: drop white space before an answer's first word, which some prompts make the model begin with.
+    silent: nothing was to be generated; the one token that the engine makes anyway is nobody's business.
     """
 
     api: ApiContext
@@ -77,10 +80,16 @@ class ChatWriter:
     top_logprobs: int | None = None
     strip_start: bool = False
     usage_chunk: UsageChunk = "none"
+    silent: bool = False
 
     def __post_init__(self) -> None:
-        self.usage = UsageCounter(self.request, self.request.params.max_tokens)
-        self.head = {"id": f"chatcmpl-{self.request.request_id}", "created": int(time.time()), "model": self.model}
+        self.usage = UsageCounter(self.request, 0 if self.silent else self.request.params.max_tokens)
+        self.head = {
+            "id": f"chatcmpl-{self.request.request_id}",
+            "created": int(time.time()),
+            "model": self.model,
+            "system_fingerprint": f"starcoder-serve-{package_version()}",
+        }
         self.spoken: set[int] = set()
 
     def to_response(self, deltas: list[Delta]) -> dict[str, Any]:
@@ -121,6 +130,8 @@ class ChatWriter:
         yield DONE
 
     def text(self, delta: Delta) -> str:
+        if self.silent:
+            return ""
         if not self.strip_start or delta.index in self.spoken:
             return delta.text
         text = delta.text.lstrip()
@@ -132,6 +143,7 @@ class ChatWriter:
         if delta.finish_reason == "abort":
             raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
         logprobs = None
-        if self.top_logprobs is not None and delta.logprobs:
+        if self.top_logprobs is not None and delta.logprobs and not self.silent:
             logprobs = chat_logprobs(self.api.tokenizer, delta.logprobs, self.top_logprobs)
-        return {"logprobs": logprobs, "finish_reason": delta.finish_reason, **ending(delta)}
+        reason = "length" if self.silent and delta.finish_reason else delta.finish_reason
+        return {"logprobs": logprobs, "finish_reason": reason, **ending(delta)}

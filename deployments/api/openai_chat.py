@@ -2,7 +2,7 @@
 
 Source: https://platform.openai.com/docs/api-reference/chat. StarCoder completes text: a conversation is written as
 one (`chat_prompt`), and what follows is the answer. Without `max_completion_tokens` or `max_tokens` it may fill the
-window. Tools are not offered to the model; an answer is text always.
+window; llama.cpp's `n_predict` 0 warms the cache. Tools are not offered to the model; an answer is text always.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from deployments.api.context import ApiContext
 from deployments.api.fitting import fit_prompts
 from deployments.api.json_body import JsonRoute
 from deployments.api.openai_completions import StreamOptions
-from deployments.api.openai_schemas import ERROR_RESPONSES
+from deployments.api.openai_schemas import ERROR_RESPONSES, ModelName
 from deployments.api.rendering import Rendering
 from deployments.api.sampling import INT32_MAX, DialectModel, SamplingFields
 from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream
@@ -51,7 +51,7 @@ class ResponseFormat(DialectModel):
 class ChatRequest(SamplingFields):
     """Unknown fields are ignored; null stands for a field's default."""
 
-    model: str | None = Field(default=None, description="Id of the model; the served one if left out.")
+    model: ModelName = Field(default=None, description="Id of the model; the served one if left out.")
     messages: list[ChatMessage] = Field(
         min_length=1, max_length=4096, description="The conversation. An assistant's message at its end is continued."
     )
@@ -59,6 +59,12 @@ class ChatRequest(SamplingFields):
         default=None, ge=1, le=INT32_MAX, description="Most tokens of the answer; left out: what the window holds."
     )
     max_tokens: int | None = Field(default=None, ge=1, le=INT32_MAX, description="Older name of the same.")
+    n_predict: int | None = Field(
+        default=None,
+        ge=-2,
+        le=INT32_MAX,
+        description="llama.cpp's name of it. 0 reads the conversation into the cache only; less: as if left out.",
+    )
     n: int = Field(default=1, ge=1, le=INT32_MAX, description="Answers to give.")
     logprobs: bool = Field(default=False, description="Report the log-probability of each token.")
     top_logprobs: int | None = Field(
@@ -78,6 +84,12 @@ class ChatRequest(SamplingFields):
         return self
 
     @property
+    def limit(self) -> int | None:
+        """Most tokens of the answer; 0 wants none, None leaves it open."""
+        given = self.max_completion_tokens or self.max_tokens
+        return self.n_predict if given is None and (self.n_predict or 0) >= 0 else given
+
+    @property
     def alternatives(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
@@ -90,7 +102,7 @@ async def to_generation_request(body: ChatRequest, api: ApiContext) -> tuple[Gen
     model = await api.served_model(body.model)
     api.check_fan_out(1, body.n)
     turns = [message.to_turn() for message in body.messages]
-    wanted = body.max_completion_tokens or body.max_tokens
+    wanted = body.limit
     least = sum(len(turn.content.encode()) for turn in turns) // api.longest_token
     if least >= model.max_model_len:
         # Said without tokenizing megabytes first.
@@ -155,6 +167,7 @@ def create_router(api: ApiContext) -> APIRouter:
             top_logprobs=body.alternatives,
             strip_start=plain,
             usage_chunk="own" if include_usage else "none",
+            silent=body.limit == 0,
         )
         if body.stream:
             return await EventStream.open(writer.to_events())

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from deployments.api.code_fields import ANYBODY, Caller, CodeFields
 from deployments.api.context import ApiContext
 from deployments.api.openai_logprobs import legacy_logprobs, prompt_offsets
-from deployments.api.openai_schemas import ERROR_RESPONSES, UsageCounter, ending
+from deployments.api.openai_schemas import ERROR_RESPONSES, ModelName, UsageCounter, ending
 from deployments.api.rendering import PromptField, Rendering, render_prompts
 from deployments.api.sampling import INT32_MAX, DialectModel
 from deployments.api.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
@@ -56,7 +56,7 @@ class Repository(DialectModel):
 class CompletionRequest(CodeFields):
     """Unknown fields are ignored; null stands for a field's default."""
 
-    model: str | None = Field(default=None, description="Id of the model; the served one if left out.")
+    model: ModelName = Field(default=None, description="Id of the model; the served one if left out.")
     prompt: PromptField = Field(
         description="Text, several texts, token ids, or several lists of ids. Special tokens written in a text "
         "count as such unless `suffix`, `fim_mode` or `repository` is given."

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from deployments.protocol import Delta, EndedBy, GenerationRequest
+
+_NOBODYS_MODEL = re.compile(r"|tgi|dummy|https?://\S*")
+
+
+def _named(model: str | None) -> str | None:
+    return None if model is not None and _NOBODYS_MODEL.fullmatch(model) else model
+
+
+ModelName = Annotated[str | None, AfterValidator(_named)]
+"""Of a request. Some clients fill it in themselves where nobody named a model: text-generation says `tgi`,
+huggingface_hub `dummy`, @huggingface/inference the address of the server, llama.vim nothing. None is what they mean."""
 
 
 class ErrorDetail(BaseModel):

@@ -26,7 +26,6 @@ from deployments.api.context import ApiContext
 from deployments.api.fitting import fit_prompts
 from deployments.api.json_body import JsonRoute
 from deployments.api.openai_schemas import ERROR_RESPONSES, ending
-from deployments.api.operations import package_version
 from deployments.api.rendering import Rendering
 from deployments.api.sampling import INT32_MAX, DialectModel
 from deployments.errors import EngineUnavailableError
@@ -125,7 +124,8 @@ class TabbyVersion(BaseModel):
     build_date: str = Field(default="", description="Not known.")
     build_timestamp: str = Field(default="", description="Not known.")
     git_sha: str = Field(default="", description="Not known.")
-    git_describe: str = Field(description="Version of StarCoder Serve.")
+    # Agents take the first number in it for Tabby's version, and ask servers before 0.9 for no settings.
+    git_describe: Literal["starcoder-serve"] = Field(default="starcoder-serve", description="Name of the server.")
 
 
 class TabbyHealth(BaseModel):
@@ -240,7 +240,7 @@ def create_router(api: ApiContext) -> APIRouter:
             arch=platform.machine(),
             cpu_info=platform.processor() or "unknown",
             cpu_count=os.cpu_count() or 1,
-            version=TabbyVersion(git_describe=package_version()),
+            version=TabbyVersion(),
         )
 
     @router.get("/v1beta/server_setting", summary="What Tabby's clients are told", response_description="The settings.")

@@ -126,6 +126,7 @@ class Info(BaseModel):
     max_best_of: int = Field(description="Largest `best_of`.")
     max_stop_sequences: int = Field(description="Most stop sequences.")
     max_input_tokens: int = Field(description="Longest prompt.")
+    max_input_length: int = Field(description="Its name in older TGIs, which Continue reads.")
     max_total_tokens: int = Field(description="Longest prompt plus completion.")
     router: Literal["starcoder-serve"] = Field(default="starcoder-serve", description="Name of the server.")
     version: str = Field(description="Version of the server.")
@@ -366,6 +367,7 @@ def create_router(api: ApiContext) -> APIRouter:
             max_best_of=api.limits.max_fan_out,
             max_stop_sequences=api.limits.max_stop_strings,
             max_input_tokens=model.max_model_len - 1,
+            max_input_length=model.max_model_len - 1,
             max_total_tokens=model.max_model_len,
             version=package_version(),
         )

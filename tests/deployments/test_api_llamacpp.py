@@ -1,10 +1,9 @@
-"""llama.cpp's `/infill` and `/completion`, and what llama.vim makes of them."""
+"""llama.cpp's `/infill` and `/completion`; what editors make of them is in `tests/clients`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 from typing import Any
 
 import httpx
@@ -172,38 +171,6 @@ async def test_n_indent_ends_the_engines_work(client: httpx.AsyncClient, fake_ba
     assert answer["content"] == "def größe(a, b):"
     assert answer["stop_type"] == "limit"
     assert answer["tokens_predicted"] < len(fake_backend.tokens())
-
-
-async def test_llama_vim(client: httpx.AsyncClient) -> None:
-    """A request as its `llama#fim` builds it, and the check that its `s:fim_on_response` makes before it decodes."""
-    timings = ["n", "ms", "per_token_ms", "per_second"]
-    fields = [f"timings/{phase}_{field}" for phase in ("prompt", "predicted") for field in timings]
-    body = {
-        "id_slot": 0,
-        "input_prefix": "import math\n\n",
-        "input_suffix": "\n",
-        "input_extra": [{"text": "x\n", "time": [1, 2], "filename": "a.py"}],
-        "prompt": "def ",
-        "n_predict": 128,
-        "stop": [],
-        "n_indent": 0,
-        "top_k": 40,
-        "top_p": 0.90,
-        "samplers": ["top_k", "top_p", "infill"],
-        "stream": False,
-        "cache_prompt": True,
-        "t_max_prompt_ms": 500,
-        "t_max_predict_ms": 100_000,
-        "response_fields": ["content", *fields, "truncated", "tokens_cached"],
-    }
-    raw = (await client.post("/infill", json=body, headers={"authorization": "Bearer any"})).text
-    assert re.match(r"\s*{", raw)
-    assert re.search(r'"content"\s*:"', raw)
-    assert "\n" not in raw
-    answer = json.loads(raw)
-    assert answer.keys() == {"content", *fields, "truncated", "tokens_cached"}
-    assert answer["content"] == ANSWER
-    assert answer["timings/predicted_per_second"] > 0
 
 
 async def test_failures_have_llamacpps_shape(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:

@@ -89,6 +89,7 @@ async def test_refusals(client: httpx.AsyncClient) -> None:
         assert (response.status_code, response.json()["error"]["param"]) == (status, param)
 
 
+@pytest.mark.client("mistralai (PyPI)", "Mistral")
 def test_the_mistralai_package(mistral: Mistral, fake_backend: FakeBackend) -> None:
     answer = mistral.fim.complete(
         model=MODEL, prompt="def f(", suffix="return 1", max_tokens=150, temperature=0, random_seed=1, stop=["漢"]
@@ -108,6 +109,7 @@ def test_the_mistralai_package(mistral: Mistral, fake_backend: FakeBackend) -> N
     assert refused.value.status_code == 429
 
 
+@pytest.mark.client("mistralai (PyPI)", "OpenAI")
 def test_mistralai_chats_too(mistral: Mistral, fake_backend: FakeBackend) -> None:
     fake_backend.window = 1024
     answer = mistral.chat.complete(model=MODEL, messages=[{"role": "user", "content": "Add two numbers."}])
@@ -115,6 +117,7 @@ def test_mistralai_chats_too(mistral: Mistral, fake_backend: FakeBackend) -> Non
     assert answer.choices[0].message.content == ANSWER
 
 
+@pytest.mark.client("openai (PyPI)", "DeepSeek")
 @pytest.mark.parametrize("base", ["/beta", "/v1/beta"])
 def test_deepseeks_completions_with_the_openai_package(url: str, base: str, fake_backend: FakeBackend) -> None:
     sdk = openai.OpenAI(base_url=url + base, api_key="none", max_retries=0)

@@ -89,6 +89,7 @@ async def test_failures_have_ollamas_shape(client: httpx.AsyncClient, fake_backe
     assert json.loads(response.text.splitlines()[-1]) == {"error": "Dead."}
 
 
+@pytest.mark.client("ollama (PyPI)", "Ollama")
 def test_the_ollama_package(url: str, fake_backend: FakeBackend) -> None:
     client = ollama.Client(host=url)
     answer = client.generate(MODEL, "def f(", suffix="return 1", options={"temperature": 0, "num_predict": 200})

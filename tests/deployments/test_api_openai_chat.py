@@ -154,6 +154,7 @@ async def test_refusals_name_the_field(
     assert response.json()["error"]["param"] == param
 
 
+@pytest.mark.client("openai (PyPI)", "OpenAI")
 def test_the_openai_package(url: str, wide_backend: FakeBackend) -> None:
     sdk = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
     parts: Any = [{"type": "text", "text": "Add "}, {"type": "text", "text": "two numbers."}]
@@ -182,3 +183,37 @@ def test_the_openai_package(url: str, wide_backend: FakeBackend) -> None:
     wide_backend.failure, wide_backend.fail_at = EngineUnavailableError("A rank died."), 4
     with pytest.raises(openai.APIError, match=r"A rank died\."):
         list(sdk.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}], stream=True))
+
+
+async def test_llamacpps_warm_up_generates_nothing(client: httpx.AsyncClient, wide_backend: FakeBackend) -> None:
+    for n_predict, limit, text in ((0, 1, ""), (3, 3, "def gr"), (-1, None, ANSWER)):
+        answer = await chat(client, n_predict=n_predict, logprobs=True, n=2)
+        request = wide_backend.requests[-1]
+        assert request.params.max_tokens == (limit or wide_backend.window - len(request.prompts[0]))
+        (choice, _) = answer["choices"]
+        assert choice["message"]["content"] == text
+        assert bool(choice["logprobs"]) == bool(text)
+        assert (answer["usage"]["completion_tokens"] == 0) == (n_predict == 0)
+    both = await chat(client, n_predict=0, max_tokens=2)
+    assert both["usage"]["completion_tokens"] == 2
+    body = {"messages": MESSAGES, "n_predict": 0, "stream": True, "stream_options": {"include_usage": True}}
+    *events, done, _ = (await client.post("/v1/chat/completions", json=body)).text.split("\n\n")
+    first, usage = (json.loads(event.removeprefix("data: ")) for event in events)
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert (first["choices"][0]["finish_reason"], usage["usage"]["completion_tokens"]) == ("length", 0)
+    assert done == "data: [DONE]"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_what_clients_call_the_model_where_nobody_named_one(
+    client: httpx.AsyncClient, wide_backend: FakeBackend, path: str
+) -> None:
+    wanted = {"messages": MESSAGES} if "chat" in path else {"prompt": "x"}
+    for name, status in (
+        *((name, 200) for name in ("", "tgi", "dummy", "http://test", "https://test:80/v1", MODEL)),
+        *((name, 404) for name in (" ", "tgi2", "http", "gpt-4", "a http://test")),
+    ):
+        response = await client.post(path, json={**wanted, "model": name, "max_tokens": 1})
+        assert response.status_code == status, name
+        if status == 200:
+            assert response.json()["model"] == MODEL

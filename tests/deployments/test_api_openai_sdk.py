@@ -9,6 +9,8 @@ from deployments.errors import EngineUnavailableError, OverloadedError
 from model.tokenizer import Tokenizer
 from tests.support.fake_backend import ANSWER, MODEL, WINDOW, FakeBackend
 
+pytestmark = pytest.mark.client("openai (PyPI)", "OpenAI")
+
 
 @pytest.fixture
 def sdk(url: str) -> openai.OpenAI:

@@ -157,6 +157,7 @@ async def test_info(client: httpx.AsyncClient) -> None:
     assert (info["model_id"], info["max_total_tokens"], info["max_input_tokens"]) == (MODEL, WINDOW, WINDOW - 1)
 
 
+@pytest.mark.client("huggingface_hub (PyPI)", "TGI")
 def test_the_huggingface_hub_package(url: str, fake_backend: FakeBackend) -> None:
     hub = InferenceClient(model=url)
     text = hub.text_generation(PROMPT, stop=["return"], return_full_text=False)
@@ -185,24 +186,14 @@ def test_the_huggingface_hub_package(url: str, fake_backend: FakeBackend) -> Non
         hub.text_generation(PROMPT)
 
 
+@pytest.mark.client("huggingface_hub (PyPI)", "OpenAI")
 def test_huggingface_hub_chats_too(url: str, fake_backend: FakeBackend) -> None:
     fake_backend.window = 1024
     hub = InferenceClient(base_url=url)
     answer = hub.chat_completion([{"role": "user", "content": "Add two numbers."}], model=MODEL)
     assert answer.choices[0].message.content == ANSWER
-    stream = hub.chat_completion([{"role": "user", "content": "Add."}], model=MODEL, stream=True, max_tokens=200)
+    stream = hub.chat_completion([{"role": "user", "content": "Add."}], stream=True, max_tokens=200)  # names no model
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == ANSWER
-
-
-async def test_requests_of_llm_ls(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
-    """As `build_body` of its `backend.rs` makes them; `parse_generations` reads `generated_text` of one or of many."""
-    prompt = "<fim_prefix>def f(<fim_suffix>\n<fim_middle>"
-    parameters = {"max_new_tokens": 60, "temperature": 0.2, "top_p": 0.95, "return_full_text": False}
-    body = {"inputs": prompt, "parameters": parameters}
-    (answer,) = (await client.post(f"/models/{MODEL}", json=body)).json()
-    assert answer["generated_text"] == ANSWER
-    assert (await client.post("/generate", json=body)).json()["generated_text"] == ANSWER
-    assert fake_backend.requests[0].prompts == [fake_backend.tokenizer.encode_prompt(prompt)]
 
 
 async def test_an_impossible_model_id_is_refused_in_this_dialects_shape(client: httpx.AsyncClient) -> None:

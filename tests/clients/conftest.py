@@ -1,0 +1,123 @@
+"""Other people's clients, and the servers they are pointed at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.ingress import create_app
+from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+from model.tokenizer import Tokenizer
+from tests.support.fake_backend import FakeBackend
+from tests.support.http_server import serving
+from tests.support.json_process import ClientDriver
+from tests.support.packages import CLIENTS, ROOT, npm_packages, python_packages
+from tests.support.tokenizers import starcoder_rules
+
+WINDOW = 1024
+"""Room for the introduction of the plain dialogue."""
+
+
+class Stage:
+    """A backend that is another one in each test, so that one server does for all of them."""
+
+    def __init__(self, actor: FakeBackend) -> None:
+        self.actor = actor
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        return self.actor.stream(request)
+
+    async def generate(self, request: GenerationRequest) -> list[Delta]:
+        return await self.actor.generate(request)
+
+    async def health(self) -> HealthReport:
+        return await self.actor.health()
+
+    async def info(self) -> ModelInfo:
+        return await self.actor.info()
+
+
+def starts(text: str, whole: str) -> bool:
+    """Whether `text` is what an editor may get of `whole`: its dialects may end where the code does."""
+    return bool(text.strip()) and whole.startswith(text)
+
+
+@pytest.fixture(scope="session")
+def stage() -> Stage:
+    return Stage(FakeBackend(Tokenizer(starcoder_rules()), WINDOW))
+
+
+@pytest.fixture(scope="session")
+def address(stage: Stage) -> Iterator[str]:
+    """Of a real server."""
+    with serving(create_app(backend=stage, tokenizer=stage.actor.tokenizer)) as url:
+        yield url
+
+
+@pytest.fixture
+def backend(stage: Stage) -> FakeBackend:
+    """The one behind `url`, new in each test."""
+    stage.actor = FakeBackend(stage.actor.tokenizer, WINDOW)
+    return stage.actor
+
+
+@pytest.fixture
+def url(address: str, backend: FakeBackend) -> str:
+    return address
+
+
+@pytest.fixture(scope="session")
+def npm_folder() -> Path:
+    """Holds `node_modules`, and the drivers beside it, where their imports find it."""
+    folder = npm_packages()
+    shutil.copytree(CLIENTS / "drivers", folder / "drivers", dirs_exist_ok=True)
+    return folder
+
+
+def npm_driver(folder: Path, name: str) -> ClientDriver:
+    return ClientDriver(["node", "drivers/run.mjs", name], cwd=folder)
+
+
+@pytest.fixture(scope="session")
+def openai_js(npm_folder: Path) -> Iterator[ClientDriver]:
+    with npm_driver(npm_folder, "openai") as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def huggingface_js(npm_folder: Path) -> Iterator[ClientDriver]:
+    with npm_driver(npm_folder, "huggingface") as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def continue_js(npm_folder: Path) -> Iterator[ClientDriver]:
+    with npm_driver(npm_folder, "continue") as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def text_generation() -> Iterator[ClientDriver]:
+    python = python_packages("text-generation")
+    with ClientDriver([str(python), str(CLIENTS / "drivers/text_generation_driver.py")]) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def tabby_command(npm_folder: Path) -> list[str]:
+    return ["node", str(npm_folder / "node_modules/tabby-agent/dist/cli.js")]
+
+
+def tabby_environment(home: Path, endpoint: str) -> dict[str, str]:
+    """In which tabby-agent finds the configuration that docs/clients.md gives."""
+    _, _, rest = (ROOT / "docs/clients.md").read_text().partition("```toml\n")
+    configuration, _, _ = rest.partition("```")
+    assert "http://127.0.0.1:8000" in configuration
+    folder = home / ".tabby-client/agent"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(configuration.replace("http://127.0.0.1:8000", endpoint))
+    return {**os.environ, "HOME": str(home)}

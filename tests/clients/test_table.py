@@ -1,0 +1,52 @@
+"""The table in docs/clients.md is the one that these tests make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.client_table import DIALECTS, ROOT, ClientTable, cells_of, clients, read_table, write_table
+
+DOCUMENT = ROOT / "docs/clients.md"
+
+
+def test_rows_and_versions_are_todays() -> None:
+    """After a new pin: `pytest --client-table docs/clients.md`, with all tests of clients."""
+    documented = {name: cells[0] for name, cells in read_table(DOCUMENT).items()}
+    assert documented == {client.name: client.version for client in clients()}
+
+
+def test_what_is_tested_is_in_the_table_and_nothing_else(request: pytest.FixtureRequest) -> None:
+    tested = {cell for item in request.session.items for cell in cells_of(item)}
+    assert {name for name, _ in tested} <= {client.name for client in clients()}
+    documented = {
+        (name, dialect)
+        for name, (_, *cells) in read_table(DOCUMENT).items()
+        for dialect, cell in zip(DIALECTS, cells, strict=True)
+        if cell
+    }
+    assert tested <= documented
+    option = request.config.option
+    if not (option.keyword or option.markexpr or option.lf or option.file_or_dir):
+        assert tested == documented
+
+
+def test_the_documented_run_had_no_failure() -> None:
+    assert not [row for row in read_table(DOCUMENT).values() if "failed" in str(row) or "skipped" in str(row)]
+
+
+def test_a_table_counts_outcomes_and_replaces_the_one_before(tmp_path: Path) -> None:
+    table = ClientTable()
+    for outcome in ("passed", "failed", "passed"):
+        table.add([("llama.vim", "llama.cpp"), ("llama.vim", "OpenAI")], outcome)
+    table.add([("minuet-ai.nvim", "OpenAI")], "skipped")
+    file = tmp_path / "page.md"
+    file.write_text(DOCUMENT.read_text())
+    before, after = file.read_text().split("<!--")[0], file.read_text().split("-->")[-1]
+    write_table(file, table.render())
+    written = read_table(file)
+    assert written["llama.vim"][1:] == ["2 passed, 1 failed", "", "", "", "2 passed, 1 failed", "", ""]
+    assert written["minuet-ai.nvim"][1] == "1 skipped"
+    assert file.read_text().startswith(before)
+    assert file.read_text().endswith(after)

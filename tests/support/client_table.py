@@ -1,0 +1,129 @@
+"""The table client by dialect, made by the run that tested it.
+
+A test says whose request it makes with `@pytest.mark.client(name, dialect)`. A run that had such tests ends with the
+table, and `pytest --client-table docs/clients.md` writes it there, between the two comments that name this file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DIALECTS = ("OpenAI", "Mistral", "DeepSeek", "TGI", "llama.cpp", "Ollama", "Tabby")
+BEGIN = "<!-- made by `pytest --client-table docs/clients.md`: tests/support/client_table.py -->"
+END = "<!-- end of the table -->"
+
+Cell = tuple[str, str]
+"""Name of the client and dialect."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """name: as tests give it. version: of the package, or of the source that its requests were taken from."""
+
+    name: str
+    version: str
+
+
+def _npm(name: str) -> Client:
+    versions = json.loads((ROOT / "tests/clients/package.json").read_text())["dependencies"]
+    return Client(f"{name} (npm)", versions[name])
+
+
+def _pypi(name: str, file: str = "constraints.txt") -> Client:
+    found = re.search(rf"^{name}==(\S+)", (ROOT / file).read_text(), re.MULTILINE)
+    assert found is not None, f"{file} does not pin {name}"
+    return Client(f"{name} (PyPI)", found.group(1))
+
+
+def clients() -> list[Client]:
+    """The rows, in order."""
+    return [
+        *(_pypi("openai"), _pypi("mistralai"), _pypi("ollama"), _pypi("huggingface_hub")),
+        _pypi("text-generation", "tests/clients/text-generation.txt"),
+        *map(_npm, ("openai", "@huggingface/inference", "@continuedev/openai-adapters", "tabby-agent")),
+        Client("Tabby's extensions", "source of 2026-06-30"),
+        Client("Continue's core", "source of 2026-06-18"),
+        Client("llama.vim", "source of 2026-01-31"),
+        Client("llama.vscode", "source of 2026-08-19"),
+        Client("llm-ls: llm.nvim, llm-vscode", "source of 2026-04-07"),
+        Client("minuet-ai.nvim", "source of 2026-08-07"),
+    ]
+
+
+class ClientTable:
+    """Counts outcomes by cell: `passed`, `failed` and `skipped`."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Cell, list[str]] = defaultdict(list)
+
+    def add(self, cells: Iterable[Cell], outcome: str) -> None:
+        for cell in cells:
+            self.outcomes[cell].append(outcome)
+
+    def render(self) -> str:
+        """A Markdown table."""
+        rows = [["client", "version", *DIALECTS], ["---"] * (len(DIALECTS) + 2)]
+        rows += [[one.name, one.version, *(self._cell((one.name, d)) for d in DIALECTS)] for one in clients()]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def _cell(self, cell: Cell) -> str:
+        outcomes = self.outcomes.get(cell, [])
+        counted = [f"{outcomes.count(kind)} {kind}" for kind in ("passed", "failed", "skipped") if kind in outcomes]
+        return ", ".join(counted)
+
+
+def write_table(file: Path, table: str) -> None:
+    before, _, rest = file.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    file.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
+
+
+def read_table(file: Path) -> dict[str, list[str]]:
+    """The cells behind the name of each client: its version, then one for each dialect."""
+    inside = file.read_text().partition(BEGIN)[2].partition(END)[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in inside.strip().splitlines()]
+    return {name: cells for name, *cells in rows[2:]}
+
+
+def cells_of(item: pytest.Item) -> list[Cell]:
+    """A mark of a test stands before those of its module, whose other clients it does not speak for."""
+    nearest: list[Cell] = []
+    for node, mark in item.iter_markers_with_node("client"):
+        if nearest and node is not item:
+            break
+        nearest.append((mark.args[0], mark.args[1]))
+    return nearest
+
+
+_TABLE = pytest.StashKey[ClientTable]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--client-table", type=Path, help="write the table client by dialect into this Markdown file")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: pytest.TestReport = yield  # type: ignore[assignment,misc]
+    table = item.config.stash.setdefault(_TABLE, ClientTable())
+    if report.when == "call" or report.outcome != "passed":
+        table.add(cells_of(item), report.outcome)
+    return report  # type: ignore[return-value]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    table = config.stash.get(_TABLE, None)
+    if table is None or not table.outcomes:
+        return
+    terminalreporter.section("clients by dialect")
+    terminalreporter.write_line(table.render())
+    if file := config.getoption("--client-table"):
+        write_table(file, table.render())
