@@ -22,8 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from deployments.temporary import private_directory, remove_stale
 from model.config import EngineConfig
-
-logger = logging.getLogger(__name__)
+from monitoring import logs
 
 PROGRESS_PERIOD_S = 1.0
 
@@ -34,9 +33,13 @@ class RankProcess:
     `load` and `run` block one thread; `progress` answers on another.
     """
 
-    def __init__(self, config: EngineConfig, rank: int, size: int) -> None:
+    def __init__(
+        self, config: EngineConfig, rank: int, size: int, configure_logs: Callable[..., None] | None = None
+    ) -> None:
         from model.rank import Rank
 
+        if configure_logs is not None:
+            configure_logs(rank=rank)
         self._rank = Rank(config, rank, size)
         self._loaded = 0.0
 
@@ -51,7 +54,12 @@ class RankProcess:
         return self._rank.load(address, progress)
 
     def run(self, socket_path: str) -> None:
-        self._rank.run(socket_path)
+        try:
+            self._rank.run(socket_path)
+        except Exception as error:
+            # Said here, too: the replica may be gone, and gets the first line only.
+            logs.event("rank.failed", level=logging.ERROR, exception=logs.describe(error))
+            raise
 
     def progress(self) -> float:
         return self._loaded
@@ -77,10 +85,12 @@ class RankGroup:
         placement_group: PlacementGroup,
         bundle: dict[str, float],
         on_progress: Callable[[float], None] = lambda _: None,
+        configure_logs: Callable[..., None] | None = None,
     ) -> RankGroup:
         """Start, load and run one rank in each of the group's bundles after the first.
 
-        bundle: the resources of each. Raises what a rank raised; no process is left then.
+        bundle: the resources of each. configure_logs: called in each rank's process, with its number as `rank`.
+        Raises what a rank raised; no process is left then.
         """
         size = config.tensor_parallel_size
         remove_stale()
@@ -95,7 +105,7 @@ class RankGroup:
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=placement_group, placement_group_bundle_index=rank + 1
                 ),
-            ).remote(config, rank, size)
+            ).remote(config, rank, size, configure_logs)
             for rank in range(size)
         ]
         group = cls(actors, [], directory / "engine.sock", [])
@@ -135,7 +145,9 @@ class RankGroup:
             if run in done:
                 error = run.exception()
                 if error is not None:
-                    return f"rank {rank} died: {_first_line(error)}"
+                    reason = _first_line(error)
+                    logs.event("rank.died", reason, level=logging.ERROR, rank=rank, rank_pid=self.pids[rank])
+                    return f"rank {rank} died: {reason}"
         return "a rank stopped by itself"
 
     async def stopped(self, timeout_s: float) -> bool:

@@ -18,11 +18,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError, report
+from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError
+from deployments.request_record import report
 
 REQUEST_ID_HEADER = "x-request-id"
 
 _SCOPE_KEY = "starcoder.request_id"
+_GIVEN_KEY = "starcoder.given_request_id"
+_MAX_GIVEN_CHARS = 128
 _ERROR_SHAPE_KEY = "starcoder.error_shape"
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
@@ -34,6 +37,11 @@ _LINGER_S = 2.0
 def request_id(scope: Scope) -> str | None:
     """The request's id, as `RequestIdMiddleware` set it."""
     return scope.get(_SCOPE_KEY)
+
+
+def given_request_id(scope: Scope) -> str | None:
+    """The client's own id where it could not be used: a proxy in front may have sent that one back."""
+    return scope.get(_GIVEN_KEY)
 
 
 ErrorShape = Callable[[ServeError], tuple[int, Any]]
@@ -81,6 +89,8 @@ class RequestIdMiddleware:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         identifier = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope[_SCOPE_KEY] = identifier
+        if given and given != identifier:
+            scope[_GIVEN_KEY] = given[:_MAX_GIVEN_CHARS]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -144,6 +154,7 @@ class BodyMiddleware:
             async with asyncio.timeout(self.timeout_s):
                 body = await self._read(scope, receive)
         except BodyTooLargeError as error:
+            report(error, request_id(scope))
             await self._refuse(error, scope, receive, send)
             self.on_refused(error)
             return

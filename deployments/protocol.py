@@ -14,6 +14,8 @@ import msgspec
 
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
 
+DEFAULT_TEAM = "default"
+
 PREFIX_CHARACTERS = 16_384
 SUFFIX_CHARACTERS = 8_192
 """Of the text before and after the cursor, what the stop rules get."""
@@ -72,6 +74,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     rules: what else ends a completion; None leaves the text as the model says it.
     session: a newer request of it ends this one; None: never.
     max_time_ms: answer with what there is so long after the request's arrival at the replica.
+    team: on whose account it runs. client_request_id: the HTTP request's id, which several of these may share.
+    trace: W3C trace context of the span that this is part of; empty: it is not traced.
     """
 
     request_id: str
@@ -87,6 +91,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     rules: StopRules | None = None
     session: EditorSession | None = None
     max_time_ms: int | None = None
+    team: str = DEFAULT_TEAM
+    client_request_id: str | None = None
+    trace: dict[str, str] = {}
 
     def sequences(self) -> Iterator[Request]:
         """The engine requests this fans out to, in `Delta.index` order.
@@ -125,6 +132,8 @@ class Delta(msgspec.Struct, kw_only=True):
     ended_by: on the last delta, the rule of this server that ended the completion or cut its end, if one did.
     cached_tokens: prompt tokens that came from the prefix cache (the newest known value, not a sum).
     queue_seconds: how long the sequence waited before its first step.
+    first_token_seconds: from the request's arrival at the replica to the first token, on the delta that brings it.
+    engine: the replica's name, on the same delta.
     """
 
     index: int
@@ -138,6 +147,8 @@ class Delta(msgspec.Struct, kw_only=True):
     ended_by: EndedBy | None = None
     cached_tokens: int = 0
     queue_seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    engine: str = ""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from deployments.api.json_body import JsonRoute
 from deployments.api.openai_completions import CompletionRequest
 from deployments.api.openai_schemas import Completion
 from deployments.api.tabby import SegmentsCompletion, SegmentsRequest
+from deployments.request_record import set_dialect
 
 
 def _dialect(body: Any) -> str:
@@ -38,6 +39,7 @@ def create_router(api: ApiContext) -> APIRouter:
     )
     async def complete(body: Body, caller: CallerOf) -> Response:
         if isinstance(body, SegmentsRequest):
+            set_dialect("tabby")
             return await tabby.answer(body, api, caller)
         return await openai_completions.answer(body, api, caller)
 

@@ -9,8 +9,8 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import report
 from deployments.middleware import error_shape, request_id
+from deployments.request_record import report
 
 DONE = b"data: [DONE]\n\n"
 
