@@ -59,6 +59,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own telemetry would record what it validates, prompts included, and knows neither outcomes nor
+        # clients that leave: `ObservationMiddleware` does what we want of it.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     for dialect in dialect_modules():
         app.include_router(dialect.create_router(context))

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 PROVIDER = "starcoder"
 """Of `gen_ai.provider.name`: none of OpenTelemetry's own names is ours."""
 
-_DIALECTS = {"openai_completions": "openai", "completions_path": "openai"}
+_STREAMS = ("text/event-stream", "application/x-ndjson")
+_DIALECTS = {"openai_completions": "openai", "completions_path": "openai", "mistral_fim": "mistral"}
 _LEVELS = {"failed": logging.ERROR}
 _SHED_LEVEL = logging.WARNING
 _MAX_HEADER_CHARS = 120
@@ -57,6 +58,7 @@ class ObservationMiddleware:
         async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
+                record.stream = Headers(raw=message["headers"]).get("content-type", "").startswith(_STREAMS)
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 record.sent_all = True
@@ -152,13 +154,11 @@ class ObservedBackend:
                 async for deltas in batches:
                     call.saw(deltas)
                     yield deltas
-            call.done = True
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
         with self._observed(request, stream=False) as call:
             deltas = await self._backend.generate(call.request)
             call.saw(deltas)
-            call.done = True
             return deltas
 
     async def health(self) -> HealthReport:
@@ -170,7 +170,6 @@ class ObservedBackend:
     @contextmanager
     def _observed(self, request: GenerationRequest, stream: bool) -> Iterator[_Call]:
         record = request_record.current() or RequestRecord(request.request_id, "", "")
-        record.stream = stream
         record.asked(request)
         if record.texts is not None:
             prompts = [self._tokenizer.decode(ids, skip_special=False)[-_TEXT_CHARS:] for ids in request.prompts]
@@ -181,7 +180,7 @@ class ObservedBackend:
             attributes = request_attributes(request, record.model, operation, stream)
             name = f"{operation} {record.model}" if record.model else operation
             span = self._tracing.start(name, record.span.carrier, kind="client", attributes=attributes)
-        call = _Call(record, request, span)
+        call = _Call(record, request, span, stream)
         try:
             yield call
         except (GeneratorExit, asyncio.CancelledError):
@@ -200,8 +199,8 @@ class ObservedBackend:
 class _Call:
     """One call of the backend. request: as it is sent, with what the engine's side needs to know of its origin."""
 
-    def __init__(self, record: RequestRecord, request: GenerationRequest, span: Span) -> None:
-        self.done = False
+    def __init__(self, record: RequestRecord, request: GenerationRequest, span: Span, stream: bool) -> None:
+        self._stream = stream
         self._record = record
         self._asked_at = time.monotonic()
         self._tokens = 0
@@ -213,7 +212,7 @@ class _Call:
         )
 
     def saw(self, deltas: list[Delta]) -> None:
-        self._record.saw(deltas, self._asked_at)
+        self._record.saw(deltas, self._asked_at, self._stream)
         if self.request.trace:
             for delta in deltas:
                 self._tokens += len(delta.token_ids)
@@ -233,7 +232,7 @@ class _Call:
         }
         if self._reasons:
             attributes["gen_ai.response.finish_reasons"] = [self._reasons[i] for i in sorted(self._reasons)]
-        if self._record.stream and self._first_s is not None:
+        if self._stream and self._first_s is not None:
             attributes["gen_ai.response.time_to_first_chunk"] = round(self._first_s, 6)
         return attributes
 

@@ -42,10 +42,12 @@ def set_dialect(name: str) -> None:
 class RequestRecord:
     """Times are in seconds, `started_at` and what is measured from it on the monotonic clock.
 
-    given_id: the client's own id, where it could not be used. completion_ids: of the internal requests it became.
-    sent_all: the answer was written to its end. prompt_tokens, completion_tokens: of all sequences together, a
-    prompt counted once; what of an answer was generated that nobody waited for is not known here. engine: the replica
-    that generated. prompts, texts: only where text may be logged.
+    given_id: the client's own id, where it could not be used.
+    stream: whether the answer is one, which is known once it begins; sent_all: it was written to its end.
+    completion_ids: of the internal requests it became.
+    prompt_tokens, completion_tokens: of all sequences together, a prompt counted once. What was generated of an
+    answer that nobody waited for is not known here.
+    engine: the replica that generated. prompts, texts: only where text may be logged.
     """
 
     request_id: str
@@ -56,7 +58,7 @@ class RequestRecord:
     team: str = DEFAULT_TEAM
     model: str | None = None
     dialect: str | None = None
-    stream: bool = False
+    stream: bool | None = None
     status: int | None = None
     sent_all: bool = False
     started_at: float = field(default_factory=time.monotonic)
@@ -84,14 +86,14 @@ class RequestRecord:
         self.sequences += len(request.prompts) * request.best_of
         self.prompt_tokens = (self.prompt_tokens or 0) + sum(len(prompt) for prompt in request.prompts)
 
-    def saw(self, deltas: list[Delta], asked_at: float) -> None:
-        """News of its completions. asked_at: when the engine was asked."""
+    def saw(self, deltas: list[Delta], asked_at: float, live: bool) -> None:
+        """News of its completions. asked_at: when the engine was asked; live: as they came, not all at the end."""
         for delta in deltas:
             self.completion_tokens = (self.completion_tokens or 0) + len(delta.token_ids)
             if delta.token_ids and self.ttft_s is None:
-                # A stream shows when its first token came; of a whole answer the replica says it.
                 now = time.monotonic()
-                self.ttft_s = (now if self.stream else min(asked_at + delta.first_token_seconds, now)) - self.started_at
+                first_at = now if live else min(asked_at + delta.first_token_seconds, now)
+                self.ttft_s = first_at - self.started_at
                 self.queue_s = delta.queue_seconds
             if delta.cached_tokens or delta.engine:
                 self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
@@ -116,7 +118,6 @@ class RequestRecord:
 
     def fields(self) -> dict[str, Any]:
         """Of the log line; None where there is nothing to say."""
-        generated = self.prompt_tokens is not None
         return {
             "request_id": self.request_id,
             "given_request_id": self.given_id,
@@ -127,7 +128,7 @@ class RequestRecord:
             "path": self.path,
             "status": self.status,
             "outcome": self.outcome,
-            "stream": self.stream if generated else None,
+            "stream": self.stream if self.prompt_tokens is not None else None,
             "sequences": self.sequences if self.sequences > 1 else None,
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": None if self.completion_tokens is None else self.cached_tokens,
