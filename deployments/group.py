@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -25,6 +27,7 @@ from model.config import EngineConfig
 from monitoring import logs
 
 PROGRESS_PERIOD_S = 1.0
+ENDING_TOGETHER_S = 0.5
 
 
 class RankProcess:
@@ -138,17 +141,23 @@ class RankGroup:
                 load.cancel()
 
     async def ended(self) -> str:
-        """Wait until a rank's `run` ends; why it did. Ranks end together, so the first one counts."""
-        runs = [_task(run) for run in self._runs]
-        done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until a rank's `run` ends; why it did.
+
+        Ranks end together, since the others cannot go on without one. So those that end with it are waited for: one
+        whose process is gone is named before those that noticed it sooner than Ray did.
+        """
+        runs, order = [_task(run) for run in self._runs], list[int]()
         for rank, run in enumerate(runs):
-            if run in done:
-                error = run.exception()
-                if error is not None:
-                    reason = _first_line(error)
-                    logs.event("rank.died", reason, level=logging.ERROR, rank=rank, rank_pid=self.pids[rank])
-                    return f"rank {rank} died: {reason}"
-        return "a rank stopped by itself"
+            run.add_done_callback(functools.partial(_note, order, rank))
+        await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(runs, timeout=ENDING_TOGETHER_S)
+        errors = [(rank, error) for rank in order if (error := runs[rank].exception()) is not None]
+        if not errors:
+            return "a rank stopped by itself"
+        rank, error = next((each for each in errors if isinstance(each[1], RayActorError)), errors[0])
+        reason = _first_line(error)
+        logs.event("rank.died", reason, level=logging.ERROR, rank=rank, rank_pid=self.pids[rank])
+        return f"rank {rank} died: {reason}"
 
     async def stopped(self, timeout_s: float) -> bool:
         """Wait for all ranks to return after the engine was asked to shut down; False where one does not."""
@@ -188,6 +197,10 @@ def _task(ref: Any) -> asyncio.Task[Any]:
     task = asyncio.create_task(result())
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task
+
+
+def _note(order: list[int], rank: int, _: object) -> None:
+    order.append(rank)
 
 
 def _first_line(error: BaseException) -> str:

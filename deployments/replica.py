@@ -34,6 +34,9 @@ FLUSH_S = 2.0
 
 HANDOVER_S = 0.3
 
+TOLD_S = 1.0
+"""How long a dead engine's replica waits to hear which rank it was; a rank that hangs never says."""
+
 ONE_THREAD_PARAMETERS = 40_000_000
 """A smaller model's products end before a second thread pays; threads that spin for each other cost milliseconds."""
 
@@ -77,6 +80,7 @@ class EngineReplica:
         self._settings = settings
         self._created = int(time.time())
         self._stopping = False
+        self._ending: asyncio.Task[str] | None = None
         directory = await asyncio.to_thread(resolve_checkpoint, settings.model, settings.revision)
         model = ModelConfig.from_checkpoint(directory)
         settings.check_model(model)
@@ -168,16 +172,25 @@ class EngineReplica:
     async def _watch(self) -> None:
         error = await self._service.watch()
         if not self._stopping:
-            await self._die(str(error))
+            # The socket tells of a death at once, Ray tells a little later of which.
+            ranks = asyncio.create_task(self._ranks_ended())
+            await asyncio.wait([ranks], timeout=TOLD_S)
+            await self._die(ranks.result() if ranks.done() else str(error))
 
     async def _watch_ranks(self) -> None:
-        reason = await self._group.ended()
+        reason = await self._ranks_ended()
         if not self._stopping:
             self._service.client.fail(reason)
 
+    async def _ranks_ended(self) -> str:
+        """`RankGroup.ended`, for more than one who asks."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._group.ended())
+        return await asyncio.shield(self._ending)
+
     async def _die(self, reason: str) -> NoReturn:
         """Kill the ranks, let open streams end with their error, and end this process: Serve then replaces it."""
-        logs.event("engine.dead", reason, level=logging.ERROR, open_requests=self._service.open_streams)
+        logs.event("engine.dead", reason, level=logging.ERROR)
         self._group.kill()
         await self._service.drained(FLUSH_S)
         await asyncio.sleep(HANDOVER_S)  # for Ray to send the last items

@@ -43,7 +43,10 @@ logger = logging.getLogger("starcoder")
 def event(name: str, message: str = "", *, level: int = logging.INFO, **fields: Any) -> None:
     """Write one line. fields: JSON values; those that are None are left out."""
     if logger.isEnabledFor(level):
-        logger.log(level, message, extra={_FIELDS: {"event": name, **fields}})
+        # Not `logger.log`, which looks for the caller's file and line in the stack.
+        record = logging.LogRecord(logger.name, level, "", 0, message, None, None)
+        setattr(record, _FIELDS, {"event": name, **fields})
+        logger.handle(record)
 
 
 class JsonFormatter(logging.Formatter):

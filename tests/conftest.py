@@ -17,6 +17,7 @@ from tests.support.client_table import (  # noqa: F401
     pytest_terminal_summary,
 )
 from tests.support.cluster import Cluster
+from tests.support.collector import Collector
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,8 +51,18 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("cluster") / "serve.txt", *CLUSTER_OPTIONS)
+def cluster_collector() -> Iterator[Collector]:
+    """Where the cluster sends its spans."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, cluster_collector: Collector
+) -> Iterator[Cluster]:
+    log = tmp_path_factory.mktemp("cluster") / "serve.txt"
+    server = Cluster(tiny_checkpoint, log, *CLUSTER_OPTIONS, "--otlp-endpoint", cluster_collector.url)
     try:
         server.start()
         yield server

@@ -26,7 +26,6 @@ from deployments.api.rendering import Rendering
 from deployments.api.sampling import INT32_MAX, INT64_MAX
 from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.protocol import CompletionMode, GenerationRequest
-from deployments.protocol import GenerationRequest
 from deployments.request_record import set_dialect
 from model.fim import RepositoryContext
 
@@ -105,8 +104,8 @@ def create_router(api: ApiContext) -> APIRouter:
             responses=openai_completions.RESPONSES,
             summary="The same as /v1/completions, where clients of DeepSeek look for it",
         )
-            set_dialect("deepseek")
         async def complete(body: openai_completions.CompletionRequest, caller: CallerOf) -> Response:
+            set_dialect("deepseek")
             return await openai_completions.answer(body, api, caller)
 
     return router
