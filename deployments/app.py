@@ -20,7 +20,7 @@ from ray.serve.schema import LoggingConfig
 import monitoring
 from deployments.autoscaling import autoscaling_config
 from deployments.handle_backend import HandleBackend
-from deployments.replica import EngineReplica, configure_logs, keep_to_loopback
+from deployments.replica import TRACING_STOP_S, EngineReplica, configure_logs, keep_to_loopback
 from deployments.settings import Settings
 from model.config import ConfigError
 from monitoring import logs, tracing
@@ -75,6 +75,11 @@ class Ingress:
             tracing=self._tracing,
             log_text=self._settings.log_text,
         )
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica stops."""
+        if (own := getattr(self, "_tracing", None)) is not None:
+            await asyncio.to_thread(own.shutdown, TRACING_STOP_S)
 
 
 def build(args: Settings) -> serve.Application:

@@ -216,7 +216,7 @@ class EngineReplica:
             logs.event("rank.killed", f"a rank did not stop within {STOP_S:g} s", level=logging.WARNING)
             self._group.kill()
         succession.strike_off(self._actor_name)
-        self._tracing.shutdown(TRACING_STOP_S)
+        await asyncio.to_thread(self._tracing.shutdown, TRACING_STOP_S)
         logs.event("engine.stopped")
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from deployments.errors import ServeError
 from deployments.protocol import Delta, GenerationRequest
 from model.request import Output, Request
 from monitoring.tracing import NO_SPAN, Span, Tracing, Value
@@ -53,8 +54,10 @@ class RequestTrace:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if isinstance(error, Exception):
-            self._span.fail(str(getattr(error, "code", None) or type(error).__name__), str(error))
+        if isinstance(error, ServeError):
+            self._span.fail(error.code or str(error.status), error.message)
+        elif isinstance(error, Exception):  # its message can quote a text
+            self._span.fail(type(error).__name__)
         elif error is not None:  # closed or cancelled: the client left
             self._span.set({"error.type": "cancelled"})
         self._span.end()

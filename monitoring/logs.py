@@ -35,7 +35,9 @@ _FRAMES = 12
 _CAUSES = 4
 _MESSAGE_CHARS = 2000
 # Errors quote what they choke on. File names in a traceback are quoted, too, but they are ours.
-_QUOTED = re.compile(r"""(?<!File )(["'`])(?:(?!\1).){9,}\1""", re.DOTALL)
+# An apostrophe within a word is no quote.
+_QUOTED = re.compile(r"""(?<!File )(?<!\w)(["'`])(?:\\.|(?!\1(?!\w)).){9,}\1""", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 logger = logging.getLogger("starcoder")
 
@@ -205,6 +207,8 @@ def as_text(line: Mapping[str, Any], colour: bool = False) -> str:
     rest = [f"{name}={value}" for name, value in line.items() if name not in hidden and value != "default"]
     level = str(line.get("level", "info"))
     text = " ".join([clock, *([] if level == "info" else [level.upper()]), told, *rest])
+    # What a client sent must not move the cursor or begin a line of its own.
+    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
     if "exception" in line:
         text += "\n  " + str(line["exception"]).replace("\n", "\n  ")
     return f"{_COLOURS[level]}{text}\033[0m" if colour and level in _COLOURS else text

@@ -135,6 +135,25 @@ def test_a_request_reads_as_a_sentence() -> None:
     )
 
 
+def test_what_a_client_sent_cannot_move_the_cursor() -> None:
+    line = {"time": "2026-11-24T22:05:56.000Z", "event": "request", "method": "GET", "path": "/\x1b[2J\nfake"}
+    assert "GET /\\x1b[2J\\x0afake" in logs.as_text(line)
+
+
+@pytest.mark.parametrize(
+    ("message", "redacted"),
+    [
+        ("couldn't open 'a' or the engine's socket, it isn't there", None),
+        ("bad value 'def secret(): pass' here", "bad value '…' here"),
+        ("""bad 'it\\'s my "own" secret' here""", "bad '…' here"),
+        ('got ["two", "a longer secret"]', 'got ["two", "…"]'),
+        ('File "/a/long/path.py", line 3', None),
+    ],
+)
+def test_what_is_quoted_is_left_out(message: str, redacted: str | None) -> None:
+    assert logs.redact(message) == (redacted or message)
+
+
 def test_only_our_lines_are_recognized() -> None:
     for text in ("", "{}", '{"time":"2026', "(raylet) hello", '["time"]'):
         assert logs.parse(text) is None
