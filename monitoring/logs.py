@@ -70,7 +70,9 @@ class JsonFormatter(logging.Formatter):
         if fields is None:
             line |= {"event": "log", "logger": record.name}
             message = record.getMessage()
-            line["message"] = message if self._keep_text else redact(message)
+            # What exports spans never has a text in hand, but the address of a collector that is away.
+            harmless = self._keep_text or record.name.partition(".")[0] in THROTTLED
+            line["message"] = message if harmless else redact(message)
         else:
             line |= {name: value for name, value in fields.items() if value is not None}
             if record.msg:
@@ -204,7 +206,9 @@ def as_text(line: Mapping[str, Any], colour: bool = False) -> str:
     else:
         name = line.get("logger") if line.get("event") == "log" else line.get("event")
         told, hidden = f"{name}: {line['message']}" if line.get("message") else str(name), _HIDDEN | {"logger"}
-    rest = [f"{name}={value}" for name, value in line.items() if name not in hidden and value != "default"]
+    rest = [
+        f"{name}={_shown(name, value)}" for name, value in line.items() if name not in hidden and value != "default"
+    ]
     level = str(line.get("level", "info"))
     text = " ".join([clock, *([] if level == "info" else [level.upper()]), told, *rest])
     # What a client sent must not move the cursor or begin a line of its own.
@@ -212,6 +216,12 @@ def as_text(line: Mapping[str, Any], colour: bool = False) -> str:
     if "exception" in line:
         text += "\n  " + str(line["exception"]).replace("\n", "\n  ")
     return f"{_COLOURS[level]}{text}\033[0m" if colour and level in _COLOURS else text
+
+
+def _shown(name: str, value: Any) -> Any:
+    if not name.endswith("_bytes") or not isinstance(value, int):
+        return value
+    return f"{value / 2**30:.1f}GiB" if value >= 2**30 else f"{value / 2**20:.1f}MiB"
 
 
 def _request(line: Mapping[str, Any]) -> str:

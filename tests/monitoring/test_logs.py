@@ -76,9 +76,9 @@ def test_exceptions_are_logged_with_frames_but_without_what_they_quote(keep_text
 def test_a_library_that_repeats_itself_is_heard_once() -> None:
     with captured() as lines:
         for _ in range(5):
-            logging.getLogger("opentelemetry.exporter").error("the collector is away")
+            logging.getLogger("opentelemetry.exporter").error("'collector.monitoring' is away")
             logging.getLogger("other").error("each of these")
-    assert [line["logger"] for line in lines.all()].count("opentelemetry.exporter") == 1
+    assert [line["message"] for line in lines.all()].count("'collector.monitoring' is away") == 1
     assert [line["logger"] for line in lines.all()].count("other") == 5
 
 
@@ -152,6 +152,11 @@ def test_what_a_client_sent_cannot_move_the_cursor() -> None:
 )
 def test_what_is_quoted_is_left_out(message: str, redacted: str | None) -> None:
     assert logs.redact(message) == (redacted or message)
+
+
+def test_sizes_are_readable() -> None:
+    line = {"time": "2026-11-24T22:05:56.000Z", "event": "engine.ready", "a_bytes": 9_892_992, "b_bytes": 3 << 30}
+    assert logs.as_text(line)[9:] == "engine.ready a_bytes=9.4MiB b_bytes=3.0GiB"
 
 
 def test_only_our_lines_are_recognized() -> None:
