@@ -47,7 +47,8 @@ class RequestRecord:
     completion_ids: of the internal requests it became.
     prompt_tokens, completion_tokens: of all sequences together, a prompt counted once. What was generated of an
     answer that nobody waited for is not known here.
-    engine: the replica that generated. prompts, texts: only where text may be logged.
+    ended_by: rules of this server that ended a completion. engine: the replica that generated.
+    prompts, texts: only where text may be logged.
     """
 
     request_id: str
@@ -70,6 +71,7 @@ class RequestRecord:
     queue_s: float | None = None
     ttft_s: float | None = None
     finish_reasons: dict[int, str] = field(default_factory=dict)
+    ended_by: set[str] = field(default_factory=set)
     engine: str | None = None
     error: ServeError | None = None
     exception: BaseException | None = None
@@ -98,6 +100,8 @@ class RequestRecord:
             if delta.cached_tokens or delta.engine:
                 self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
                 self.engine = delta.engine or self.engine
+            if delta.ended_by is not None:
+                self.ended_by.add(delta.ended_by)
             if delta.finish_reason is not None:
                 self.finish_reasons[delta.index] = delta.finish_reason
             if self.texts is not None:
@@ -110,7 +114,7 @@ class RequestRecord:
 
     @property
     def outcome(self) -> Outcome:
-        if SUPERSEDED in self.finish_reasons.values() or (self.error and self.error.code == SUPERSEDED):
+        if SUPERSEDED in self.ended_by:
             return SUPERSEDED
         if self.error is not None:
             return "refused" if self.error.status < 500 else "failed"
@@ -134,6 +138,7 @@ class RequestRecord:
             "cached_tokens": None if self.completion_tokens is None else self.cached_tokens,
             "completion_tokens": self.completion_tokens,
             "finish_reasons": sorted(set(self.finish_reasons.values())) or None,
+            "ended_by": sorted(self.ended_by) or None,
             "queue_ms": _ms(self.queue_s),
             "ttft_ms": _ms(self.ttft_s),
             "duration_ms": _ms(time.monotonic() - self.started_at),

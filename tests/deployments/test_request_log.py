@@ -192,11 +192,9 @@ def test_a_client_that_leaves_has_a_line(
 
 async def test_superseded_is_an_outcome_of_its_own() -> None:
     record = RequestRecord("r", "POST", "/v1/completions", sent_all=True)
-    record.saw([Delta(index=0, token_ids=[1], finish_reason="superseded")], 0.0, True)  # type: ignore[arg-type]
+    record.saw([Delta(index=0, token_ids=[1], finish_reason="stop", ended_by="superseded")], 0.0, True)
     assert record.outcome == "superseded"
-    by_error = RequestRecord("r", "POST", "/v1/completions", sent_all=True)
-    by_error.failed(ServeError("A newer request came.", status=409, code="superseded"))
-    assert by_error.outcome == "superseded"
+    assert record.fields()["ended_by"] == ["superseded"]
 
 
 async def test_several_completions_are_summed(client: httpx.AsyncClient, lines: LogLines) -> None:
