@@ -8,6 +8,7 @@ the settings of the environment.
 # No `from __future__ import annotations`: Serve looks at the annotation of `build` to make its argument.
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -19,9 +20,10 @@ from ray.serve.schema import LoggingConfig
 from deployments.autoscaling import autoscaling_config
 from deployments.handle_backend import HandleBackend
 from deployments.node_metrics import record_on_this_node
-from deployments.replica import EngineReplica, keep_to_loopback
+from deployments.replica import TRACING_STOP_S, EngineReplica, configure_logs, keep_to_loopback
 from deployments.settings import Settings
 from model.config import ConfigError
+from monitoring import logs, tracing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -44,6 +46,12 @@ class Ingress:
     async def __init__(self, settings: Settings, engine: DeploymentHandle) -> None:  # type: ignore[misc]
         keep_to_loopback()
         self._metrics_directory = record_on_this_node(settings)
+        replica_id = serve.get_replica_context().replica_id
+        configure_logs(settings, process="ingress", replica=replica_id.unique_id)
+        instance = {"instance.id": replica_id.to_full_id_str().rpartition("::")[2]}
+        self._tracing = tracing.init(settings.otlp_endpoint, settings.trace_sample_ratio, **instance)
+        if settings.log_text:
+            logs.event("log_text.enabled", "prompts and completions are written to this log", level=logging.WARNING)
         self._settings = settings
         self._engine = engine
 
@@ -64,7 +72,14 @@ class Ingress:
             limits=self._settings.api,
             metrics_directory=self._metrics_directory,
             answer_request_id=False,  # the proxy does
+            tracing=self._tracing,
+            log_text=self._settings.log_text,
         )
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica stops."""
+        if (own := getattr(self, "_tracing", None)) is not None:
+            await asyncio.to_thread(own.shutdown, TRACING_STOP_S)
 
 
 def build(args: Settings) -> serve.Application:
@@ -140,9 +155,10 @@ def common(settings: Settings) -> dict[str, Any]:
 
 
 def logging_config(settings: Settings) -> LoggingConfig:
-    return LoggingConfig(
-        log_level=settings.log_level.upper(), enable_access_log=settings.log_level in ("debug", "info")
-    )
+    """Of Serve's own messages. Its access log would say twice, and with less, what our line of a request says."""
+    level = "WARNING" if settings.log_level == "info" else settings.log_level.upper()
+    encoding = "TEXT" if settings.log_format == "text" else "JSON"
+    return LoggingConfig(log_level=level, encoding=encoding, enable_access_log=settings.log_level == "debug")
 
 
 def scale(settings: Settings) -> dict[str, Any]:

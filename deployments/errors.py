@@ -6,11 +6,8 @@ what a Serve handle raises. No Ray is imported here: its exceptions are known by
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
-
-logger = logging.getLogger("starcoder.ingress")
 
 
 class ServeError(Exception):
@@ -133,13 +130,3 @@ def unwrap(error: BaseException) -> ServeError:
         if base.__name__ in _BY_NAME:
             return _BY_NAME[base.__name__](error)
     return InternalError("The server failed to process the request. The server's log has the details.")
-
-
-def report(error: BaseException, request_id: str | None) -> ServeError:
-    """`unwrap`, and a line in the log if it is the server's fault: with the traceback where nobody expected it."""
-    found = unwrap(error)
-    if isinstance(found, InternalError):
-        logger.error("request %s failed", request_id, exc_info=error)
-    elif found.status >= 500:
-        logger.warning("request %s failed: %s", request_id, found.message)
-    return found

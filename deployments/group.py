@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -17,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from deployments.temporary import private_directory, remove_stale
 from model.config import EngineConfig
-
-logger = logging.getLogger(__name__)
+from monitoring import logs
 
 PROGRESS_PERIOD_S = 1.0
+ENDING_TOGETHER_S = 0.5
 
 
 class RankProcess:
@@ -34,9 +36,13 @@ class RankProcess:
     `load` and `run` block one thread; `progress` answers on another.
     """
 
-    def __init__(self, config: EngineConfig, rank: int, size: int) -> None:
+    def __init__(
+        self, config: EngineConfig, rank: int, size: int, configure_logs: Callable[..., None] | None = None
+    ) -> None:
         from model.rank import Rank
 
+        if configure_logs is not None:
+            configure_logs(rank=rank)
         self._rank = Rank(config, rank, size)
         self._loaded = 0.0
 
@@ -51,7 +57,12 @@ class RankProcess:
         return self._rank.load(address, progress)
 
     def run(self, socket_path: str) -> None:
-        self._rank.run(socket_path)
+        try:
+            self._rank.run(socket_path)
+        except Exception as error:
+            # Said here, too: the replica may be gone, and gets the first line only.
+            logs.event("rank.failed", level=logging.ERROR, exception=logs.describe(error))
+            raise
 
     def progress(self) -> float:
         return self._loaded
@@ -77,10 +88,12 @@ class RankGroup:
         placement_group: PlacementGroup,
         bundle: dict[str, float],
         on_progress: Callable[[float], None] = lambda _: None,
+        configure_logs: Callable[..., None] | None = None,
     ) -> RankGroup:
         """Start, load and run one rank in each of the group's bundles after the first.
 
-        bundle: the resources of each. Raises what a rank raised; no process is left then.
+        bundle: the resources of each. configure_logs: called in each rank's process, with its number as `rank`.
+        Raises what a rank raised; no process is left then.
         """
         size = config.tensor_parallel_size
         remove_stale()
@@ -95,7 +108,7 @@ class RankGroup:
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     placement_group=placement_group, placement_group_bundle_index=rank + 1
                 ),
-            ).remote(config, rank, size)
+            ).remote(config, rank, size, configure_logs)
             for rank in range(size)
         ]
         group = cls(actors, [], directory / "engine.sock", [])
@@ -128,15 +141,23 @@ class RankGroup:
                 load.cancel()
 
     async def ended(self) -> str:
-        """Wait until a rank's `run` ends; why it did. Ranks end together, so the first one counts."""
-        runs = [_task(run) for run in self._runs]
-        done, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until a rank's `run` ends; why it did.
+
+        Ranks end together, since the others cannot go on without one. So those that end with it are waited for: one
+        whose process is gone is named before those that noticed it sooner than Ray did.
+        """
+        runs, order = [_task(run) for run in self._runs], list[int]()
         for rank, run in enumerate(runs):
-            if run in done:
-                error = run.exception()
-                if error is not None:
-                    return f"rank {rank} died: {_first_line(error)}"
-        return "a rank stopped by itself"
+            run.add_done_callback(functools.partial(_note, order, rank))
+        await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(runs, timeout=ENDING_TOGETHER_S)
+        errors = [(rank, error) for rank in order if (error := runs[rank].exception()) is not None]
+        if not errors:
+            return "a rank stopped by itself"
+        rank, error = next((each for each in errors if isinstance(each[1], RayActorError)), errors[0])
+        reason = _first_line(error)
+        logs.event("rank.died", reason, level=logging.ERROR, rank=rank, rank_pid=self.pids[rank])
+        return f"rank {rank} died: {reason}"
 
     async def stopped(self, timeout_s: float) -> bool:
         """Wait for all ranks to return after the engine was asked to shut down; False where one does not."""
@@ -176,6 +197,10 @@ def _task(ref: Any) -> asyncio.Task[Any]:
     task = asyncio.create_task(result())
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task
+
+
+def _note(order: list[int], rank: int, _: object) -> None:
+    order.append(rank)
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,11 +22,13 @@ from deployments.api.json_body import validation_error
 from deployments.api.limits import ApiLimits
 from deployments.api.operations import package_version
 from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
-from deployments.metering import MeteringMiddleware
-from deployments.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response
+from deployments.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
+from deployments.observation import ObservationMiddleware, ObservedBackend
 from deployments.protocol import Backend
+from deployments.request_record import report
 from model.tokenizer import Tokenizer
 from monitoring import IngressMetrics
+from monitoring.tracing import OFF, Tracing
 
 
 def create_app(
@@ -37,14 +39,18 @@ def create_app(
     metrics_directory: Path | None = None,
     model_card: str | None = None,
     answer_request_id: bool = True,
+    tracing: Tracing = OFF,
+    log_text: bool = False,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
     metrics_directory: where the node's processes share their metrics; None: `/metrics` shows this process's own.
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
+    log_text: the log line of a request holds its prompts and completions.
     """
-    context = ApiContext(backend, tokenizer, limits or ApiLimits(), metrics_directory, model_card)
+    observed = ObservedBackend(backend, tracing, tokenizer)
+    context = ApiContext(observed, tokenizer, limits or ApiLimits(), metrics_directory, model_card)
     count_refusal = RefusalCounter(context)
     app = FastAPI(
         title="StarCoder Serve",
@@ -53,6 +59,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own telemetry would record what it validates, prompts included, and knows neither outcomes nor
+        # clients that leave: `ObservationMiddleware` does what we want of it.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     for dialect in dialect_modules():
         app.include_router(dialect.create_router(context))
@@ -66,7 +75,7 @@ def create_app(
         on_refused=count_refusal,
     )
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
-    app.add_middleware(MeteringMiddleware, metrics=count_refusal.metrics)
+    app.add_middleware(ObservationMiddleware, tracing=tracing, metrics=count_refusal.metrics, log_text=log_text)
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
     return app
 
@@ -113,7 +122,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         found = MethodNotAllowedError(f"{path} does not take {method}; /docs lists what it takes.")
     else:
         found = InvalidRequestError(str(error.detail), status=error.status_code)
-    response = error_response(found)
+    response = error_response(report(found, request_id(request.scope)))
     response.headers.update(error.headers or {})
     return response
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import http.client
 import os
 import shutil
@@ -15,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
+from deployments.console import Console
 from deployments.processes import adopt_orphans, end_descendants
 from deployments.settings import Settings, local_gpus
 from deployments.temporary import private_directory, remove_stale
@@ -62,28 +62,33 @@ def serve_forever(settings: Settings) -> int:
     """
     joined = os.environ.get("RAY_ADDRESS")
     started_at = time.monotonic()
-    check(settings, local=not joined)
+    console = Console(settings.log_format)
+    check(settings, console, local=not joined)
     with _signals():
-        server = Server(settings, joined)
+        server = Server(settings, console, joined)
         try:
             server.start()
-            _say(ready_message(settings, time.monotonic() - started_at))
+            seconds = time.monotonic() - started_at
+            ready = ready_message(settings, seconds)
+            if console.as_json:
+                ready = ready.partition(" Try:")[0]
+            console.say(ready, "server.ready", seconds=round(seconds, 2))
             while True:
                 threading.Event().wait(3600)
         except Stopped:
-            _say("Stopping: open streams may finish. Once more to stop at once.")
+            console.say("Stopping: open streams may finish. Once more to stop at once.", "server.stopping")
             return 0
         finally:
             server.stop()
-            _say("Stopped.")
+            console.say("Stopped.", "server.stopped")
 
 
-def check(settings: Settings, local: bool) -> None:
+def check(settings: Settings, console: Console, local: bool) -> None:
     """Everything that can be known to fail before a process is started. Raises ConfigError."""
     if not local:
         return  # the cluster's nodes have other files, ports and GPUs
     if not Path(settings.model).expanduser().is_dir() and settings.model != "pico":
-        _say(f"Fetching {settings.model} unless it is in the hub cache ...")
+        console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
     settings.check_model(ModelConfig.from_checkpoint(resolve_checkpoint(settings.model, settings.revision)))
     settings.check_gpus(local_gpus())
     check_port(settings.host, settings.port)
@@ -106,9 +111,11 @@ def check_port(host: str, port: int) -> None:
 class Server:
     """Ray, Serve and the application. `stop` undoes whatever part of `start` was done."""
 
-    def __init__(self, settings: Settings, address: str | None = None) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, console: Console, address: str | None = None) -> None:
+        # Whatever the console shows, it reads JSON; a file is written as the settings say.
+        self.settings = settings if settings.log_file else settings.model_copy(update={"log_format": "json"})
         self.address = address
+        self._console = console
         self._directory: Path | None = None
         self._owns_serve = True
 
@@ -118,14 +125,16 @@ class Server:
         What Ray and Serve print meanwhile is kept back, except for debugging: StartError says what matters of it.
         """
         with contextlib.ExitStack() as stack:
-            if self.settings.log_level != "debug":
+            self._console.show_foreign = self.settings.log_level == "debug"
+            if not self._console.show_foreign:
                 nowhere = stack.enter_context(open(os.devnull, "w"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
                 stack.enter_context(contextlib.redirect_stderr(nowhere))
             self._start()
+        self._console.show_foreign = True
 
     def _start(self) -> None:
-        step = _Steps()
+        step = self._console.step
         with step("starting Ray" if self.address is None else f"joining Ray at {self.address}"):
             self._start_ray()
         with step("starting Serve"):
@@ -181,7 +190,7 @@ class Server:
         except (ConnectionError, RuntimeError) as error:
             cause = str(error.__cause__ or error).strip().splitlines()[-1]
             raise StartError(f"Ray does not start or cannot be joined: {cause}") from error
-        _quiet_controller()
+        self._console.listen_to_workers()
         _listen_for_signals()  # Ray has put its own handler for SIGTERM there
 
     def _start_serve(self) -> None:
@@ -191,12 +200,13 @@ class Server:
 
         from deployments.app import logging_config
 
-        logging.getLogger("ray.serve").setLevel(self.settings.log_level.upper())
+        config = logging_config(self.settings)
+        logging.getLogger("ray.serve").setLevel(config.log_level)
         self._owns_serve = not _serve_runs()
         serve.start(
             http_options={"host": self.settings.host, "port": self.settings.port},
             proxy_location="HeadOnly" if self.address is None else "EveryNode",
-            logging_config=logging_config(self.settings),
+            logging_config=config,
         )
 
     def _deploy(self, say: Callable[[str], None]) -> None:
@@ -307,58 +317,6 @@ def _reason(application: Any) -> str:
             if "ConfigError: " in line:
                 return line.partition("ConfigError: ")[2]
     return "\n".join(message for message in messages if message)
-
-
-def _quiet_controller() -> None:
-    """Keep Serve's controller off the terminal: it prints the traceback of every start that fails.
-
-    What went wrong is said in one line by `StartError`, and by the replica itself.
-    """
-    from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
-
-    for name, show in list(dispatcher.handlers):
-        if name == "ray_print_logs":
-            dispatcher.remove_handler(name)
-            dispatcher.add_handler(name, functools.partial(_unless_controller, show))
-
-
-def _unless_controller(show: Callable[[dict[str, Any]], object], data: dict[str, Any]) -> None:
-    if not str(data.get("actor_name") or data.get("task_name") or "").startswith("ServeController"):
-        show(data)
-
-
-class _Steps:
-    """Progress for people: a line a step, rewritten in place on a terminal."""
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[Callable[[str], None]]:
-        started_at = time.monotonic()
-        terminal = _terminal().isatty()
-        last = ""
-
-        def say(text: str) -> None:
-            nonlocal last
-            if text != last:
-                last = text
-                if terminal:
-                    print(f"\r\033[K  {text}", end="", file=_terminal(), flush=True)
-                else:
-                    _say(f"  {text}")
-
-        if terminal:
-            say(f"{name} ...")
-        yield say
-        end = f"{name}: {time.monotonic() - started_at:.1f} s"
-        _say(f"\r\033[K  {end}" if terminal else f"  {end}")
-
-
-def _terminal() -> TextIO:
-    """Where this command talks to people, whoever else is being kept from it."""
-    return sys.__stderr__ or sys.stderr
-
-
-def _say(text: str) -> None:
-    print(text, file=_terminal(), flush=True)
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:

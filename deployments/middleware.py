@@ -18,17 +18,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError, report
-from deployments.protocol import DEFAULT_TEAM
+from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError
+from deployments.request_record import report
 
 REQUEST_ID_HEADER = "x-request-id"
 
 _SCOPE_KEY = "starcoder.request_id"
+_GIVEN_KEY = "starcoder.given_request_id"
+_MAX_GIVEN_CHARS = 128
 _ERROR_SHAPE_KEY = "starcoder.error_shape"
-_DIALECT_KEY = "starcoder.dialect"
-_FAILURE_KEY = "starcoder.stream_failure"
-TEAM_KEY = "starcoder.team"
-"""Where in a request's scope the name of its team stands, once somebody has authenticated it."""
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 # After a 413 the rest of a body that is on its way is read and dropped for so long: a connection closed over
@@ -41,31 +39,9 @@ def request_id(scope: Scope) -> str | None:
     return scope.get(_SCOPE_KEY)
 
 
-def set_dialect(scope: Scope, name: str) -> None:
-    """From here on, this request counts as one of this dialect, a value of `monitoring.labels.DIALECTS`."""
-    scope[_DIALECT_KEY] = name
-
-
-def dialect(scope: Scope) -> str:
-    """The dialect that the request's route speaks; `other` where no route was reached."""
-    name: str = scope.get(_DIALECT_KEY, "other")
-    return name
-
-
-def team(scope: Scope) -> str:
-    """The team that the request is counted for."""
-    name: str = scope.get(TEAM_KEY, DEFAULT_TEAM)
-    return name
-
-
-def note_stream_failure(scope: Scope, error: ServeError) -> None:
-    """A stream ends with this error, behind a status that said nothing of it."""
-    scope[_FAILURE_KEY] = error
-
-
-def stream_failure(scope: Scope) -> ServeError | None:
-    found: ServeError | None = scope.get(_FAILURE_KEY)
-    return found
+def given_request_id(scope: Scope) -> str | None:
+    """The client's own id where it could not be used: a proxy in front may have sent that one back."""
+    return scope.get(_GIVEN_KEY)
 
 
 ErrorShape = Callable[[ServeError], tuple[int, Any]]
@@ -113,6 +89,8 @@ class RequestIdMiddleware:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         identifier = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope[_SCOPE_KEY] = identifier
+        if given and given != identifier:
+            scope[_GIVEN_KEY] = given[:_MAX_GIVEN_CHARS]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -176,6 +154,7 @@ class BodyMiddleware:
             async with asyncio.timeout(self.timeout_s):
                 body = await self._read(scope, receive)
         except BodyTooLargeError as error:
+            report(error, request_id(scope))
             await self._refuse(error, scope, receive, send)
             self.on_refused(error)
             return

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
-from monitoring.labels import DEFAULT_TEAM
+from monitoring.labels import DEFAULT_TEAM, DIALECTS
 
 PREFIX_CHARACTERS = 16_384
 SUFFIX_CHARACTERS = 8_192
@@ -70,10 +70,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     skip_special: leave special tokens out of the text.
     priority: lower runs first.
     user: the client's own name for its end user or session; never a metric label.
-    team, dialect: who asks, and by which API; values of metric labels (`monitoring.labels`).
     rules: what else ends a completion; None leaves the text as the model says it.
     session: a newer request of it ends this one; None: never.
     max_time_ms: answer with what there is so long after the request's arrival at the replica.
+    team, dialect: on whose account it runs and by which API it came; values of metric labels (`monitoring.labels`).
+    client_request_id: the HTTP request's id, which several of these may share.
+    trace: W3C trace context of the span that this is part of; empty: it is not traced.
     """
 
     request_id: str
@@ -86,11 +88,13 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     skip_special: bool = True
     priority: int = 0
     user: str | None = None
-    team: str = DEFAULT_TEAM
-    dialect: str = "other"
     rules: StopRules | None = None
     session: EditorSession | None = None
     max_time_ms: int | None = None
+    team: str = DEFAULT_TEAM
+    dialect: str = DIALECTS[-1]
+    client_request_id: str | None = None
+    trace: dict[str, str] = {}
 
     def sequences(self) -> Iterator[Request]:
         """The engine requests this fans out to, in `Delta.index` order.
@@ -129,6 +133,8 @@ class Delta(msgspec.Struct, kw_only=True):
     ended_by: on the last delta, the rule of this server that ended the completion or cut its end, if one did.
     cached_tokens: prompt tokens that came from the prefix cache (the newest known value, not a sum).
     queue_seconds: how long the sequence waited before its first step.
+    first_token_seconds: from the request's arrival at the replica to the first token, on the delta that brings it.
+    engine: the replica's name, on the same delta.
     """
 
     index: int
@@ -142,6 +148,8 @@ class Delta(msgspec.Struct, kw_only=True):
     ended_by: EndedBy | None = None
     cached_tokens: int = 0
     queue_seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    engine: str = ""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -11,12 +12,13 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ray import serve
 from ray.util import get_current_placement_group, get_node_ip_address
 
 import monitoring
-from deployments import progress
+from deployments import progress, succession
 from deployments.admission import Admission
-from deployments.errors import ServeError
+from deployments.errors import ServeError, unwrap
 from deployments.group import RankGroup
 from deployments.node_metrics import record_on_this_node
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
@@ -26,18 +28,21 @@ from model.client import EngineClient
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.hub import resolve_checkpoint
 from model.tokenizer import Tokenizer
-
-logger = logging.getLogger("ray.serve")
+from monitoring import logs, tracing
 
 FLUSH_S = 2.0
 """How long open streams have to take the error away before the process ends."""
 
 HANDOVER_S = 0.3
 
+TOLD_S = 1.0
+"""How long a dead engine's replica waits to hear which rank it was; a rank that hangs never says."""
+
 ONE_THREAD_PARAMETERS = 40_000_000
 """A smaller model's products end before a second thread pays; threads that spin for each other cost milliseconds."""
 
 STOP_S = 10.0
+TRACING_STOP_S = 2.0
 
 
 class EngineReplica:
@@ -52,9 +57,31 @@ class EngineReplica:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         keep_to_loopback()
         started_at = time.monotonic()
+        replica_id = serve.get_replica_context().replica_id
+        self._actor_name, self._name = replica_id.to_full_id_str(), replica_id.unique_id
+        configure_logs(settings, process="engine", replica=self._name)
+        self._tracing = tracing.init(settings.otlp_endpoint, settings.trace_sample_ratio, **self._instance())
+        try:
+            await self._start(settings, started_at)
+        except BaseException as error:
+            logs.event("engine.start_failed", level=logging.ERROR, exception=logs.describe(error))
+            raise
+
+    def _instance(self) -> dict[str, str]:
+        return {"instance.id": self._actor_name.rpartition("::")[2]}
+
+    async def _start(self, settings: Settings, started_at: float) -> None:
+        replaced = await asyncio.to_thread(succession.enlist, self._actor_name)
+        logs.event(
+            "engine.starting",
+            model=settings.model_id,
+            tensor_parallel_size=settings.tensor_parallel_size,
+            replaces=replaced and replaced.rpartition("#")[2],
+        )
         self._settings = settings
         self._created = int(time.time())
         self._stopping = False
+        self._ending: asyncio.Task[str] | None = None
         directory = await asyncio.to_thread(resolve_checkpoint, settings.model, settings.revision)
         model = ModelConfig.from_checkpoint(directory)
         settings.check_model(model)
@@ -68,7 +95,11 @@ class EngineReplica:
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
         bundle = placement_group.bundle_specs[1]
         self._group = await RankGroup.start(
-            engine_config(settings, model, directory, bundle), placement_group, bundle, progress.report
+            engine_config(settings, model, directory, bundle),
+            placement_group,
+            bundle,
+            progress.report,
+            functools.partial(configure_logs, settings, process="rank", replica=self._name),
         )
         try:
             client = await EngineClient.connect(os.fspath(self._group.socket_path), settings.step_timeout_s)
@@ -90,24 +121,38 @@ class EngineReplica:
         metrics.gpu_memory(client.gpus)
         client.on_step = metrics.step
         self._client, self._metrics = client, metrics
-        self._service = EngineService(client, tokenizer, admission, settings.step_timeout_s, metrics)
+        self._service = EngineService(
+            client, tokenizer, admission, settings.step_timeout_s, metrics, tracing=self._tracing, name=self._name
+        )
         self._info = model_info(settings, model, self._group.reports, self._created)
         self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_ranks())]
-        logger.info("The engine is ready after %.1f s.", time.monotonic() - started_at)
+        logs.event("engine.ready", **ready_figures(self._info, self._group.reports, time.monotonic() - started_at))
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta] | ServeError, None]:
         try:
             async with contextlib.aclosing(self._service.stream(request)) as batches:
                 async for batch in batches:
                     yield batch
-        except ServeError as error:
-            yield error
+        except Exception as error:
+            yield self._failed(request, error)
 
     async def generate(self, request: GenerationRequest) -> list[Delta] | ServeError:
         try:
             return await self._service.generate(request)
-        except ServeError as error:
-            return error
+        except Exception as error:
+            return self._failed(request, error)
+
+    def _failed(self, request: GenerationRequest, error: Exception) -> ServeError:
+        """What the ingress is told; what nobody expected is written here, where its traceback is."""
+        if not isinstance(error, ServeError):
+            logs.event(
+                "engine.request_failed",
+                level=logging.ERROR,
+                request_id=request.client_request_id,
+                completion_id=request.request_id,
+                exception=logs.describe(error, self._settings.log_text),
+            )
+        return unwrap(error)
 
     async def health(self) -> HealthReport:
         return await self._service.health()
@@ -139,19 +184,29 @@ class EngineReplica:
     async def _watch(self) -> None:
         error = await self._service.watch()
         if not self._stopping:
-            await self._die(str(error))
+            # The socket tells of a death at once, Ray tells a little later of which.
+            ranks = asyncio.create_task(self._ranks_ended())
+            await asyncio.wait([ranks], timeout=TOLD_S)
+            await self._die(ranks.result() if ranks.done() else str(error))
 
     async def _watch_ranks(self) -> None:
-        reason = await self._group.ended()
+        reason = await self._ranks_ended()
         if not self._stopping:
             self._service.client.fail(reason)
 
+    async def _ranks_ended(self) -> str:
+        """`RankGroup.ended`, for more than one who asks."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._group.ended())
+        return await asyncio.shield(self._ending)
+
     async def _die(self, reason: str) -> NoReturn:
         """Kill the ranks, let open streams end with their error, and end this process: Serve then replaces it."""
-        logger.error("The engine is dead and will be replaced: %s.", reason)
+        logs.event("engine.dead", reason, level=logging.ERROR)
         self._group.kill()
         await self._service.drained(FLUSH_S)
         await asyncio.sleep(HANDOVER_S)  # for Ray to send the last items
+        self._tracing.shutdown(HANDOVER_S)
         os._exit(1)
 
     async def __del__(self) -> None:
@@ -163,14 +218,40 @@ class EngineReplica:
         if self._stopping:
             return
         self._stopping = True
+        logs.event("engine.stopping", open_requests=self._service.open_streams)
         for watcher in self._watchers:
             watcher.cancel()
         await self._service.client.shutdown()
         if await self._group.stopped(STOP_S):
             self._group.release()
         else:
-            logger.warning("A rank did not stop within %g s and is killed.", STOP_S)
+            logs.event("rank.killed", f"a rank did not stop within {STOP_S:g} s", level=logging.WARNING)
             self._group.kill()
+        succession.strike_off(self._actor_name)
+        await asyncio.to_thread(self._tracing.shutdown, TRACING_STOP_S)
+        logs.event("engine.stopped")
+
+
+def configure_logs(settings: Settings, **process: Any) -> None:
+    """Let this process write its log as the settings say, with the fields `process` in every line."""
+    logs.configure(settings.log_level, settings.log_format, settings.log_file, settings.log_text, **process)
+
+
+def ready_figures(info: ModelInfo, reports: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """What an operator wants to know of an engine that has just started. Sizes in bytes, of all ranks together."""
+    blocks = min(report["num_kv_blocks"] for report in reports)
+    return {
+        "model": info.id,
+        "seconds": round(seconds, 2),
+        "load_seconds": round(max(report["load_seconds"] for report in reports), 2),
+        "device": reports[0]["device"].partition(":")[0],
+        "dtype": info.dtype,
+        "tensor_parallel_size": info.tensor_parallel_size,
+        "parameter_bytes": sum(info.parameter_bytes),
+        "kv_cache_bytes": sum(report["kv_cache_bytes"] for report in reports),
+        "kv_cache_tokens": blocks * info.block_size,
+        "max_model_len": info.max_model_len,
+    }
 
 
 def engine_config(settings: Settings, model: ModelConfig, directory: Path, bundle: dict[str, float]) -> EngineConfig:

@@ -18,6 +18,8 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 
 from deployments.protocol import GenerationRequest
 from model.kv_cache import BlockHash, chain_hashes
+from monitoring import tracing
+from monitoring.tracing import Value
 
 REMEMBERED_BLOCKS = 200_000
 """About 3 million tokens; some 40 MB in the ingress."""
@@ -103,14 +105,25 @@ class PrefixRouter(RequestRouter):
         return [[known[chosen]], others] if others else [[known[chosen]]]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
-        self._index.remember(self._hashes(_request(pending_request)), replica_id)
+        request = _request(pending_request)
+        if request is None:
+            return
+        hashes = self._index.hashes(request.prompts[0])
+        if request.trace:
+            known = self._index.holders(hashes).get(replica_id, 0)
+            trace_route(request, replica_id.unique_id, pending_request.created_at, known * self._index.block_size)
+        self._index.remember(hashes, replica_id)
 
     def _hashes(self, request: GenerationRequest | None) -> list[BlockHash]:
         return [] if request is None else self._index.hashes(request.prompts[0])
 
 
 def _request(pending_request: PendingRequest | None) -> GenerationRequest | None:
-    for argument in pending_request.args if pending_request is not None else ():
-        if isinstance(argument, GenerationRequest):
-            return argument
-    return None
+    arguments = pending_request.args if pending_request is not None else ()
+    return next((argument for argument in arguments if isinstance(argument, GenerationRequest)), None)
+
+
+def trace_route(request: GenerationRequest, replica: str, created_at: float, known_tokens: int) -> None:
+    """The span of finding a replica. created_at: Unix seconds; known_tokens: of the prompt, thought to be cached."""
+    attributes: dict[str, Value] = {"starcoder.engine": replica, "starcoder.route.known_prefix_tokens": known_tokens}
+    tracing.current().start("route", request.trace, attributes=attributes, start_ns=int(created_at * 1e9)).end()

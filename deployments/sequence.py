@@ -190,4 +190,6 @@ def merge(older: Delta, newer: Delta) -> Delta:
     older.ended_by = newer.ended_by
     older.cached_tokens = max(older.cached_tokens, newer.cached_tokens)
     older.queue_seconds = max(older.queue_seconds, newer.queue_seconds)
+    older.first_token_seconds = older.first_token_seconds or newer.first_token_seconds
+    older.engine = older.engine or newer.engine
     return older

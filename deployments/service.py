@@ -13,11 +13,13 @@ from deployments.admission import Admission
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, EndedBy, GenerationRequest, HealthReport
 from deployments.sequence import SequenceText, SequenceTimes, merge
+from deployments.sequence_trace import RequestTrace
 from deployments.sessions import Sessions, Turn
 from model.client import EngineDeadError, FailureKind
 from model.request import EngineStats, Output, Request
 from model.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, RequestMetrics
+from monitoring.tracing import OFF, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +50,12 @@ class Client(Protocol):
 class Run:
     """One request while it is answered, for those who end it from outside.
 
-    turn: its place in its session. ended_by: why it was ended, once it was.
+    turn: its place in its session. trace: its spans. ended_by: why it was ended, once it was.
     """
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, trace: RequestTrace) -> None:
         self.turn = turn
+        self.trace = trace
         self.ended_by: EndedBy | None = None
         self._on_end: list[Callable[[], object]] = []
 
@@ -80,7 +83,7 @@ class EngineService:
     """Runs generation requests on one engine.
 
     step_timeout_s: the engine is declared dead when it says nothing for so long while it has work.
-    open_streams: requests being answered now.
+    open_streams: requests being answered now. name: of this replica, for logs.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class EngineService:
         step_timeout_s: float,
         metrics: ReplicaMetrics,
         clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing = OFF,
+        name: str = "",
     ) -> None:
         self.client = client
         self.admission = admission
@@ -100,6 +105,8 @@ class EngineService:
         self._step_timeout_s = step_timeout_s
         self._metrics = metrics
         self._clock = clock
+        self._tracing = tracing
+        self._name = name
         self._has_work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -192,15 +199,19 @@ class EngineService:
     async def _deltas(
         self, request: GenerationRequest, pause: Callable[[], float]
     ) -> AsyncGenerator[list[Delta], None]:
-        if self.client.dead is not None:
-            raise _unavailable(self.client.dead)
         texts = [SequenceText(i, request, self._tokenizer) for i in range(len(request.prompts) * request.best_of)]
         pairs = list(zip(request.sequences(), texts, strict=True))
         stats = self.client.stats
         recorder = self._metrics.of(request.team, request.dialect)
         # The turn comes first: the request that it supersedes gives its room back.
-        with self.sessions.turn(request) as turn, self.admission.admit(len(pairs), stats) as lease, self._open():
-            run = Run(turn)
+        with (
+            RequestTrace(self._tracing, request, self._clock, self._name) as trace,
+            self._living(),
+            self.sessions.turn(request) as turn,
+            self.admission.admit(len(pairs), stats) as lease,
+            self._open(),
+        ):
+            run = Run(turn, trace)
             run.on_end(lease.release)
             turn.end = lambda: run.end("superseded")
             timer = None
@@ -217,13 +228,21 @@ class EngineService:
                             if delta.ended_by is not None:
                                 self._metrics.rule_ended(delta.ended_by)
                         yield batch
-            except EngineDeadError as error:
-                raise _unavailable(error) from error
             finally:
                 if timer is not None:
                     timer.cancel()
                 if run.ended_by == "superseded":
                     recorder.superseded(turn.wasted)
+
+    @contextlib.contextmanager
+    def _living(self) -> Iterator[None]:
+        """Raises EngineUnavailableError where the engine is dead, now or later."""
+        if self.client.dead is not None:
+            raise _unavailable(self.client.dead)
+        try:
+            yield
+        except EngineDeadError as error:
+            raise _unavailable(error) from error
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
@@ -250,12 +269,14 @@ class EngineService:
     ) -> AsyncGenerator[list[Delta], None]:
         """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
         times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock)
+        trace = run.trace.sequence(sequence, text.index)
         try:
             async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
                 async for output in outputs:
                     times.saw(output)
                     run.turn.add(output)
                     delta = text.feed(output)
+                    trace.saw(output, delta)
                     if delta.finish_reason is not None:
                         times.ended(delta.finish_reason)
                     if worth_sending(delta):
@@ -266,6 +287,7 @@ class EngineService:
                         await asyncio.sleep(seconds)
         except EngineDeadError:
             times.ended("error")
+            trace.ended("error")
             raise
         finally:
             # unless it has ended already
@@ -273,6 +295,7 @@ class EngineService:
                 times.cancelled()
             else:
                 times.ended(run.outcome)
+            trace.ended(run.ended_by or run.outcome)
 
     async def _many(
         self,

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -25,16 +26,23 @@ from pydantic_settings import (
 
 from deployments.api.limits import ApiLimits
 from model.config import ConfigError, Device, DType, EngineConfig, ModelConfig
+from monitoring.logs import LogFormat, LogLevel
 
 ENV_PREFIX = "STARCODER_"
 NESTED = "__"
-
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def _engine(name: str) -> Any:
     """The engine's own default."""
     return EngineConfig.model_fields[name].default
+
+
+def _otlp_endpoint() -> str | None:
+    """From OpenTelemetry's own variables; empty ones count as unset, as their specification says."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 class Settings(BaseSettings):
@@ -145,7 +153,23 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(default=30.0, ge=0, description="Open streams may finish for so long at shutdown.")
 
     # Watching
-    log_level: LogLevel = Field(default="warning", description="What reaches the terminal.")
+    log_level: LogLevel = Field(default="info", description="Least important log lines that are written.")
+    log_format: LogFormat = Field(
+        default="auto", description="json: an object a line; text: for people; auto: text on a terminal only."
+    )
+    log_file: Path | None = Field(
+        default=None,
+        description="File or pipe that the log is appended to on each node; standard output if not given.",
+    )
+    log_text: bool = Field(default=False, description="Write prompts and completions to the log.")
+    otlp_endpoint: str | None = Field(
+        default_factory=_otlp_endpoint,
+        description="URL of an OpenTelemetry collector (OTLP over HTTP), which turns traces on; "
+        "OTEL_EXPORTER_OTLP_ENDPOINT if not given.",
+    )
+    trace_sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="Share of requests traced, where the caller has not decided it."
+    )
     metrics_dir: Path | None = Field(
         default=None,
         description="Directory, one a node, in which processes share their metrics; `starcoder serve` makes one.",
@@ -175,6 +199,8 @@ class Settings(BaseSettings):
             )
         if self.metrics_port == self.port:
             raise ValueError(f"metrics_port and port are both {self.port}")
+        if self.otlp_endpoint is not None:
+            check_otlp(self.otlp_endpoint, os.environ)
         if self.device == "cpu" and self.dtype == "float16":
             raise ValueError("dtype=float16 needs a GPU; on a CPU use bfloat16 or float32")
         return self
@@ -241,6 +267,16 @@ class Settings(BaseSettings):
         path = given.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
         file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path)) if path else {})
         return init_settings, env_settings, file
+
+
+def check_otlp(endpoint: str, environment: Mapping[str, str]) -> None:
+    """Raise ValueError where spans could not be sent there."""
+    url = urlsplit(endpoint)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(f"otlp_endpoint={endpoint!r} is no URL, such as http://127.0.0.1:4318")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if environment.get(name, "") not in ("", "http/protobuf"):
+            raise ValueError(f"{name}={environment[name]}: traces are sent with http/protobuf only (port 4318)")
 
 
 def local_gpus() -> int:

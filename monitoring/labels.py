@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-DIALECTS = ("openai", "openai_chat", "mistral_fim", "tgi", "llamacpp", "ollama", "tabby", "refactor", "other")
-"""The API that a request came in by, named after the module of `deployments.api` that speaks it."""
+DIALECTS = (
+    *("openai", "openai_chat", "mistral", "deepseek", "tgi", "llamacpp", "ollama", "tabby", "refactor", "other"),
+)
+"""The API that a request came in by."""
 
 OUTCOMES = ("ok", "refused", "shed", "aborted", "superseded", "failed")
 """How an HTTP request ended. ok: answered whole; refused: the client's fault (4xx); shed: no room for it (429);

@@ -17,6 +17,7 @@ from tests.support.client_table import (  # noqa: F401
     pytest_terminal_summary,
 )
 from tests.support.cluster import Cluster
+from tests.support.collector import Collector
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -51,10 +52,19 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster_collector() -> Iterator[Collector]:
+    """Where the cluster sends its spans."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, cluster_collector: Collector
+) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cluster")
     options = (*CLUSTER_OPTIONS, "--metrics-dir", str(directory / "metrics"))
-    server = Cluster(tiny_checkpoint, directory / "serve.txt", *options)
+    server = Cluster(tiny_checkpoint, directory / "serve.txt", *options, "--otlp-endpoint", cluster_collector.url)
     server.metrics_directory = directory / "metrics"
     try:
         server.start()

@@ -16,7 +16,7 @@ from deployments.api.json_body import JsonRoute
 from deployments.api.openai_completions import CompletionRequest
 from deployments.api.openai_schemas import Completion
 from deployments.api.tabby import SegmentsCompletion, SegmentsRequest
-from deployments.middleware import set_dialect
+from deployments.request_record import set_dialect
 
 
 def _dialect(body: Any) -> str:
@@ -40,7 +40,7 @@ def create_router(api: ApiContext) -> APIRouter:
     )
     async def complete(body: Body, request: Request, caller: CallerOf) -> Response:
         if isinstance(body, SegmentsRequest):
-            set_dialect(request.scope, "tabby")
+            set_dialect("tabby")
             return await tabby.answer(body, api, caller)
         return await openai_completions.answer(body, api, caller)
 

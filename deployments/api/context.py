@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from deployments.api.limits import ApiLimits
 from deployments.errors import InvalidRequestError, ModelNotFoundError
 from deployments.protocol import Backend, ModelInfo
+from deployments.request_record import current
 
 if TYPE_CHECKING:
     from model.tokenizer import Tokenizer
@@ -44,6 +45,8 @@ class ApiContext:
             async with self._lock:
                 if self.known_model is None:
                     self.known_model = await self.backend.info()
+        if (record := current()) is not None:
+            record.model = self.known_model.id
         return self.known_model
 
     async def served_model(self, name: str | None) -> ModelInfo:

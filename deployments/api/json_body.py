@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.errors import InvalidRequestError, ServeError
-from deployments.middleware import openai_error, set_dialect, set_error_shape
+from deployments.middleware import openai_error, set_error_shape
+from deployments.request_record import set_dialect
 
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -68,7 +69,7 @@ def check_content_type(content_type: str | None) -> None:
         )
 
 
-_DIALECTS = {"completions_path": "openai"}
+_DIALECTS = {"completions_path": "openai", "mistral_fim": "mistral"}
 """Where a module's name is not that of the dialect it speaks."""
 
 
@@ -94,7 +95,7 @@ class JsonRoute(APIRoute):
 
         async def handle_strictly(request: Request) -> Response:
             set_error_shape(request.scope, self.error_shape)
-            set_dialect(request.scope, dialect)
+            set_dialect(dialect)
             request = _JsonRequest(request.scope, request.receive)
             if has_body:
                 # Parsed before FastAPI does, which would wrap what is raised here.

@@ -195,7 +195,6 @@ async def _generation_request(
     changes = {"temperature": max(body.temperature, 0.0), "seed": None if body.seed < 0 else body.seed}
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        dialect="llamacpp",
         prompts=fitted.prompts,
         params=body.model_copy(update=changes).to_params(
             max_tokens=fitted.max_tokens,

@@ -26,6 +26,7 @@ from deployments.api.rendering import Rendering
 from deployments.api.sampling import INT32_MAX, INT64_MAX
 from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.protocol import CompletionMode, GenerationRequest
+from deployments.request_record import set_dialect
 from model.fim import RepositoryContext
 
 _TEMPERATURE = 0.2
@@ -64,7 +65,6 @@ async def to_generation_request(body: FimRequest, api: ApiContext, caller: Calle
     sampling = body if body.random_seed is None else body.model_copy(update={"seed": body.random_seed})
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        dialect="mistral_fim",
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
@@ -105,6 +105,7 @@ def create_router(api: ApiContext) -> APIRouter:
             summary="The same as /v1/completions, where clients of DeepSeek look for it",
         )
         async def complete(body: openai_completions.CompletionRequest, caller: CallerOf) -> Response:
+            set_dialect("deepseek")
             return await openai_completions.answer(body, api, caller)
 
     return router

@@ -159,7 +159,6 @@ async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Ca
     sampling = options.model_copy(update={"seed": None}) if options.seed < 0 else options
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        dialect="ollama",
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=options.stop,

@@ -120,7 +120,6 @@ async def to_generation_request(body: ChatRequest, api: ApiContext) -> tuple[Gen
     )
     request = GenerationRequest(
         request_id=uuid.uuid4().hex,
-        dialect="openai_chat",
         prompts=fitted.prompts,
         params=params,
         n=body.n,

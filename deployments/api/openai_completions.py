@@ -143,7 +143,6 @@ async def to_generation_request(
     )
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        dialect="openai",
         prompts=await render_prompts(api, model, body.prompt, rendering),
         params=params,
         n=body.n,

@@ -95,7 +95,6 @@ async def to_generation_request(body: RefactorRequest, api: ApiContext) -> Gener
         limit = min(limit, max(_GROWTH * len(ids), _LEAST_TOKENS))
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        dialect="refactor",
         prompts=fitted.prompts,
         params=body.to_params(max_tokens=limit, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,

@@ -9,8 +9,8 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import report
-from deployments.middleware import error_shape, note_stream_failure, request_id
+from deployments.middleware import error_shape, request_id
+from deployments.request_record import report
 
 DONE = b"data: [DONE]\n\n"
 
@@ -82,9 +82,7 @@ class EventStream(Response):
         except StopAsyncIteration:
             return None
         except Exception as error:
-            found = report(error, request_id(scope))
-            note_stream_failure(scope, found)
-            _, body = error_shape(scope)(found)
+            _, body = error_shape(scope)(report(error, request_id(scope)))
             return self.frame(body)
 
     @staticmethod

@@ -157,7 +157,6 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: 
     fitted = await fit_prompts(api, await api.model(), [prefix], rendering, _MAX_TOKENS)
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        dialect="tabby",
         prompts=fitted.prompts,
         params=body.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,

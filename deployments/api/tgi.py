@@ -167,7 +167,6 @@ async def to_generation_request(
     sampling = wants if wants.samples else wants.model_copy(update={"temperature": 0.0})
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        dialect="tgi",
         prompts=fitted.prompts,
         params=sampling.to_params(
             max_tokens=limit,

@@ -125,12 +125,3 @@ def test_descendants_are_found_through_generations() -> None:
     while grandchild in descendants() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert grandchild not in descendants()
-
-
-def test_the_controllers_tracebacks_stay_off_the_terminal() -> None:
-    from deployments.local import _unless_controller
-
-    shown: list[dict[str, object]] = []
-    for source in ({"actor_name": "ServeController"}, {"actor_name": "ServeReplica:starcoder:engine"}, {}):
-        _unless_controller(shown.append, {**source, "lines": ["x"]})
-    assert [entry.get("actor_name") for entry in shown] == ["ServeReplica:starcoder:engine", None]

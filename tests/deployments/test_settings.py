@@ -188,3 +188,36 @@ def test_travels_to_a_replica_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STARCODER_PORT", "9002")
     monkeypatch.setenv("STARCODER_NONSENSE", "1")
     assert pickle.loads(data).port == 9001
+
+
+@pytest.fixture
+def no_collector(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    import os
+
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_a_collector_comes_from_opentelemetrys_own_variables(no_collector: pytest.MonkeyPatch) -> None:
+    assert Settings().otlp_endpoint is None
+    no_collector.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    assert Settings().otlp_endpoint == "http://collector:4318"
+    no_collector.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:4318/v1/traces")
+    assert Settings().otlp_endpoint == "http://traces:4318/v1/traces"
+    assert Settings(otlp_endpoint="http://given:4318").otlp_endpoint == "http://given:4318"
+    no_collector.setenv("OTEL_SDK_DISABLED", "true")
+    assert Settings().otlp_endpoint is None
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4318", "grpc://collector:4317", "http://"])
+def test_a_collector_that_is_no_url_is_refused(no_collector: pytest.MonkeyPatch, endpoint: str) -> None:
+    with pytest.raises(ConfigError, match=r"otlp_endpoint=.* is no URL"):
+        Settings.from_command_line(["--otlp-endpoint", endpoint])
+
+
+def test_a_protocol_that_is_not_spoken_is_refused(no_collector: pytest.MonkeyPatch) -> None:
+    no_collector.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    assert Settings().otlp_endpoint is None
+    with pytest.raises(ConfigError, match="http/protobuf only"):
+        Settings.from_command_line(["--otlp-endpoint", "http://collector:4317"])

@@ -61,12 +61,18 @@ def events(response: httpx.Response) -> Iterator[dict[str, object]]:
             yield json.loads(line.removeprefix("data: "))
 
 
+def replaced(cluster: Cluster) -> list[str]:
+    """Engines that another one says it takes the place of."""
+    return [line["replaces"] for line in cluster.lines("engine.starting") if "replaces" in line]
+
+
 def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> tuple[float, float]:
     """Signal a process while a stream is open.
 
     Seconds until the stream ended, well-formed and with an error, and until a new request was answered.
     """
     engines = [*cluster.pids("RankProcess"), *cluster.pids("ServeReplica:starcoder:engine")]
+    before, engine = replaced(cluster), cluster.lines("engine.ready")[-1]["replica"]
     request = completion(cluster, max_tokens=1900, ignore_eos=True, stream=True)
     with httpx.stream("POST", f"{cluster.url}/v1/completions", json=request, timeout=120) as response:
         stream = events(response)
@@ -82,15 +88,21 @@ def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> tupl
     wait_until(lambda: text(cluster) is not None, cluster.text, 120, period_s=0.1)
     answered_after = time.monotonic() - broken_at
     wait_until(lambda: all(is_gone(pid) for pid in engines), lambda: f"{engines} live on", 30)
+    wait_until(lambda: replaced(cluster) == [*before, engine], cluster.text, 30)
     return error_after, answered_after
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_is_killed(cluster: Cluster, rank: int, record_property: pytest.RecordProperty) -> None:
     before = failures(counters(cluster), "died")
-    error_after, answered_after = break_mid_stream(cluster, cluster.pids("RankProcess")[rank], signal.SIGKILL)
+    pid = cluster.pids("RankProcess")[rank]
+    error_after, answered_after = break_mid_stream(cluster, pid, signal.SIGKILL)
     assert failures(counters(cluster), "died") == before + 1
     print(f"rank killed: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
+    died = cluster.lines("rank.died")[-1]
+    assert died["rank_pid"] == pid
+    assert cluster.lines("engine.dead")[-1]["message"].startswith(f"rank {died['rank']} died")
+    assert "failed" in [line["outcome"] for line in cluster.lines("request")]
     record_property("recovery_seconds", answered_after)
     assert error_after < 10
 

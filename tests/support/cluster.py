@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from deployments.processes import descendants
+from monitoring import logs
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240.0
@@ -66,6 +67,11 @@ class Cluster:
     def text(self) -> str:
         """What the command has printed."""
         return self.log.read_text(errors="replace")
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """The fields of each line of its log that tells of such an event, oldest first."""
+        found = [logs.parse(line) for line in self.text().splitlines()]
+        return [line for line in found if line is not None and line["event"] == event]
 
     def pids(self, kind: str = "") -> list[int]:
         """Processes of the server whose command line holds `kind`, for example "RankProcess"."""

@@ -35,11 +35,24 @@ class FakeEngine:
         return len(self._news)
 
     def say(
-        self, request_id: str, *token_ids: int, finish: str | None = None, stop_token_id: int | None = None
+        self,
+        request_id: str,
+        *token_ids: int,
+        finish: str | None = None,
+        stop_token_id: int | None = None,
+        queue_seconds: float = 0.0,
+        cached_tokens: int = 0,
     ) -> None:
         """One step's output for a request."""
         self.last_message_at = time.monotonic()
-        output = Output(request_id, list(token_ids), finish_reason=finish, stop_token_id=stop_token_id)  # type: ignore[arg-type]
+        output = Output(
+            request_id,
+            list(token_ids),
+            finish_reason=finish,  # type: ignore[arg-type]
+            stop_token_id=stop_token_id,
+            queue_seconds=queue_seconds,
+            cached_tokens=cached_tokens,
+        )
         self._arrived.setdefault(request_id, []).append(output)
         if request_id in self._news:
             self._news[request_id].set()

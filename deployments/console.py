@@ -1,0 +1,111 @@
+"""What `starcoder serve` prints: its own progress, and the log of Ray's processes, in one format.
+
+The processes write JSON lines to their standard output, which Ray brings here. On a terminal they are shown as text;
+otherwise they go to standard output as they are, and so does everything else, wrapped in the same form.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import msgspec
+
+from monitoring import logs
+from monitoring.logs import LogFormat
+
+_CLEAR_LINE = "\r\033[K"
+
+
+class Console:
+    """format: `auto` is text on a terminal. out, progress: standard output and error if not given.
+
+    show_foreign: pass on what is no line of our log, such as a library's print in a worker.
+    """
+
+    def __init__(self, format: LogFormat = "auto", out: TextIO | None = None, progress: TextIO | None = None) -> None:
+        # Where this command talks to people, whoever else is being kept from it.
+        self._out = out or sys.__stdout__ or sys.stdout
+        self._progress = progress or sys.__stderr__ or sys.stderr
+        self._terminal = self._out.isatty()
+        self.as_json = format == "json" or (format == "auto" and not self._terminal)
+        self.show_foreign = False
+
+    def say(self, text: str, event: str = "server.progress", **fields: Any) -> None:
+        """Progress of the command itself."""
+        if self.as_json:
+            self._write_json(event, text.strip(), process="serve", **fields)
+        else:
+            print(text, file=self._progress, flush=True)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Callable[[str], None]]:
+        """A part of the start: a line with how long it took; on a terminal rewritten in place meanwhile."""
+        started_at = time.monotonic()
+        in_place = not self.as_json and self._progress.isatty()
+        last = ""
+
+        def say(text: str) -> None:
+            nonlocal last
+            if text == last:
+                return
+            last = text
+            if in_place:
+                print(f"{_CLEAR_LINE}  {text}", end="", file=self._progress, flush=True)
+            else:
+                self.say(f"  {text}")
+
+        if in_place:
+            say(f"{name} ...")
+        yield say
+        seconds = time.monotonic() - started_at
+        self.say(f"{_CLEAR_LINE if in_place else ''}  {name}: {seconds:.1f} s", seconds=round(seconds, 2))
+
+    def listen_to_workers(self) -> None:
+        """Take over from Ray the printing of what its processes print."""
+        from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
+
+        for name, show in list(dispatcher.handlers):
+            if name == "ray_print_logs":
+                dispatcher.remove_handler(name)
+                dispatcher.add_handler(name, lambda data, show=show: self.worker_printed(data, show))
+
+    def worker_printed(self, data: dict[str, Any], show: Callable[[dict[str, Any]], object]) -> None:
+        """data: Ray's batch of lines of one process. show: Ray's own printing, for lines that are not ours."""
+        foreign = []
+        for text in data["lines"]:
+            line = logs.parse(text)
+            if line is None:
+                foreign.append(text)
+            elif self.as_json:
+                self._write(text)
+            else:
+                clear = _CLEAR_LINE if self._terminal else ""
+                self._write(clear + logs.as_text(line, colour=self._terminal))
+        name = str(data.get("actor_name") or data.get("task_name") or "")
+        # Serve's controller prints the traceback of every start that fails. What went wrong is said in one line by
+        # `StartError`, and by the replica itself.
+        if not foreign or not self.show_foreign or name.startswith("ServeController"):
+            return
+        if self.as_json:
+            if data.get("pid") == "autoscaler":  # a status page every few seconds, which `show` would keep back, too
+                return
+            for text in filter(str.strip, foreign):
+                self._write_json("output", text, process=name or "ray", pid=data.get("pid"))
+        else:
+            show({**data, "lines": foreign})
+
+    def _write_json(self, event: str, message: str, **fields: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._write(
+            msgspec.json.encode({"time": now, "level": "info", "event": event, "message": message, **fields}).decode()
+        )
+
+    def _write(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError, ValueError):  # whoever read this has gone: serve on
+            self._out.write(line + "\n")
+            self._out.flush()

@@ -1,0 +1,177 @@
+"""What becomes known of one HTTP request while it is answered, for its log line and its span.
+
+The record hangs on the task that answers the request, so that whoever learns something can note it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from deployments.errors import InternalError, ServeError, unwrap
+from deployments.protocol import Delta, GenerationRequest
+from monitoring import logs
+from monitoring.labels import DEFAULT_TEAM
+from monitoring.tracing import NO_SPAN, Span
+
+Outcome = Literal["ok", "refused", "shed", "aborted", "superseded", "failed"]
+"""`monitoring.labels.OUTCOMES` says what they mean."""
+
+SUPERSEDED: Literal["superseded"] = "superseded"
+
+# These messages say what was sent, which can be a piece of a prompt; `param` names the field.
+_QUOTING_CODES = ("invalid_value", None)
+
+_current: ContextVar[RequestRecord | None] = ContextVar("starcoder_request", default=None)
+
+
+def current() -> RequestRecord | None:
+    """The record of the request that this task answers."""
+    return _current.get()
+
+
+def set_dialect(name: str) -> None:
+    """For routes that more than one dialect shares; elsewhere the route's module says it."""
+    if (record := current()) is not None:
+        record.dialect = name
+
+
+@dataclass
+class RequestRecord:
+    """Times are in seconds, `started_at` and what is measured from it on the monotonic clock.
+
+    given_id: the client's own id, where it could not be used.
+    stream: whether the answer is one, which is known once it begins; sent_all: it was written to its end.
+    completion_ids: of the internal requests it became.
+    prompt_tokens, completion_tokens: of all sequences together, a prompt counted once. What was generated of an
+    answer that nobody waited for is not known here.
+    ended_by: rules of this server that ended a completion. engine: the replica that generated.
+    prompts, texts: only where text may be logged.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    given_id: str | None = None
+    user_agent: str | None = None
+    team: str = DEFAULT_TEAM
+    model: str | None = None
+    dialect: str | None = None
+    stream: bool | None = None
+    status: int | None = None
+    sent_all: bool = False
+    started_at: float = field(default_factory=time.monotonic)
+    completion_ids: list[str] = field(default_factory=list)
+    sequences: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int = 0
+    queue_s: float | None = None
+    ttft_s: float | None = None
+    finish_reasons: dict[int, str] = field(default_factory=dict)
+    ended_by: set[str] = field(default_factory=set)
+    engine: str | None = None
+    error: ServeError | None = None
+    exception: BaseException | None = None
+    span: Span = NO_SPAN
+    prompts: list[str] | None = None
+    texts: dict[int, str] | None = None
+
+    def make_current(self) -> None:
+        _current.set(self)
+
+    def asked(self, request: GenerationRequest) -> None:
+        """The engine is about to get this."""
+        self.completion_ids.append(request.request_id)
+        self.sequences += len(request.prompts) * request.best_of
+        self.prompt_tokens = (self.prompt_tokens or 0) + sum(len(prompt) for prompt in request.prompts)
+
+    def saw(self, deltas: list[Delta], asked_at: float, live: bool) -> None:
+        """News of its completions. asked_at: when the engine was asked; live: as they came, not all at the end."""
+        for delta in deltas:
+            self.completion_tokens = (self.completion_tokens or 0) + len(delta.token_ids)
+            if delta.token_ids and self.ttft_s is None:
+                now = time.monotonic()
+                first_at = now if live else min(asked_at + delta.first_token_seconds, now)
+                self.ttft_s = first_at - self.started_at
+                self.queue_s = delta.queue_seconds
+            if delta.cached_tokens or delta.engine:
+                self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
+                self.engine = delta.engine or self.engine
+            if delta.ended_by is not None:
+                self.ended_by.add(delta.ended_by)
+            if delta.finish_reason is not None:
+                self.finish_reasons[delta.index] = delta.finish_reason
+            if self.texts is not None:
+                self.texts[delta.index] = self.texts.get(delta.index, "") + delta.text
+
+    def failed(self, error: ServeError, exception: BaseException | None = None) -> None:
+        """How it ends. exception: what nobody expected, for the log."""
+        if self.error is None:
+            self.error, self.exception = error, exception
+
+    @property
+    def outcome(self) -> Outcome:
+        if SUPERSEDED in self.ended_by:
+            return SUPERSEDED
+        if self.error is not None:
+            if self.error.status == 429:
+                return "shed"
+            return "refused" if self.error.status < 500 else "failed"
+        return "ok" if self.sent_all else "aborted"
+
+    def fields(self) -> dict[str, Any]:
+        """Of the log line; None where there is nothing to say."""
+        return {
+            "request_id": self.request_id,
+            "given_request_id": self.given_id,
+            "team": self.team,
+            "model": self.model,
+            "dialect": self.dialect,
+            "method": self.method,
+            "path": self.path,
+            "status": self.status,
+            "outcome": self.outcome,
+            "stream": self.stream if self.prompt_tokens is not None else None,
+            "sequences": self.sequences if self.sequences > 1 else None,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": None if self.completion_tokens is None else self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "finish_reasons": sorted(set(self.finish_reasons.values())) or None,
+            "ended_by": sorted(self.ended_by) or None,
+            "queue_ms": _ms(self.queue_s),
+            "ttft_ms": _ms(self.ttft_s),
+            "duration_ms": _ms(time.monotonic() - self.started_at),
+            "error": None if self.error is None else self._error(self.error),
+            "engine": self.engine,
+            "completion_ids": self.completion_ids or None,
+            "trace_id": self.span.trace_id or None,
+            "user_agent": self.user_agent,
+            "prompts": self.prompts,
+            "texts": None if self.texts is None else [self.texts[index] for index in sorted(self.texts)],
+        }
+
+    def _error(self, error: ServeError) -> dict[str, str]:
+        said = {"code": error.code, "param": error.param}
+        if error.code not in _QUOTING_CODES or error.status >= 500 or self.texts is not None:
+            said["message"] = error.message
+        return {name: value for name, value in said.items() if value is not None}
+
+
+def report(error: BaseException, request_id: str | None) -> ServeError:
+    """`unwrap`, noted in the request's record: with the traceback where nobody expected it."""
+    found = unwrap(error)
+    unexpected = isinstance(found, InternalError) and found is not error
+    if isinstance(found, InternalError) and request_id is not None and request_id not in found.message:
+        found.message = f"{found.message} It calls the request {request_id}."
+    if (record := current()) is not None:
+        record.failed(found, error if unexpected else None)
+    elif unexpected:
+        logs.logger.error("request %s failed", request_id, exc_info=error)
+    return found
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

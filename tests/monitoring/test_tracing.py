@@ -1,0 +1,105 @@
+"""Spans reach a collector; without one nothing is imported, and one that is away harms nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from monitoring import tracing
+from monitoring.tracing import Tracing
+from tests.support.cluster import free_port
+from tests.support.collector import Collector
+
+PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture
+def traced(collector: Collector) -> Iterator[Tracing]:
+    tracing_on = tracing.init(collector.url, **{"instance.id": "one"})
+    yield tracing_on
+    tracing_on.shutdown(5)
+    tracing.init(None)
+
+
+def test_off_it_imports_nothing() -> None:
+    code = (
+        "import sys, deployments.ingress, deployments.service, monitoring.tracing as t; "
+        "span = t.init(None).start('x', {}); span.end(); "
+        # FastAPI imports the API, which is light
+        "heavy = ('opentelemetry.sdk', 'opentelemetry.exporter', 'opentelemetry.proto', 'google', 'requests'); "
+        "print([m for m in sys.modules if m.startswith(heavy)])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_span_has_its_parent_times_and_attributes(traced: Tracing, collector: Collector) -> None:
+    parent = traced.start("parent", PARENT, kind="server")
+    child = traced.start("child", parent.carrier, attributes={"tokens": 3, "reasons": ["stop"]}, start_ns=1_000)
+    assert parent.carrier["tracestate"] == "vendor=1"
+    child.end(at_ns=5_000)
+    child.end()  # too late: only the first call counts
+    parent.fail("engine_unavailable", "gone")
+    parent.end()
+    spans = collector.trace(parent.trace_id, "parent", "child")
+    assert parent.trace_id == "0af7651916cd43dd8448eb211c80319c"
+    assert spans["parent"].parent == "b7ad6b7169203331"
+    assert spans["child"].parent == spans["parent"].id
+    assert (spans["child"].start, spans["child"].end) == (1_000, 5_000)
+    assert spans["child"].attributes == {"tokens": 3, "reasons": ["stop"]}
+    assert (spans["parent"].kind, spans["child"].kind) == ("server", "internal")
+    assert (spans["parent"].failed, spans["child"].failed) == (True, False)
+    assert spans["parent"].attributes == {"error.type": "engine_unavailable"}
+    resource = spans["parent"].resource
+    assert (resource["service.name"], resource["service.instance.id"]) == ("starcoder", "one")
+    assert set(collector.paths) == {"/v1/traces"}
+
+
+@pytest.mark.parametrize("carrier", [{}, {"traceparent": "nonsense"}, {"traceparent": "00-" + "0" * 32 + "-1-01"}])
+def test_without_a_usable_parent_a_trace_begins(traced: Tracing, collector: Collector, carrier: dict[str, str]) -> None:
+    span = traced.start("root", carrier)
+    span.end()
+    assert collector.trace(span.trace_id, "root")["root"].parent == ""
+
+
+def test_the_callers_decision_to_sample_is_kept(traced: Tracing, collector: Collector) -> None:
+    unsampled = traced.start("dropped", {"traceparent": PARENT["traceparent"][:-2] + "00"})
+    assert unsampled.carrier["traceparent"].endswith("-00")
+    traced.start("dropped below", unsampled.carrier).end()
+    unsampled.end()
+    kept = traced.start("kept", {})
+    kept.end()
+    collector.trace(kept.trace_id, "kept")
+    assert {span.name for span in collector.spans()} == {"kept"}
+
+
+def test_a_ratio_of_zero_records_what_callers_ask_for_only(collector: Collector) -> None:
+    none = tracing.init(collector.url, 0.0)
+    none.start("ours", {}).end()
+    asked = none.start("theirs", PARENT)
+    asked.end()
+    collector.trace(asked.trace_id, "theirs")
+    none.shutdown(5)
+    tracing.init(None)
+    assert {span.name for span in collector.spans()} == {"theirs"}
+
+
+def test_a_collector_that_is_away_delays_nothing() -> None:
+    away = tracing.init(f"http://127.0.0.1:{free_port()}")
+    started_at = time.monotonic()
+    for _ in range(5_000):  # more than the queue holds
+        away.start("lost", {}).end()
+    made_after = time.monotonic() - started_at
+    away.shutdown(0.2)
+    tracing.init(None)
+    assert time.monotonic() - started_at < made_after + 5
