@@ -233,8 +233,16 @@ class EngineReplica:
 
 
 def configure_logs(settings: Settings, **process: Any) -> None:
-    """Let this process write its log as the settings say, with the fields `process` in every line."""
-    logs.configure(settings.log_level, settings.log_format, settings.log_file, settings.log_text, **process)
+    """Let this process write its log as the settings say, with the fields `process` in every line.
+
+    A node on which the file cannot be opened logs to standard output instead: no engine stays away for its log.
+    """
+    level, form, keep_text = settings.log_level, settings.log_format, settings.log_text
+    try:
+        logs.configure(level, form, settings.log_file, keep_text, **process)
+    except OSError as error:
+        logs.configure(level, form, None, keep_text, **process)
+        logs.event("log_file.unusable", f"logging to standard output instead: {error}", level=logging.WARNING)
 
 
 def ready_figures(info: ModelInfo, reports: list[dict[str, Any]], seconds: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from deployments.app import APP_NAME, INGRESS_CPUS, REPLICA_CPUS
+from deployments.app import APP_NAME, INGRESS_CPUS, REPLICA_CPUS, logging_config
 from deployments.settings import Settings, read_yaml
 
 K8S = Path(__file__).parent
@@ -67,7 +67,7 @@ def serve_config(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": settings.host, "port": settings.port},
-        "logging_config": {"encoding": "JSON", "log_level": settings.log_level.upper()},
+        "logging_config": logging_config(settings).model_dump(include={"encoding", "log_level", "enable_access_log"}),
         "applications": [
             {"name": APP_NAME, "route_prefix": "/", "import_path": "deployments.app:build", "args": dict(given)}
         ],

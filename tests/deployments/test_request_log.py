@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,8 +16,11 @@ from deployments.api.limits import ApiLimits
 from deployments.errors import EngineUnavailableError, OverloadedError, ServeError
 from deployments.ingress import create_app
 from deployments.protocol import Delta
+from deployments.replica import configure_logs
 from deployments.request_record import RequestRecord
+from deployments.settings import Settings
 from model.tokenizer import Tokenizer
+from monitoring import logs
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 from tests.support.http_server import serving, wait_until
 from tests.support.log_lines import LogLines, captured
@@ -238,3 +243,17 @@ async def test_text_is_logged_where_that_was_asked_for(fake_backend: FakeBackend
     assert ok["prompts"] == [SECRET]
     assert ok["texts"] == [response.json()["choices"][0]["text"]]
     assert SECRET in refused["error"]["message"]
+
+
+def test_a_log_file_that_cannot_be_opened_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loggers = [logging.getLogger(name) for name in (None, *logs.OWN_LOGGERS)]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    try:
+        configure_logs(Settings(log_file=tmp_path / "missing" / "log"), process="engine")
+        logs.event("engine.ready")
+    finally:
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+    events = [line["event"] for text in capsys.readouterr().out.splitlines() if (line := logs.parse(text))]
+    assert events == ["log_file.unusable", "engine.ready"]
