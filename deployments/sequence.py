@@ -23,6 +23,8 @@ class SequenceText:
         self.index = index
         self.finished = False
         self._params = request.params
+        self._tokenizer = tokenizer
+        self._skip_special = request.skip_special
         self._detokenizer = Detokenizer(tokenizer, request.skip_special)
         self._stops = StopStrings(request.stop, request.include_stop)
         self._rules: RulePipeline | None = None
@@ -60,8 +62,13 @@ class SequenceText:
     def replay(self, ids: Sequence[int], logprobs: Sequence[float], typed: int, finish: Output | None) -> Delta:
         """The delta of tokens that an earlier request generated, whose first `typed` characters are in the prompt now.
 
-        finish: how they ended, if they did.
+        finish: how they ended, if they did. Of what comes behind the typed text, no more than `max_tokens` are told.
         """
+        known = Detokenizer(self._tokenizer, self._skip_special)
+        known.push(ids)
+        last = sum(offset < typed for offset in known.offsets) + self._params.max_tokens
+        if last < len(ids):
+            ids, logprobs, finish = ids[:last], logprobs[:last], None
         self._skip = typed
         delta = Delta(index=self.index, text=self._text(ids, logprobs))
         offsets = self._detokenizer.offsets

@@ -217,6 +217,17 @@ async def test_an_answer_that_has_ended_needs_no_engine(
     assert metrics.wasted == []
 
 
+async def test_no_more_is_reused_than_was_asked_for(service: EngineService, engine: FakeEngine) -> None:
+    """The older request had more tokens to go, and has used them."""
+    older = await start(service, engine, request("a"), "foo(1, 2) + bar(3, 4) + baz(5, 6)")
+    ended = await rest(service.stream(request("b", "x = fo", params={"max_tokens": 3})))
+    assert (len(ended.token_ids), ended.finish_reason) == (3, "length")
+    assert "o(1, 2) + bar(3, 4)".startswith(ended.text)
+    assert ended.text
+    assert "b-0" not in engine.requests
+    assert (await older).ended_by == "superseded"
+
+
 @pytest.mark.parametrize(
     "newer",
     [
