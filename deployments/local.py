@@ -187,7 +187,7 @@ class Server:
             }
         try:
             ray.init(**options, logging_level="ERROR", log_to_driver=True, configure_logging=True)
-        except (ConnectionError, RuntimeError) as error:
+        except Exception as error:  # on a busy machine Ray times out with nothing more telling than Exception
             cause = str(error.__cause__ or error).strip().splitlines()[-1]
             raise StartError(f"Ray does not start or cannot be joined: {cause}") from error
         self._console.listen_to_workers()
