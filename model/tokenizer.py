@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tokenizers
 
@@ -50,10 +50,17 @@ class Tokenizer:
     vocab_size: one more than the highest id; the model's embedding may be padded beyond it.
     special: name to id of every special token. special_ids: the ids alone.
     fim: the fill-in-the-middle markers, or None if the vocabulary has none.
+    fim_mode: the order of a fill-in-the-middle prompt that this checkpoint fills better, as its maker says.
     chat_template: Jinja source that writes a conversation as the model was trained on it, or None.
     """
 
-    def __init__(self, rules: dict[str, Any], eos_token: str = _END_OF_TEXT, chat_template: str | None = None) -> None:
+    def __init__(
+        self,
+        rules: dict[str, Any],
+        eos_token: str = _END_OF_TEXT,
+        chat_template: str | None = None,
+        fim_mode: FimMode = "psm",
+    ) -> None:
         """Build from the contents of a `tokenizer.json`. Raises ConfigError where they do not fit."""
         _check_byte_level(rules)
         added = [token | {"special": _is_special(token)} for token in rules.get("added_tokens", [])]
@@ -76,6 +83,7 @@ class Tokenizer:
             self._bytes[token["id"]] = token["content"].encode()
         self.eos_token, self.eos_id = eos_token, self.special[eos_token]
         self.chat_template = chat_template
+        self.fim_mode = fim_mode
         self.fim = FimTokens.find(self.special)
         self.special_ids = frozenset(self.special.values())
         names = sorted(self.special, key=len, reverse=True)
@@ -97,7 +105,7 @@ class Tokenizer:
         if not isinstance(rules, dict):
             raise ConfigError(f"{path} is not a tokenizer: its JSON is no object")
         try:
-            return cls(rules, _eos_token(directory), _chat_template(directory))
+            return cls(rules, _eos_token(directory), _chat_template(directory), _fim_mode(directory))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
@@ -319,6 +327,13 @@ def _chat_template(directory: Path) -> str | None:
         by_name = {entry["name"]: entry["template"] for entry in template}
         template = by_name.get("default")
     return template
+
+
+def _fim_mode(directory: Path) -> FimMode:
+    mode = _configuration(directory).get("fim_mode", "psm")
+    if mode not in get_args(FimMode):
+        raise ConfigError(f"fim_mode of tokenizer_config.json is {mode!r}, not one of {', '.join(get_args(FimMode))}")
+    return mode
 
 
 def _configuration(directory: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from deployments.protocol import Backend, ModelInfo
 from deployments.request_record import current
 
 if TYPE_CHECKING:
+    from model.fim import FimMode
     from model.tokenizer import Tokenizer
 
 
@@ -66,6 +67,11 @@ class ApiContext:
                 f"one request may ask for {self.limits.max_fan_out}.",
                 code="too_many_completions",
             )
+
+    @property
+    def fim_mode(self) -> FimMode:
+        """The order of a fill-in-the-middle prompt where the request leaves it open."""
+        return self.tokenizer.fim_mode if self.limits.default_fim_mode == "auto" else self.limits.default_fim_mode
 
     @cached_property
     def longest_token(self) -> int:

@@ -6,8 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FimMode = Literal["psm", "spm"]
-
 
 class ApiLimits(BaseModel):
     """Bounds checked before any work starts."""
@@ -21,6 +19,8 @@ class ApiLimits(BaseModel):
     max_stop_chars: int = Field(default=1024, ge=1, description="Longest stop string, in characters.")
     max_logprobs: int = Field(default=20, ge=0, description="Most alternatives reported for a token.")
     max_logit_bias: int = Field(default=1024, ge=0, description="Most entries of `logit_bias`.")
-    default_fim_mode: FimMode = Field(
-        default="psm", description="Order of a fill-in-the-middle prompt where the request leaves it open."
+    default_fim_mode: Literal["auto", "psm", "spm"] = Field(
+        default="auto",
+        description="Order of a fill-in-the-middle prompt where the request leaves it open. auto: `fim_mode` of the "
+        "checkpoint's tokenizer_config.json, else PSM.",
     )

@@ -168,7 +168,7 @@ async def infill_request(body: InfillRequest, api: ApiContext, caller: Caller = 
     rendering = Rendering(
         max_tokens=0,
         suffix=body.input_suffix,
-        fim_mode=api.limits.default_fim_mode,
+        fim_mode=api.fim_mode,
         truncate=-1,
         context=RepositoryContext(files=files),
     )

@@ -57,7 +57,7 @@ async def to_generation_request(body: FimRequest, api: ApiContext, caller: Calle
     rendering = Rendering(
         max_tokens=0,
         suffix=body.suffix,
-        fim_mode=api.limits.default_fim_mode if body.suffix else None,
+        fim_mode=api.fim_mode if body.suffix else None,
         truncate=-1,
         context=RepositoryContext(),
     )

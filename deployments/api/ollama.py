@@ -151,7 +151,7 @@ async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Ca
     rendering = Rendering(
         max_tokens=0,
         suffix=body.suffix,
-        fim_mode=api.limits.default_fim_mode if body.suffix else None,
+        fim_mode=api.fim_mode if body.suffix else None,
         truncate=-1,
     )
     wanted = options.num_predict if options.num_predict > 0 else None

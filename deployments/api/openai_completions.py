@@ -133,7 +133,7 @@ async def to_generation_request(
         logprobs=logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
     )
-    fim_mode = api.limits.default_fim_mode if body.fim_mode == "auto" else body.fim_mode
+    fim_mode = api.fim_mode if body.fim_mode == "auto" else body.fim_mode
     rendering = Rendering(
         max_tokens=body.max_tokens,
         suffix=body.suffix or "",

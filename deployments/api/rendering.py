@@ -15,11 +15,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, WithJsonSchema
 
 from deployments.api.context import ApiContext
-from deployments.api.limits import FimMode
 from deployments.api.sampling import INT32_MAX, INT64_MAX, check_token_ids
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import ModelInfo
-from model.fim import RepositoryContext
+from model.fim import FimMode, RepositoryContext
 from model.tokenizer import Tokenizer
 from model.truncation import anchor_stride, left_cut
 

@@ -150,7 +150,7 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: 
     rendering = Rendering(
         max_tokens=0,
         suffix=suffix,
-        fim_mode=api.limits.default_fim_mode,
+        fim_mode=api.fim_mode,
         truncate=-1,
         context=segments.to_context(),
     )

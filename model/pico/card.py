@@ -57,15 +57,17 @@ right, not the program. One model, one run, one draw of cases; the standard erro
 | vocabulary | {vocab_size:,} (byte-level BPE, digits one by one, trained on the training files) |
 | weights | bfloat16, input and output embedding shared |
 | tokens seen | {tokens:.1f} M ({epochs}) |
-| rows | {length} tokens ({long_percent:.0f} % of the steps: {long_length:,}) |
+| start | {start} |
+| rows | {length} tokens; {long_length:,} in {long_percent:.0f} % of the steps, late {late_percent:.0f} % |
 | optimizer | {optimizer}; warm-up 2 %, cosine to zero |
 | phases | {phases} |
 | time | {minutes:.0f} minutes on {hardware}, {tokens_per_second:,} tokens a second |
 
-Half of the tokens are cut for infilling at character level, in pieces of 150 characters to about three characters a
-token of the row, half as PSM and half as SPMv2; the holes are any two points (40 %), one line or the rest of one
-(30 %), up to 12 characters (20 %) or 1 to 4 lines (10 %). 15 % of the documents carry their file name, half of these
-the package's name too. Half of the short rows start at a random position, so that all {window:,} positions are trained.
+Half of the tokens are cut for infilling at character level, in pieces of 50 to 1,700 characters, half as PSM and half
+as SPMv2; the holes are one line or the rest of one (50 %), any two points (20 %), up to 12 characters (20 %) or 1 to 4
+lines (10 %), and a middle's tokens count {middle_weight:g} times. 15 % of the documents carry their file name, half
+of these the package's name too. Half of the short rows start at a random position, so that all {window:,} positions are
+trained.
 
 To train it again:
 
@@ -98,6 +100,12 @@ it read; a repeated passage of substance is under its package's licence.
 Weights and code: Apache-2.0, as the project. The packages above are their authors', under the licences stated.
 """
 
+STARTS = {
+    "random": "random weights",
+    "induction": "sinusoidal positions and a copying circuit written into the first two layers "
+    "(`model/pico/start.py`), the rest random; nothing frozen",
+}
+
 
 def phases(training: dict[str, Any]) -> str:
     """Every recipe of the run with the tokens it was used for."""
@@ -107,7 +115,8 @@ def phases(training: dict[str, Any]) -> str:
         before = phase["until_tokens"]
         parts.append(
             f"{tokens / 1e6:.1f} M tokens in steps of {recipe['tokens_per_step']:,}, peak rate "
-            f"{recipe['learning_rate']:g}, weight decay {recipe['weight_decay']:g}"
+            f"{recipe['learning_rate']:g}, weight decay {recipe['weight_decay']:g}, middles counted "
+            f"{recipe.get('middle_weight', 1):g} times, for a budget of {recipe['minutes']:g} minutes"
         )
     return "; then ".join(parts)
 
@@ -121,7 +130,7 @@ def flags(recipe: dict[str, Any]) -> str:
     """The options of the run's last phase."""
     return (
         f" --compile --optimizer {recipe['optimizer']} --tokens-per-step {recipe['tokens_per_step']}"
-        f" --learning-rate {recipe['learning_rate']:g}"
+        f" --learning-rate {recipe['learning_rate']:g} --start {recipe['start']}"
     )
 
 
@@ -185,7 +194,10 @@ def render(figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, 
         phases=phases(training),
         length=recipe["length"],
         long_length=recipe["long_length"],
+        start=STARTS[recipe["start"]],
+        middle_weight=recipe["middle_weight"],
         long_percent=100 * recipe["long_share"],
+        late_percent=100 * recipe["late_long_share"],
         optimizer="Muon for the matrices of the blocks, AdamW (0.9, 0.95) for the rest"
         if muon
         else "AdamW (0.9, 0.95)",

@@ -12,16 +12,17 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.pico.corpus import Document
-from model.pico.fim import transform
+from model.pico.fim import INSTEAD, MARK, transform
 from model.pico.tokenizer_training import END, FILENAME, REPONAME, plain_encoder
 
 FIM_SHARE = 0.5
 HEADER_SHARE = 0.15
-SHORTEST_PIECE = 150
+SHORTEST_PIECE = 50
+LONGEST_PIECE = 1700
 
 
 def pieces(text: str, longest: int, rng: random.Random) -> list[str]:
-    """Cuts a document at line ends into pieces of about 150 to `longest` characters, log-uniform. Joined: the text."""
+    """Cuts a document at line ends into pieces of about 50 to `longest` characters, log-uniform. Joined: the text."""
     found: list[str] = []
     start = 0
     while start < len(text):
@@ -84,13 +85,13 @@ class Stream:
         return transform(self._fim.popleft(), self.encode, self._rng, self._fim_header)
 
     def row(self, length: int) -> list[int]:
-        """One row of exactly `length` ids."""
+        """One row of exactly `length` ids, the middles marked."""
         row: list[int] = []
         while len(row) < length:
             left = length - len(row)
             share = self._spent["fim"] / max(1, sum(self._spent.values()))
             if share < FIM_SHARE and left > 64:
-                piece = self._pending or self._fim_piece(longest=3 * length)
+                piece = self._pending or self._fim_piece(min(LONGEST_PIECE, 3 * length))
                 self._pending = []
                 if len(piece) <= left:
                     row += piece
@@ -107,10 +108,12 @@ class Stream:
             self._spent["plain"] += take
         return row
 
-    def batch(self, rows: int, length: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, each (rows, length)."""
-        ids = torch.tensor([self.row(length + 1) for _ in range(rows)])
-        return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    def batch(self, rows: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, targets, and which targets are of a middle or end it (bool), each (rows, length)."""
+        marked = torch.tensor([self.row(length + 1) for _ in range(rows)])
+        ids, middle, instead = marked % MARK, (marked & MARK) > 0, marked >> INSTEAD
+        targets = torch.where(instead > 0, instead - 1, ids)
+        return ids[:, :-1].contiguous(), targets[:, 1:].contiguous(), middle[:, 1:].contiguous()
 
     def state(self) -> dict[str, Any]:
         """Everything that decides the rows to come."""

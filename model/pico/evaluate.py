@@ -121,6 +121,12 @@ def ngram_infilling(cases: list[Hole], tokenizer: Tokenizer, encode: Encode, ngr
     return sum(same_line(a, c.line) for a, c in zip(answers, cases, strict=True)) / len(cases)
 
 
+def prefer(checkpoint: Path, fim_mode: str) -> None:
+    """Notes the order that was filled better where a server looks for it."""
+    file = checkpoint / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"fim_mode": fim_mode}, indent=2) + "\n")
+
+
 def seen_ids(documents: list[Document], encode: Encode, tokens: int, seed: int) -> NDArray[np.int64]:
     """As many tokens of the training documents as the network saw, in a random order, each document ended."""
     order = list(documents)
@@ -181,6 +187,7 @@ def main() -> None:
     shares = infilling(cases, tokenizer, encode, generate)
     results["infilling"] = {"cases": len(cases), **shares, "ngram": ngram_infilling(cases, tokenizer, encode, ngram)}
     note(f"infilling: {results['infilling']}")
+    prefer(options.checkpoint, "spm" if shares["spm"] > shares["psm"] else "psm")
     functions = bodies(both, options.bodies)
     prompts = [encode(f.prompt) for f in functions]
     made = {

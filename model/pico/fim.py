@@ -12,18 +12,22 @@ from collections.abc import Callable
 from model.pico.tokenizer_training import END, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 Encode = Callable[[str], list[int]]
+MARK = 1 << 16
+"""Added to the ids of a middle, and of the end that follows it: what training lays weight on."""
+INSTEAD = 17
+"""Above this bit, one more than the id that is to be predicted in the place of this one; 0: this one."""
 
 
 def cut(text: str, rng: random.Random) -> tuple[str, str, str]:
     """Prefix, middle and suffix; joined they are the text.
 
-    Four kinds of hole: any two points (40 %), one line or the rest of it from a point in it (30 %), up to 12
-    characters (20 %), 1 to 4 lines (10 %). Editors ask for the short ones, and a small network can learn them.
+    Four kinds of hole: any two points (20 %), up to 12 characters (20 %), one line or the rest of it from a point in it
+    (50 %), 1 to 4 lines (10 %). Editors ask for the short ones, and a small network can learn them.
     """
     kind = rng.random()
-    if kind < 0.4:
+    if kind < 0.2:
         start, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
-    elif kind < 0.6:
+    elif kind < 0.4:
         start = rng.randint(0, len(text))
         end = min(len(text), start + rng.randint(1, 12))
     else:
@@ -53,6 +57,19 @@ def prompt(prefix: list[int], suffix: list[int], spm: bool) -> list[int]:
 
 
 def transform(text: str, encode: Encode, rng: random.Random, header: list[int] | None = None) -> list[int]:
-    """Cuts a text, lays it out as PSM or SPMv2 with equal chance. A header (file name) opens the prefix."""
+    """Cuts a text, lays it out as PSM or SPMv2 with equal chance. A header (file name) opens the prefix.
+
+    The middle and its end are marked. What follows ``<fim_suffix>`` in PSM is not foreseeable, so the middle's first
+    token is asked for there as well: before ``<fim_middle>`` can find the end of the prefix, some place has to hold
+    what comes after it.
+    """
     prefix, middle, suffix = map(encode, cut(text, rng))
-    return arrange(([*(header or []), *prefix], middle, suffix), rng.random() < 0.5)
+    prefix = [*(header or []), *prefix]
+    spm = rng.random() < 0.5
+    ids = arrange((prefix, middle, suffix), spm)
+    start = len(ids) - len(middle) - 1
+    ids[start:] = [id | MARK for id in ids[start:]]
+    if not spm:
+        first = ids[start] % MARK
+        ids[len(prefix) + 2] |= MARK | (first + 1) << INSTEAD
+    return ids

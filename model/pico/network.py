@@ -24,8 +24,8 @@ class Shape:
     vocab_size: int = 4096
     n_positions: int = 2048
     n_embd: int = 256
-    n_layer: int = 5
-    n_head: int = 8
+    n_layer: int = 6
+    n_head: int = 4
 
     @property
     def head_size(self) -> int:
@@ -114,7 +114,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """The decoder. `forward` gives float logits (B, T, V), or the mean loss in nats a token when targets are given."""
+    """The decoder. `forward` gives float logits (B, T, V), or the losses in nats (B, T) when targets are given."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Network(nn.Module):
         logits = F.linear(self.ln_f(x), self.wte.weight).float()
         if targets is None:
             return logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
 
 def hf_config(shape: Shape) -> dict[str, object]:

@@ -22,11 +22,12 @@ from torch import Tensor
 
 from model.pico import corpus
 from model.pico.data import Stream
-from model.pico.network import Network, Shape, export
-from model.pico.start import look_back
+from model.pico.network import Network, Shape, export, load
+from model.pico.start import induction
 from model.pico.tokenizer_training import save_tokenizer
 
 WARM_UP = 0.02
+LATE = 0.6
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,22 @@ class Recipe:
     """What decides a run. `steps` replaces the clock as the budget when it is not 0 (tests).
 
     The steps are small because a CPU sees few tokens: at 8,192 tokens a step the loss stood still for want of steps.
+    Short rows are cheaper, so long ones come late: `long_share` of the steps, `late_long_share` in the last 40 %.
+    A middle is a small part of what it is cut from, so its tokens and its end count `middle_weight` times.
     """
 
     minutes: float = 90.0
     steps: int = 0
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
-    tokens_per_step: int = 2048
+    tokens_per_step: int = 4096
     length: int = 512
     long_length: int = 2048
-    long_share: float = 0.1
+    long_share: float = 0.05
+    late_long_share: float = 0.5
+    middle_weight: float = 6.0
     optimizer: str = "muon"
-    start: str = "random"
+    start: str = "induction"
     seed: int = 1234
 
 
@@ -57,17 +62,17 @@ def learning_rate(share: float, peak: float) -> float:
 
 
 def optimizers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """AdamW without decay on vectors. With "muon", the matrices inside the blocks go to Muon instead (Jordan 2024)."""
-    matrices = [p for n, p in network.named_parameters() if p.dim() == 2]
-    vectors = [p for n, p in network.named_parameters() if p.dim() < 2]
-    inner = [p for n, p in network.named_parameters() if p.dim() == 2 and n.startswith("h.")]
+    """AdamW, with decay on the blocks' matrices alone. With "muon" those go to Muon instead (Jordan 2024)."""
+    matrices = [p for n, p in network.named_parameters() if p.dim() == 2 and n.startswith("h.")]
+    others = [p for n, p in network.named_parameters() if p.dim() < 2 or not n.startswith("h.")]
+    adamw: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0}]
     found: list[torch.optim.Optimizer] = []
     if recipe.optimizer == "muon":
-        muon = torch.optim.Muon(inner, lr=1.0, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+        muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
         found.append(muon)
-        matrices = [p for n, p in network.named_parameters() if p.dim() == 2 and not n.startswith("h.")]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    found.append(torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95)))
+    else:
+        adamw.append({"params": matrices, "weight_decay": recipe.weight_decay})
+    found.append(torch.optim.AdamW(adamw, lr=1.0, betas=(0.9, 0.95)))
     return found
 
 
@@ -79,8 +84,8 @@ class Run:
         self.recipe, self.stream = recipe, stream
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = Network(shape)
-        if recipe.start == "look-back":
-            look_back(self.network)
+        if recipe.start == "induction":
+            induction(self.network)
         self.network.to(self.device)
         self.optimizers = optimizers(self.network, recipe)
         self.rng = random.Random(recipe.seed)
@@ -96,40 +101,45 @@ class Run:
             return self.step / self.recipe.steps
         return self.seconds / (60 * self.recipe.minutes)
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs, targets and positions. Half the short batches start at a random one, so that all are learned."""
+    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Inputs, targets, middles and positions. Half the short batches start at a random position, so that all are
+        learned.
+        """
         recipe = self.recipe
-        length = recipe.long_length if self.rng.random() < recipe.long_share else recipe.length
-        ids, targets = self.stream.batch(recipe.tokens_per_step // length, length)
+        long_share = recipe.late_long_share if self.share >= LATE else recipe.long_share
+        length = recipe.long_length if self.rng.random() < long_share else recipe.length
+        ids, targets, middle = self.stream.batch(recipe.tokens_per_step // length, length)
         last = self.network.shape.n_positions - length
         offset = self.rng.randint(0, last) if self.rng.random() < 0.5 else 0
-        return ids.to(self.device), targets.to(self.device), torch.arange(offset, offset + length, device=self.device)
+        positions = torch.arange(offset, offset + length, device=self.device)
+        return ids.to(self.device), targets.to(self.device), middle.to(self.device), positions
 
     def warm_up(self) -> None:
         """Compiles both row lengths before the clock starts; nothing is learned and no data is used."""
         for length in (self.recipe.length, self.recipe.long_length):
             ids = torch.zeros(self.recipe.tokens_per_step // length, length, dtype=torch.long, device=self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
-                loss = self.forward(ids, torch.arange(length, device=self.device), ids)
+                loss = self.forward(ids, torch.arange(length, device=self.device), ids).mean()
             loss.backward()
         self.network.zero_grad(set_to_none=True)
 
     def train_step(self) -> float:
-        """One update; returns its loss in nats a token."""
+        """One update; returns the loss in nats a token, all tokens alike."""
         started = time.monotonic()
         rate = learning_rate(self.share, self.recipe.learning_rate)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        ids, targets, positions = self.batch()
+        ids, targets, middle, positions = self.batch()
         with torch.autocast(self.device.type, torch.bfloat16):
-            loss = self.forward(ids, positions, targets)
-        loss.backward()
+            losses = self.forward(ids, positions, targets)
+        weights = 1.0 + (self.recipe.middle_weight - 1.0) * middle
+        ((losses * weights).sum() / weights.sum()).backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        value = float(loss.detach())
+        value = float(losses.detach().mean())
         self.step += 1
         self.tokens += ids.numel()
         self.seconds += time.monotonic() - started
@@ -149,6 +159,16 @@ class Run:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, file.with_suffix(".part"))
         file.with_suffix(".part").replace(file)
+
+    def continue_from(self, directory: Path) -> None:
+        """Starts from an exported checkpoint's weights, with a schedule, optimizers and data of its own.
+
+        Raises RuntimeError where its shape is another one.
+        """
+        self.network.load_state_dict(load(directory).state_dict())
+        trained = json.loads((directory / "training.json").read_text())
+        self.history = trained["phases"]
+        self.tokens = trained["tokens"]
 
     def resume(self, file: Path) -> None:
         """Goes on from what `save` wrote."""
@@ -214,9 +234,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="a budget in steps instead of minutes")
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default=defaults.optimizer)
-    parser.add_argument("--start", choices=["random", "look-back"], default=defaults.start)
+    parser.add_argument(
+        "--continue-from",
+        type=Path,
+        default=None,
+        help="an exported checkpoint whose weights and tokenizer a new run starts from, instead of --start",
+    )
+    parser.add_argument("--start", choices=["random", "induction"], default=defaults.start)
     parser.add_argument("--tokens-per-step", type=int, default=defaults.tokens_per_step)
     parser.add_argument("--long-share", type=float, default=defaults.long_share)
+    parser.add_argument("--late-long-share", type=float, default=defaults.late_long_share)
+    parser.add_argument("--middle-weight", type=float, default=defaults.middle_weight)
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--layers", type=int, default=Shape.n_layer)
     parser.add_argument("--width", type=int, default=Shape.n_embd)
@@ -227,10 +255,12 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     recipe = Recipe(**{k: v for k, v in vars(options).items() if k in Recipe.__dataclass_fields__})
-    tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str((options.continue_from or options.work) / "tokenizer.json"))
     shape = Shape(tokenizer.get_vocab_size(), n_embd=options.width, n_layer=options.layers, n_head=options.heads)
     stream = Stream(corpus.load(options.work / "corpus.jsonl", "train"), tokenizer, recipe.seed)
     run = Run(recipe, shape, stream, options.compile)
+    if options.continue_from is not None:
+        run.continue_from(options.continue_from)
     checkpoint = options.work / "run.pt"
     if checkpoint.exists():
         run.resume(checkpoint)

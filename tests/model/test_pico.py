@@ -23,12 +23,12 @@ from model.pico.corpus import Deduplicator, Document, licence_allowed, path_allo
 from model.pico.data import Stream, pieces
 from model.pico.network import Network, Shape
 from model.pico.ngram import NGram
-from model.pico.start import OFFSETS, look_back
+from model.pico.start import OFFSETS, induction
 from model.pico.tokenizer_training import END, SPECIAL_TOKENS, plain_encoder, train_tokenizer
 from model.pico.train import Recipe, Run, learning_rate
 
 HELD_OUT = Path(__file__).parent / "data" / "pico_heldout.txt"
-HELD_OUT_BITS = 1.559
+HELD_OUT_BITS = 0.949
 """Bits per byte of the held-out sample, measured when the checkpoint was made."""
 
 
@@ -58,7 +58,7 @@ def test_it_loads_as_a_starcoder(model: Any, tokenizer: Any) -> None:
     assert model.config.multi_query
     assert model.config.n_positions >= 2048
     assert model.config.vocab_size == len(tokenizer)
-    assert model.config.vocab_size % 64 == model.config.n_head % 8 == model.config.n_inner % 8 == 0
+    assert model.config.vocab_size % 64 == model.config.n_head % 4 == model.config.n_inner % 8 == 0
 
 
 def test_special_tokens_have_starcoders_ids(tokenizer: Any) -> None:
@@ -108,9 +108,14 @@ CONTINUATIONS = [
     ("def f(self, *args, **", "kwargs)"),
     ("    @property\n    def name(self):\n        return self._", "name"),
     ("from typing import TYPE_", "CHECKING"),
-    ("    for key, value in", " value.items():"),
+    ("class Dog(Animal):\n    def __init__(self, name):\n        super().__", "init__("),
+    ("import os\nimport sys\n\npath = os.path.", "join("),
+    ("import logging\n\nlogger = logging.getLogger(__", "name__)"),
+    ("def greet(user_name):\n    print(user_", "name)"),
+    ("from dataclasses import", " dataclass"),
+    ("MAX_RETRIES = 3\n\nfor attempt in range(MAX_", "RETRIES):"),
 ]
-"""What the model gets right. It is too weak for infilling: of some fifty holes in idioms it filled none."""
+"""What the model gets right, from left to right. tests/deployments/test_pico_infilling.py has what it fills in."""
 
 
 @pytest.mark.parametrize(("prompt", "expected"), CONTINUATIONS)
@@ -129,17 +134,19 @@ def test_the_card_is_made_from_the_figures() -> None:
     assert all(licence_allowed(p["licence"]) for p in facts["packages"])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the checkpoint was trained on 13.5 M tokens only, and its positions are hardly used"
-)
-def test_the_network_beats_the_baselines() -> None:
+def test_the_network_codes_better_than_the_baselines() -> None:
     figures = json.loads((CHECKPOINT / "evaluation.json").read_text())
     for bits in figures["bits_per_byte"].values():
-        assert bits["network"] < bits["ngram"]
-        assert bits["network"] < bits["xz"]
-    assert min(figures["infilling"]["psm"], figures["infilling"]["spm"]) > figures["infilling"]["ngram"]
-    assert figures["bodies"]["network"] > figures["bodies"]["ngram"]
+        assert bits["network"] <= 1.3
+        assert bits["network"] < 0.75 * min(bits["ngram"], bits["xz"])
+    assert figures["bodies"]["network"] > 5 * figures["bodies"]["ngram"]
     assert figures["infilling"]["cases"] >= 500
+
+
+@pytest.mark.xfail(strict=True, reason="too few tokens since infilling was given weight: PSM is hardly learned")
+def test_the_network_fills_whole_lines_better_than_the_baseline() -> None:
+    infilling = json.loads((CHECKPOINT / "evaluation.json").read_text())["infilling"]
+    assert min(infilling["psm"], infilling["spm"]) > 3 * infilling["ngram"]
 
 
 ALLOWED = """MIT; MIT License; BSD-3-Clause; 3-Clause BSD License; Apache-2.0; Apache Software License; PSF-2.0; 0BSD;
@@ -234,7 +241,7 @@ def test_rows_are_full_and_half_of_them_infilling(small: tuple[list[Document], T
     rows = [stream.row(129) for _ in range(300)]
     assert {len(row) for row in rows} == {129}
     assert 0.45 < stream.state()["spent"]["fim"] / (300 * 129) < 0.55
-    ids = [id for row in rows for id in row]
+    ids = [id % fim.MARK for row in rows for id in row]
     assert ids.count(1) >= 100
     assert abs(sum(a == 1 and b == 3 for a, b in itertools.pairwise(ids)) / ids.count(1) - 0.5) < 0.15
 
@@ -277,6 +284,29 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     assert losses[-1] < losses[0]
 
 
+def test_a_run_can_continue_from_a_checkpoint(small: tuple[list[Document], Tokenizer], tmp_path: Path) -> None:
+    first = Run(RECIPE, SHAPE, Stream(*small, seed=1))
+    first.train_step()
+    network.export(first.network, tmp_path)
+    (tmp_path / "training.json").write_text(json.dumps(first.facts()))
+    second = Run(Recipe(**{**vars(RECIPE), "learning_rate": 1e-3}), SHAPE, Stream(*small, seed=2))
+    second.continue_from(tmp_path)
+    second.train_step()
+    assert (second.tokens, second.step) == (512, 1)
+    assert [phase["until_tokens"] for phase in second.phases()] == [256, 512]
+    for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=0.02, rtol=0.02)
+
+
+def test_the_better_order_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "x"}')
+    evaluate.prefer(tmp_path, "spm")
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {"eos_token": "x", "fim_mode": "spm"}
+    figures = json.loads((CHECKPOINT / "evaluation.json").read_text())["infilling"]
+    preferred = json.loads((CHECKPOINT / "tokenizer_config.json").read_text())["fim_mode"]
+    assert preferred == ("spm" if figures["spm"] > figures["psm"] else "psm")
+
+
 def test_the_rate_warms_up_and_falls_to_zero() -> None:
     rates = [learning_rate(i / 1000, 1.0) for i in range(1001)]
     assert max(rates) == pytest.approx(1.0)
@@ -295,18 +325,52 @@ def test_an_export_is_a_hugging_face_checkpoint(tmp_path: Path) -> None:
         torch.testing.assert_close(network.load(tmp_path)(ids), other(ids).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_heads_that_start_looking_back_attend_to_their_offset() -> None:
+@pytest.fixture(scope="module")
+def copying() -> Network:
+    """An untrained network whose first two layers were given the copying circuit."""
     torch.manual_seed(0)
-    net = Network(Shape(n_layer=1))
-    look_back(net)
+    net = Network(Shape())
+    induction(net)
+    return net.eval()
+
+
+def test_heads_that_start_looking_back_attend_to_their_offset(copying: Network) -> None:
     ids, positions = torch.randint(0, 4096, (1, 100)), torch.arange(700, 800)
     with torch.inference_mode():
-        x = net.h[0].ln_1(net.wte(ids) + net.wpe(positions))
-        query, key, _ = net.h[0].attn.c_attn(x)[0].split((256, 32, 32), -1)
+        x = copying.h[0].ln_1(copying.wte(ids) + copying.wpe(positions))
+        query, key, _ = copying.h[0].attn.c_attn(x)[0].split((256, 64, 64), -1)
     for head, offset in enumerate(OFFSETS):
-        scores = query[:, head * 32 : (head + 1) * 32] @ key.T / 32**0.5
+        scores = query[:, head * 64 : (head + 1) * 64] @ key.T / 64**0.5
         weights = scores.masked_fill(torch.ones(100, 100).triu(1).bool(), -math.inf).softmax(-1)
         assert weights.diagonal(-offset).mean() > 0.5
+
+
+def repeats_what_it_read(net: Network) -> float:
+    """The share of a random sequence's second occurrence that is predicted from the first."""
+    once = torch.randint(19, 4096, (4, 200), generator=torch.Generator().manual_seed(1))
+    ids = torch.cat([once, once], 1)
+    with torch.inference_mode():
+        guesses = net(ids).argmax(-1)
+    return float((guesses[:, 200:-1] == ids[:, 201:]).float().mean())
+
+
+def test_the_induction_start_copies_untrained(copying: Network) -> None:
+    assert repeats_what_it_read(copying) > 0.3
+    assert repeats_what_it_read(Network(Shape())) < 0.01
+
+
+def test_the_checkpoint_copies(plain: Tokenizer) -> None:
+    """Of a text that comes again, little is news."""
+    ids = plain.encode(HELD_OUT.read_text()).ids[:400]
+    whole = torch.tensor([[END, *ids, END, *ids]])
+    with torch.inference_mode():
+        losses = F.cross_entropy(network.load(CHECKPOINT)(whole)[0, :-1], whole[0, 1:], reduction="none")
+    assert losses[402:].mean() < 0.7 * losses[: len(ids)].mean()
+
+
+def test_an_induction_start_needs_room() -> None:
+    with pytest.raises(ValueError, match="width"):
+        induction(Network(Shape(n_layer=2, n_embd=64, n_head=2)))
 
 
 def test_blocked_attention_is_attention() -> None:

@@ -158,3 +158,15 @@ def test_truncation_saved_with_a_tokenizer_is_ignored(tmp_path: Path) -> None:
     }
     tokenizer = Tokenizer.from_checkpoint(write_tokenizer(tmp_path, rules))
     assert tokenizer.decode(tokenizer.encode("one two three four five six")) == "one two three four five six"
+
+
+def test_a_checkpoint_names_its_fim_order(tmp_path: Path) -> None:
+    directory = write_tokenizer(tmp_path, starcoder_rules())
+    assert Tokenizer.from_checkpoint(directory).fim_mode == "psm"
+    file = directory / "tokenizer_config.json"
+    configuration = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(configuration | {"fim_mode": "spm"}))
+    assert Tokenizer.from_checkpoint(directory).fim_mode == "spm"
+    file.write_text(json.dumps(configuration | {"fim_mode": "mps"}))
+    with pytest.raises(ConfigError, match="fim_mode"):
+        Tokenizer.from_checkpoint(directory)

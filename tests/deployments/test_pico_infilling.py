@@ -1,0 +1,72 @@
+"""What the embedded model fills in, asked as an editor asks: the whole server but for Ray, its rules included."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from deployments.admission import Admission
+from deployments.ingress import create_app
+from deployments.protocol import ModelInfo
+from deployments.service import EngineService
+from model.config import EngineConfig
+from model.pico import CHECKPOINT
+from model.tokenizer import Tokenizer
+from monitoring import ReplicaMetrics
+from tests.support.ranks import RankGroup
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PUSH = "class Stack:\n    def __init__(self):\n        self._items = []\n\n    def push(self, item):\n        "
+LOGGING = "import logging\n\nlogger = logging."
+INFILLS = [
+    ("for key, value in data.", "items", "():\n    print(key, value)\n"),
+    ("    @", "property", "\n    def name(self):\n        return self._name\n"),
+    ("def f(*args, **", "kwargs", "):\n    return g(*args, **kwargs)\n"),
+    ("def f(*args, **kwargs):\n    return g(*args, **", "kwargs", ")\n"),
+    ("def f(*", "args", ", **kwargs):\n    return g(*args, **kwargs)\n"),
+    (LOGGING, "getLogger", "(__name__)\n"),
+    (LOGGING + "get", "Logger", "(__name__)\n"),
+    (LOGGING + "getLogger(__", "name__", ")\n"),
+    ("    def push(self, item):\n        self.items.append(", "item", ")\n\n    def pop(self):\n        pass\n"),
+    (PUSH + "self._items.append(", "item", ")\n"),
+    ("try:\n    value = int(text)\nexcept Value", "Error", ":\n    value = 0\n"),
+    ("from __future__ import", " annotations", "\n\nimport os\n"),
+    ("MAX_RETRIES = 3\n\nfor attempt in range(MAX_", "RETRIES", "):\n    print(attempt)\n"),
+    ("def greet(user_name):\n    print(user_", "name", ")\n"),
+    ('with open(path, encoding="', "utf-8", '") as f:\n    text = f.read()\n'),
+    ("    def close(self):\n        if self._file is not No", "ne", ":\n            self._file.close()\n"),
+    ("from pathlib import", " Path", '\n\nroot = Path(".")\n'),
+]
+
+
+class LocalBackend(EngineService):
+    """One engine of this machine as a backend."""
+
+    async def info(self) -> ModelInfo:
+        return ModelInfo(id="pico", max_model_len=2048, created=1)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    config = EngineConfig(model=str(CHECKPOINT), dtype="float32", device="cpu", num_kv_blocks=200, num_threads=1)
+    group = await asyncio.to_thread(RankGroup(config).__enter__)
+    try:
+        async with group.client() as engine:
+            tokenizer = Tokenizer.from_checkpoint(CHECKPOINT)
+            backend = LocalBackend(engine, tokenizer, Admission(64, 64), 60, ReplicaMetrics("pico"))
+            transport = httpx.ASGITransport(create_app(backend=backend, tokenizer=tokenizer))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                yield client
+    finally:
+        group.__exit__()
+
+
+@pytest.mark.parametrize(("prefix", "middle", "suffix"), INFILLS)
+async def test_known_idioms_are_filled(http: httpx.AsyncClient, prefix: str, middle: str, suffix: str) -> None:
+    body = {"input_prefix": prefix, "input_suffix": suffix, "n_predict": 24, "temperature": 0}
+    assert (await http.post("/infill", json=body)).json()["content"] == middle
