@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=EMBEDDED, help="a checkpoint directory, a hub id, or the embedded model")
     parser.add_argument("--cases", type=int, default=150, help="gaps of each kind")
     parser.add_argument("--max-tokens", type=int, default=64)
-    parser.add_argument("--fim-mode", choices=("psm", "spm"), default="psm")
+    parser.add_argument("--fim-mode", choices=("psm", "spm"), default=None, help="default: what the checkpoint prefers")
     parser.add_argument("--min-logprob", type=float, default=-1.0, help="of the set with a floor of confidence")
     parser.add_argument("--num-threads", type=int, default=1, help="on CPU; more pay for large models only")
     parser.add_argument("--seed", type=int, default=0)
@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> Result:
     sources, origin = held_out(options.paths, options.corpus)
     directory = resolve_checkpoint(options.model, None)
     tokenizer = Tokenizer.from_checkpoint(directory)
+    options.fim_mode = options.fim_mode or tokenizer.fim_mode
     rank = Rank(EngineConfig(model=str(directory), num_threads=options.num_threads, max_num_seqs=32))
     rank.load()
     engine = rank.engine()
