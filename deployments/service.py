@@ -369,6 +369,7 @@ class EngineService:
         assert turn.typed is not None
         delta = text.replay(known.token_ids, known.logprobs, turn.typed, known.finish)
         delta.cached_tokens = len(sequence.prompt_ids)
+        delta.engine = self._name
         recorder.typed_ahead(len(delta.token_ids))
         if delta.finish_reason is not None:
             SequenceTimes(recorder, len(sequence.prompt_ids), self._clock).ended(delta.finish_reason)

@@ -128,8 +128,8 @@ _MACHINES = Row(
         ),
         Panel(
             "Nodes",
-            "Nodes of the Ray cluster that are alive.",
-            (("max (sum by (instance) (ray_cluster_active_nodes))", "active"),),
+            "Nodes that are alive: as Ray's autoscaler reports, else those whose Ray answers a scrape.",
+            (('max (sum by (instance) (ray_cluster_active_nodes)) or count (up{job="ray"} == 1)', "active"),),
             "short",
             kind="stat",
         ),

@@ -132,4 +132,4 @@ def test_counters_are_monotone_while_a_replica_is_killed_and_replaced(two: TwoNo
     wait_until(lambda: min(two.by_node("starcoder_wasted_tokens_total")) > floor + 20, "it counts from zero", 60)
     assert two.by_node("starcoder_engine_starts_total") == [1, 2]
     assert len(exporters(two.directory)) == 2
-    assert two.scrapes > 10
+    wait_until(lambda: two.scrape() and two.scrapes > 10, "it is not scraped", 60)
