@@ -33,7 +33,7 @@ def current() -> RequestRecord | None:
 
 
 def set_dialect(name: str) -> None:
-    """For routes that more than one dialect shares; elsewhere the route's module says it."""
+    """The route says it, and again where more than one dialect shares a route."""
     if (record := current()) is not None:
         record.dialect = name
 

@@ -14,15 +14,13 @@ import pytest_asyncio
 import torch
 from transformers import GPTBigCodeForCausalLM
 
-from deployments.admission import Admission
 from deployments.ingress import create_app
 from deployments.protocol import ModelInfo
-from deployments.service import EngineService
 from model.client import EngineClient
 from model.config import EngineConfig
 from model.tokenizer import Tokenizer
-from monitoring import ReplicaMetrics
 from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.local_backend import LocalBackend
 from tests.support.ranks import RankGroup
 from tests.support.tokenizers import write_tokenizer
 
@@ -30,13 +28,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WINDOW = 256
 PROMPT = "def add(a, b):\n    return"
-
-
-class LocalBackend(EngineService):
-    """One engine of this machine as a backend."""
-
-    async def info(self) -> ModelInfo:
-        return ModelInfo(id="random", max_model_len=WINDOW, created=1)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +58,7 @@ async def engine(checkpoint: Path) -> AsyncIterator[EngineClient]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http(engine: EngineClient, checkpoint: Path) -> AsyncIterator[httpx.AsyncClient]:
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    backend = LocalBackend(engine, tokenizer, Admission(64, 64), 60, ReplicaMetrics("random"))
+    backend = LocalBackend(engine, tokenizer, ModelInfo(id="random", max_model_len=WINDOW, created=1))
     app = create_app(backend=backend, tokenizer=tokenizer)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield client

@@ -9,14 +9,12 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from deployments.admission import Admission
 from deployments.ingress import create_app
 from deployments.protocol import ModelInfo
-from deployments.service import EngineService
 from model.config import EngineConfig
 from model.pico import CHECKPOINT
 from model.tokenizer import Tokenizer
-from monitoring import ReplicaMetrics
+from tests.support.local_backend import LocalBackend
 from tests.support.ranks import RankGroup
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,13 +42,6 @@ INFILLS = [
 ]
 
 
-class LocalBackend(EngineService):
-    """One engine of this machine as a backend."""
-
-    async def info(self) -> ModelInfo:
-        return ModelInfo(id="pico", max_model_len=2048, created=1)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     config = EngineConfig(model=str(CHECKPOINT), dtype="float32", device="cpu", num_kv_blocks=200, num_threads=1)
@@ -58,7 +49,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
     try:
         async with group.client() as engine:
             tokenizer = Tokenizer.from_checkpoint(CHECKPOINT)
-            backend = LocalBackend(engine, tokenizer, Admission(64, 64), 60, ReplicaMetrics("pico"))
+            backend = LocalBackend(engine, tokenizer, ModelInfo(id="pico", max_model_len=2048, created=1))
             transport = httpx.ASGITransport(create_app(backend=backend, tokenizer=tokenizer))
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 yield client
