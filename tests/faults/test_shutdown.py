@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from deployments.temporary import PREFIX, short_parent
-from tests.support.cluster import Cluster, is_gone, wait_until
+from tests.support.cluster import Cluster, command_line, is_gone, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -39,7 +41,7 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, t
         wait_until(lambda: len(lines) > 3, server.text)
         assert server.stop(signal.SIGTERM) == 0
         reader.join(30)
-        assert "data: [DONE]" in lines, lines[-3:]
+        assert "data: [DONE]" in lines, (len(lines), lines[-3:], server.text()[-3000:])
         assert not any('"error"' in line for line in lines)
     finally:
         server.stop()
@@ -49,6 +51,35 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, t
         assert probe.connect_ex(("127.0.0.1", server.port)) != 0
     assert "Traceback" not in server.text()
     assert "Stopped." in server.text()
+
+
+def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The replicas are done and gone before the proxy has written all that they handed to it."""
+    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", "--dtype", "float32", "--num-threads", "1")
+    body = json.dumps(
+        {"prompt": "def f(x):", "max_tokens": 500, "n": 32, "logprobs": 5, "ignore_eos": True, "stream": True}
+    )
+    try:
+        server.start()
+        with socket.socket() as client:
+            assert server.pids("starcoder:ingress")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(60)
+            client.connect(("127.0.0.1", server.port))
+            head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            client.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+            answer = bytearray(client.recv(4096))
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: not server.pids("starcoder:ingress"), lambda: str([command_line(p) for p in server.pids()]) + server.text())
+            gone_at = time.monotonic()
+            while part := client.recv(1 << 14):
+                answer += part
+                if time.monotonic() < gone_at + 4:
+                    time.sleep(0.1)  # so slow is this client
+        assert b"data: [DONE]" in answer[-100:], (len(answer), answer[-300:], server.text()[-3000:])
+        assert server.process.wait(60) == 0
+    finally:
+        server.stop()
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
