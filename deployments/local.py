@@ -285,12 +285,14 @@ def _drain_proxies(seconds: float) -> None:
     from ray.serve.context import _get_global_client
 
     deadline = time.monotonic() + seconds
+
+    def answer(call: Any) -> Any:
+        return ray.get(call, timeout=max(0.0, deadline - time.monotonic()))
+
     controller = _get_global_client()._controller  # type: ignore[union-attr]
-    proxies = list(ray.get(controller.get_proxies.remote(), timeout=seconds).values())
-    ray.get([proxy.update_draining.remote(True) for proxy in proxies], timeout=max(0.0, deadline - time.monotonic()))
-    while time.monotonic() < deadline:
-        if all(ray.get([proxy.is_drained.remote() for proxy in proxies], timeout=max(0.0, deadline - time.monotonic()))):
-            return
+    proxies = list(answer(controller.get_proxies.remote()).values())
+    answer([proxy.update_draining.remote(True) for proxy in proxies])
+    while not all(answer([proxy.is_drained.remote() for proxy in proxies])):
         time.sleep(POLL_S)
 
 
