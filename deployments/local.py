@@ -289,7 +289,7 @@ def _drain_proxies(seconds: float) -> None:
     def answer(call: Any) -> Any:
         return ray.get(call, timeout=max(0.0, deadline - time.monotonic()))
 
-    controller = _get_global_client()._controller  # type: ignore[union-attr]
+    controller = _get_global_client()._controller
     proxies = list(answer(controller.get_proxies.remote()).values())
     answer([proxy.update_draining.remote(True) for proxy in proxies])
     while not all(answer([proxy.is_drained.remote() for proxy in proxies])):
