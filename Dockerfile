@@ -23,8 +23,13 @@ ARG TORCH_INDEX
 RUN /opt/starcoder/bin/python -m pip install --constraint constraints.txt --requirement requirements.txt \
     ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"}
 COPY . .
-RUN /opt/starcoder/bin/python -m pip install --no-deps --no-build-isolation . \
-    && /opt/starcoder/bin/python -m pip check
+# The forward pass for CPUs is compiled here, since the image that runs holds no compiler.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc=4:12.2.0-3 libc6-dev=2.36-9+deb12u* \
+    && rm -rf /var/lib/apt/lists/* \
+    && /opt/starcoder/bin/python -m pip install --no-deps --no-build-isolation . \
+    && /opt/starcoder/bin/python -m pip check \
+    && /opt/starcoder/bin/python -P -m model.native.library
 
 FROM build AS build-cuda
 ARG TORCH_INDEX

@@ -25,7 +25,7 @@ from pydantic_settings import (
 )
 
 from deployments.api.limits import ApiLimits
-from model.config import ConfigError, Device, DType, EngineConfig, ModelConfig
+from model.config import ConfigError, CpuKernels, Device, DType, EngineConfig, ModelConfig
 from monitoring.logs import LogFormat, LogLevel
 
 ENV_PREFIX = "STARCODER_"
@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         default=_engine("num_threads"),
         ge=1,
         description="CPU threads of one rank; the cores divided by the ranks if not given.",
+    )
+    cpu_kernels: CpuKernels = Field(
+        default=_engine("cpu_kernels"),
+        description="On a CPU: native is our forward pass (bfloat16, AVX512-BF16, needs a C compiler once), "
+        "torch is PyTorch's; auto takes the first where it can run.",
     )
     seed: int = Field(default=_engine("seed"), description="Where requests without a seed take their randomness from.")
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+CpuKernels = Literal["auto", "native", "torch"]
 
 
 class ConfigError(ValueError):
@@ -133,7 +134,9 @@ class EngineConfig(BaseModel):
     max_num_batched_tokens: tokens in one step, prefill chunks and decodes together; None: by device.
     speculative_tokens: longest draft by prompt lookup; 0: no speculation.
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
-    num_threads: PyTorch threads a rank uses on CPU; None: the cores divided by the ranks.
+    num_threads: threads a rank uses on CPU; None: the cores divided by the ranks.
+    cpu_kernels: "native": our forward pass in C, an error where it cannot run; "torch": PyTorch's operations;
+        "auto": the first where it can run, else the second.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -154,4 +157,5 @@ class EngineConfig(BaseModel):
     speculative_tokens: int = Field(default=0, ge=0, le=64)
     load_format: Literal["auto", "random"] = "auto"
     num_threads: int | None = Field(default=None, ge=1)
+    cpu_kernels: CpuKernels = "auto"
     seed: int = 0

@@ -104,12 +104,13 @@ class GPTBigCode(nn.Module):
         """Bytes of parameters this rank holds; a tied head counts once."""
         return self._parameter_bytes
 
-    def seal(self, pack: bool) -> None:
-        """After loading: note the size, and lay the weights out for this device."""
+    def note_size(self) -> None:
+        """After loading, before the weights are laid out in another way."""
         unique = {p.data_ptr(): p.numel() * p.element_size() for p in self.parameters()}
         self._parameter_bytes = sum(unique.values())
-        if not pack:
-            return
+
+    def pack(self) -> None:
+        """Lay the weights out for oneDNN."""
         for module in self.modules():
             if isinstance(module, Linear):
                 module.pack()

@@ -17,6 +17,8 @@ from model.config import ConfigError, EngineConfig, ModelConfig
 from model.gpt_bigcode import GPTBigCode
 from model.hub import resolve_checkpoint
 from model.memory import activation_bytes, block_bytes, cache_shape
+from model.native.library import Unavailable
+from model.native.network import NativeNetwork
 from model.parallel import TensorParallel
 from model.request import GpuMemory
 from model.weights import Progress, load_weights, random_weights
@@ -86,6 +88,7 @@ class Runner:
         self.dtype = choose_dtype(config.dtype, self.device)
         self.block_size = config.block_size
         self.network = self._load(config, directory, progress)
+        self._native = self._speed_up(config)
         self.max_model_len = max_model_len(config, self.model)
         self.num_kv_blocks = self._num_kv_blocks(config)
         shape = cache_shape(self.model, group.size, self.num_kv_blocks, self.block_size)
@@ -110,10 +113,23 @@ class Runner:
         else:
             load_weights(network, directory, self.device, self.dtype, progress)
         network.eval()
-        network.seal(
-            pack=self.device.type == "cpu" and self.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available()
-        )
+        network.note_size()
         return network
+
+    def _speed_up(self, config: EngineConfig) -> NativeNetwork | None:
+        """On a CPU: our own forward pass where it can run, else weights in oneDNN's layout. Raises ConfigError."""
+        if self.device.type != "cpu":
+            return None
+        if config.cpu_kernels != "torch":
+            try:
+                return NativeNetwork(self.network, self.dtype)
+            except Unavailable as error:
+                if config.cpu_kernels == "native":
+                    raise ConfigError(f"cpu_kernels=native cannot be had: {error}") from error
+                logger.info("PyTorch's kernels run instead of ours: %s", error)
+        if self.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available():
+            self.network.pack()
+        return None
 
     def _num_kv_blocks(self, config: EngineConfig) -> int:
         """Cache blocks by configuration or by memory. Raises ConfigError where one full sequence would not fit."""
@@ -141,7 +157,12 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> torch.Tensor | None:
-        """One forward pass on this rank. Rank 0 gets the logits [R, vocabulary] in float32, others None."""
+        """One forward pass on this rank. Rank 0 gets the logits [R, vocabulary] in float32, others None.
+
+        The next call may overwrite them.
+        """
+        if self._native is not None:
+            return self._native.run(batch, self.cache)
         plan = AttentionPlan.of(batch, self.block_size, self.device, self.dtype)
         tokens = torch.from_numpy(batch.tokens).to(self.device)
         positions = torch.from_numpy(batch.positions).to(self.device)

@@ -1,0 +1,194 @@
+"""The network that `forward.c` runs: weights in its layout, a batch in, logits out."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from model.batch import Batch
+from model.gpt_bigcode import Block, GPTBigCode
+from model.layers import Linear
+from model.native.library import Unavailable, library
+
+LANES = 16
+PHASES = ("embed", "norm", "qkv", "write", "attend", "proj", "fc", "out", "head")
+HEAD_DIM_STEP = 64
+_TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
+
+
+_LAYER = (
+    *("ln1_w", "ln1_b", "qkv_w", "qkv_b", "proj_w", "proj_b"),
+    *("ln2_w", "ln2_b", "fc_w", "fc_b", "out_w", "out_b"),
+)
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in _LAYER]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("layers", "heads", "head_dim", "width", "inner", "vocab")),
+        ("eps", ctypes.c_double),
+        ("scale", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("wte", "wpe", "lnf_w", "lnf_b", "head_w", "layer")),
+    ]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [
+        ("tokens", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("ids", "positions", "slots", "owner", "tables")),
+        ("table_stride", ctypes.c_int64),
+        ("logit_rows", ctypes.c_void_p),
+        ("cache", ctypes.c_void_p),
+        ("blocks", ctypes.c_int64),
+        ("block_size", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("logits", "x", "h", "qkv", "mid", "spent")),
+    ]
+
+
+def pack(weight: torch.Tensor) -> torch.Tensor:
+    """[N, K] -> [ceil(N / 16), K / 2, 16, 2] in bfloat16, missing rows zero. K is even."""
+    outputs, inputs = weight.shape
+    tiles = -(-outputs // LANES)
+    rows = weight if outputs % LANES == 0 else torch.nn.functional.pad(weight, (0, 0, 0, tiles * LANES - outputs))
+    return rows.to(torch.bfloat16).view(tiles, LANES, inputs // 2, 2).permute(0, 2, 1, 3).contiguous()
+
+
+def unsupported(network: GPTBigCode, dtype: torch.dtype) -> str | None:
+    """Why the kernel does not know this model, or None."""
+    config = network.config
+    if dtype is not torch.bfloat16:
+        return f"weights are {str(dtype).removeprefix('torch.')}, not bfloat16"
+    if network.group.size > 1:
+        return "tensor parallelism"
+    if not config.multi_query:
+        return "attention is not multi-query"
+    if config.activation_function not in _TANH_GELU:
+        return f"activation {config.activation_function}"
+    if config.head_dim % HEAD_DIM_STEP or config.n_embd % LANES or config.n_inner % LANES:
+        return f"heads of {config.head_dim}, width {config.n_embd}, inner width {config.n_inner}"
+    return None
+
+
+class NativeNetwork:
+    """Takes over the weights of a loaded network: theirs are freed one by one, so that two copies never exist.
+
+    Raises Unavailable where the kernel cannot run or does not know the model; the network is then as it was.
+    spent: nanoseconds of each of PHASES, summed over the steps, if somebody puts an int64 array there.
+    """
+
+    spent: npt.NDArray[np.int64] | None = None
+
+    def __init__(self, network: GPTBigCode, dtype: torch.dtype) -> None:
+        if (reason := unsupported(network, dtype)) is not None:
+            raise Unavailable(reason)
+        self._forward = library().starcoder_forward
+        self._config = config = network.config
+        self._held: list[torch.Tensor] = []
+        self._layers = (_Layer * config.n_layer)()
+        for layer, block in zip(self._layers, network.h, strict=True):
+            assert isinstance(block, Block)
+            for name, pointer in zip(_LAYER, self._block(block), strict=True):
+                setattr(layer, name, pointer)
+        # The embedding is kept as it is: a tied head is a packed copy of it.
+        self._model = _Model(
+            layers=config.n_layer,
+            heads=config.n_head,
+            head_dim=config.head_dim,
+            width=config.n_embd,
+            inner=config.n_inner,
+            vocab=config.vocab_size,
+            eps=config.layer_norm_epsilon,
+            scale=config.head_dim**-0.5 if config.scale_attn_weights else 1.0,
+            wte=self._hold(network.wte.weight.data),
+            wpe=self._hold(network.wpe.weight.data),
+            lnf_w=self._floats(network.ln_f.weight),
+            lnf_b=self._floats(network.ln_f.bias),
+            head_w=self._packed(network.lm_head),
+            layer=ctypes.addressof(self._layers),
+        )
+        self._logits = torch.empty(0)
+        self._room = 0
+        self._x = self._h = self._qkv = self._mid = torch.empty(0)
+
+    def _block(self, block: Block) -> Iterator[int]:
+        yield self._floats(block.ln_1.weight)
+        yield self._floats(block.ln_1.bias)
+        yield from self._linear(block.attn.c_attn)
+        yield from self._linear(block.attn.c_proj)
+        yield self._floats(block.ln_2.weight)
+        yield self._floats(block.ln_2.bias)
+        yield from self._linear(block.mlp.c_fc)
+        yield from self._linear(block.mlp.c_proj)
+
+    def _linear(self, linear: Linear) -> Iterator[int]:
+        yield self._packed(linear)
+        assert linear.bias is not None
+        yield self._floats(linear.bias)
+
+    def _packed(self, linear: Linear) -> int:
+        packed = pack(linear.weight.data)
+        linear.weight.data = torch.empty(0, dtype=linear.weight.dtype)
+        return self._hold(packed)
+
+    def _floats(self, values: torch.Tensor) -> int:
+        return self._hold(values.data.float().contiguous())
+
+    def _hold(self, tensor: torch.Tensor) -> int:
+        self._held.append(tensor)
+        return tensor.data_ptr()
+
+    def run(self, batch: Batch, cache: torch.Tensor) -> torch.Tensor | None:
+        """Logits [R, vocabulary] in float32, None where no row wants any. They are overwritten by the next call.
+
+        cache: [layers, 2, blocks, block_size, 1, head_dim], contiguous bfloat16.
+        """
+        tokens, rows = len(batch.tokens), len(batch.logit_rows)
+        self._make_room(max(tokens, rows), rows)
+        owner = np.repeat(np.arange(len(batch.query_lens)), batch.query_lens)
+        arrays = [
+            np.ascontiguousarray(a)
+            for a in (batch.tokens, batch.positions, batch.slots, owner, batch.block_tables, batch.logit_rows)
+        ]
+        ids, positions, slots, owners, tables, logit_rows = (a.ctypes.data for a in arrays)
+        step = _Step(
+            tokens=tokens,
+            rows=rows,
+            ids=ids,
+            positions=positions,
+            slots=slots,
+            owner=owners,
+            tables=tables,
+            table_stride=batch.block_tables.shape[1],
+            logit_rows=logit_rows,
+            cache=cache.data_ptr(),
+            blocks=cache.shape[2],
+            block_size=cache.shape[3],
+            logits=self._logits.data_ptr(),
+            x=self._x.data_ptr(),
+            h=self._h.data_ptr(),
+            qkv=self._qkv.data_ptr(),
+            mid=self._mid.data_ptr(),
+            spent=None if self.spent is None else self.spent.ctypes.data,
+        )
+        self._forward(ctypes.byref(self._model), ctypes.byref(step), torch.get_num_threads())
+        return self._logits[:rows, : self._config.vocab_size] if rows else None
+
+    def _make_room(self, tokens: int, rows: int) -> None:
+        """Buffers grow to the largest step that was seen, and stay."""
+        config = self._config
+        if tokens > self._room:
+            self._room = tokens
+            self._x = torch.empty(tokens, config.n_embd)
+            self._h = torch.empty(tokens, config.n_embd, dtype=torch.bfloat16)
+            self._qkv = torch.empty(tokens, config.n_embd + 2 * config.head_dim, dtype=torch.bfloat16)
+            self._mid = torch.empty(tokens, config.n_inner, dtype=torch.bfloat16)
+        if rows > len(self._logits):
+            self._logits = torch.empty(rows, -(-config.vocab_size // LANES) * LANES)

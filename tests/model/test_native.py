@@ -1,0 +1,253 @@
+"""The forward pass in C against the same network in PyTorch, and against float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.batch import Batch
+from model.config import ConfigError, EngineConfig
+from model.native import library as native
+from model.native.network import pack
+from model.rank import Rank
+from model.runner import Runner
+from tests.support.checkpoints import random_model, write_checkpoint
+
+BLOCK_SIZE = 16
+SHAPES = [
+    {"n_embd": 192, "n_head": 3, "n_layer": 2, "n_inner": 272, "vocab_size": 331},
+    {"n_embd": 1280, "n_head": 20, "n_layer": 2, "n_inner": 1280, "vocab_size": 512},  # two groups of heads
+    {"n_embd": 256, "n_head": 2, "n_layer": 3, "n_inner": 1024, "vocab_size": 4096},  # heads of 128, as StarCoder's
+]
+
+
+def can_run() -> str | None:
+    try:
+        native.library()
+    except native.Unavailable as error:
+        return str(error)
+    return None
+
+
+needs_kernel = pytest.mark.skipif(can_run() is not None, reason=f"the kernel cannot run here: {can_run()}")
+
+
+@pytest.fixture(scope="module", params=range(len(SHAPES)))
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("native") / "model"
+    return write_checkpoint(directory, random_model(seed=request.param, n_positions=512, **SHAPES[request.param]))
+
+
+def runner_of(checkpoint: Path, kernels: str, dtype: str = "bfloat16", threads: int = 2) -> Runner:
+    rank = Rank(
+        EngineConfig(
+            model=str(checkpoint),
+            device="cpu",
+            dtype=dtype,
+            num_kv_blocks=200,
+            num_threads=threads,
+            cpu_kernels=kernels,
+        )
+    )
+    rank.load()
+    assert rank._runner is not None
+    return rank._runner
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def batch_of(rows: list[tuple[int, int]], vocab_size: int, seed: int, all_logits: bool = True) -> Batch:
+    """rows: for each sequence (tokens in the cache already, new tokens); blocks are handed out in random order."""
+    rng = np.random.default_rng(seed)
+    rows = sorted(rows, key=lambda r: r[1] > 1)
+    free = list(rng.permutation(np.arange(1, 200)))
+    width = max(-(-(old + new) // BLOCK_SIZE) for old, new in rows)
+    tables = np.zeros((len(rows), width), np.int64)
+    tokens, positions, slots, logit_rows = [], [], [], []
+    for i, (old, new) in enumerate(rows):
+        used = -(-(old + new) // BLOCK_SIZE)
+        tables[i, :used] = [free.pop() for _ in range(used)]
+        for position in range(old, old + new):
+            tokens.append(int(rng.integers(vocab_size)))
+            positions.append(position)
+            slots.append(int(tables[i, position // BLOCK_SIZE]) * BLOCK_SIZE + position % BLOCK_SIZE)
+        logit_rows += range(len(tokens) - new, len(tokens)) if all_logits else [len(tokens) - 1]
+    return Batch(
+        tokens=np.array(tokens),
+        positions=np.array(positions),
+        slots=np.array(slots),
+        query_lens=np.array([new for _, new in rows]),
+        context_lens=np.array([old + new for old, new in rows]),
+        block_tables=tables,
+        logit_rows=np.array(logit_rows),
+        num_decodes=sum(new == 1 for _, new in rows),
+    )
+
+
+def fill(runner: Runner, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    runner.cache.copy_(torch.randn(runner.cache.shape, generator=generator))
+
+
+def error_of(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
+@needs_kernel
+@pytest.mark.usefixtures("threads")
+def test_it_errs_no_more_than_pytorch_in_the_same_type(checkpoint: Path) -> None:
+    exact, plain, ours = (
+        runner_of(checkpoint, "torch", "float32"),
+        runner_of(checkpoint, "torch"),
+        runner_of(checkpoint, "native"),
+    )
+    vocab_size = exact.model.vocab_size
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        rows=st.lists(
+            st.tuples(st.integers(0, 300), st.sampled_from([1, 1, 2, 5, 7, 12, 13, 40])), min_size=1, max_size=7
+        ),
+        seed=st.integers(0, 1000),
+    )
+    def check(rows: list[tuple[int, int]], seed: int) -> None:
+        batch = batch_of(rows, vocab_size, seed)
+        logits = []
+        for runner in (exact, plain, ours):
+            fill(runner, seed)
+            if runner is not exact:
+                assert runner.cache.dtype is torch.bfloat16
+            else:
+                runner.cache.copy_(runner.cache.bfloat16())
+            found = runner.run(batch)
+            assert found is not None
+            logits.append(found.clone())
+        assert logits[2].shape == (len(batch.logit_rows), vocab_size)
+        assert error_of(logits[2], logits[0]) <= 1.1 * error_of(logits[1], logits[0]) + 1e-3
+        # what was written for later steps, too
+        written = torch.from_numpy(batch.slots)
+        caches = [r.cache.flatten(2, 3)[:, :, written].float() for r in (exact, plain, ours)]
+        assert error_of(caches[2], caches[0]) <= 1.1 * error_of(caches[1], caches[0]) + 1e-3
+        # and nothing else
+        untouched = torch.ones(ours.cache.shape[2] * BLOCK_SIZE, dtype=torch.bool)
+        untouched[written] = False
+        theirs, mine = (r.cache.flatten(2, 3)[:, :, untouched] for r in (plain, ours))
+        assert torch.equal(theirs, mine)
+
+    check()
+
+
+@needs_kernel
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("threads_used", [1, 2, 3])
+def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(checkpoint: Path, threads_used: int) -> None:
+    ours = runner_of(checkpoint, "native", threads=threads_used)
+    rows = [(17, 1), (250, 1), (0, 1), (31, 9), (16, 40)]
+    together = batch_of(rows, ours.model.vocab_size, seed=3)
+    fill(ours, 3)
+    whole = ours.run(together)
+    assert whole is not None
+    whole = whole.clone()
+    starts = np.cumsum(together.query_lens) - together.query_lens
+    torch.set_num_threads(1)
+    for i, start in enumerate(starts):
+        part = slice(start, start + together.query_lens[i])
+        alone = Batch(
+            tokens=together.tokens[part],
+            positions=together.positions[part],
+            slots=together.slots[part],
+            query_lens=together.query_lens[i : i + 1],
+            context_lens=together.context_lens[i : i + 1],
+            block_tables=together.block_tables[i : i + 1],
+            logit_rows=np.arange(together.query_lens[i]),
+            num_decodes=int(together.query_lens[i] == 1),
+        )
+        fill(ours, 3)
+        found = ours.run(alone)
+        assert found is not None
+        assert torch.equal(found, whole[part])
+
+
+@needs_kernel
+def test_weights_are_freed_and_logits_only_made_where_wanted(checkpoint: Path) -> None:
+    ours = runner_of(checkpoint, "native")
+    linear = ours.network.h[0].mlp.c_fc  # type: ignore[union-attr]
+    assert linear.weight.numel() == 0
+    batch = batch_of([(3, 5)], ours.model.vocab_size, 0)
+    assert ours.run(Batch(**{**batch.__dict__, "logit_rows": np.array([], np.int64)})) is None
+    assert ours.report.parameter_bytes == runner_of(checkpoint, "torch").report.parameter_bytes
+
+
+def test_packing_is_a_permutation_with_zeros_for_missing_rows() -> None:
+    weight = torch.arange(20 * 6, dtype=torch.float32).view(20, 6)
+    packed = pack(weight)
+    assert packed.shape == (2, 3, 16, 2)
+    for n in range(32):
+        for k in range(6):
+            expected = weight[n, k] if n < 20 else 0.0
+            assert packed[n // 16, k // 2, n % 16, k % 2] == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "reason"),
+    [
+        ({}, "float32", "weights are float32"),
+        ({"multi_query": False}, "bfloat16", "not multi-query"),
+        ({"activation_function": "relu"}, "bfloat16", "activation relu"),
+        ({"n_embd": 96}, "bfloat16", "heads of 32"),
+    ],
+)
+def test_what_it_does_not_know_is_refused_by_name_and_runs_in_pytorch(
+    tmp_path: Path, shape: dict[str, object], dtype: str, reason: str
+) -> None:
+    model = random_model(**{"n_embd": 192, "n_head": 3, "n_layer": 1, "n_inner": 64, **shape})
+    directory = write_checkpoint(tmp_path / "model", model)
+    with pytest.raises(ConfigError, match=reason):
+        runner_of(directory, "native", dtype)
+    runner = runner_of(directory, "auto", dtype)
+    assert runner.run(batch_of([(0, 3)], runner.model.vocab_size, 0)) is not None
+
+
+def test_without_a_compiler_pytorch_runs(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(native, "_find", lambda: None)
+    native.library.cache_clear()
+    try:
+        with caplog.at_level("INFO"):
+            runner = runner_of(checkpoint, "auto")
+        assert runner.run(batch_of([(0, 3)], runner.model.vocab_size, 0)) is not None
+        assert "PyTorch's kernels run instead of ours" in caplog.text
+        assert list(tmp_path.rglob("*.so")) == []
+    finally:
+        native.library.cache_clear()
+
+
+@needs_kernel
+def test_it_is_compiled_once_and_a_source_that_does_not_compile_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = native.build(tmp_path)
+    assert path == tmp_path / native.file_name()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    broken = tmp_path / "broken.c"
+    broken.write_text("int f(void) { return }\n")
+    monkeypatch.setattr(native, "SOURCE", broken)
+    assert native.file_name() != path.name
+    with pytest.raises(native.Unavailable, match=r"refuses the kernel: .*error"):
+        native.build(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "broken.c"])
