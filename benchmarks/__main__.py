@@ -19,6 +19,7 @@ COMMANDS = {
     "keystrokes": ("benchmarks.keystrokes", "people who type, on a running server"),
     "metrics-overhead": ("benchmarks.metrics_overhead", "what recording metrics costs, as a share of a step"),
     "stop-rules": ("benchmarks.stop_rules", "completions of held-out code: what each stop rule saves and spoils"),
+    "speculation": ("benchmarks.speculation", "drafts looked up in the prompt: what they gain and what they cost"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }
 
