@@ -19,7 +19,10 @@ COMMANDS = {
     "keystrokes": ("benchmarks.keystrokes", "people who type, on a running server"),
     "metrics-overhead": ("benchmarks.metrics_overhead", "what recording metrics costs, as a share of a step"),
     "stop-rules": ("benchmarks.stop_rules", "completions of held-out code: what each stop rule saves and spoils"),
+    "profile": ("benchmarks.step_profile", "where each millisecond of a step goes"),
     "speculation": ("benchmarks.speculation", "drafts looked up in the prompt: what they gain and what they cost"),
+    "quantization": ("benchmarks.quantization", "what 8 bits cost in quality, on real code"),
+    "gpu": ("benchmarks.gpu", "everything that a GPU has to show, in one command"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }
 

@@ -127,6 +127,9 @@ class Bench:
             max_num_batched_tokens=options.max_num_batched_tokens,
             kv_cache_memory=options.kv_cache_memory,
             enable_prefix_caching=options.prefix_caching,
+            cpu_kernels=options.cpu_kernels,
+            attention=options.attention,
+            quantization=options.quantization,
             seed=options.seed,
         )
         rank = Rank(self.config)
@@ -206,6 +209,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     group.add_argument("--num-threads", type=int, help="on CPU (default: all cores)")
+    group.add_argument("--cpu-kernels", choices=("auto", "native", "torch"), default="auto")
+    group.add_argument("--attention", choices=("torch", "triton"), default="torch")
+    group.add_argument("--quantization", choices=("none", "int8"), default="none")
     group.add_argument("--max-model-len", type=int)
     group.add_argument("--max-num-seqs", type=int, default=256)
     group.add_argument("--max-num-batched-tokens", type=int)

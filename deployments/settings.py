@@ -25,7 +25,16 @@ from pydantic_settings import (
 )
 
 from deployments.api.limits import ApiLimits
-from model.config import ConfigError, CpuKernels, Device, DType, EngineConfig, ModelConfig
+from model.config import (
+    AttentionBackend,
+    ConfigError,
+    CpuKernels,
+    Device,
+    DType,
+    EngineConfig,
+    ModelConfig,
+    Quantization,
+)
 from monitoring.logs import LogFormat, LogLevel
 
 ENV_PREFIX = "STARCODER_"
@@ -119,6 +128,14 @@ class Settings(BaseSettings):
         default=_engine("cpu_kernels"),
         description="On a CPU: native is our forward pass (bfloat16, AVX512-BF16, needs a C compiler once), "
         "torch is PyTorch's; auto takes the first where it can run.",
+    )
+    attention: AttentionBackend = Field(
+        default=_engine("attention"),
+        description="On a GPU: torch gathers the cache's blocks, triton is our own paged kernels (not yet measured).",
+    )
+    quantization: Quantization = Field(
+        default=_engine("quantization"),
+        description="int8: weights, and what they are multiplied with, in 8 bits; faster and less exact. CPUs only.",
     )
     seed: int = Field(default=_engine("seed"), description="Where requests without a seed take their randomness from.")
 

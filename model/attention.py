@@ -9,12 +9,16 @@ first, and read keys and values of every position from the cache, where `write` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from model.batch import Batch
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""Queries [T, heads, head_dim], a layer's cache and the scale -> [T, heads, head_dim]."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,23 @@ class AttentionPlan:
     decode_blocks: torch.Tensor
     decode_mask: torch.Tensor
     chunks: tuple[Chunk, ...]
+    kernel: Kernel | None = None
+    """Does the attention of the whole batch, where there is one; the fields above but `slots` are empty then."""
 
     @classmethod
-    def of(cls, batch: Batch, block_size: int, device: torch.device, dtype: torch.dtype) -> AttentionPlan:
+    def of(
+        cls,
+        batch: Batch,
+        block_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        kernel_for: Callable[[Batch], Kernel] | None = None,
+    ) -> AttentionPlan:
+        """kernel_for: makes a step's kernel, where one is to be used."""
+        if kernel_for is not None:
+            nothing = torch.empty(0)
+            slots = torch.from_numpy(batch.slots).to(device)
+            return cls(slots, 0, nothing, nothing, (), kernel_for(batch))
         tables = torch.from_numpy(batch.block_tables).to(device)
         decodes = batch.num_decodes
         contexts = torch.from_numpy(batch.context_lens).to(device)
@@ -81,6 +99,8 @@ def write(cache: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: 
 
 def attend(queries: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, scale: float) -> torch.Tensor:
     """queries [T, heads, head_dim] -> [T, heads, head_dim]"""
+    if plan.kernel is not None:
+        return plan.kernel(queries, cache, scale)
     out = torch.empty_like(queries)
     if plan.decodes:
         out[: plan.decodes] = _attend_decodes(queries[: plan.decodes], cache, plan, scale)

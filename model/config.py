@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "native", "torch"]
+Quantization = Literal["none", "int8"]
+AttentionBackend = Literal["torch", "triton"]
 
 
 class ConfigError(ValueError):
@@ -137,6 +139,9 @@ class EngineConfig(BaseModel):
     num_threads: threads a rank uses on CPU; None: the cores divided by the ranks.
     cpu_kernels: "native": our forward pass in C, an error where it cannot run; "torch": PyTorch's operations;
         "auto": the first where it can run, else the second.
+    attention: on a GPU "torch": scaled_dot_product_attention over gathered blocks; "triton": our paged kernels
+        (multi-query models; not measured on a GPU yet).
+    quantization: "int8": weights and what they are multiplied with in 8 bits (our kernels on a CPU only).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -158,4 +163,6 @@ class EngineConfig(BaseModel):
     load_format: Literal["auto", "random"] = "auto"
     num_threads: int | None = Field(default=None, ge=1)
     cpu_kernels: CpuKernels = "auto"
+    attention: AttentionBackend = "torch"
+    quantization: Quantization = "none"
     seed: int = 0

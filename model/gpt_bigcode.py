@@ -100,14 +100,10 @@ class GPTBigCode(nn.Module):
         gathered = self.group.gather_last_dim(self.lm_head(self.ln_f(hidden)))
         return None if gathered is None else gathered[:, : self.config.vocab_size].float()
 
-    def parameter_bytes(self) -> int:
-        """Bytes of parameters this rank holds; a tied head counts once."""
-        return self._parameter_bytes
-
     def note_size(self) -> None:
         """After loading, before the weights are laid out in another way."""
         unique = {p.data_ptr(): p.numel() * p.element_size() for p in self.parameters()}
-        self._parameter_bytes = sum(unique.values())
+        self.parameter_bytes = sum(unique.values())
 
     def pack(self) -> None:
         """Lay the weights out for oneDNN."""
@@ -115,4 +111,5 @@ class GPTBigCode(nn.Module):
             if isinstance(module, Linear):
                 module.pack()
 
-    _parameter_bytes = 0
+    parameter_bytes = 0
+    """Bytes of parameters this rank holds; a tied head counts once. Known after `note_size`."""

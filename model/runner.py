@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import torch
 
-from model.attention import AttentionPlan
+from model.attention import AttentionPlan, Kernel
 from model.batch import Batch
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.gpt_bigcode import GPTBigCode
@@ -69,6 +69,28 @@ def max_model_len(config: EngineConfig, model: ModelConfig) -> int:
     return config.max_model_len or model.n_positions
 
 
+def triton_kernel(model: ModelConfig, ranks: int, device: torch.device) -> Callable[[Batch], Kernel]:
+    """Makes a step's attention kernel. Raises ConfigError where Triton's cannot run."""
+    try:
+        from model import triton_attention
+    except ImportError as error:
+        raise ConfigError(f"attention=triton needs the package triton: {error}") from error
+    if device.type == "cpu" and not triton_attention.INTERPRETED:
+        raise ConfigError("attention=triton needs a GPU (or TRITON_INTERPRET=1, for tests)")
+    if not model.multi_query or model.head_dim < 16 or model.head_dim & (model.head_dim - 1):
+        raise ConfigError(
+            "attention=triton needs a multi-query model whose heads are 16, 32, 64, ... wide; "
+            f"here multi_query={model.multi_query}, head_dim={model.head_dim}"
+        )
+    programs = 2 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
+
+    def kernel_for(batch: Batch) -> Kernel:
+        plan = triton_attention.TritonPlan.of(batch, model.n_head // ranks, device, programs)
+        return lambda queries, cache, scale: triton_attention.attend(queries, cache, plan, scale)
+
+    return kernel_for
+
+
 class Runner:
     """Loads this rank's weights and runs batches. `group` must have joined already."""
 
@@ -88,7 +110,8 @@ class Runner:
         self.dtype = choose_dtype(config.dtype, self.device)
         self.block_size = config.block_size
         self.network = self._load(config, directory, progress)
-        self._native = self._speed_up(config)
+        self.native = self._speed_up(config)
+        self._kernel_for = triton_kernel(self.model, group.size, self.device) if config.attention == "triton" else None
         self.max_model_len = max_model_len(config, self.model)
         self.num_kv_blocks = self._num_kv_blocks(config)
         shape = cache_shape(self.model, group.size, self.num_kv_blocks, self.block_size)
@@ -97,7 +120,7 @@ class Runner:
             rank=group.rank,
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
-            parameter_bytes=self.network.parameter_bytes(),
+            parameter_bytes=(self.native or self.network).parameter_bytes,
             load_seconds=time.monotonic() - started,
             num_kv_blocks=self.num_kv_blocks,
             kv_cache_bytes=self.cache.numel() * self.cache.element_size(),
@@ -119,11 +142,18 @@ class Runner:
     def _speed_up(self, config: EngineConfig) -> NativeNetwork | None:
         """On a CPU: our own forward pass where it can run, else weights in oneDNN's layout. Raises ConfigError."""
         if self.device.type != "cpu":
+            if config.quantization != "none":
+                raise ConfigError(f"quantization={config.quantization} runs on CPUs only, not on {self.device.type}")
             return None
-        if config.cpu_kernels != "torch":
+        if config.cpu_kernels == "torch" or config.attention == "triton":
+            if config.quantization != "none":
+                raise ConfigError(f"quantization={config.quantization} needs our own kernels, not cpu_kernels=torch")
+        else:
             try:
-                return NativeNetwork(self.network, self.dtype)
+                return NativeNetwork(self.network, self.dtype, config.quantization)
             except Unavailable as error:
+                if config.quantization != "none":
+                    raise ConfigError(f"quantization={config.quantization} cannot be had: {error}") from error
                 if config.cpu_kernels == "native":
                     raise ConfigError(f"cpu_kernels=native cannot be had: {error}") from error
                 logger.info("PyTorch's kernels run instead of ours: %s", error)
@@ -161,9 +191,9 @@ class Runner:
 
         The next call may overwrite them.
         """
-        if self._native is not None:
-            return self._native.run(batch, self.cache)
-        plan = AttentionPlan.of(batch, self.block_size, self.device, self.dtype)
+        if self.native is not None:
+            return self.native.run(batch, self.cache)
+        plan = AttentionPlan.of(batch, self.block_size, self.device, self.dtype, self._kernel_for)
         tokens = torch.from_numpy(batch.tokens).to(self.device)
         positions = torch.from_numpy(batch.positions).to(self.device)
         hidden = self.network(tokens, positions, self.cache, plan)

@@ -6,6 +6,10 @@
  *
  * Layouts. A weight [N, K] lies as [N/16][K/2][16][2], so that one register holds a pair of inputs for 16 outputs and
  * VDPBF16PS needs no shuffles (as oneDNN's blocked formats do). The cache of a layer is [2, blocks, block_size, D].
+ *
+ * With int8 weights, as [N/16][K/4][16][4] with a scale for each output, a product's inputs are brought to 8 bits too,
+ * each row by its own largest value, for VPDPBUSD. That instruction takes one side without sign: inputs are moved up by
+ * 128, and what this adds, 128 times the sum of an output's weights, is taken off again.
  */
 #include <immintrin.h>
 #include <stddef.h>
@@ -15,17 +19,16 @@
 
 typedef uint16_t bf16;
 
+/* data: bfloat16, or int8 where there is a scale. bias may be NULL. shift: 128 * sum of an output's int8 weights. */
 typedef struct {
-    const float *ln1_w, *ln1_b;
-    const bf16 *qkv_w;
-    const float *qkv_b;
-    const bf16 *proj_w;
-    const float *proj_b;
-    const float *ln2_w, *ln2_b;
-    const bf16 *fc_w;
-    const float *fc_b;
-    const bf16 *out_w;
-    const float *out_b;
+    const void *data;
+    const float *bias, *scale;
+    const int32_t *shift;
+} Weight;
+
+typedef struct {
+    const float *ln1_w, *ln1_b, *ln2_w, *ln2_b;
+    Weight qkv, proj, fc, out;
 } Layer;
 
 typedef struct {
@@ -33,7 +36,7 @@ typedef struct {
     double eps, scale;
     const bf16 *wte, *wpe;       /* [vocab, width], [positions, width] */
     const float *lnf_w, *lnf_b;
-    const bf16 *head_w;          /* packed, rows rounded up to 16 */
+    Weight head;                 /* rows rounded up to 16 */
     const Layer *layer;
 } Model;
 
@@ -51,6 +54,8 @@ typedef struct {
     bf16 *h;                     /* [T, width] */
     bf16 *qkv;                   /* [T, width + 2 head_dim] */
     bf16 *mid;                   /* [T, inner] */
+    uint8_t *q;                  /* [T, max(width, inner)], int8 weights only */
+    float *q_scale;              /* [T] */
     int64_t *spent;              /* [PHASES]: nanoseconds of the first thread are added here, unless NULL */
 } Step;
 
@@ -152,27 +157,109 @@ static inline __attribute__((always_inline)) void some(
     }
 }
 
+/* The same with 8 bits: sums are exact, then scaled. */
+static inline __attribute__((always_inline)) void micro8(
+    int rows, int tiles, const uint8_t *x, int64_t x_stride, const float *x_scale, const int8_t *w, int64_t K,
+    const float *scale, const int32_t *shift, enum epilogue how, void *out, int64_t stride, int64_t row, int64_t column,
+    const float *bias
+) {
+    __m512i sum[12][4];
+#pragma GCC unroll 16
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll 4
+        for (int t = 0; t < tiles; t++) sum[m][t] = _mm512_setzero_si512();
+    int64_t tile = K * LANES;
+    for (int64_t k = 0; k < K; k += 4) {
+        __m512i weight[4];
+#pragma GCC unroll 4
+        for (int t = 0; t < tiles; t++) weight[t] = _mm512_loadu_si512(w + t * tile + k * LANES);
+#pragma GCC unroll 16
+        for (int m = 0; m < rows; m++) {
+            int32_t four;
+            memcpy(&four, x + m * x_stride + k, 4);
+            __m512i all = _mm512_set1_epi32(four);
+#pragma GCC unroll 4
+            for (int t = 0; t < tiles; t++) sum[m][t] = _mm512_dpbusd_epi32(sum[m][t], all, weight[t]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < rows; m++)
+#pragma GCC unroll 4
+        for (int t = 0; t < tiles; t++) {
+            int64_t at = column + t * LANES;
+            __m512i exact = _mm512_sub_epi32(sum[m][t], _mm512_loadu_si512(shift + at));
+            __m512 both = _mm512_mul_ps(_mm512_loadu_ps(scale + at), _mm512_set1_ps(x_scale[row + m]));
+            store(how, out, stride, row + m, at, _mm512_mul_ps(_mm512_cvtepi32_ps(exact), both), bias);
+        }
+}
+
+#define MICRO8(R, TILES)                                                                                              \
+    case 8 * R + TILES:                                                                                               \
+        micro8(R, TILES, x, xs, x_scale, w, K, scale, shift, how, out, stride, row, column, bias);                    \
+        break;
+#define WITH_TILES8(R) MICRO8(R, 1) MICRO8(R, 2) MICRO8(R, 3) MICRO8(R, 4)
+
+static inline __attribute__((always_inline)) void some8(
+    int rows, int tiles, const uint8_t *x, int64_t xs, const float *x_scale, const int8_t *w, int64_t K,
+    const float *scale, const int32_t *shift, enum epilogue how, void *out, int64_t stride, int64_t row, int64_t column,
+    const float *bias
+) {
+    switch (8 * rows + tiles) {
+        WITH_TILES8(1)
+        WITH_TILES8(2)
+        WITH_TILES8(3)
+        WITH_TILES8(4)
+        WITH_TILES8(5)
+        WITH_TILES8(6)
+        MICRO8(7, 1) MICRO8(7, 2) MICRO8(7, 3)
+        MICRO8(8, 1) MICRO8(8, 2) MICRO8(8, 3)
+        MICRO8(9, 1) MICRO8(9, 2)
+        MICRO8(10, 1) MICRO8(10, 2)
+        MICRO8(11, 1) MICRO8(11, 2)
+        MICRO8(12, 1) MICRO8(12, 2)
+    }
+}
+
 /*
  * out [M, N] (row stride `stride`) from x [M, K]; to be called by every thread of the region. Ends in a barrier.
+ * q, q_scale: the same rows in 8 bits, where the weights are.
  *
  * A tile of sums fills at most 24 of the 32 registers. While few rows share a weight, memory sets the pace, and all of
  * them are done in one pass over it; for more rows a pass of 6 rows finds the block of weights in the second cache.
  */
 static inline __attribute__((always_inline)) void product(
-    int64_t M, int64_t N, int64_t K, const bf16 *x, int64_t xs, const bf16 *w, const float *bias, enum epilogue how,
-    void *out, int64_t stride
+    int64_t M, int64_t N, int64_t K, const bf16 *x, const uint8_t *q, const float *q_scale, const Weight *w,
+    enum epilogue how, void *out, int64_t stride
 ) {
     int64_t tiles = (N + LANES - 1) / LANES, each = M <= 6 || M > 12 ? 4 : M <= 8 ? 3 : 2;
     int64_t blocks = (tiles + each - 1) / each, pass = M <= 12 ? M : 6;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t b = 0; b < blocks; b++) {
         int here = (int)(tiles - each * b < each ? tiles - each * b : each);
-        const bf16 *block = w + b * each * LANES * K;
+        int64_t column = b * each * LANES;
         for (int64_t row = 0; row < M;) {
             int rows = (int)(M - row < pass ? M - row : pass);
-            some(rows, here, x + row * xs, xs, block, K, how, out, stride, row, b * each * LANES, bias);
+            if (w->scale)
+                some8(rows, here, q + row * K, K, q_scale, (const int8_t *)w->data + column * K, K, w->scale, w->shift,
+                      how, out, stride, row, column, w->bias);
+            else
+                some(rows, here, x + row * K, K, (const bf16 *)w->data + column * K, K, how, out, stride, row, column,
+                     w->bias);
             row += rows;
         }
+    }
+}
+
+/* A row in 8 bits: round(127 x / largest) + 128. */
+static void quantise(const bf16 *x, uint8_t *q, float *scale, int64_t width) {
+    __m512 largest = _mm512_setzero_ps();
+    for (int64_t i = 0; i < width; i += LANES) largest = _mm512_max_ps(largest, _mm512_abs_ps(widen(x + i)));
+    float top = _mm512_reduce_max_ps(largest);
+    *scale = top / 127.0f;
+    __m512 factor = _mm512_set1_ps(top > 0 ? 127.0f / top : 0.0f);
+    for (int64_t i = 0; i < width; i += LANES) {
+        __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(widen(x + i), factor));
+        _mm_storeu_si128((__m128i *)(q + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(value, _mm512_set1_epi32(128))));
     }
 }
 
@@ -333,9 +420,12 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
             bf16 *keys = s->cache + n * 2 * s->blocks * s->block_size * D;
             bf16 *values = keys + s->blocks * s->block_size * D;
 #pragma omp for schedule(static)
-            for (int64_t t = 0; t < T; t++) norm(s->x + t * W, s->h + t * W, W, l->ln1_w, l->ln1_b, eps);
+            for (int64_t t = 0; t < T; t++) {
+                norm(s->x + t * W, s->h + t * W, W, l->ln1_w, l->ln1_b, eps);
+                if (l->qkv.scale) quantise(s->h + t * W, s->q + t * W, s->q_scale + t, W);
+            }
             LAP(NORM)
-            product(T, wide, W, s->h, W, l->qkv_w, l->qkv_b, TO_BF16, s->qkv, wide);
+            product(T, wide, W, s->h, s->q, s->q_scale, &l->qkv, TO_BF16, s->qkv, wide);
             LAP(QKV)
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < T; t++) {
@@ -351,22 +441,36 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
                        s->block_size, s->positions[t] + 1, (float)(m->scale * 1.4426950408889634), s->h + t * W + first * D);
             }
             LAP(ATTEND)
-            product(T, W, W, s->h, W, l->proj_w, l->proj_b, ADD, s->x, W);
+            if (l->proj.scale) {
+#pragma omp for schedule(static)
+                for (int64_t t = 0; t < T; t++) quantise(s->h + t * W, s->q + t * W, s->q_scale + t, W);
+            }
+            product(T, W, W, s->h, s->q, s->q_scale, &l->proj, ADD, s->x, W);
             LAP(PROJ)
 #pragma omp for schedule(static)
-            for (int64_t t = 0; t < T; t++) norm(s->x + t * W, s->h + t * W, W, l->ln2_w, l->ln2_b, eps);
+            for (int64_t t = 0; t < T; t++) {
+                norm(s->x + t * W, s->h + t * W, W, l->ln2_w, l->ln2_b, eps);
+                if (l->fc.scale) quantise(s->h + t * W, s->q + t * W, s->q_scale + t, W);
+            }
             LAP(NORM)
-            product(T, m->inner, W, s->h, W, l->fc_w, l->fc_b, TO_GELU, s->mid, m->inner);
+            product(T, m->inner, W, s->h, s->q, s->q_scale, &l->fc, TO_GELU, s->mid, m->inner);
             LAP(FC)
-            product(T, W, m->inner, s->mid, m->inner, l->out_w, l->out_b, ADD, s->x, W);
+            if (l->out.scale) {
+#pragma omp for schedule(static)
+                for (int64_t t = 0; t < T; t++)
+                    quantise(s->mid + t * m->inner, s->q + t * m->inner, s->q_scale + t, m->inner);
+            }
+            product(T, W, m->inner, s->mid, s->q, s->q_scale, &l->out, ADD, s->x, W);
             LAP(OUT)
         }
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < s->rows; r++)
+        for (int64_t r = 0; r < s->rows; r++) {
             norm(s->x + s->logit_rows[r] * W, s->h + r * W, W, m->lnf_w, m->lnf_b, eps);
+            if (m->head.scale) quantise(s->h + r * W, s->q + r * W, s->q_scale + r, W);
+        }
         LAP(NORM)
         int64_t padded = (m->vocab + LANES - 1) / LANES * LANES;
-        product(s->rows, padded, W, s->h, W, m->head_w, NULL, TO_FLOAT, s->logits, padded);
+        product(s->rows, padded, W, s->h, s->q, s->q_scale, &m->head, TO_FLOAT, s->logits, padded);
         LAP(HEAD)
     }
 }

@@ -21,7 +21,7 @@ import torch
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "forward.c"
-FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mfma")
+FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mavx512vnni", "-mfma")
 COMPILE_SECONDS = 120.0
 
 

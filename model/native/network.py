@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from model.batch import Batch
+from model.config import Quantization
 from model.gpt_bigcode import Block, GPTBigCode
 from model.layers import Linear
 from model.native.library import Unavailable, library
@@ -20,14 +21,15 @@ HEAD_DIM_STEP = 64
 _TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
-_LAYER = (
-    *("ln1_w", "ln1_b", "qkv_w", "qkv_b", "proj_w", "proj_b"),
-    *("ln2_w", "ln2_b", "fc_w", "fc_b", "out_w", "out_b"),
-)
+class _Weight(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("data", "bias", "scale", "shift")]
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in _LAYER]
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("ln1_w", "ln1_b", "ln2_w", "ln2_b")),
+        *((name, _Weight) for name in ("qkv", "proj", "fc", "out")),
+    ]
 
 
 class _Model(ctypes.Structure):
@@ -35,7 +37,9 @@ class _Model(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("layers", "heads", "head_dim", "width", "inner", "vocab")),
         ("eps", ctypes.c_double),
         ("scale", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("wte", "wpe", "lnf_w", "lnf_b", "head_w", "layer")),
+        *((name, ctypes.c_void_p) for name in ("wte", "wpe", "lnf_w", "lnf_b")),
+        ("head", _Weight),
+        ("layer", ctypes.c_void_p),
     ]
 
 
@@ -49,7 +53,7 @@ class _Step(ctypes.Structure):
         ("cache", ctypes.c_void_p),
         ("blocks", ctypes.c_int64),
         ("block_size", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("logits", "x", "h", "qkv", "mid", "spent")),
+        *((name, ctypes.c_void_p) for name in ("logits", "x", "h", "qkv", "mid", "q", "q_scale", "spent")),
     ]
 
 
@@ -59,6 +63,28 @@ def pack(weight: torch.Tensor) -> torch.Tensor:
     tiles = -(-outputs // LANES)
     rows = weight if outputs % LANES == 0 else torch.nn.functional.pad(weight, (0, 0, 0, tiles * LANES - outputs))
     return rows.to(torch.bfloat16).view(tiles, LANES, inputs // 2, 2).permute(0, 2, 1, 3).contiguous()
+
+
+@dataclass(frozen=True)
+class Int8Weight:
+    """A weight is `data` [ceil(N / 16), K / 4, 16, 4] times its row's scale; shift: 128 times a row's sum of data."""
+
+    data: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+
+def pack_int8(weight: torch.Tensor) -> Int8Weight:
+    """Round each output's weights to 8 bits by its largest one. K is a multiple of 4."""
+    outputs, inputs = weight.shape
+    tiles = -(-outputs // LANES)
+    rows = torch.nn.functional.pad(weight.float(), (0, 0, 0, tiles * LANES - outputs))
+    scale = rows.abs().amax(dim=1) / 127
+    data = (rows / scale.clamp_min(1e-30)[:, None]).round_().to(torch.int8)
+    shift = 128 * data.sum(dim=1, dtype=torch.int32)
+    return Int8Weight(
+        data.view(tiles, LANES, inputs // 4, 4).permute(0, 2, 1, 3).contiguous(), scale, shift.to(torch.int32)
+    )
 
 
 def unsupported(network: GPTBigCode, dtype: torch.dtype) -> str | None:
@@ -81,22 +107,28 @@ class NativeNetwork:
     """Takes over the weights of a loaded network: theirs are freed one by one, so that two copies never exist.
 
     Raises Unavailable where the kernel cannot run or does not know the model; the network is then as it was.
+    quantization: "int8" rounds the linear layers' weights, and what they are multiplied with.
+    parameter_bytes: what the network counted, less what 8 bits save.
     spent: nanoseconds of each of PHASES, summed over the steps, if somebody puts an int64 array there.
     """
 
     spent: npt.NDArray[np.int64] | None = None
 
-    def __init__(self, network: GPTBigCode, dtype: torch.dtype) -> None:
+    def __init__(self, network: GPTBigCode, dtype: torch.dtype, quantization: Quantization = "none") -> None:
         if (reason := unsupported(network, dtype)) is not None:
             raise Unavailable(reason)
         self._forward = library().starcoder_forward
         self._config = config = network.config
+        self._int8 = quantization == "int8"
         self._held: list[torch.Tensor] = []
+        self._saved = 0
         self._layers = (_Layer * config.n_layer)()
         for layer, block in zip(self._layers, network.h, strict=True):
             assert isinstance(block, Block)
-            for name, pointer in zip(_LAYER, self._block(block), strict=True):
-                setattr(layer, name, pointer)
+            layer.ln1_w, layer.ln1_b = self._floats(block.ln_1.weight), self._floats(block.ln_1.bias)
+            layer.ln2_w, layer.ln2_b = self._floats(block.ln_2.weight), self._floats(block.ln_2.bias)
+            layer.qkv, layer.proj = self._weight(block.attn.c_attn), self._weight(block.attn.c_proj)
+            layer.fc, layer.out = self._weight(block.mlp.c_fc), self._weight(block.mlp.c_proj)
         # The embedding is kept as it is: a tied head is a packed copy of it.
         self._model = _Model(
             layers=config.n_layer,
@@ -111,32 +143,25 @@ class NativeNetwork:
             wpe=self._hold(network.wpe.weight.data),
             lnf_w=self._floats(network.ln_f.weight),
             lnf_b=self._floats(network.ln_f.bias),
-            head_w=self._packed(network.lm_head),
+            head=self._weight(network.lm_head),
             layer=ctypes.addressof(self._layers),
         )
         self._logits = torch.empty(0)
         self._room = 0
-        self._x = self._h = self._qkv = self._mid = torch.empty(0)
+        self._x = self._h = self._qkv = self._mid = self._q = self._q_scale = torch.empty(0)
+        self.parameter_bytes = network.parameter_bytes - self._saved
 
-    def _block(self, block: Block) -> Iterator[int]:
-        yield self._floats(block.ln_1.weight)
-        yield self._floats(block.ln_1.bias)
-        yield from self._linear(block.attn.c_attn)
-        yield from self._linear(block.attn.c_proj)
-        yield self._floats(block.ln_2.weight)
-        yield self._floats(block.ln_2.bias)
-        yield from self._linear(block.mlp.c_fc)
-        yield from self._linear(block.mlp.c_proj)
-
-    def _linear(self, linear: Linear) -> Iterator[int]:
-        yield self._packed(linear)
-        assert linear.bias is not None
-        yield self._floats(linear.bias)
-
-    def _packed(self, linear: Linear) -> int:
-        packed = pack(linear.weight.data)
-        linear.weight.data = torch.empty(0, dtype=linear.weight.dtype)
-        return self._hold(packed)
+    def _weight(self, linear: Linear) -> _Weight:
+        bias = None if linear.bias is None else self._floats(linear.bias)
+        weight = linear.weight.data
+        linear.weight.data = torch.empty(0, dtype=weight.dtype)
+        if not self._int8:
+            return _Weight(data=self._hold(pack(weight)), bias=bias)
+        packed = pack_int8(weight)
+        held = [packed.data, packed.scale, packed.shift]
+        self._saved += weight.numel() * weight.element_size() - sum(t.numel() * t.element_size() for t in held)
+        data, scale, shift = map(self._hold, held)
+        return _Weight(data=data, bias=bias, scale=scale, shift=shift)
 
     def _floats(self, values: torch.Tensor) -> int:
         return self._hold(values.data.float().contiguous())
@@ -176,6 +201,8 @@ class NativeNetwork:
             h=self._h.data_ptr(),
             qkv=self._qkv.data_ptr(),
             mid=self._mid.data_ptr(),
+            q=self._q.data_ptr(),
+            q_scale=self._q_scale.data_ptr(),
             spent=None if self.spent is None else self.spent.ctypes.data,
         )
         self._forward(ctypes.byref(self._model), ctypes.byref(step), torch.get_num_threads())
@@ -190,5 +217,8 @@ class NativeNetwork:
             self._h = torch.empty(tokens, config.n_embd, dtype=torch.bfloat16)
             self._qkv = torch.empty(tokens, config.n_embd + 2 * config.head_dim, dtype=torch.bfloat16)
             self._mid = torch.empty(tokens, config.n_inner, dtype=torch.bfloat16)
+            if self._int8:
+                self._q = torch.empty(tokens, max(config.n_embd, config.n_inner), dtype=torch.uint8)
+                self._q_scale = torch.empty(tokens)
         if rows > len(self._logits):
             self._logits = torch.empty(rows, -(-config.vocab_size // LANES) * LANES)

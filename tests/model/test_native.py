@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from model.batch import Batch
 from model.config import ConfigError, EngineConfig
+from model.layers import Linear
 from model.native import library as native
 from model.native.network import pack
 from model.rank import Rank
@@ -44,7 +45,9 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return write_checkpoint(directory, random_model(seed=request.param, n_positions=512, **SHAPES[request.param]))
 
 
-def runner_of(checkpoint: Path, kernels: str, dtype: str = "bfloat16", threads: int = 2) -> Runner:
+def runner_of(
+    checkpoint: Path, kernels: str, dtype: str = "bfloat16", threads: int = 2, quantization: str = "none"
+) -> Runner:
     rank = Rank(
         EngineConfig(
             model=str(checkpoint),
@@ -53,6 +56,7 @@ def runner_of(checkpoint: Path, kernels: str, dtype: str = "bfloat16", threads: 
             num_kv_blocks=200,
             num_threads=threads,
             cpu_kernels=kernels,
+            quantization=quantization,
         )
     )
     rank.load()
@@ -95,6 +99,21 @@ def batch_of(rows: list[tuple[int, int]], vocab_size: int, seed: int, all_logits
     )
 
 
+def part_of(batch: Batch, i: int, start: int) -> Batch:
+    """The batch of its sequence i alone, whose rows begin at `start`."""
+    part = slice(start, start + batch.query_lens[i])
+    return Batch(
+        tokens=batch.tokens[part],
+        positions=batch.positions[part],
+        slots=batch.slots[part],
+        query_lens=batch.query_lens[i : i + 1],
+        context_lens=batch.context_lens[i : i + 1],
+        block_tables=batch.block_tables[i : i + 1],
+        logit_rows=np.arange(batch.query_lens[i]),
+        num_decodes=int(batch.query_lens[i] == 1),
+    )
+
+
 def fill(runner: Runner, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     runner.cache.copy_(torch.randn(runner.cache.shape, generator=generator))
@@ -114,7 +133,7 @@ def test_it_errs_no_more_than_pytorch_in_the_same_type(checkpoint: Path) -> None
     )
     vocab_size = exact.model.vocab_size
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(
         rows=st.lists(
             st.tuples(st.integers(0, 300), st.sampled_from([1, 1, 2, 5, 7, 12, 13, 40])), min_size=1, max_size=7
@@ -162,21 +181,64 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(checkpoint: Path,
     starts = np.cumsum(together.query_lens) - together.query_lens
     torch.set_num_threads(1)
     for i, start in enumerate(starts):
-        part = slice(start, start + together.query_lens[i])
-        alone = Batch(
-            tokens=together.tokens[part],
-            positions=together.positions[part],
-            slots=together.slots[part],
-            query_lens=together.query_lens[i : i + 1],
-            context_lens=together.context_lens[i : i + 1],
-            block_tables=together.block_tables[i : i + 1],
-            logit_rows=np.arange(together.query_lens[i]),
-            num_decodes=int(together.query_lens[i] == 1),
-        )
         fill(ours, 3)
+        found = ours.run(part_of(together, i, start))
+        assert found is not None
+        assert torch.equal(found, whole[start : start + together.query_lens[i]])
+
+
+@needs_kernel
+@pytest.mark.usefixtures("threads")
+def test_int8_does_what_rounding_by_its_definition_does(checkpoint: Path) -> None:
+    """Against PyTorch's network in float32 over the rounded weights, every product's input rounded as well."""
+    reference = runner_of(checkpoint, "torch", "float32")
+    for module in reference.network.modules():
+        if isinstance(module, Linear):
+            module.weight.data = round_rows(module.weight.data.bfloat16().float())
+            module.register_forward_pre_hook(lambda _, args: (round_rows(args[0]),))
+    ours = runner_of(checkpoint, "auto", quantization="int8")
+    exact = runner_of(checkpoint, "torch", "float32")
+    for seed in range(6):
+        batch = batch_of([(17 * seed, 1), (0, 1), (3, 7), (0, 40)], ours.model.vocab_size, seed)
+        logits = []
+        for runner in (exact, reference, ours):
+            fill(runner, seed)
+            runner.cache.copy_(runner.cache.bfloat16())
+            found = runner.run(batch)
+            assert found is not None
+            logits.append(found.clone())
+        assert error_of(logits[2], logits[0]) < 1.2 * error_of(logits[1], logits[0]) < 0.1
+        starts = np.cumsum(batch.query_lens) - batch.query_lens
+        alone = part_of(batch, 3, starts[3])
+        fill(ours, seed)
         found = ours.run(alone)
         assert found is not None
-        assert torch.equal(found, whole[part])
+        assert torch.equal(found, logits[2][starts[3] :])
+
+
+@needs_kernel
+def test_int8_counts_the_bytes_it_holds(checkpoint: Path) -> None:
+    plain, packed = runner_of(checkpoint, "native"), runner_of(checkpoint, "native", quantization="int8")
+    matrices = sum(
+        w.numel() for n, w in runner_of(checkpoint, "torch", "float32").network.named_parameters() if is_matrix(n)
+    )
+    saved = plain.report.parameter_bytes - packed.report.parameter_bytes
+    assert 0.9 * matrices < saved < matrices
+
+
+def is_matrix(name: str) -> bool:
+    return name.endswith("weight") and ("attn" in name or "mlp" in name or "lm_head" in name)
+
+
+def round_rows(values: torch.Tensor) -> torch.Tensor:
+    scale = values.abs().amax(dim=-1, keepdim=True).clamp_min(1e-30) / 127
+    return (values / scale).round() * scale
+
+
+@pytest.mark.parametrize(("kernels", "dtype"), [("torch", "bfloat16"), ("auto", "float32")])
+def test_int8_is_refused_where_only_pytorch_could_run(checkpoint: Path, kernels: str, dtype: str) -> None:
+    with pytest.raises(ConfigError, match="quantization=int8"):
+        runner_of(checkpoint, kernels, dtype, quantization="int8")
 
 
 @needs_kernel

@@ -1,0 +1,126 @@
+"""`python -m benchmarks quantization`: what 8 bits cost in quality, on real code.
+
+Held-out code is read by the model once in bfloat16 and once with int8 weights and inputs. Compared are how well each
+foresees it (bits a byte; perplexity is 2 to the bits a token) and how often both hold the same token for the likeliest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.code_gaps import SourceText
+from benchmarks.report import Result, Row, number
+from benchmarks.stop_rules import CORPUS, held_out
+from model.config import EngineConfig, Quantization
+from model.hub import EMBEDDED, resolve_checkpoint
+from model.rank import Rank
+from model.request import Request, SamplingParams
+from model.tokenizer import Tokenizer
+
+FORMS: dict[str, Quantization] = {"bfloat16": "none", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model held of a text: bits of all tokens but the first, and its likeliest token at each place."""
+
+    bits: float
+    likeliest: list[int]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default=EMBEDDED, help="a checkpoint directory, a hub id, or the embedded model")
+    parser.add_argument("--corpus", type=Path, default=CORPUS, help="for its held-out files")
+    parser.add_argument("--tokens", type=int, default=40_000, help="read in all")
+    parser.add_argument("--window", type=int, default=1024, help="tokens of one piece")
+    parser.add_argument("--num-threads", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def pieces(sources: Sequence[SourceText], tokenizer: Tokenizer, options: argparse.Namespace) -> list[list[int]]:
+    """Beginnings of random files."""
+    generator = random.Random(options.seed)
+    found: list[list[int]] = []
+    for source in generator.sample(list(sources), len(sources)):
+        ids = tokenizer.encode(source.text)[: options.window]
+        if len(ids) > 1:
+            found.append(ids)
+        if sum(map(len, found)) >= options.tokens:
+            break
+    return found
+
+
+def read(rank: Rank, texts: Sequence[list[int]]) -> list[Reading]:
+    """One forward pass over each text."""
+    engine = rank.engine()
+    params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1, ignore_eos=True)
+    for number_, ids in enumerate(texts):
+        engine.add(Request(str(number_), ids, params))
+    found: dict[int, Reading] = {}
+    while engine.has_work():
+        for output in engine.step():
+            if output.finish_reason == "abort":
+                raise RuntimeError("the engine refused a text: it exceeds the window")
+            if output.prompt_logprobs is not None:
+                known = [entry for entry in output.prompt_logprobs if entry is not None]
+                bits = -sum(entry.logprob for entry in known) / math.log(2)
+                found[int(output.request_id)] = Reading(bits, [entry.top[0][0] for entry in known])
+    return [found[i] for i in range(len(texts))]
+
+
+def run(options: argparse.Namespace) -> Result:
+    directory = resolve_checkpoint(options.model, None)
+    tokenizer = Tokenizer.from_checkpoint(directory)
+    sources, origin = held_out([], options.corpus)
+    texts = pieces(sources, tokenizer, options)
+    size = sum(len(tokenizer.decode(ids[1:]).encode()) for ids in texts)
+    count = sum(len(ids) - 1 for ids in texts)
+    readings: dict[str, list[Reading]] = {}
+    held: dict[str, int] = {}
+    for name, quantization in FORMS.items():
+        config = EngineConfig(
+            model=str(directory),
+            dtype="bfloat16",
+            device="cpu",
+            cpu_kernels="native",
+            quantization=quantization,
+            num_threads=options.num_threads,
+        )
+        rank = Rank(config)
+        held[name] = int(str(rank.load()["parameter_bytes"]))
+        readings[name] = read(rank, texts)
+    bits = {name: sum(r.bits for r in found) for name, found in readings.items()}
+    same = [
+        a == b
+        for one, other in zip(*readings.values(), strict=True)
+        for a, b in zip(one.likeliest, other.likeliest, strict=True)
+    ]
+    metrics = {
+        **{f"{name}_bits_per_byte": value / size for name, value in bits.items()},
+        **{f"{name}_perplexity": 2 ** (value / count) for name, value in bits.items()},
+        **{f"{name}_parameter_bytes": value for name, value in held.items()},
+        "same_likeliest_percent": 100 * sum(same) / len(same),
+        "tokens": count,
+    }
+    settings = {
+        "model": Path(str(options.model)).name,
+        "sources": origin,
+        "window": options.window,
+        "seed": options.seed,
+    }
+    rows: list[Row] = [("", "bits a byte", "perplexity", "MB held")]
+    rows += [
+        (
+            name,
+            f"{metrics[f'{name}_bits_per_byte']:.4f}",
+            f"{metrics[f'{name}_perplexity']:.4f}",
+            number(held[name] / 1e6),
+        )
+        for name in FORMS
+    ]
+    return Result("quantization", settings, metrics, tables={f"{count:,} tokens of real code": rows})

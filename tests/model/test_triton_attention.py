@@ -1,0 +1,137 @@
+"""The Triton kernels against the definition, run by Triton's interpreter where there is no GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.config import ConfigError, EngineConfig
+from model.rank import Rank
+from tests.support.checkpoints import random_model, write_checkpoint
+
+pytest.importorskip("triton", reason="Triton has no build for this machine")
+
+ROOT = Path(__file__).parents[2]
+INTERPRET = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+
+CASES = """
+import json, sys
+import numpy as np, torch
+from model.attention import attend_reference
+from model.triton_attention import TritonPlan, attend
+from tests.model.test_attention import BLOCK, random_batch
+
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+for sequences, heads, width, splits in json.loads(sys.argv[1]):
+    batch = random_batch([tuple(s) for s in sequences], np.random.default_rng(7))
+    generator = torch.Generator().manual_seed(7)
+    cache = torch.randn(2, int(batch.block_tables.max()) + 4, BLOCK, 1, width, generator=generator)
+    queries = torch.randn(len(batch.tokens), heads, width, generator=generator)
+    plan = TritonPlan.of(batch, heads, device, programs=64, splits=splits)
+    found = attend(queries.to(device), cache.to(device), plan, width**-0.5).cpu()
+    exact = attend_reference(queries, cache, batch, width**-0.5)
+    assert torch.isfinite(found).all()
+    print(json.dumps([float((found - exact).abs().max()), plan.rows, plan.splits, len(plan.tile_sequences)]))
+"""
+
+SHAPES = [
+    ([(1, 0), (1, 90), (1, 13)], 6, 16),  # decodes; heads that fill no tile
+    ([(1, 130), (1, 64), (1, 63)], 48, 16),  # StarCoder's heads; contexts that end with a tile of keys
+    ([(1, 5), (9, 0), (40, 30)], 4, 16),  # a decode, a prompt, and a chunk behind what is cached
+    ([(70, 70)], 12, 32),  # many tiles of one sequence
+]
+EQUAL = [(*shape, splits) for shape in SHAPES for splits in (None, 1, 3)]
+SPLIT = [([(1, 1100)], 4, 16, None), ([(1, 300)] * 40, 4, 16, None)]
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[list[float]]:
+    """The largest error of each case, the rows of a tile, parts of a context, and tiles.
+
+    In a process of its own: Triton decides when it is imported whether it interprets.
+    """
+    environment = {**os.environ, **INTERPRET, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CASES, json.dumps([*EQUAL, *SPLIT])],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("number", range(len(EQUAL)))
+def test_equals_the_definition(outcomes: list[list[float]], number: int) -> None:
+    sequences, heads, _, splits = EQUAL[number]
+    error, rows, used, tiles = outcomes[number]
+    assert error < 2e-5
+    assert rows in (16, 32, 64)
+    assert tiles == sum(-(-new * heads // rows) for new, _ in sequences)
+    if splits is not None:
+        assert used == splits
+
+
+def test_long_contexts_of_few_sequences_are_split(outcomes: list[list[float]]) -> None:
+    (_, _, alone, _), (_, _, many, _) = outcomes[len(EQUAL) :]
+    assert (alone, many) == (4, 1)
+
+
+WHOLE = """
+import json, sys
+from model.config import EngineConfig
+from model.rank import Rank
+from model.request import Request, SamplingParams
+
+def write(attention):
+    rank = Rank(EngineConfig(model=sys.argv[1], device="cpu", dtype="float32", num_threads=1, num_kv_blocks=64,
+                             attention=attention, max_num_batched_tokens=16, max_num_seqs=4))
+    rank.load()
+    engine = rank.engine()
+    params = SamplingParams(max_tokens=5, temperature=0.0, ignore_eos=True)
+    for i in range(3):
+        engine.add(Request(str(i), list(range(5, 12 + 9 * i)), params))
+    answers = {}
+    while engine.has_work():
+        for output in engine.step():
+            answers.setdefault(output.request_id, []).extend(output.token_ids)
+    return answers
+
+print(json.dumps([write("torch"), write("triton")]))
+"""
+
+
+def test_the_engine_writes_the_same_with_it(tmp_path: Path) -> None:
+    model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=64)
+    directory = write_checkpoint(tmp_path / "model", model)
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WHOLE, str(directory)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    plain, ours = json.loads(done.stdout)
+    assert plain == ours
+    assert all(len(ids) == 5 for ids in plain.values())
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [({}, "needs a GPU"), ({"multi_query": False}, "multi-query"), ({"n_embd": 96, "n_head": 4}, "head_dim=24")],
+)
+def test_where_it_cannot_run_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: dict[str, object], reason: str
+) -> None:
+    model = random_model(**{"n_embd": 64, "n_head": 4, "n_layer": 1, "n_inner": 64, **shape})
+    directory = write_checkpoint(tmp_path / "model", model)
+    if shape:
+        monkeypatch.setattr("model.triton_attention.INTERPRETED", True)
+    with pytest.raises(ConfigError, match=reason):
+        Rank(EngineConfig(model=str(directory), device="cpu", attention="triton")).load()
