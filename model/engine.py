@@ -22,6 +22,10 @@ from model.speculation import Speculator
 DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens in a step: small enough on CPU that a prefill chunk does not stall those who stream."""
 
+DRAFTED_ROWS = {"cpu": 12, "cuda": 128}
+"""Tokens of a decode step up to which one more is nearly free: reading the weights takes longer than using them.
+Drafts fill a step up to here and no further: where many decode at once, they would slow down everybody."""
+
 
 @dataclass(frozen=True)
 class Ahead:
@@ -78,6 +82,7 @@ class Engine:
         self._seeds = random.Random(seed)
         self._refused: list[Output] = []
         self._speculative_tokens = speculative_tokens
+        self._drafted_rows = DRAFTED_ROWS[runner.device.type]
         self._steps = self._prompt_tokens = self._generated_tokens = 0
         self._drafted_tokens = self._accepted_tokens = 0
         self._costs = costs
@@ -162,14 +167,23 @@ class Engine:
             self._flops += self._costs.flops(batch)
 
     def _draft(self) -> None:
-        """Propose tokens for the sequences that are decoding; never beyond where they have to end."""
+        """Propose tokens for the sequences that are decoding; never beyond where they have to end.
+
+        Who drafts first changes from step to step, since there may not be room for all.
+        """
         if not self._speculative_tokens:
             return
-        for sequence in self.scheduler.running:
-            if sequence.pending == 1 and sequence.num_output and sequence.speculator is not None:
+        decoding = [s for s in self.scheduler.running if s.pending == 1 and s.num_output]
+        rows = self._drafted_rows - len(decoding)
+        first = self._steps % max(1, len(decoding))
+        for sequence in [*decoding[first:], *decoding[:first]]:
+            if rows <= 0:
+                return
+            if sequence.speculator is not None:
                 left = sequence.request.params.max_tokens - sequence.num_output
                 room = min(left, self.max_model_len - len(sequence.tokens)) - 1
-                sequence.draft = sequence.speculator.draft(sequence.tokens)[: max(room, 0)]
+                sequence.draft = sequence.speculator.draft(sequence.tokens)[: max(0, min(room, rows))]
+                rows -= len(sequence.draft)
 
     @staticmethod
     def _advance(plan: list[Scheduled]) -> None:

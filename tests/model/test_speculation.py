@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.engine import DRAFTED_ROWS
 from model.request import Request, SamplingParams
 from model.speculation import LONGEST_MATCH, SHORTEST_MATCH, PromptLookup, Speculator
 from tests.support.toy_engine import naive, run_to_end, tokens_of, toy_engine
@@ -66,6 +68,27 @@ def test_fewer_steps_same_output():
     stats = fast.stats()
     assert stats.steps_total < plain.stats().steps_total
     assert 0 < stats.accepted_draft_tokens_total <= stats.draft_tokens_total
+
+
+@pytest.mark.parametrize("sequences", [1, 5, 12, 20])
+def test_drafts_fill_a_step_only_as_far_as_they_are_free(sequences):
+    params = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
+    engine = toy_engine(num_blocks=20 * 16, speculative_tokens=8)
+    for number in range(sequences):
+        engine.add(Request(str(number), [4, 9, 4, 9, number + 1], params))
+    helped, found = set(), {}
+    while engine.has_work():
+        deciding = all(s.num_output for s in engine.sequences.values())
+        for output in engine.step():
+            found.setdefault(output.request_id, []).extend(output.token_ids)
+            if len(output.token_ids) > 1:
+                helped.add(output.request_id)
+        if deciding:
+            assert engine.timing.tokens <= max(DRAFTED_ROWS["cpu"], sequences)
+    for number in range(sequences):
+        assert found[str(number)] == naive(Request("", [4, 9, 4, 9, number + 1], params))
+    assert len(helped) == (sequences if sequences < 12 else 0)
+    assert (engine.stats().draft_tokens_total > 0) == (sequences < 12)
 
 
 @given(st.integers(0, 2**63), st.floats(0.3, 1.5), st.integers(1, 5))
