@@ -59,7 +59,7 @@ typedef struct {
     int64_t *spent;              /* [PHASES]: nanoseconds of the first thread are added here, unless NULL */
 } Step;
 
-enum { LANES = 16, SPAN = 128, KEYS = 8 };
+enum { LANES = 16, SPAN = 128, KEYS = 8, COLD = 32 };
 enum epilogue { TO_FLOAT, TO_BF16, TO_GELU, ADD };
 enum phase { EMBED, NORM, QKV, WRITE, ATTEND, PROJ, FC, OUT, HEAD, PHASES };
 
@@ -103,122 +103,63 @@ static inline __attribute__((always_inline)) void store(
     else _mm512_storeu_ps((float *)out + at, _mm512_add_ps(sum, _mm512_loadu_ps((float *)out + at)));
 }
 
-/* `rows` rows by `tiles` tiles of 16 outputs, all of K. Both are constants wherever this is inlined. */
-static inline __attribute__((always_inline)) void micro(
-    int rows, int tiles, const bf16 *x, int64_t x_stride, const bf16 *w, int64_t K, enum epilogue how, void *out,
-    int64_t stride, int64_t row, int64_t column, const float *bias
-) {
-    __m512 sum[12][4]; /* constants tell the compiler how much of it there is: registers */
-#pragma GCC unroll 16
-    for (int m = 0; m < rows; m++)
-#pragma GCC unroll 4
-        for (int t = 0; t < tiles; t++) sum[m][t] = _mm512_setzero_ps();
-    int64_t tile = K * LANES;
-    for (int64_t k = 0; k < K; k += 2) {
-        __m512bh weight[4];
-#pragma GCC unroll 4
-        for (int t = 0; t < tiles; t++) weight[t] = (__m512bh)_mm512_loadu_si512(w + t * tile + k * LANES);
-#pragma GCC unroll 16
-        for (int m = 0; m < rows; m++) {
-            int32_t pair;
-            memcpy(&pair, x + m * x_stride + k, 4);
-            __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
-#pragma GCC unroll 4
-            for (int t = 0; t < tiles; t++) sum[m][t] = _mm512_dpbf16_ps(sum[m][t], weight[t], both);
-        }
+/*
+ * Sums of `rows` rows by `tiles` tiles of 16 outputs over all of K, in registers; each kernel is a function of its own,
+ * and leaves them at `sums` [rows][tiles], where the epilogue finds them in the first cache.
+ */
+#define TILE(ROWS, TILES)                                                                                             \
+    static __attribute__((noinline)) void bf16_##ROWS##_##TILES(                                                      \
+        const bf16 *x, int64_t stride, const bf16 *w, int64_t K, __m512 *sums                                         \
+    ) {                                                                                                               \
+        __m512 sum[ROWS][TILES];                                                                                      \
+        UNROLLED for (int i = 0; i < ROWS * TILES; i++) sum[i / TILES][i % TILES] = _mm512_setzero_ps();              \
+        for (int64_t k = 0; k < K; k += 2) {                                                                          \
+            __m512bh weight[TILES];                                                                                   \
+            UNROLLED for (int t = 0; t < TILES; t++)                                                                  \
+                weight[t] = (__m512bh)_mm512_loadu_si512(w + t * K * LANES + k * LANES);                              \
+            UNROLLED for (int m = 0; m < ROWS; m++) {                                                                 \
+                int32_t pair;                                                                                         \
+                memcpy(&pair, x + m * stride + k, 4);                                                                 \
+                __m512bh both = (__m512bh)_mm512_set1_epi32(pair);                                                    \
+                UNROLLED for (int t = 0; t < TILES; t++) sum[m][t] = _mm512_dpbf16_ps(sum[m][t], weight[t], both);    \
+            }                                                                                                         \
+        }                                                                                                             \
+        UNROLLED for (int i = 0; i < ROWS * TILES; i++) sums[i] = sum[i / TILES][i % TILES];                          \
+    }                                                                                                                 \
+    static __attribute__((noinline)) void int8_##ROWS##_##TILES(                                                      \
+        const uint8_t *x, int64_t stride, const int8_t *w, int64_t K, __m512 *sums                                    \
+    ) {                                                                                                               \
+        __m512i sum[ROWS][TILES];                                                                                     \
+        UNROLLED for (int i = 0; i < ROWS * TILES; i++) sum[i / TILES][i % TILES] = _mm512_setzero_si512();           \
+        for (int64_t k = 0; k < K; k += 4) {                                                                          \
+            __m512i weight[TILES];                                                                                    \
+            UNROLLED for (int t = 0; t < TILES; t++)                                                                  \
+                weight[t] = _mm512_loadu_si512(w + t * K * LANES + k * LANES);                                        \
+            UNROLLED for (int m = 0; m < ROWS; m++) {                                                                 \
+                int32_t four;                                                                                         \
+                memcpy(&four, x + m * stride + k, 4);                                                                 \
+                __m512i all = _mm512_set1_epi32(four);                                                                \
+                UNROLLED for (int t = 0; t < TILES; t++) DPBUSD(sum[m][t], all, weight[t]);                           \
+            }                                                                                                         \
+        }                                                                                                             \
+        UNROLLED for (int i = 0; i < ROWS * TILES; i++) sums[i] = _mm512_castsi512_ps(sum[i / TILES][i % TILES]);     \
     }
-#pragma GCC unroll 16
-    for (int m = 0; m < rows; m++)
-#pragma GCC unroll 4
-        for (int t = 0; t < tiles; t++) store(how, out, stride, row + m, column + t * LANES, sum[m][t], bias);
-}
+/* GCC 12 moves the sums of the intrinsic to and fro, which costs half of its speed. */
+#define DPBUSD(sum, a, b) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
+#define UNROLLED _Pragma("GCC unroll 32")
+#define EVERY_TILE(DO)                                                                                                \
+    DO(1, 1) DO(1, 2) DO(1, 3) DO(1, 4) DO(2, 1) DO(2, 2) DO(2, 3) DO(2, 4) DO(3, 1) DO(3, 2) DO(3, 3) DO(3, 4)       \
+    DO(4, 1) DO(4, 2) DO(4, 3) DO(4, 4) DO(5, 1) DO(5, 2) DO(5, 3) DO(5, 4) DO(6, 1) DO(6, 2) DO(6, 3) DO(6, 4)       \
+    DO(7, 1) DO(7, 2) DO(7, 3) DO(8, 1) DO(8, 2) DO(8, 3) DO(9, 1) DO(9, 2) DO(10, 1) DO(10, 2) DO(11, 1) DO(11, 2)   \
+    DO(12, 1) DO(12, 2)
+EVERY_TILE(TILE)
 
-#define MICRO(R, TILES)                                                                                               \
-    case 8 * R + TILES: micro(R, TILES, x, xs, w, K, how, out, stride, row, column, bias); break;
-#define WITH_TILES(R) MICRO(R, 1) MICRO(R, 2) MICRO(R, 3) MICRO(R, 4)
-
-static inline __attribute__((always_inline)) void some(
-    int rows, int tiles, const bf16 *x, int64_t xs, const bf16 *w, int64_t K, enum epilogue how, void *out,
-    int64_t stride, int64_t row, int64_t column, const float *bias
-) {
-    switch (8 * rows + tiles) {
-        WITH_TILES(1)
-        WITH_TILES(2)
-        WITH_TILES(3)
-        WITH_TILES(4)
-        WITH_TILES(5)
-        WITH_TILES(6)
-        MICRO(7, 1) MICRO(7, 2) MICRO(7, 3)
-        MICRO(8, 1) MICRO(8, 2) MICRO(8, 3)
-        MICRO(9, 1) MICRO(9, 2)
-        MICRO(10, 1) MICRO(10, 2)
-        MICRO(11, 1) MICRO(11, 2)
-        MICRO(12, 1) MICRO(12, 2)
-    }
-}
-
-/* The same with 8 bits: sums are exact, then scaled. */
-static inline __attribute__((always_inline)) void micro8(
-    int rows, int tiles, const uint8_t *x, int64_t x_stride, const float *x_scale, const int8_t *w, int64_t K,
-    const float *scale, const int32_t *shift, enum epilogue how, void *out, int64_t stride, int64_t row, int64_t column,
-    const float *bias
-) {
-    __m512i sum[12][4];
-#pragma GCC unroll 16
-    for (int m = 0; m < rows; m++)
-#pragma GCC unroll 4
-        for (int t = 0; t < tiles; t++) sum[m][t] = _mm512_setzero_si512();
-    int64_t tile = K * LANES;
-    for (int64_t k = 0; k < K; k += 4) {
-        __m512i weight[4];
-#pragma GCC unroll 4
-        for (int t = 0; t < tiles; t++) weight[t] = _mm512_loadu_si512(w + t * tile + k * LANES);
-#pragma GCC unroll 16
-        for (int m = 0; m < rows; m++) {
-            int32_t four;
-            memcpy(&four, x + m * x_stride + k, 4);
-            __m512i all = _mm512_set1_epi32(four);
-#pragma GCC unroll 4
-            for (int t = 0; t < tiles; t++) sum[m][t] = _mm512_dpbusd_epi32(sum[m][t], all, weight[t]);
-        }
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < rows; m++)
-#pragma GCC unroll 4
-        for (int t = 0; t < tiles; t++) {
-            int64_t at = column + t * LANES;
-            __m512i exact = _mm512_sub_epi32(sum[m][t], _mm512_loadu_si512(shift + at));
-            __m512 both = _mm512_mul_ps(_mm512_loadu_ps(scale + at), _mm512_set1_ps(x_scale[row + m]));
-            store(how, out, stride, row + m, at, _mm512_mul_ps(_mm512_cvtepi32_ps(exact), both), bias);
-        }
-}
-
-#define MICRO8(R, TILES)                                                                                              \
-    case 8 * R + TILES:                                                                                               \
-        micro8(R, TILES, x, xs, x_scale, w, K, scale, shift, how, out, stride, row, column, bias);                    \
-        break;
-#define WITH_TILES8(R) MICRO8(R, 1) MICRO8(R, 2) MICRO8(R, 3) MICRO8(R, 4)
-
-static inline __attribute__((always_inline)) void some8(
-    int rows, int tiles, const uint8_t *x, int64_t xs, const float *x_scale, const int8_t *w, int64_t K,
-    const float *scale, const int32_t *shift, enum epilogue how, void *out, int64_t stride, int64_t row, int64_t column,
-    const float *bias
-) {
-    switch (8 * rows + tiles) {
-        WITH_TILES8(1)
-        WITH_TILES8(2)
-        WITH_TILES8(3)
-        WITH_TILES8(4)
-        WITH_TILES8(5)
-        WITH_TILES8(6)
-        MICRO8(7, 1) MICRO8(7, 2) MICRO8(7, 3)
-        MICRO8(8, 1) MICRO8(8, 2) MICRO8(8, 3)
-        MICRO8(9, 1) MICRO8(9, 2)
-        MICRO8(10, 1) MICRO8(10, 2)
-        MICRO8(11, 1) MICRO8(11, 2)
-        MICRO8(12, 1) MICRO8(12, 2)
-    }
-}
+typedef void (*Bf16Kernel)(const bf16 *, int64_t, const bf16 *, int64_t, __m512 *);
+typedef void (*Int8Kernel)(const uint8_t *, int64_t, const int8_t *, int64_t, __m512 *);
+#define BF16_ENTRY(ROWS, TILES) [ROWS][TILES] = bf16_##ROWS##_##TILES,
+#define INT8_ENTRY(ROWS, TILES) [ROWS][TILES] = int8_##ROWS##_##TILES,
+static const Bf16Kernel BF16[13][5] = {EVERY_TILE(BF16_ENTRY)};
+static const Int8Kernel INT8[13][5] = {EVERY_TILE(INT8_ENTRY)};
 
 /*
  * out [M, N] (row stride `stride`) from x [M, K]; to be called by every thread of the region. Ends in a barrier.
@@ -239,12 +180,23 @@ static inline __attribute__((always_inline)) void product(
         int64_t column = b * each * LANES;
         for (int64_t row = 0; row < M;) {
             int rows = (int)(M - row < pass ? M - row : pass);
+            __m512 sums[24];
             if (w->scale)
-                some8(rows, here, q + row * K, K, q_scale, (const int8_t *)w->data + column * K, K, w->scale, w->shift,
-                      how, out, stride, row, column, w->bias);
+                INT8[rows][here](q + row * K, K, (const int8_t *)w->data + column * K, K, sums);
             else
-                some(rows, here, x + row * K, K, (const bf16 *)w->data + column * K, K, how, out, stride, row, column,
-                     w->bias);
+                BF16[rows][here](x + row * K, K, (const bf16 *)w->data + column * K, K, sums);
+            for (int m = 0; m < rows; m++)
+                for (int t = 0; t < here; t++) {
+                    int64_t at = column + t * LANES;
+                    __m512 sum = sums[m * here + t];
+                    if (w->scale) {
+                        __m512i exact = _mm512_castps_si512(sum);
+                        exact = _mm512_sub_epi32(exact, _mm512_loadu_si512(w->shift + at));
+                        __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), _mm512_set1_ps(q_scale[row + m]));
+                        sum = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
+                    }
+                    store(how, out, stride, row + m, at, sum, w->bias);
+                }
             row += rows;
         }
     }
@@ -282,11 +234,11 @@ static void norm(const float *x, bf16 *out, int64_t width, const float *w, const
 /*
  * One query of up to 16 heads over its context: the heads are the lanes of the scores. Softmax is formed span by span
  * (Milakov and Gimelshein, arXiv:1805.02867), so that a long context needs no more room than a short one. `scale`
- * includes log2(e): the powers are of two.
+ * includes log2(e): the powers are of two. cold: nobody has just read this context.
  */
 static void attend(
     const bf16 *query, int heads, int64_t D, const bf16 *keys, const bf16 *values, const int64_t *table,
-    int64_t block_size, int64_t context, float scale, bf16 *out
+    int64_t block_size, int64_t context, float scale, int cold, bf16 *out
 ) {
     int32_t packed[D / 2 * LANES] __attribute__((aligned(64)));
     float score[SPAN][LANES] __attribute__((aligned(64)));
@@ -299,19 +251,26 @@ static void attend(
     __m512 best = _mm512_set1_ps(-1e30f), total = _mm512_setzero_ps();
     for (int64_t start = 0; start < context; start += SPAN) {
         int span = context - start < SPAN ? (int)(context - start) : SPAN;
-        const bf16 *value[SPAN + 1];
+        /* Where the span's keys and values are. Blocks lie anywhere, so the processor cannot guess what comes next. */
+        const bf16 *key_at[SPAN + KEYS], *value[SPAN + 1];
         __m512 top = best;
-        for (int p = 0; p < span; p += KEYS) {
-            const bf16 *key[KEYS];
-            __m512 s[KEYS];
-            for (int i = 0; i < KEYS; i++) {
-                int at = p + i < span ? p + i : span - 1;
-                int64_t position = start + at;
-                int64_t offset = (table[position / block_size] * block_size + position % block_size) * D;
-                key[i] = keys + offset;
-                value[at] = values + offset;
-                s[i] = _mm512_setzero_ps();
+        for (int p = 0; p < span;) {
+            int64_t offset = (start + p) % block_size, stop = p + block_size - offset;
+            const int64_t base = (table[(start + p) / block_size] * block_size + offset) * D;
+            for (int64_t i = 0; p < span && p < stop; p++, i += D) {
+                key_at[p] = keys + base + i;
+                value[p] = values + base + i;
+                for (int64_t d = 0; cold && d < D; d += 32) {
+                    _mm_prefetch(key_at[p] + d, _MM_HINT_T0);
+                    _mm_prefetch(value[p] + d, _MM_HINT_T0);
+                }
             }
+        }
+        for (int p = span; p < span + KEYS; p++) key_at[p] = key_at[span - 1];
+        for (int p = 0; p < span; p += KEYS) {
+            const bf16 **key = key_at + p;
+            __m512 s[KEYS];
+            for (int i = 0; i < KEYS; i++) s[i] = _mm512_setzero_ps();
             for (int64_t j = 0; j < D / 2; j++) {
                 __m512bh q = (__m512bh)_mm512_load_si512(packed + j * LANES);
 #pragma GCC unroll 8
@@ -438,7 +397,8 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
                 int64_t t = i / groups, first = i % groups * each;
                 int here = (int)(m->heads - first < each ? m->heads - first : each);
                 attend(s->qkv + t * wide + first * D, here, D, keys, values, s->tables + s->owner[t] * s->table_stride,
-                       s->block_size, s->positions[t] + 1, (float)(m->scale * 1.4426950408889634), s->h + t * W + first * D);
+                       s->block_size, s->positions[t] + 1, (float)(m->scale * 1.4426950408889634), T <= COLD,
+                       s->h + t * W + first * D);
             }
             LAP(ATTEND)
             if (l->proj.scale) {
