@@ -262,7 +262,9 @@ class Server:
                     serve.shutdown()
 
         if ray.is_initialized():
-            bounded(stop, self.settings.drain_timeout_s + SERVE_STOP_S, until=_ray_died)
+            done = bounded(stop, self.settings.drain_timeout_s + SERVE_STOP_S, until=lambda: bool(_dead_servers()))
+            if not done and (dead := _dead_servers()):
+                self._console.say(f"Not waiting for open streams: Ray's {', '.join(dead)} ended.", "server.ray_ended")
 
 
 def bounded(work: Callable[[], None], seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
@@ -296,11 +298,15 @@ def _drain_proxies(seconds: float) -> None:
         time.sleep(POLL_S)
 
 
-def _ray_died() -> bool:
-    """Whether one of the servers that this process started for Ray is gone."""
+def _dead_servers() -> list[str]:
+    """Which of Ray's servers that this process started are gone, of those without which nothing runs.
+
+    Its log monitor or autoscaler may have ended, too, and open streams can finish all the same.
+    """
     from ray._private.worker import _global_node
 
-    return _global_node is not None and bool(_global_node.dead_processes())
+    dead = [] if _global_node is None else [name for name, _ in _global_node.dead_processes()]
+    return [name for name in dead if name in ("gcs_server", "raylet")]
 
 
 def _shut_ray() -> None:

@@ -25,6 +25,10 @@ def rank_process(config: EngineConfig, rank: int, pipe: Connection, socket_path:
     one = Rank(config, rank)
     pipe.send(one.listen() if rank == 0 else None)
     address = pipe.recv()
+    # PyTorch imports Triton, where it is installed, when the group is joined: that is no weight either.
+    with contextlib.suppress(ImportError):
+        import torch._dynamo  # noqa: F401
+        import triton  # noqa: F401
     # Not getrusage: its peak survives fork and exec, so a child of a large process starts with that one's.
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
