@@ -252,6 +252,10 @@ class Server:
         from deployments.app import APP_NAME
 
         def stop() -> None:
+            # Streams that end before anything is taken down cannot be hurt by how it is taken down.
+            if self.address is None:
+                with contextlib.suppress(Exception):
+                    _drain_proxies(self.settings.drain_timeout_s / 2)
             with contextlib.suppress(Exception):
                 serve.delete(APP_NAME)
             if self.address is None:

@@ -55,7 +55,8 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, t
 
 def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The replicas are done and gone before the proxy has written all that they handed to it."""
-    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", "--dtype", "float32", "--num-threads", "1")
+    options = ("--dtype", "float32", "--num-threads", "1", "--drain-timeout-s", "20")
+    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", *options)
     body = json.dumps(
         {"prompt": "def f(x):", "max_tokens": 500, "n": 32, "logprobs": 5, "ignore_eos": True, "stream": True}
     )
