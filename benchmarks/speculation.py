@@ -26,7 +26,7 @@ from benchmarks.code_gaps import SourceText, draw_gaps
 from benchmarks.in_process import Bench, add_engine_arguments
 from benchmarks.report import Result, Row, number
 from benchmarks.stop_rules import CORPUS, held_out
-from model.engine import Ahead, Engine
+from model.engine import Engine
 from model.hub import EMBEDDED, resolve_checkpoint
 from model.request import Request, SamplingParams
 from model.sampler import Sampled
@@ -65,8 +65,7 @@ class ReplayEngine(Engine):
         sampled = super()._sample(finishing, logits)
         if sampled is None:
             return None
-        rows = [Ahead(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
-        tokens = [self.texts[row.request.request_id][row.num_output] for row in rows]
+        tokens = [self.texts[row.request.request_id][row.num_output] for row in self._rows(finishing)]
         return dataclasses.replace(sampled, tokens=tokens)
 
 

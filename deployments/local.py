@@ -251,16 +251,17 @@ class Server:
 
         from deployments.app import APP_NAME
 
+        def drain(seconds: float) -> None:
+            if self.address is None:
+                with contextlib.suppress(Exception):
+                    _drain_proxies(seconds)
+
         def stop() -> None:
             # Streams that end before anything is taken down cannot be hurt by how it is taken down.
-            if self.address is None:
-                with contextlib.suppress(Exception):
-                    _drain_proxies(self.settings.drain_timeout_s / 2)
+            drain(self.settings.drain_timeout_s / 2)
             with contextlib.suppress(Exception):
                 serve.delete(APP_NAME)
-            if self.address is None:
-                with contextlib.suppress(Exception):
-                    _drain_proxies(self.settings.drain_timeout_s)
+            drain(self.settings.drain_timeout_s)
             if self._owns_serve:
                 with contextlib.suppress(Exception):
                     serve.shutdown()

@@ -150,8 +150,13 @@ class Engine:
 
     def _sample(self, finishing: list[Scheduled], logits: torch.Tensor) -> Sampled | None:
         """Draw what follows the known tokens of these sequences, and each of their drafted ones."""
-        rows = [Ahead(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
+        rows = self._rows(finishing)
         return sample(logits, rows, self.model.eos_token_ids) if rows else None
+
+    @staticmethod
+    def _rows(finishing: list[Scheduled]) -> list[Ahead]:
+        """What each row of logits is drawn for: a sequence as it stands, then with its draft's first tokens."""
+        return [Ahead(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
 
     def _extend_all(self, finishing: list[Scheduled], sampled: Sampled) -> list[Output]:
         outputs, first = [], 0

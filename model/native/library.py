@@ -41,8 +41,7 @@ def library() -> ctypes.CDLL:
     if platform.machine() not in ("x86_64", "AMD64") or not torch.cpu._is_avx512_bf16_supported():
         raise Unavailable("this CPU has no AVX512-BF16")
     try:
-        path = _find() or build(_writable_directory())
-        found = ctypes.CDLL(os.fspath(path))
+        found = _load()
     except OSError as error:
         raise Unavailable(f"the kernel cannot be loaded: {error}") from error
     found.starcoder_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
@@ -65,13 +64,17 @@ def _find() -> Path | None:
     return None
 
 
-def _writable_directory() -> Path:
+def _load() -> ctypes.CDLL:
+    if (path := _find()) is not None:
+        return ctypes.CDLL(os.fspath(path))
     directory = cache_directory()
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.access(directory, os.W_OK) and directory.stat().st_uid == os.getuid():
-            return directory
-    return Path(tempfile.mkdtemp(prefix="starcoder-native-"))
+            return ctypes.CDLL(os.fspath(build(directory)))
+    # Once it is loaded, the file is needed no more.
+    with tempfile.TemporaryDirectory(prefix="starcoder-native-") as scratch:
+        return ctypes.CDLL(os.fspath(build(Path(scratch))))
 
 
 def compiler() -> str:

@@ -300,6 +300,19 @@ def test_without_a_compiler_pytorch_runs(
 
 
 @needs_kernel
+def test_where_no_cache_can_be_written_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr(native, "_find", lambda: None)
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    assert native._load().starcoder_forward
+    assert list(scratch.iterdir()) == []
+
+
+@needs_kernel
 def test_it_is_compiled_once_and_a_source_that_does_not_compile_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
