@@ -38,11 +38,14 @@ class Attention(nn.Module):
         self.c_attn = Linear(config.n_embd, (self.heads + 2 * self.kv_heads) * config.head_dim)
         self.c_proj = RowParallelLinear(config.n_embd, config.n_embd, group)
 
-    def forward(self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
         qkv = self.c_attn(x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         queries, keys, values = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         attention.write(cache, keys, values, plan.slots)
-        return self.c_proj(attention.attend(queries.contiguous(), cache, plan, self.scale).flatten(1))
+        attended = attention.attend(queries.contiguous(), cache, plan, self.scale).flatten(1)
+        return self.c_proj(attended if rows is None else attended[rows])
 
 
 class MLP(nn.Module):
@@ -64,8 +67,11 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config, group)
 
-    def forward(self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
-        x = x + self.attn(self.ln_1(x), cache, plan)
+    def forward(
+        self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Writes every row's keys and values, and computes what comes after them for `rows` alone, if given."""
+        x = (x if rows is None else x[rows]) + self.attn(self.ln_1(x), cache, plan, rows)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -87,12 +93,22 @@ class GPTBigCode(nn.Module):
         self.lm_head = Linear(config.n_embd, self.wte.rows, bias=False)
 
     def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        cache: torch.Tensor,
+        plan: AttentionPlan,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """tokens, positions [T]; cache [layers, 2, blocks, block_size, kv_heads, head_dim] -> hidden [T, n_embd]"""
+        """tokens, positions [T]; cache [layers, 2, blocks, block_size, kv_heads, head_dim] -> hidden [R, n_embd]
+
+        rows [R]: whose logits are wanted. The last block does no more for the others than their keys and values: of a
+        prompt only the last token goes on. None: all, in order.
+        """
         x = self.wte(tokens) + self.wpe(positions)
-        for block, layer_cache in zip(self.h, cache, strict=True):
-            x = block(x, layer_cache, plan)
+        last = len(self.h) - 1
+        for n, (block, layer_cache) in enumerate(zip(self.h, cache, strict=True)):
+            x = block(x, layer_cache, plan, rows if n == last else None)
         return x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:

@@ -196,10 +196,9 @@ class Runner:
         plan = AttentionPlan.of(batch, self.block_size, self.device, self.dtype, self._kernel_for)
         tokens = torch.from_numpy(batch.tokens).to(self.device)
         positions = torch.from_numpy(batch.positions).to(self.device)
-        hidden = self.network(tokens, positions, self.cache, plan)
-        if not len(batch.logit_rows):
-            return None
-        return self.network.logits(hidden[torch.from_numpy(batch.logit_rows).to(self.device)])
+        rows = torch.from_numpy(batch.logit_rows).to(self.device)
+        hidden = self.network(tokens, positions, self.cache, plan, rows)
+        return self.network.logits(hidden) if len(rows) else None
 
     def gpu_memory(self) -> GpuMemory | None:
         """Of this rank's device; None on a CPU."""

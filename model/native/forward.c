@@ -51,6 +51,7 @@ typedef struct {
     int64_t blocks, block_size;
     float *logits;               /* [R, vocab rounded up to 16] */
     float *x;                    /* [T, width] */
+    float *y;                    /* [R, width] */
     bf16 *h;                     /* [T, width] */
     bf16 *qkv;                   /* [T, width + 2 head_dim] */
     bf16 *mid;                   /* [T, inner] */
@@ -345,16 +346,16 @@ static void attend(
     }
 }
 
+/* Heads in one call of `attend`: fewer than the lanes hold where a short batch would leave threads without work. */
+static int64_t heads_each(int64_t heads, int64_t rows, int threads) {
+    int64_t each = heads < LANES ? heads : LANES;
+    int64_t share = rows < threads ? (heads * rows + threads - 1) / threads : each;
+    return share < each ? share : each;
+}
+
 void starcoder_forward(const Model *m, const Step *s, int threads) {
     const int64_t T = s->tokens, W = m->width, D = m->head_dim, wide = W + 2 * D;
     const float eps = (float)m->eps;
-    /* Heads in one call of `attend`: fewer than the lanes hold where a short batch would leave threads without work. */
-    int64_t each = m->heads < LANES ? m->heads : LANES;
-    if (T < threads) {
-        int64_t share = (m->heads * T + threads - 1) / threads;
-        if (share < each) each = share;
-    }
-    const int64_t groups = (m->heads + each - 1) / each;
 #pragma omp parallel num_threads(threads)
     {
         int64_t last = 0;
@@ -378,6 +379,11 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
             const Layer *l = &m->layer[n];
             bf16 *keys = s->cache + n * 2 * s->blocks * s->block_size * D;
             bf16 *values = keys + s->blocks * s->block_size * D;
+            /* Behind the last layer's keys and values, only the rows whose logits are wanted go on: 1 of a prompt. */
+            const int64_t *row = n == m->layers - 1 ? s->logit_rows : NULL;
+            const int64_t rows = row ? s->rows : T, each = heads_each(m->heads, rows, threads);
+            const int64_t groups = each ? (m->heads + each - 1) / each : 0;
+            float *x = row ? s->y : s->x;
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < T; t++) {
                 norm(s->x + t * W, s->h + t * W, W, l->ln1_w, l->ln1_b, eps);
@@ -392,40 +398,44 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
                 memcpy(values + s->slots[t] * D, s->qkv + t * wide + W + D, D * sizeof(bf16));
             }
             LAP(WRITE)
+            if (!rows) break;
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t i = 0; i < T * groups; i++) {
-                int64_t t = i / groups, first = i % groups * each;
+            for (int64_t i = 0; i < rows * groups; i++) {
+                int64_t r = i / groups, t = row ? row[r] : r, first = i % groups * each;
                 int here = (int)(m->heads - first < each ? m->heads - first : each);
                 attend(s->qkv + t * wide + first * D, here, D, keys, values, s->tables + s->owner[t] * s->table_stride,
                        s->block_size, s->positions[t] + 1, (float)(m->scale * 1.4426950408889634), T <= COLD,
-                       s->h + t * W + first * D);
+                       s->h + r * W + first * D);
             }
             LAP(ATTEND)
-            if (l->proj.scale) {
+            if (row || l->proj.scale) {
 #pragma omp for schedule(static)
-                for (int64_t t = 0; t < T; t++) quantise(s->h + t * W, s->q + t * W, s->q_scale + t, W);
+                for (int64_t r = 0; r < rows; r++) {
+                    if (row) memcpy(x + r * W, s->x + row[r] * W, W * sizeof(float));
+                    if (l->proj.scale) quantise(s->h + r * W, s->q + r * W, s->q_scale + r, W);
+                }
             }
-            product(T, W, W, s->h, s->q, s->q_scale, &l->proj, ADD, s->x, W);
+            product(rows, W, W, s->h, s->q, s->q_scale, &l->proj, ADD, x, W);
             LAP(PROJ)
 #pragma omp for schedule(static)
-            for (int64_t t = 0; t < T; t++) {
-                norm(s->x + t * W, s->h + t * W, W, l->ln2_w, l->ln2_b, eps);
-                if (l->fc.scale) quantise(s->h + t * W, s->q + t * W, s->q_scale + t, W);
+            for (int64_t r = 0; r < rows; r++) {
+                norm(x + r * W, s->h + r * W, W, l->ln2_w, l->ln2_b, eps);
+                if (l->fc.scale) quantise(s->h + r * W, s->q + r * W, s->q_scale + r, W);
             }
             LAP(NORM)
-            product(T, m->inner, W, s->h, s->q, s->q_scale, &l->fc, TO_GELU, s->mid, m->inner);
+            product(rows, m->inner, W, s->h, s->q, s->q_scale, &l->fc, TO_GELU, s->mid, m->inner);
             LAP(FC)
             if (l->out.scale) {
 #pragma omp for schedule(static)
-                for (int64_t t = 0; t < T; t++)
-                    quantise(s->mid + t * m->inner, s->q + t * m->inner, s->q_scale + t, m->inner);
+                for (int64_t r = 0; r < rows; r++)
+                    quantise(s->mid + r * m->inner, s->q + r * m->inner, s->q_scale + r, m->inner);
             }
-            product(T, W, m->inner, s->mid, s->q, s->q_scale, &l->out, ADD, s->x, W);
+            product(rows, W, m->inner, s->mid, s->q, s->q_scale, &l->out, ADD, x, W);
             LAP(OUT)
         }
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < s->rows; r++) {
-            norm(s->x + s->logit_rows[r] * W, s->h + r * W, W, m->lnf_w, m->lnf_b, eps);
+            norm(s->y + r * W, s->h + r * W, W, m->lnf_w, m->lnf_b, eps);
             if (m->head.scale) quantise(s->h + r * W, s->q + r * W, s->q_scale + r, W);
         }
         LAP(NORM)

@@ -53,7 +53,7 @@ class _Step(ctypes.Structure):
         ("cache", ctypes.c_void_p),
         ("blocks", ctypes.c_int64),
         ("block_size", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("logits", "x", "h", "qkv", "mid", "q", "q_scale", "spent")),
+        *((name, ctypes.c_void_p) for name in ("logits", "x", "y", "h", "qkv", "mid", "q", "q_scale", "spent")),
     ]
 
 
@@ -148,7 +148,7 @@ class NativeNetwork:
         )
         self._logits = torch.empty(0)
         self._room = 0
-        self._x = self._h = self._qkv = self._mid = self._q = self._q_scale = torch.empty(0)
+        self._x = self._y = self._h = self._qkv = self._mid = self._q = self._q_scale = torch.empty(0)
         self.parameter_bytes = network.parameter_bytes - self._saved
 
     def _weight(self, linear: Linear) -> _Weight:
@@ -198,6 +198,7 @@ class NativeNetwork:
             block_size=cache.shape[3],
             logits=self._logits.data_ptr(),
             x=self._x.data_ptr(),
+            y=self._y.data_ptr(),
             h=self._h.data_ptr(),
             qkv=self._qkv.data_ptr(),
             mid=self._mid.data_ptr(),
@@ -221,4 +222,5 @@ class NativeNetwork:
                 self._q = torch.empty(tokens, max(config.n_embd, config.n_inner), dtype=torch.uint8)
                 self._q_scale = torch.empty(tokens)
         if rows > len(self._logits):
+            self._y = torch.empty(rows, config.n_embd)
             self._logits = torch.empty(rows, -(-config.vocab_size // LANES) * LANES)

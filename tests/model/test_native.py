@@ -251,6 +251,36 @@ def test_weights_are_freed_and_logits_only_made_where_wanted(checkpoint: Path) -
     assert ours.report.parameter_bytes == runner_of(checkpoint, "torch").report.parameter_bytes
 
 
+@pytest.mark.parametrize(
+    ("kernels", "quantization"),
+    [
+        pytest.param("native", "none", marks=needs_kernel),
+        pytest.param("native", "int8", marks=needs_kernel),
+        ("torch", "none"),
+    ],
+)
+def test_rows_without_logits_leave_what_they_leave_with_them(checkpoint: Path, kernels: str, quantization: str) -> None:
+    runner = runner_of(checkpoint, kernels, quantization=quantization)
+    rows = [(20, 1), (0, 30), (7, 9)]
+    everything = batch_of(rows, runner.model.vocab_size, 5)
+    fill(runner, 5)
+    whole = runner.run(everything)
+    assert whole is not None
+    whole, cache = whole.clone(), runner.cache.clone()
+    for wanted in ([0, 30, 39], [39, 3], [0], []):
+        fill(runner, 5)
+        some = runner.run(Batch(**{**everything.__dict__, "logit_rows": np.array(wanted, np.int64)}))
+        assert torch.equal(runner.cache, cache)
+        if not wanted:
+            assert some is None
+        elif kernels == "native":
+            assert some is not None
+            assert torch.equal(some, whole[wanted])
+        else:
+            assert some is not None
+            torch.testing.assert_close(some, whole[wanted], atol=0.05, rtol=0.05)
+
+
 def test_packing_is_a_permutation_with_zeros_for_missing_rows() -> None:
     weight = torch.arange(20 * 6, dtype=torch.float32).view(20, 6)
     packed = pack(weight)
