@@ -129,6 +129,8 @@ class Bench:
             enable_prefix_caching=options.prefix_caching,
             cpu_kernels=options.cpu_kernels,
             attention=options.attention,
+            cuda_graphs=options.cuda_graphs,
+            async_scheduling=options.async_scheduling,
             quantization=options.quantization,
             seed=options.seed,
         )
@@ -210,7 +212,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     group.add_argument("--num-threads", type=int, help="on CPU (default: all cores)")
     group.add_argument("--cpu-kernels", choices=("auto", "native", "torch"), default="auto")
-    group.add_argument("--attention", choices=("torch", "triton"), default="torch")
+    group.add_argument("--attention", choices=("auto", "torch", "triton"), default="auto")
+    group.add_argument("--cuda-graphs", action=argparse.BooleanOptionalAction, default=True)
+    group.add_argument("--async-scheduling", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     group.add_argument("--quantization", choices=("none", "int8"), default="none")
     group.add_argument("--max-model-len", type=int)
     group.add_argument("--max-num-seqs", type=int, default=256)

@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.code_gaps import SourceText, draw_gaps
 from benchmarks.in_process import Bench, add_engine_arguments
 from benchmarks.report import Result, Row, number
 from benchmarks.stop_rules import CORPUS, held_out
-from model.engine import Engine
+from model.engine import Engine, Running
 from model.hub import EMBEDDED, resolve_checkpoint
 from model.request import Request, SamplingParams
 from model.sampler import Sampled
-from model.scheduler import Scheduled
 from model.tokenizer import Tokenizer
 
 _NAME = re.compile(r"\b[a-z_][a-z0-9_]{3,}\b")
@@ -61,11 +59,11 @@ class ReplayEngine(Engine):
 
     texts: dict[str, list[int]]
 
-    def _sample(self, finishing: list[Scheduled], logits: torch.Tensor) -> Sampled | None:
-        sampled = super()._sample(finishing, logits)
+    def _read(self, running: Running) -> Sampled | None:
+        sampled = super()._read(running)
         if sampled is None:
             return None
-        tokens = [self.texts[row.request.request_id][row.num_output] for row in self._rows(finishing)]
+        tokens = [self.texts[row.request.request_id][row.num_output] for row in self._rows(running.finishing)]
         return dataclasses.replace(sampled, tokens=tokens)
 
 

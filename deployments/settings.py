@@ -131,7 +131,16 @@ class Settings(BaseSettings):
     )
     attention: AttentionBackend = Field(
         default=_engine("attention"),
-        description="On a GPU: torch gathers the cache's blocks, triton is our own paged kernels (not yet measured).",
+        description="On a GPU: torch gathers the cache's blocks, triton is our own paged kernels; auto takes these "
+        "where a check at the start finds them right.",
+    )
+    cuda_graphs: bool = Field(
+        default=_engine("cuda_graphs"),
+        description="On a GPU, with our paged kernels: record decode steps at the start and replay them.",
+    )
+    async_scheduling: bool | None = Field(
+        default=_engine("async_scheduling"),
+        description="Prepare a step while the one before runs; on GPUs if not given.",
     )
     quantization: Quantization = Field(
         default=_engine("quantization"),

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from model.batch import Batch
+from model.device import put
 
 Kernel = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 """Queries [T, heads, head_dim], a layer's cache and the scale -> [T, heads, head_dim]."""
@@ -62,11 +63,11 @@ class AttentionPlan:
         """kernel_for: makes a step's kernel, where one is to be used."""
         if kernel_for is not None:
             nothing = torch.empty(0)
-            slots = torch.from_numpy(batch.slots).to(device)
+            slots = put(batch.slots, device)
             return cls(slots, 0, nothing, nothing, (), kernel_for(batch))
-        tables = torch.from_numpy(batch.block_tables).to(device)
+        tables = put(batch.block_tables, device)
         decodes = batch.num_decodes
-        contexts = torch.from_numpy(batch.context_lens).to(device)
+        contexts = put(batch.context_lens, device)
         blocks = -(-int(batch.context_lens[:decodes].max()) // block_size) if decodes else 0
         positions = torch.arange(blocks * block_size, device=device)
         mask = torch.zeros(decodes, 1, 1, blocks * block_size, device=device, dtype=dtype)
@@ -82,7 +83,7 @@ class AttentionPlan:
             chunks.append(Chunk(start, start + queries, context, tables[row, :used], causal))
             start += queries
         return cls(
-            slots=torch.from_numpy(batch.slots).to(device),
+            slots=put(batch.slots, device),
             decodes=decodes,
             decode_blocks=tables[:decodes, :blocks],
             decode_mask=mask,

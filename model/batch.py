@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 
 @dataclass(frozen=True)
 class Batch:
     """T new tokens of S sequences: decodes (one token each) first, then prefill chunks.
 
-    tokens, positions, slots [T]: ids, absolute positions, cache slots.
+    tokens, positions, slots [T]: ids, absolute positions, cache slots. A token below zero, `-1 - row`, is what the
+        step before drew in that row.
     query_lens [S]: new tokens of each sequence; context_lens [S]: its length including them.
     block_tables [S, n]: its blocks in order, padded with 0.
     logit_rows [R]: rows of T whose next-token logits are wanted.
+    shares: tokens that are drawn of this step and go to every rank, for the next one's batch.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -27,6 +30,7 @@ class Batch:
     block_tables: npt.NDArray[np.int64]
     logit_rows: npt.NDArray[np.int64]
     num_decodes: int
+    shares: int = 0
 
     def to_bytes(self) -> bytes:
         return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
@@ -37,3 +41,8 @@ class Batch:
         batch = pickle.loads(data)
         assert isinstance(batch, Batch)
         return batch
+
+
+def resolve(tokens: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """Ids for a batch's tokens [T]: those below zero are rows of `drawn`, what the step before drew."""
+    return torch.where(tokens < 0, drawn[(-1 - tokens).clamp_(min=0)], tokens)

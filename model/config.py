@@ -12,7 +12,7 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "native", "torch"]
 Quantization = Literal["none", "int8"]
-AttentionBackend = Literal["torch", "triton"]
+AttentionBackend = Literal["auto", "torch", "triton"]
 
 
 class ConfigError(ValueError):
@@ -140,7 +140,9 @@ class EngineConfig(BaseModel):
     cpu_kernels: "native": our forward pass in C, an error where it cannot run; "torch": PyTorch's operations;
         "auto": the first where it can run, else the second.
     attention: on a GPU "torch": scaled_dot_product_attention over gathered blocks; "triton": our paged kernels
-        (multi-query models; not measured on a GPU yet).
+        (multi-query models); "auto": the second where a check at the start finds them right, else the first.
+    cuda_graphs: record decode steps on a GPU and replay them; only with our paged kernels.
+    async_scheduling: prepare a step while the one before runs; None: on GPUs.
     quantization: "int8": weights and what they are multiplied with in 8 bits (our kernels on a CPU only).
     """
 
@@ -163,6 +165,8 @@ class EngineConfig(BaseModel):
     load_format: Literal["auto", "random"] = "auto"
     num_threads: int | None = Field(default=None, ge=1)
     cpu_kernels: CpuKernels = "auto"
-    attention: AttentionBackend = "torch"
+    attention: AttentionBackend = "auto"
+    cuda_graphs: bool = True
+    async_scheduling: bool | None = None
     quantization: Quantization = "none"
     seed: int = 0

@@ -14,8 +14,8 @@ from model.batch import Batch
 from model.costs import StepCosts
 from model.kv_cache import BlockPool
 from model.request import EngineStats, FinishReason, Output, Request, StepTiming, TokenLogprobs
-from model.runner import Executor
-from model.sampler import Sampled, sample, token_logprobs
+from model.runner import Executor, ForwardTimer
+from model.sampler import Drawn, Sampled, draw, token_logprobs
 from model.scheduler import Scheduled, Scheduler, Sequence
 from model.speculation import Speculator
 
@@ -51,10 +51,29 @@ class Ahead:
         return self.sequence.num_output + len(self.draft)
 
 
+@dataclass(frozen=True)
+class Running:
+    """A step that was started.
+
+    finishing: the sequences that it draws a token for. stays: it is read after the next one was started.
+    sequences, tokens: its size. scheduled: when its batch was ready, by the performance counter.
+    """
+
+    finishing: list[Scheduled]
+    drawn: Drawn | None
+    stays: bool
+    sequences: int
+    tokens: int
+    scheduled: float
+    timer: ForwardTimer
+
+
 class Engine:
     """Runs requests on one model, many at a time. Not thread-safe: one loop owns it.
 
     max_num_batched_tokens: None chooses by device.
+    async_scheduling: prepare and start a step while the one before runs. A step in which somebody speculates, has
+        penalties or wants the prompt's log-probabilities is read before the next one is prepared, all the same.
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
     costs: counts what the steps read and compute, if given. timing: of the last `step`, None where it ran nothing.
     """
@@ -67,6 +86,7 @@ class Engine:
         max_num_batched_tokens: int | None = None,
         enable_prefix_caching: bool = True,
         speculative_tokens: int = 0,
+        async_scheduling: bool = False,
         seed: int = 0,
         costs: StepCosts | None = None,
     ) -> None:
@@ -81,6 +101,8 @@ class Engine:
         self._arrivals = itertools.count()
         self._seeds = random.Random(seed)
         self._refused: list[Output] = []
+        self._async = async_scheduling
+        self._running: Running | None = None
         self._speculative_tokens = speculative_tokens
         self._drafted_rows = DRAFTED_ROWS[runner.device.type]
         self._steps = self._prompt_tokens = self._generated_tokens = 0
@@ -99,6 +121,7 @@ class Engine:
             request,
             seed=(self._seeds.getrandbits(64) if seed is None else seed) & (2**64 - 1),
             arrival=next(self._arrivals),
+            limit=min(len(request.prompt_ids) + request.params.max_tokens, self.max_model_len),
             speculator=Speculator(self._speculative_tokens) if self._speculative_tokens else None,
         )
         self.sequences[request.request_id] = sequence
@@ -111,59 +134,105 @@ class Engine:
             self.scheduler.remove(sequence)
 
     def has_work(self) -> bool:
-        return bool(self.sequences or self._refused)
+        return bool(self.sequences or self._refused or self._running)
 
     def step(self) -> list[Output]:
-        """Run one batch. Returns what each sequence gained."""
+        """Run one batch. Returns what each sequence gained.
+
+        With async scheduling a batch is left running while the next is prepared and started behind it: what it drew
+        comes back from the next call.
+        """
+        started = time.perf_counter()
         outputs, self._refused = self._refused, []
         self.timing = None
-        started = time.perf_counter()
+        before, self._running = self._running, None
+        launched = self._launch()
+        scheduled = time.perf_counter() - started if launched is None else launched.scheduled - started
+        finished = None
+        if before is not None:
+            outputs += self._collect(before)
+            finished = before
+        if launched is not None and launched.stays:
+            self._await(launched)
+            self._running = launched
+        elif launched is not None:
+            outputs += self._collect(launched)
+            finished = launched
+        if finished is not None:
+            self.timing = self._timing(finished, time.perf_counter() - started, scheduled)
+        return outputs
+
+    def _launch(self) -> Running | None:
+        """Choose a batch and start it; None where there is nothing to run."""
         self._draft()
         plan = self.scheduler.schedule()
         if not plan:
-            return outputs
+            return None
         prompt_rows = [self._prompt_rows(s) for s in plan]
-        batch = self._batch(plan, prompt_rows)
+        finishing = [s for s in plan if s.completes]
+        stays = self._async and not any(map(self._needs_tokens, plan))
+        batch = self._batch(plan, prompt_rows, len(finishing) if stays else 0)
         scheduled = time.perf_counter()
         logits = self.executor.run(batch)
-        ran = time.perf_counter()
-        finishing = [s for s in plan if s.completes]
-        sampled = None
+        drawn = None
         if logits is not None:
             self._note_prompt_logprobs(plan, prompt_rows, logits)
-            sampled = self._sample(finishing, logits[sum(len(r) for r in prompt_rows) :])
-        drawn = time.perf_counter()
+            drawn = self._draw(finishing, logits[sum(len(r) for r in prompt_rows) :])
+            if drawn is not None and stays:
+                self.executor.share(drawn.tokens)
         self._advance(plan)
-        if sampled is not None:
-            outputs += self._extend_all(finishing, sampled)
         self._count(batch)
-        forward = self.executor.forward_seconds()
-        self.timing = StepTiming(
-            sequences=len(plan),
-            tokens=len(batch.tokens),
-            seconds=time.perf_counter() - started,
-            schedule=scheduled - started,
-            forward=forward,
-            sample=drawn - ran if forward <= ran - scheduled else max(drawn - scheduled - forward, 0.0),
-        )
+        return Running(finishing, drawn, stays, len(plan), len(batch.tokens), scheduled, self.executor.timer)
+
+    @staticmethod
+    def _needs_tokens(scheduled: Scheduled) -> bool:
+        """Whether the next step cannot be prepared before this one's tokens, or logits, have been read."""
+        sequence = scheduled.sequence
+        params = sequence.request.params
+        return sequence.speculator is not None or params.penalises or sequence.wants_prompt_logprobs
+
+    def _await(self, running: Running) -> None:
+        """Note the tokens that are to come as places among what the step draws."""
+        for row, scheduled in enumerate(running.finishing):
+            if self._lives(scheduled.sequence):
+                scheduled.sequence.tokens.append(-1 - row)
+
+    def _lives(self, sequence: Sequence) -> bool:
+        """Neither finished nor aborted since it was scheduled."""
+        return self.sequences.get(sequence.request.request_id) is sequence
+
+    def _collect(self, running: Running) -> list[Output]:
+        """Wait for a step, and append what it drew."""
+        sampled = self._read(running)
+        outputs, first = [], 0
+        for scheduled in running.finishing:
+            sequence = scheduled.sequence
+            if sampled is not None and self._lives(sequence):
+                if sequence.awaiting:
+                    sequence.tokens.pop()
+                outputs.append(self._extend(scheduled, sampled, first))
+            first += len(scheduled.draft) + 1
         return outputs
 
-    def _sample(self, finishing: list[Scheduled], logits: torch.Tensor) -> Sampled | None:
+    def _draw(self, finishing: list[Scheduled], logits: torch.Tensor) -> Drawn | None:
         """Draw what follows the known tokens of these sequences, and each of their drafted ones."""
         rows = self._rows(finishing)
-        return sample(logits, rows, self.model.eos_token_ids) if rows else None
+        return draw(logits, rows, self.model.eos_token_ids) if rows else None
+
+    def _read(self, running: Running) -> Sampled | None:
+        return running.drawn.read() if running.drawn is not None else None
+
+    @staticmethod
+    def _timing(running: Running, seconds: float, schedule: float) -> StepTiming:
+        """Of the call that collected a step. What ran while the next was prepared has cost no time of its own."""
+        forward = min(running.timer.seconds(), seconds - schedule)
+        rest = seconds - schedule - forward
+        return StepTiming(running.sequences, running.tokens, seconds, schedule, forward, rest)
 
     @staticmethod
     def _rows(finishing: list[Scheduled]) -> list[Ahead]:
         """What each row of logits is drawn for: a sequence as it stands, then with its draft's first tokens."""
         return [Ahead(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
-
-    def _extend_all(self, finishing: list[Scheduled], sampled: Sampled) -> list[Output]:
-        outputs, first = [], 0
-        for scheduled in finishing:
-            outputs.append(self._extend(scheduled, sampled, first))
-            first += len(scheduled.draft) + 1
-        return outputs
 
     def _count(self, batch: Batch) -> None:
         self._steps += 1
@@ -185,8 +254,7 @@ class Engine:
             if rows <= 0:
                 return
             if sequence.speculator is not None:
-                left = sequence.request.params.max_tokens - sequence.num_output
-                room = min(left, self.max_model_len - len(sequence.tokens)) - 1
+                room = sequence.limit - len(sequence.tokens) - 1
                 sequence.draft = sequence.speculator.draft(sequence.tokens)[: max(0, min(room, rows))]
                 rows -= len(sequence.draft)
 
@@ -203,7 +271,7 @@ class Engine:
             return range(0)
         return range(sequence.computed, min(sequence.computed + scheduled.count, sequence.prompt_length - 1))
 
-    def _batch(self, plan: list[Scheduled], prompt_rows: list[range]) -> Batch:
+    def _batch(self, plan: list[Scheduled], prompt_rows: list[range], shares: int) -> Batch:
         size = self.pool.block_size
         counts = np.array([s.total for s in plan], dtype=np.int64)
         computed = np.array([s.sequence.computed for s in plan], dtype=np.int64)
@@ -234,6 +302,7 @@ class Engine:
             block_tables=tables,
             logit_rows=np.array(logit_rows, dtype=np.int64),
             num_decodes=int((counts == 1).sum()),
+            shares=shares,
         )
 
     @staticmethod
@@ -289,7 +358,7 @@ class Engine:
         ends = token in params.stop_token_ids or (not params.ignore_eos and token in self.model.eos_token_ids)
         if ends and sequence.num_output > params.min_tokens:
             return "stop", token
-        if sequence.num_output >= params.max_tokens or len(sequence.tokens) >= self.max_model_len:
+        if len(sequence.tokens) >= sequence.limit:
             return "length", None
         return None, None
 

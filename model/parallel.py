@@ -102,6 +102,12 @@ class TensorParallel:
         dist.gather(tensor.contiguous(), parts, dst=0)
         return torch.cat(parts, dim=-1) if parts is not None else None
 
+    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Rank 0's values on every rank, in place."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0)
+        return tensor
+
     # The wire: rank 0 says what to run next.
 
     def tell(self, message: bytes) -> None:

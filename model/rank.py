@@ -83,6 +83,7 @@ class Rank:
             max_num_batched_tokens=self.config.max_num_batched_tokens,
             enable_prefix_caching=self.config.enable_prefix_caching,
             speculative_tokens=self.config.speculative_tokens,
+            async_scheduling=self._async_scheduling(self._runner),
             seed=self.config.seed,
             costs=StepCosts(
                 self._runner.model,
@@ -91,3 +92,7 @@ class Rank:
                 self.group.size,
             ),
         )
+
+    def _async_scheduling(self, runner: Runner) -> bool:
+        chosen = self.config.async_scheduling
+        return runner.device.type == "cuda" if chosen is None else chosen

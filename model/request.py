@@ -42,6 +42,11 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     def greedy(self) -> bool:
         return self.temperature == 0.0
 
+    @property
+    def penalises(self) -> bool:
+        """Whether a draw depends on which tokens came before."""
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+
 
 class Request(msgspec.Struct, frozen=True):
     """One sequence to generate. `n` completions of a prompt are `n` requests: they share its blocks.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import torch
 
+from model import cuda_graphs
 from model.attention import AttentionPlan, Kernel
-from model.batch import Batch
+from model.batch import Batch, resolve
 from model.config import ConfigError, EngineConfig, ModelConfig
+from model.cuda_graphs import DecodeGraphs, Record
+from model.device import put
 from model.gpt_bigcode import GPTBigCode
 from model.hub import resolve_checkpoint
 from model.memory import activation_bytes, block_bytes, cache_shape
@@ -69,26 +71,62 @@ def max_model_len(config: EngineConfig, model: ModelConfig) -> int:
     return config.max_model_len or model.n_positions
 
 
-def triton_kernel(model: ModelConfig, ranks: int, device: torch.device) -> Callable[[Batch], Kernel]:
-    """Makes a step's attention kernel. Raises ConfigError where Triton's cannot run."""
+class TritonKernels:
+    """Makes steps' attention kernels. Raises ConfigError where Triton's cannot run."""
+
+    def __init__(self, model: ModelConfig, ranks: int, device: torch.device) -> None:
+        try:
+            from model import triton_attention
+        except ImportError as error:
+            raise ConfigError(f"attention=triton needs the package triton: {error}") from error
+        if device.type == "cpu" and not triton_attention.INTERPRETED:
+            raise ConfigError("attention=triton needs a GPU (or TRITON_INTERPRET=1, for tests)")
+        if not model.multi_query or model.head_dim < 16 or model.head_dim & (model.head_dim - 1):
+            raise ConfigError(
+                "attention=triton needs a multi-query model whose heads are 16, 32, 64, ... wide; "
+                f"here multi_query={model.multi_query}, head_dim={model.head_dim}"
+            )
+        self._module = triton_attention
+        self._device = device
+        self.heads, self.width = model.n_head // ranks, model.head_dim
+        self._programs = 8
+        if device.type == "cuda":
+            self._programs = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+
+    def of(self, batch: Batch) -> Kernel:
+        """For a batch as it is."""
+        plan = self._module.TritonPlan.of(batch, self.heads, self._device, self._programs)
+        return lambda queries, cache, scale: self._module.attend(queries, cache, plan, scale)
+
+    def of_decodes(self, contexts: torch.Tensor, tables: torch.Tensor, longest: int) -> Kernel:
+        """For decodes whose contexts [S] and block tables [S, n] change behind it, up to `longest` tokens."""
+        plan = self._module.TritonPlan.of_decodes(contexts, tables, self.heads, self._programs, longest)
+        return lambda queries, cache, scale: self._module.attend(queries, cache, plan, scale)
+
+    def check(self, block_size: int, dtype: torch.dtype) -> None:
+        """Raises RuntimeError if the kernels' answer on this device is not the definition's."""
+        error = self._module.differs(self.heads, self.width, block_size, dtype, self._device)
+        allowed = 1e-3 if dtype is torch.float32 else 5e-2
+        if not error <= allowed:
+            raise RuntimeError(f"the Triton kernels are off by {error:.2g} on {self._device}")
+
+
+def choose_kernels(config: EngineConfig, model: ModelConfig, ranks: int, device: torch.device) -> TritonKernels | None:
+    """Triton's where they are asked for, and with `auto` on a GPU where they run and give the right answer.
+
+    The check takes the seconds that compiling them takes anyway. Raises ConfigError.
+    """
+    if config.attention == "triton":
+        return TritonKernels(model, ranks, device)
+    if config.attention == "torch" or device.type == "cpu":
+        return None
     try:
-        from model import triton_attention
-    except ImportError as error:
-        raise ConfigError(f"attention=triton needs the package triton: {error}") from error
-    if device.type == "cpu" and not triton_attention.INTERPRETED:
-        raise ConfigError("attention=triton needs a GPU (or TRITON_INTERPRET=1, for tests)")
-    if not model.multi_query or model.head_dim < 16 or model.head_dim & (model.head_dim - 1):
-        raise ConfigError(
-            "attention=triton needs a multi-query model whose heads are 16, 32, 64, ... wide; "
-            f"here multi_query={model.multi_query}, head_dim={model.head_dim}"
-        )
-    programs = 2 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
-
-    def kernel_for(batch: Batch) -> Kernel:
-        plan = triton_attention.TritonPlan.of(batch, model.n_head // ranks, device, programs)
-        return lambda queries, cache, scale: triton_attention.attend(queries, cache, plan, scale)
-
-    return kernel_for
+        kernels = TritonKernels(model, ranks, device)
+        kernels.check(config.block_size, choose_dtype(config.dtype, device))
+    except Exception as error:  # a compiler fails in many ways, and none of them may keep the model from serving
+        logger.warning("attention by PyTorch's operations instead of our Triton kernels: %s", error)
+        return None
+    return kernels
 
 
 class Runner:
@@ -111,11 +149,15 @@ class Runner:
         self.block_size = config.block_size
         self.network = self._load(config, directory, progress)
         self.native = self._speed_up(config)
-        self._kernel_for = triton_kernel(self.model, group.size, self.device) if config.attention == "triton" else None
+        self._kernels = choose_kernels(config, self.model, group.size, self.device)
         self.max_model_len = max_model_len(config, self.model)
         self.num_kv_blocks = self._num_kv_blocks(config)
-        shape = cache_shape(self.model, group.size, self.num_kv_blocks, self.block_size)
+        recorded = self._kernels is not None and config.cuda_graphs and self.device.type == "cuda"
+        # a block more for the rows that fill recorded steps
+        shape = cache_shape(self.model, group.size, self.num_kv_blocks + recorded, self.block_size)
         self.cache = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        self._drawn = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=self.device)
+        self.graphs = self.record_decodes(config.max_num_seqs) if recorded else None
         self.report = LoadReport(
             rank=group.rank,
             device=str(self.device),
@@ -126,6 +168,22 @@ class Runner:
             kv_cache_bytes=self.cache.numel() * self.cache.element_size(),
             block_size=self.block_size,
             max_model_len=self.max_model_len,
+        )
+
+    @torch.inference_mode()
+    def record_decodes(self, largest: int, record: Record = cuda_graphs.record) -> DecodeGraphs:
+        """Record the decode steps of up to `largest` sequences. The cache's last block belongs to nobody."""
+        kernels = self._kernels
+        assert kernels is not None, "the steps of PyTorch's attention are not of a fixed size"
+        return DecodeGraphs(
+            lambda tokens, positions, plan: self.network(tokens, positions, self.cache, plan),
+            lambda contexts, tables: kernels.of_decodes(contexts, tables, self.max_model_len),
+            self._drawn,
+            largest=largest,
+            table_width=-(-self.max_model_len // self.block_size),
+            block_size=self.block_size,
+            spare_block=self.cache.shape[2] - 1,
+            record=record,
         )
 
     def _load(self, config: EngineConfig, directory: Path, progress: Progress) -> GPTBigCode:
@@ -192,13 +250,28 @@ class Runner:
         The next call may overwrite them.
         """
         if self.native is not None:
-            return self.native.run(batch, self.cache)
-        plan = AttentionPlan.of(batch, self.block_size, self.device, self.dtype, self._kernel_for)
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
-        positions = torch.from_numpy(batch.positions).to(self.device)
-        rows = torch.from_numpy(batch.logit_rows).to(self.device)
-        hidden = self.network(tokens, positions, self.cache, plan, rows)
-        return self.network.logits(hidden) if len(rows) else None
+            known = dataclasses.replace(batch, tokens=self._tokens(batch).numpy())
+            return self.native.run(known, self.cache)
+        if self.graphs is not None and self.graphs.fit(batch):
+            hidden = self.graphs.run(batch)
+        else:
+            kernel_for = None if self._kernels is None else self._kernels.of
+            plan = AttentionPlan.of(batch, self.block_size, self.device, self.dtype, kernel_for)
+            positions, rows = put(batch.positions, self.device), put(batch.logit_rows, self.device)
+            hidden = self.network(self._tokens(batch), positions, self.cache, plan, rows)
+        return self.network.logits(hidden) if len(batch.logit_rows) else None
+
+    def _tokens(self, batch: Batch) -> torch.Tensor:
+        """The batch's tokens [T] on the device, those that the step before drew among them."""
+        tokens = put(batch.tokens, self.device)
+        return resolve(tokens, self._drawn) if (batch.tokens < 0).any() else tokens
+
+    def receive(self, count: int, tokens: torch.Tensor | None = None) -> None:
+        """Keep `count` drawn tokens for the next batch; on rank 0 they are given, and go to the other ranks."""
+        kept = self._drawn[:count]
+        if tokens is not None:
+            kept.copy_(tokens)
+        self.group.broadcast(kept)
 
     def gpu_memory(self) -> GpuMemory | None:
         """Of this rank's device; None on a CPU."""
@@ -208,27 +281,24 @@ class Runner:
         return GpuMemory(str(torch.cuda.get_device_properties(self.device).uuid), total - free, total)
 
 
-class ForwardClock:
+class ForwardTimer:
     """Seconds of one forward pass. A GPU works on after the call returns, so its own clock is asked there."""
 
     def __init__(self, device: torch.device) -> None:
         self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
         if device.type == "cuda":
             self._events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            self._events[0].record()
+        self._started = time.perf_counter()
         self._called = 0.0
 
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        started = time.perf_counter()
-        if self._events is not None:
-            self._events[0].record()
-        yield
+    def stop(self) -> None:
         if self._events is not None:
             self._events[1].record()
-        self._called = time.perf_counter() - started
+        self._called = time.perf_counter() - self._started
 
     def seconds(self) -> float:
-        """Of the last pass; of the call alone where the GPU has not finished it yet, since nobody waited for it."""
+        """Of the call alone where the GPU has not finished the pass yet, since nobody waited for it."""
         if self._events is not None and self._events[1].query():
             return self._events[0].elapsed_time(self._events[1]) / 1000
         return self._called
@@ -240,17 +310,21 @@ class Executor:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.group = runner.group
-        self._clock = ForwardClock(runner.device)
+        self.timer = ForwardTimer(runner.device)
+        """Of the last `run`. Ask it once the logits have been read."""
 
     def run(self, batch: Batch) -> torch.Tensor | None:
-        with self._clock():
-            if self.group.size > 1:
-                self.group.tell(batch.to_bytes())
-            return self.runner.run(batch)
+        """Start a step; on a GPU it may go on after the call."""
+        self.timer = ForwardTimer(self.runner.device)
+        if self.group.size > 1:
+            self.group.tell(batch.to_bytes())
+        logits = self.runner.run(batch)
+        self.timer.stop()
+        return logits
 
-    def forward_seconds(self) -> float:
-        """How long the last `run` took every rank; on a GPU, call it once its logits have been read."""
-        return self._clock.seconds()
+    def share(self, tokens: torch.Tensor) -> None:
+        """Give every rank what was drawn of the step just run, whose `shares` is its length [R]."""
+        self.runner.receive(len(tokens), tokens)
 
     def ping(self, timeout_s: float) -> list[GpuMemory]:
         """Ask every rank for a sign of life, and for its GPU. Raises TimeoutError or EOFError."""
@@ -268,4 +342,7 @@ def obey(runner: Runner) -> None:
         if message == PING:
             runner.group.answer(msgspec.msgpack.encode(runner.gpu_memory()))
         else:
-            runner.run(Batch.from_bytes(message))
+            batch = Batch.from_bytes(message)
+            runner.run(batch)
+            if batch.shares:
+                runner.receive(batch.shares)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model.device import Fetch, put
 from model.request import Request, TokenLogprobs
 
 
@@ -56,20 +57,54 @@ class Sampled:
     logprobs: list[TokenLogprobs | None]
 
 
+class Drawn:
+    """Drawn tokens, on the device and on their way from it.
+
+    tokens [R] int64: on the logits' device, for whoever goes on with them there.
+    """
+
+    def __init__(self, logits: torch.Tensor, tokens: torch.Tensor, asked: Rows[int | None]) -> None:
+        self.tokens = tokens
+        self._top = {i: k for i, k in enumerate(asked) if k is not None}
+        found: tuple[torch.Tensor, ...] = ()
+        if self._top:
+            index = put(np.array(list(self._top)), logits.device)
+            found = _best_logprobs(logits[index], tokens[index], max(self._top.values()))
+        self._fetch = Fetch(tokens, *found)
+
+    def read(self) -> Sampled:
+        """Waits for the device."""
+        tokens, *found = self._fetch.wait()
+        chosen = tokens.tolist()
+        logprobs: list[TokenLogprobs | None] = [None] * len(chosen)
+        if found:
+            entries = _entries([chosen[i] for i in self._top], found, list(self._top.values()))
+            for i, entry in zip(self._top, entries, strict=True):
+                logprobs[i] = entry
+        return Sampled(chosen, logprobs)
+
+
 def sample(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Sampled:
-    """Draw the next token of each sequence in `rows` from its row of `logits` [R, vocabulary] (float32)."""
+    """`draw`, and wait for what comes of it."""
+    return draw(logits, rows, eos_ids).read()
+
+
+def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Drawn:
+    """Draw the next token of each sequence in `rows` from its row of `logits` [R, vocabulary] (float32).
+
+    Nothing in it waits for the device, whatever the rows ask for.
+    """
     adjusted = _adjust(logits, rows, eos_ids)
     tokens = adjusted.argmax(dim=-1)
     drawing = [i for i, s in enumerate(rows) if not s.request.params.greedy]
     # two groups, because the order in which a row's tokens are cumulated must not depend on its neighbours
     plain = [i for i in drawing if not _truncates(rows[i])]
     truncated = [i for i in drawing if _truncates(rows[i])]
-    for group, draw in ((plain, _draw), (truncated, _draw_truncated)):
+    for group, invert in ((plain, _draw), (truncated, _draw_truncated)):
         if group:
-            index = torch.tensor(group, device=logits.device)
-            tokens[index] = draw(adjusted[index], [rows[i] for i in group])
-    chosen = tokens.tolist()
-    return Sampled(chosen, _logprobs_where_asked(logits, chosen, [s.request.params.logprobs for s in rows]))
+            index = put(np.array(group), logits.device)
+            tokens[index] = invert(adjusted[index], [rows[i] for i in group])
+    return Drawn(logits, tokens, [s.request.params.logprobs for s in rows])
 
 
 def _truncates(sequence: Row) -> bool:
@@ -78,7 +113,7 @@ def _truncates(sequence: Row) -> bool:
 
 
 def _column(values: Rows[float], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=like.device).unsqueeze(1)
+    return put(np.array(values, dtype=np.float32), like.device).unsqueeze(1)
 
 
 def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> torch.Tensor:
@@ -91,22 +126,18 @@ def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> 
         if s.num_output < p.min_tokens
         for t in {*(() if p.ignore_eos else eos_ids), *p.stop_token_ids}
     ]
-    penalised = [
-        i
-        for i, p in enumerate(params)
-        if p.repetition_penalty != 1.0 or p.frequency_penalty != 0.0 or p.presence_penalty != 0.0
-    ]
+    penalised = [i for i, p in enumerate(params) if p.penalises]
     if not (biased or barred or penalised):
         return logits
     logits = logits.clone()
     if biased:
-        i, t, b = (torch.tensor(column, device=logits.device) for column in zip(*biased, strict=True))
+        i, t, b = (put(np.array(column), logits.device) for column in zip(*biased, strict=True))
         logits.index_put_((i, t), b.to(logits.dtype), accumulate=True)
     if barred:
-        i, t = (torch.tensor(column, device=logits.device) for column in zip(*barred, strict=True))
+        i, t = (put(np.array(column), logits.device) for column in zip(*barred, strict=True))
         logits.index_put_((i, t), torch.full((len(barred),), float("-inf"), device=logits.device))
     if penalised:
-        index = torch.tensor(penalised, device=logits.device)
+        index = put(np.array(penalised), logits.device)
         logits[index] = _penalise(logits[index], [rows[i] for i in penalised])
     return logits
 
@@ -127,7 +158,7 @@ def _counts(tokens: Rows[Rows[int]], like: torch.Tensor) -> torch.Tensor:
     """[R, vocabulary]: how often each token occurs in each row's list."""
     flat = np.concatenate([np.asarray(t, dtype=np.int64) for t in tokens])
     row = np.repeat(np.arange(len(tokens)), [len(t) for t in tokens])
-    index = torch.from_numpy(row * like.shape[1] + flat).to(like.device)
+    index = put(row * like.shape[1] + flat, like.device)
     counts = torch.zeros(like.numel(), dtype=torch.float32, device=like.device)
     return counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float32)).view_as(like)
 
@@ -159,7 +190,7 @@ def _invert(weights: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     """One index a row, drawn in proportion to `weights` [R, V]; never one of weight zero."""
     seeds = np.array([s.seed for s in rows], dtype=np.uint64)
     counters = np.array([s.num_output for s in rows], dtype=np.uint64)
-    draws = torch.from_numpy(uniform(seeds, counters)).to(weights.device).unsqueeze(1)
+    draws = put(uniform(seeds, counters), weights.device).unsqueeze(1)
     cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
     # right=True: the first index whose cumulated weight exceeds the draw, so it has weight of its own
     index = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True).squeeze(1)
@@ -167,27 +198,25 @@ def _invert(weights: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     return torch.minimum(index, last)
 
 
-def _logprobs_where_asked(
-    logits: torch.Tensor, tokens: list[int], asked: Rows[int | None]
-) -> list[TokenLogprobs | None]:
-    result: list[TokenLogprobs | None] = [None] * len(tokens)
-    rows = [i for i, k in enumerate(asked) if k is not None]
-    if rows:
-        index = torch.tensor(rows, device=logits.device)
-        entries = token_logprobs(logits[index], [tokens[i] for i in rows], [asked[i] or 0 for i in rows])
-        for i, entry in zip(rows, entries, strict=True):
-            result[i] = entry
-    return result
-
-
 def token_logprobs(logits: torch.Tensor, tokens: Rows[int], top: Rows[int]) -> list[TokenLogprobs]:
     """Log-probabilities under the unmodified model: row i's `tokens[i]`, and its best `top[i]` alternatives.
 
-    logits [R, vocabulary] float32.
+    logits [R, vocabulary] float32. Waits for the device.
     """
+    found = _best_logprobs(logits, put(np.array(tokens), logits.device), max(top, default=0))
+    return _entries(tokens, Fetch(*found).wait(), top)
+
+
+def _best_logprobs(
+    logits: torch.Tensor, tokens: torch.Tensor, top: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each row: the log-probability of its token [R], and the best ids and theirs [R, top]."""
     logprobs = torch.log_softmax(logits, dim=-1)
-    chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device).unsqueeze(1)).squeeze(1).tolist()
-    widest = min(max(top, default=0), logits.shape[1])
-    values, ids = logprobs.topk(widest, dim=-1)
-    best = [list(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
+    values, ids = logprobs.topk(min(top, logits.shape[1]), dim=-1)
+    return logprobs.gather(1, tokens.unsqueeze(1)).squeeze(1), ids, values
+
+
+def _entries(tokens: Rows[int], found: Rows[torch.Tensor], top: Rows[int]) -> list[TokenLogprobs]:
+    chosen, ids, values = (t.tolist() for t in found)
+    best = [list(zip(i, v, strict=True)) for i, v in zip(ids, values, strict=True)]
     return [TokenLogprobs(t, c, b[:k]) for t, c, b, k in zip(tokens, chosen, best, top, strict=True)]

@@ -20,13 +20,18 @@ from model.speculation import Speculator
 class Sequence:
     """One request on its way through the engine.
 
+    limit: its length at most, prompt included.
     computed: tokens whose keys and values are in the cache. published: leading blocks that can be found by hash.
     draft: tokens that may follow, to be checked along with the next step if there is room.
+
+    The last token may be one that a step still draws while the next is prepared: `-1 - row`, a place among what that
+    step draws. The sequence is then `awaiting` it.
     """
 
     request: Request
     seed: int
     arrival: int
+    limit: int
     speculator: Speculator | None = None
     arrived_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
@@ -63,6 +68,20 @@ class Sequence:
     def pending(self) -> int:
         """Tokens whose keys and values are still to be computed: 1 for a decoding sequence."""
         return len(self.tokens) - self.computed
+
+    @property
+    def awaiting(self) -> bool:
+        return self.tokens[-1] < 0
+
+    @property
+    def known(self) -> int:
+        """Tokens whose ids are known."""
+        return len(self.tokens) - self.awaiting
+
+    @property
+    def ends(self) -> bool:
+        """The token it awaits is its last, whatever it turns out to be."""
+        return self.awaiting and len(self.tokens) >= self.limit
 
     @property
     def wants_prompt_logprobs(self) -> bool:
@@ -114,7 +133,7 @@ class Scheduler:
         return time.monotonic() - min(arrivals) if arrivals else 0.0
 
     def schedule(self) -> list[Scheduled]:
-        """The next step's work, decodes first. Empty only when nothing waits or runs."""
+        """The next step's work, decodes first. Empty only when nothing waits or runs but for a token it awaits."""
         self._make_room_for_urgent()
         plan = self._continue_running()
         self._publish(plan)
@@ -137,7 +156,7 @@ class Scheduler:
         """Decodes before prefill chunks, so that a long prompt does not hold up those who already stream."""
         budget = self.max_num_batched_tokens
         chosen: dict[Sequence, int] = {}
-        order = sorted(self.running, key=lambda s: s.pending > 1)
+        order = sorted((s for s in self.running if not s.ends), key=lambda s: s.pending > 1)
         for sequence in order:
             if sequence not in self.running:  # preempted by one before it
                 continue
@@ -215,7 +234,8 @@ class Scheduler:
         cached: list[Block] = []
         if self.pool.caching and not sequence.wants_prompt_logprobs:
             usable = (len(sequence.tokens) - 1) // self.pool.block_size
-            sequence.hashes = chain_hashes(sequence.tokens, self.pool.block_size, sequence.hashes)
+            known = sequence.tokens[: sequence.known]
+            sequence.hashes = chain_hashes(known, self.pool.block_size, sequence.hashes)
             cached = self.pool.match(sequence.hashes[:usable])
         end = min(len(sequence.tokens), len(cached) * self.pool.block_size + self.max_num_batched_tokens)
         needed = self._blocks_for(end) - len(cached) + self.pool.free_among(cached)
@@ -231,14 +251,15 @@ class Scheduler:
     def _publish(self, plan: list[Scheduled]) -> None:
         """Make the blocks that this step fills findable, for siblings in the same step and for later requests.
 
-        Drafted tokens do not count: they are published with the step after the one that confirmed them.
+        Drafted tokens do not count: they are published with the step after the one that confirmed them. Neither does
+        a token that is awaited.
         """
         if not self.pool.caching:
             return
         size = self.pool.block_size
         for scheduled in plan:
             sequence = scheduled.sequence
-            last = (sequence.computed + scheduled.count) // size
+            last = min(sequence.computed + scheduled.count, sequence.known) // size
             if last > len(sequence.hashes):
                 sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes)
             for index in range(sequence.published, last):

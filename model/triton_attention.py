@@ -15,7 +15,9 @@ import torch
 import triton
 import triton.language as tl
 
+from model.attention import attend_reference
 from model.batch import Batch
+from model.device import put
 
 LARGEST_ROWS = 64
 KEYS = 64
@@ -169,17 +171,67 @@ class TritonPlan:
         firsts = (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * rows
         if splits is None:
             useful = max(1, int(batch.context_lens.max()) // FEWEST_KEYS)
-            splits = min(max(1, programs // len(sequences)), useful, LONGEST_SPLIT)
+            splits = parts(len(sequences), programs, useful)
         starts = np.cumsum(batch.query_lens) - batch.query_lens
 
         def on_device(values: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int32)).to(device, non_blocking=True)
+            return put(values.astype(np.int32), device)
 
         return cls(
             rows,
             splits,
             *map(on_device, (sequences, firsts, starts, batch.query_lens, batch.context_lens, batch.block_tables)),
         )
+
+    @classmethod
+    def of_decodes(
+        cls, contexts: torch.Tensor, tables: torch.Tensor, heads: int, programs: int, longest: int
+    ) -> TritonPlan:
+        """Of a step that is recorded: one query a sequence. contexts [S] and tables [S, n], int32, may change later.
+
+        longest: tokens of the longest context there can be; a part that has nothing to do costs next to nothing.
+        """
+        size, device = len(contexts), contexts.device
+        rows = min(LARGEST_ROWS, max(16, triton.next_power_of_2(heads)))
+        tiles = -(-heads // rows)
+        every = torch.arange(size, dtype=torch.int32, device=device)
+        return cls(
+            rows,
+            parts(size * tiles, programs, max(1, longest // FEWEST_KEYS)),
+            every.repeat_interleave(tiles),
+            torch.arange(tiles, dtype=torch.int32, device=device).repeat(size) * rows,
+            every,
+            torch.ones_like(every),
+            contexts,
+            tables,
+        )
+
+
+def parts(tiles: int, programs: int, useful: int) -> int:
+    """Into how many parts contexts are split, so that `programs` have work."""
+    return min(max(1, programs // tiles), useful, LONGEST_SPLIT)
+
+
+def differs(heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
+    """The largest difference between the kernels' answer and the definition's, on a small random batch.
+
+    Both kernels run, on decodes and on a chunk behind a cached prefix.
+    """
+    generator = torch.Generator().manual_seed(0)
+    lens, contexts = np.array([1, 1, 3]), np.array([2 * FEWEST_KEYS + 5, 7, 40])
+    blocks = -(-contexts // block_size)
+    tables = np.zeros((3, int(blocks.max())), dtype=np.int64)
+    order = torch.randperm(int(blocks.sum()), generator=generator).numpy()
+    for row, (end, count) in enumerate(zip(np.cumsum(blocks), blocks, strict=True)):
+        tables[row, :count] = order[end - count : end]
+    nothing = np.zeros(0, dtype=np.int64)
+    batch = Batch(nothing, nothing, nothing, lens, contexts, tables, nothing, num_decodes=2)
+    queries = torch.randn(int(lens.sum()), heads, width, generator=generator).to(dtype)
+    cache = torch.randn(2, len(order), block_size, 1, width, generator=generator).to(dtype)
+    plan = TritonPlan.of(batch, heads, device, programs=64)
+    found = attend(queries.to(device), cache.to(device), plan, width**-0.5).float().cpu()
+    exact = attend_reference(queries.float(), cache.float(), batch, width**-0.5)
+    return float((found - exact).abs().max())
 
 
 def attend(queries: torch.Tensor, cache: torch.Tensor, plan: TritonPlan, scale: float) -> torch.Tensor:

@@ -156,6 +156,7 @@ def test_greedy_ids_of_the_other_shapes(shape, tmp_path):
         {"block_size": 1, "max_num_seqs": 8, "num_kv_blocks": 3000},
         {"block_size": 64},
         {"speculative_tokens": 6, "max_num_seqs": 16},
+        {"async_scheduling": True, "max_num_seqs": 8, "max_num_batched_tokens": 32, "num_kv_blocks": 24},
     ],
     ids=[
         "one by one",
@@ -165,6 +166,7 @@ def test_greedy_ids_of_the_other_shapes(shape, tmp_path):
         "blocks of one",
         "blocks of 64",
         "speculation",
+        "steps one behind the other",
     ],
 )
 def test_greedy_ids_whatever_the_batch(options, checkpoint, reference, expected):
@@ -174,10 +176,12 @@ def test_greedy_ids_whatever_the_batch(options, checkpoint, reference, expected)
         assert run_all(engine, prompts) == expected, f"run {run}"
 
 
-@pytest.mark.parametrize("size", [2, 4, 8])
-async def test_greedy_ids_whatever_the_tensor_parallel_size(size, checkpoint, reference, expected):
+@pytest.mark.parametrize(("size", "async_scheduling"), [(2, True), (4, False), (8, False)])
+async def test_greedy_ids_whatever_the_tensor_parallel_size(size, async_scheduling, checkpoint, reference, expected):
     prompts = prompts_of_all_lengths(reference.config.vocab_size)
-    config = engine_config(checkpoint, tensor_parallel_size=size, max_num_batched_tokens=512)
+    config = engine_config(
+        checkpoint, tensor_parallel_size=size, max_num_batched_tokens=512, async_scheduling=async_scheduling
+    )
     with RankGroup(config) as group:
         async with group.client() as client:
             outputs = await asyncio.gather(*(collect(client, request) for request in requests_for(prompts)))

@@ -31,10 +31,11 @@ arrivals = st.lists(
     step_tokens=st.integers(4, 40),
     caching=st.booleans(),
     speculation=st.sampled_from([0, 0, 3, 10]),
+    async_scheduling=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
 def test_any_load_gives_each_request_what_it_would_get_alone(
-    arrivals, num_blocks, max_num_seqs, step_tokens, caching, speculation
+    arrivals, num_blocks, max_num_seqs, step_tokens, caching, speculation, async_scheduling
 ):
     """Requests arrive between steps; some are aborted some steps later; blocks are scarce."""
     engine = toy_engine(
@@ -43,6 +44,7 @@ def test_any_load_gives_each_request_what_it_would_get_alone(
         max_num_batched_tokens=step_tokens,
         enable_prefix_caching=caching,
         speculative_tokens=speculation,
+        async_scheduling=async_scheduling,
     )
     outputs, aborted, requests = {}, set(), {}
     pending_aborts: list[tuple[int, str]] = []

@@ -26,7 +26,7 @@ EOS = (0,)
 
 
 def sequence(prompt=(1,), output=(), seed=0, **params) -> Sequence:
-    one = Sequence(Request("r", list(prompt), SamplingParams(**params)), seed=seed, arrival=0)
+    one = Sequence(Request("r", list(prompt), SamplingParams(**params)), seed=seed, arrival=0, limit=1000)
     one.tokens += output
     return one
 

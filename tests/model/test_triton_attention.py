@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model import runner
 from model.config import ConfigError, EngineConfig
 from model.rank import Rank
 from tests.support.checkpoints import random_model, write_checkpoint
@@ -92,10 +93,20 @@ from model.config import EngineConfig
 from model.rank import Rank
 from model.request import Request, SamplingParams
 
-def write(attention):
+replayed = []
+
+def replay_eagerly(run):
+    return lambda: replayed.append(1) or run()
+
+def write(attention, recorded=False):
     rank = Rank(EngineConfig(model=sys.argv[1], device="cpu", dtype="float32", num_threads=1, num_kv_blocks=64,
-                             attention=attention, max_num_batched_tokens=16, max_num_seqs=4))
+                             attention=attention, max_num_batched_tokens=16, max_num_seqs=4,
+                             async_scheduling=recorded))
     rank.load()
+    if recorded:  # the last block is the one that belongs to nobody
+        rank._runner.num_kv_blocks -= 1
+        rank._runner.graphs = rank._runner.record_decodes(4, replay_eagerly)
+        rank._runner.cache[:, :, -1] = float("nan")
     engine = rank.engine()
     params = SamplingParams(max_tokens=5, temperature=0.0, ignore_eos=True)
     for i in range(3):
@@ -106,7 +117,7 @@ def write(attention):
             answers.setdefault(output.request_id, []).extend(output.token_ids)
     return answers
 
-print(json.dumps([write("torch"), write("triton")]))
+print(json.dumps([write("torch"), write("triton"), write("triton", recorded=True), len(replayed)]))
 """
 
 
@@ -117,9 +128,58 @@ def test_the_engine_writes_the_same_with_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WHOLE, str(directory)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    plain, ours = json.loads(done.stdout)
-    assert plain == ours
+    plain, ours, recorded, replayed = json.loads(done.stdout)
+    assert plain == ours == recorded
+    assert replayed >= 4
     assert all(len(ids) == 5 for ids in plain.values())
+
+
+CHECK = """
+import torch
+from model import triton_attention
+from model.attention import attend_reference
+
+# the interpreter takes the bits of a bfloat16 for an integer
+gpu = torch.cuda.is_available()
+sizes = (48, 128, 16, torch.bfloat16 if gpu else torch.float16, torch.device("cuda" if gpu else "cpu"))
+print(triton_attention.differs(*sizes))
+triton_attention._join = type("Wrong", (), {"__getitem__": lambda *_: lambda out, *_, **__: out.zero_()})()
+print(triton_attention.differs(*sizes))
+"""
+
+
+def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one() -> None:
+    environment = {**os.environ, **INTERPRET, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", CHECK]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    right, wrong = map(float, done.stdout.split())
+    assert right < 0.05 < wrong
+
+
+class Kernels:
+    """Stands for the Triton kernels of a GPU: what the check finds is given."""
+
+    error: Exception | None = None
+
+    def __init__(self, *_: object) -> None: ...
+
+    def check(self, *_: object) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("off by 3"), OSError("no compiler")])
+def test_by_itself_a_gpu_gets_the_kernels_only_if_they_are_right(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception | None
+) -> None:
+    monkeypatch.setattr(runner, "TritonKernels", Kernels)
+    monkeypatch.setattr(Kernels, "error", error)
+    config = EngineConfig(model="x", dtype="bfloat16")
+    chosen = runner.choose_kernels(config, None, 1, torch.device("cuda"))  # type: ignore[arg-type]
+    assert isinstance(chosen, Kernels) == (error is None)
+    assert error is None or str(error) in caplog.text
+    assert runner.choose_kernels(config, None, 1, torch.device("cpu")) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from model.batch import Batch
+from model.batch import Batch, resolve
 from model.engine import Engine
 from model.request import GpuMemory, Output, Request
 from model.runner import Executor
@@ -44,6 +44,9 @@ class ToyExecutor:
             device=torch.device("cpu"),
         )
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
+        self.timer = SimpleNamespace(seconds=lambda: 0.0)
+        self.drawn = torch.empty(0, dtype=torch.int64)
+        self.expected_shares = 0
         self.largest_batch = 0
         self.largest_step = 0
         self.computed_tokens = 0
@@ -55,20 +58,26 @@ class ToyExecutor:
         self.largest_batch = max(self.largest_batch, len(batch.query_lens))
         self.largest_step = max(self.largest_step, len(batch.tokens))
         self.computed_tokens += len(batch.tokens)
-        self.slots[batch.slots, 0] = batch.tokens
+        tokens = batch.tokens
+        if (tokens < 0).any():
+            tokens = resolve(torch.from_numpy(tokens), self.drawn).numpy()
+        self.drawn = torch.empty(0, dtype=torch.int64)  # one step's draws are for the next alone
+        self.expected_shares = batch.shares
+        self.slots[batch.slots, 0] = tokens
         self.slots[batch.slots, 1] = batch.positions
         contexts: list[list[int]] = []
         for row, (count, length) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
             where = [batch.block_tables[row, p // size] * size + p % size for p in range(length)]
             assert self.slots[where, 1].tolist() == list(range(length)), "a block holds another position's tokens"
-            tokens = self.slots[where, 0].tolist()
-            contexts += [tokens[: length - count + i + 1] for i in range(count)]
+            seen = self.slots[where, 0].tolist()
+            contexts += [seen[: length - count + i + 1] for i in range(count)]
         if not len(batch.logit_rows):
             return None
         return torch.stack([toy_logits(contexts[row]) for row in batch.logit_rows])
 
-    def forward_seconds(self) -> float:
-        return 0.0
+    def share(self, tokens: torch.Tensor) -> None:
+        assert len(tokens) == self.expected_shares, "the other ranks wait for another number of tokens"
+        self.drawn = tokens.clone()
 
     def ping(self, timeout_s: float) -> list[GpuMemory]:
         return []

@@ -1,0 +1,47 @@
+"""Moving small arrays to a device and back without waiting for what it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+def put(values: npt.NDArray[Any] | Sequence[float], device: torch.device) -> torch.Tensor:
+    """A tensor on `device`, of the values' own type. On a CPU it shares an array's memory.
+
+    From pinned memory a GPU fetches it when its turn comes; PyTorch keeps the memory until then.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fill(target: torch.Tensor, values: npt.NDArray[Any]) -> None:
+    """Write an array over a tensor of its shape."""
+    tensor = torch.from_numpy(values)
+    target.copy_(tensor.pin_memory() if target.is_cuda else tensor, non_blocking=True)
+
+
+class Fetch:
+    """Tensors on their way to the CPU: the copy starts now, `wait` returns them when it is done."""
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        self._done: torch.cuda.Event | None = None
+        self._tensors = [self._start(t) for t in tensors]
+        if any(t.is_cuda for t in tensors):
+            self._done = torch.cuda.Event()
+            self._done.record()
+
+    @staticmethod
+    def _start(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_cuda:
+            return tensor
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+    def wait(self) -> list[torch.Tensor]:
+        if self._done is not None:
+            self._done.synchronize()
+        return self._tensors
