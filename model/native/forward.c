@@ -44,6 +44,8 @@ typedef struct {
     int64_t tokens, rows;        /* T, R */
     const int64_t *ids, *positions, *slots; /* [T] */
     const int64_t *owner;        /* [T]: row of `tables` */
+    int64_t num_runs;
+    const int64_t *runs;         /* [num_runs + 1]: where each run of tokens of one sequence starts, then T */
     const int64_t *tables;       /* [S, table_stride] */
     int64_t table_stride;
     const int64_t *logit_rows;   /* [R] */
@@ -60,7 +62,7 @@ typedef struct {
     int64_t *spent;              /* [PHASES]: nanoseconds of the first thread are added here, unless NULL */
 } Step;
 
-enum { LANES = 16, SPAN = 128, KEYS = 8, COLD = 32 };
+enum { LANES = 16, QUERIES = 48, SPAN = 64, KEYS = 8, GROUP = 6, COLD = 32 };
 enum epilogue { TO_FLOAT, TO_BF16, TO_GELU, ADD };
 enum phase { EMBED, NORM, QKV, WRITE, ATTEND, PROJ, FC, OUT, HEAD, PHASES };
 
@@ -232,29 +234,47 @@ static void norm(const float *x, bf16 *out, int64_t width, const float *w, const
     }
 }
 
+/* A query of one head: where it is, how many positions it sees, and where its answer goes. */
+typedef struct {
+    const bf16 *query;
+    bf16 *out;
+    int64_t context;
+} Query;
+
 /*
- * One query of up to 16 heads over its context: the heads are the lanes of the scores. Softmax is formed span by span
- * (Milakov and Gimelshein, arXiv:1805.02867), so that a long context needs no more room than a short one. `scale`
- * includes log2(e): the powers are of two. cold: nobody has just read this context.
+ * Up to 16 `registers` queries over one sequence's cache: they are the lanes of the scores, the heads of one token or of
+ * several that follow each other. Softmax is formed span by span (Milakov and Gimelshein, arXiv:1805.02867), so that a
+ * long context needs no more room than a short one. `scale` includes log2(e): the powers are of two. cold: nobody has
+ * just read this context.
  */
-static void attend(
-    const bf16 *query, int heads, int64_t D, const bf16 *keys, const bf16 *values, const int64_t *table,
-    int64_t block_size, int64_t context, float scale, int cold, bf16 *out
+static inline __attribute__((always_inline)) void attend(
+    const int registers, const Query *queries, int count, int64_t D, const bf16 *keys, const bf16 *values,
+    const int64_t *table, int64_t block_size, float scale, int cold
 ) {
-    int32_t packed[D / 2 * LANES] __attribute__((aligned(64)));
-    float score[SPAN][LANES] __attribute__((aligned(64)));
-    int32_t weight[SPAN / 2][LANES] __attribute__((aligned(64)));
-    float sum[heads][D] __attribute__((aligned(64)));
+    const int lanes = registers * LANES;
+    int32_t packed[D / 2 * lanes] __attribute__((aligned(64)));
+    /* Scores, then in the first half of their place the weights: pairs of bfloat16, two positions in each. A row more,
+       since the last queries are taken GROUP at a time. */
+    float score[(SPAN + 1) * lanes] __attribute__((aligned(64)));
+    float sum[count][D] __attribute__((aligned(64)));
+    float keep[3 * LANES] __attribute__((aligned(64)));
+    int32_t sees[3 * LANES] __attribute__((aligned(64)));
     memset(packed, 0, sizeof packed);
     memset(sum, 0, sizeof sum);
-    for (int h = 0; h < heads; h++)
-        for (int64_t j = 0; j < D / 2; j++) memcpy(&packed[j * LANES + h], query + h * D + 2 * j, 4);
-    __m512 best = _mm512_set1_ps(-1e30f), total = _mm512_setzero_ps();
+    int64_t context = 0, by_all = INT64_MAX;
+    for (int h = 0; h < lanes; h++) sees[h] = INT32_MAX;
+    for (int h = 0; h < count; h++) {
+        for (int64_t j = 0; j < D / 2; j++) memcpy(&packed[j * lanes + h], queries[h].query + 2 * j, 4);
+        sees[h] = (int32_t)queries[h].context;
+        if (queries[h].context > context) context = queries[h].context;
+        if (queries[h].context < by_all) by_all = queries[h].context;
+    }
+    __m512 best[3], total[3];
+    for (int r = 0; r < registers; r++) best[r] = _mm512_set1_ps(-1e30f), total[r] = _mm512_setzero_ps();
     for (int64_t start = 0; start < context; start += SPAN) {
         int span = context - start < SPAN ? (int)(context - start) : SPAN;
         /* Where the span's keys and values are. Blocks lie anywhere, so the processor cannot guess what comes next. */
         const bf16 *key_at[SPAN + KEYS], *value[SPAN + 1];
-        __m512 top = best;
         for (int p = 0; p < span;) {
             int64_t offset = (start + p) % block_size, stop = p + block_size - offset;
             const int64_t base = (table[(start + p) / block_size] * block_size + offset) * D;
@@ -268,87 +288,113 @@ static void attend(
             }
         }
         for (int p = span; p < span + KEYS; p++) key_at[p] = key_at[span - 1];
+        __m512 top[3];
+        for (int r = 0; r < registers; r++) top[r] = best[r];
         for (int p = 0; p < span; p += KEYS) {
             const bf16 **key = key_at + p;
-            __m512 s[KEYS];
-            for (int i = 0; i < KEYS; i++) s[i] = _mm512_setzero_ps();
+            __m512 s[KEYS][3];
+            UNROLLED for (int i = 0; i < KEYS * registers; i++) s[i / registers][i % registers] = _mm512_setzero_ps();
             for (int64_t j = 0; j < D / 2; j++) {
-                __m512bh q = (__m512bh)_mm512_load_si512(packed + j * LANES);
-#pragma GCC unroll 8
-                for (int i = 0; i < KEYS; i++) {
+                __m512bh q[3];
+                UNROLLED for (int r = 0; r < registers; r++)
+                    q[r] = (__m512bh)_mm512_load_si512(packed + j * lanes + r * LANES);
+                UNROLLED for (int i = 0; i < KEYS; i++) {
                     int32_t pair;
                     memcpy(&pair, key[i] + 2 * j, 4);
-                    s[i] = _mm512_dpbf16_ps(s[i], q, (__m512bh)_mm512_set1_epi32(pair));
+                    __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+                    UNROLLED for (int r = 0; r < registers; r++) s[i][r] = _mm512_dpbf16_ps(s[i][r], q[r], both);
                 }
             }
-            for (int i = 0; i < KEYS; i++) {
-                s[i] = _mm512_mul_ps(s[i], _mm512_set1_ps(scale));
-                top = _mm512_max_ps(top, s[i]);
-                _mm512_store_ps(score[p + i], s[i]);
+            int some_do_not_see = start + p + KEYS > by_all;
+            UNROLLED for (int i = 0; i < KEYS * registers; i++) {
+                int at = i / registers, r = i % registers;
+                __m512 scaled = _mm512_mul_ps(s[at][r], _mm512_set1_ps(scale));
+                if (some_do_not_see) {
+                    __mmask16 seen = _mm512_cmpgt_epi32_mask(
+                        _mm512_load_si512(sees + r * LANES), _mm512_set1_epi32((int32_t)(start + p + at)));
+                    scaled = _mm512_mask_blend_ps(seen, _mm512_set1_ps(-1e30f), scaled);
+                }
+                top[r] = _mm512_max_ps(top[r], scaled);
+                _mm512_store_ps(score + (p + at) * lanes + r * LANES, scaled);
             }
         }
-        float keep[LANES] __attribute__((aligned(64)));
-        __m512 shrink = power_of_two(_mm512_sub_ps(best, top));
-        _mm512_store_ps(keep, shrink);
-        total = _mm512_mul_ps(total, shrink);
-        best = top;
-        for (int p = 0; p < span; p += 2) {
-            __m512 a = power_of_two(_mm512_sub_ps(_mm512_load_ps(score[p]), top)), b = _mm512_setzero_ps();
-            if (p + 1 < span) b = power_of_two(_mm512_sub_ps(_mm512_load_ps(score[p + 1]), top));
-            total = _mm512_add_ps(total, _mm512_add_ps(a, b));
-            __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a));
-            __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(b));
-            _mm512_store_si512(weight[p / 2], _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        for (int r = 0; r < registers; r++) {
+            __m512 shrink = power_of_two(_mm512_sub_ps(best[r], top[r]));
+            _mm512_store_ps(keep + r * LANES, shrink);
+            total[r] = _mm512_mul_ps(total[r], shrink);
+            best[r] = top[r];
         }
+        for (int p = 0; p < span; p += 2)
+            for (int r = 0; r < registers; r++) {
+                const float *at = score + p * lanes + r * LANES;
+                __m512 a = power_of_two(_mm512_sub_ps(_mm512_load_ps(at), top[r])), b = _mm512_setzero_ps();
+                if (p + 1 < span) b = power_of_two(_mm512_sub_ps(_mm512_load_ps(at + lanes), top[r]));
+                total[r] = _mm512_add_ps(total[r], _mm512_add_ps(a, b));
+                __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a));
+                __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(b));
+                _mm512_store_si512(score + p / 2 * lanes + r * LANES,
+                                   _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            }
         value[span] = value[span - 1]; /* weight zero */
-        for (int h = 0; h < heads; h += 4) {
-            int group = heads - h < 4 ? heads - h : 4;
+        for (int h = 0; h < count; h += GROUP) {
+            int group = count - h < GROUP ? count - h : GROUP;
             for (int64_t d = 0; d < D; d += 64) {
                 /* Two positions are interleaved within lanes of 128 bits: register 2i holds elements 0-3, 8-11, ... of
                    its 32, register 2i + 1 the others. `sum` is kept in that order. */
-                __m512 acc[4][4];
-                for (int g = 0; g < 4; g++)
-                    for (int i = 0; i < 4; i++)
-                        acc[g][i] = g < group ? _mm512_mul_ps(_mm512_loadu_ps(&sum[h + g][d + 16 * i]),
-                                                              _mm512_set1_ps(keep[h + g]))
-                                              : _mm512_setzero_ps();
+                __m512 acc[GROUP][4];
+                UNROLLED for (int i = 0; i < GROUP * 4; i++) acc[i / 4][i % 4] = _mm512_setzero_ps();
                 for (int p = 0; p < span; p += 2) {
                     __m512i a0 = _mm512_loadu_si512(value[p] + d), a1 = _mm512_loadu_si512(value[p] + d + 32);
                     __m512i b0 = _mm512_loadu_si512(value[p + 1] + d), b1 = _mm512_loadu_si512(value[p + 1] + d + 32);
                     __m512bh v[4] = {
                         (__m512bh)_mm512_unpacklo_epi16(a0, b0), (__m512bh)_mm512_unpackhi_epi16(a0, b0),
                         (__m512bh)_mm512_unpacklo_epi16(a1, b1), (__m512bh)_mm512_unpackhi_epi16(a1, b1)};
-#pragma GCC unroll 4
-                    for (int g = 0; g < 4; g++) {
-                        /* lanes beyond `heads` hold weights of empty queries, and are not stored */
-                        __m512bh w = (__m512bh)_mm512_set1_epi32(weight[p / 2][h + g]);
-#pragma GCC unroll 4
-                        for (int i = 0; i < 4; i++) acc[g][i] = _mm512_dpbf16_ps(acc[g][i], v[i], w);
+                    UNROLLED for (int g = 0; g < GROUP; g++) {
+                        /* what lies beyond the last query is no weight, and its sums are not kept */
+                        int32_t pair;
+                        memcpy(&pair, score + p / 2 * lanes + h + g, 4);
+                        __m512bh w = (__m512bh)_mm512_set1_epi32(pair);
+                        UNROLLED for (int i = 0; i < 4; i++) acc[g][i] = _mm512_dpbf16_ps(acc[g][i], v[i], w);
                     }
                 }
                 for (int g = 0; g < group; g++)
-                    for (int i = 0; i < 4; i++) _mm512_storeu_ps(&sum[h + g][d + 16 * i], acc[g][i]);
+                    for (int i = 0; i < 4; i++) {
+                        float *kept = &sum[h + g][d + 16 * i];
+                        _mm512_storeu_ps(kept, _mm512_fmadd_ps(_mm512_loadu_ps(kept), _mm512_set1_ps(keep[h + g]),
+                                                               acc[g][i]));
+                    }
             }
         }
     }
-    float totals[LANES] __attribute__((aligned(64)));
-    _mm512_store_ps(totals, total);
+    float totals[3 * LANES] __attribute__((aligned(64)));
+    for (int r = 0; r < registers; r++) _mm512_store_ps(totals + r * LANES, total[r]);
     const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
     const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-    for (int h = 0; h < heads; h++) {
+    for (int h = 0; h < count; h++) {
         __m512 inverse = _mm512_set1_ps(1.0f / totals[h]);
         for (int64_t d = 0; d < D; d += 32) {
             __m512 low = _mm512_mul_ps(_mm512_loadu_ps(&sum[h][d]), inverse);
             __m512 high = _mm512_mul_ps(_mm512_loadu_ps(&sum[h][d + 16]), inverse);
-            narrow(out + h * D + d, _mm512_permutex2var_ps(low, first, high));
-            narrow(out + h * D + d + 16, _mm512_permutex2var_ps(low, second, high));
+            narrow(queries[h].out + d, _mm512_permutex2var_ps(low, first, high));
+            narrow(queries[h].out + d + 16, _mm512_permutex2var_ps(low, second, high));
         }
     }
 }
 
-/* Heads in one call of `attend`: fewer than the lanes hold where a short batch would leave threads without work. */
+typedef void (*Attend)(const Query *, int, int64_t, const bf16 *, const bf16 *, const int64_t *, int64_t, float, int);
+#define ATTEND(REGISTERS)                                                                                             \
+    static __attribute__((noinline)) void attend_##REGISTERS(                                                         \
+        const Query *queries, int count, int64_t D, const bf16 *keys, const bf16 *values, const int64_t *table,       \
+        int64_t block_size, float scale, int cold                                                                     \
+    ) {                                                                                                               \
+        attend(REGISTERS, queries, count, D, keys, values, table, block_size, scale, cold);                           \
+    }
+ATTEND(1) ATTEND(2) ATTEND(3)
+static const Attend ATTENDS[] = {NULL, attend_1, attend_2, attend_3};
+
+/* Heads in one call of `attend`: fewer than it takes where a short batch would leave threads without work. */
 static int64_t heads_each(int64_t heads, int64_t rows, int threads) {
-    int64_t each = heads < LANES ? heads : LANES;
+    int64_t each = heads < QUERIES ? heads : QUERIES;
     int64_t share = rows < threads ? (heads * rows + threads - 1) / threads : each;
     return share < each ? share : each;
 }
@@ -382,7 +428,7 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
             /* Behind the last layer's keys and values, only the rows whose logits are wanted go on: 1 of a prompt. */
             const int64_t *row = n == m->layers - 1 ? s->logit_rows : NULL;
             const int64_t rows = row ? s->rows : T, each = heads_each(m->heads, rows, threads);
-            const int64_t groups = each ? (m->heads + each - 1) / each : 0;
+            const int64_t groups = each ? (m->heads + each - 1) / each : 0, runs = row ? s->rows : s->num_runs;
             float *x = row ? s->y : s->x;
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < T; t++) {
@@ -400,12 +446,19 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
             LAP(WRITE)
             if (!rows) break;
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t i = 0; i < rows * groups; i++) {
-                int64_t r = i / groups, t = row ? row[r] : r, first = i % groups * each;
-                int here = (int)(m->heads - first < each ? m->heads - first : each);
-                attend(s->qkv + t * wide + first * D, here, D, keys, values, s->tables + s->owner[t] * s->table_stride,
-                       s->block_size, s->positions[t] + 1, (float)(m->scale * 1.4426950408889634), T <= COLD,
-                       s->h + r * W + first * D);
+            for (int64_t i = 0; i < runs * groups; i++) {
+                int64_t run = i / groups, first = i % groups * each;
+                int64_t start = row ? run : s->runs[run], end = row ? run + 1 : s->runs[run + 1], t = start;
+                Query queries[QUERIES];
+                int count = 0;
+                for (int64_t r = start; r < end; r++)
+                    for (int64_t h = first; h < m->heads && h < first + each; h++) {
+                        t = row ? row[r] : r;
+                        queries[count++] = (Query){s->qkv + t * wide + h * D, s->h + r * W + h * D, s->positions[t] + 1};
+                    }
+                ATTENDS[(count + LANES - 1) / LANES](
+                    queries, count, D, keys, values, s->tables + s->owner[t] * s->table_stride, s->block_size,
+                    (float)(m->scale * 1.4426950408889634), T <= COLD);
             }
             LAP(ATTEND)
             if (row || l->proj.scale) {

@@ -16,6 +16,8 @@ from model.layers import Linear
 from model.native.library import Unavailable, library
 
 LANES = 16
+QUERIES = 48
+"""Of one head each, that forward.c attends to together."""
 PHASES = ("embed", "norm", "qkv", "write", "attend", "proj", "fc", "out", "head")
 HEAD_DIM_STEP = 64
 _TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
@@ -47,7 +49,9 @@ class _Step(ctypes.Structure):
     _fields_ = [
         ("tokens", ctypes.c_int64),
         ("rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("ids", "positions", "slots", "owner", "tables")),
+        *((name, ctypes.c_void_p) for name in ("ids", "positions", "slots", "owner")),
+        ("num_runs", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("runs", "tables")),
         ("table_stride", ctypes.c_int64),
         ("logit_rows", ctypes.c_void_p),
         ("cache", ctypes.c_void_p),
@@ -178,11 +182,12 @@ class NativeNetwork:
         tokens, rows = len(batch.tokens), len(batch.logit_rows)
         self._make_room(max(tokens, rows), rows)
         owner = np.repeat(np.arange(len(batch.query_lens)), batch.query_lens)
+        runs = self._runs(batch.query_lens, owner)
         arrays = [
             np.ascontiguousarray(a)
-            for a in (batch.tokens, batch.positions, batch.slots, owner, batch.block_tables, batch.logit_rows)
+            for a in (batch.tokens, batch.positions, batch.slots, owner, runs, batch.block_tables, batch.logit_rows)
         ]
-        ids, positions, slots, owners, tables, logit_rows = (a.ctypes.data for a in arrays)
+        ids, positions, slots, owners, run_starts, tables, logit_rows = (a.ctypes.data for a in arrays)
         step = _Step(
             tokens=tokens,
             rows=rows,
@@ -190,6 +195,8 @@ class NativeNetwork:
             positions=positions,
             slots=slots,
             owner=owners,
+            num_runs=len(runs) - 1,
+            runs=run_starts,
             tables=tables,
             table_stride=batch.block_tables.shape[1],
             logit_rows=logit_rows,
@@ -208,6 +215,14 @@ class NativeNetwork:
         )
         self._forward(ctypes.byref(self._model), ctypes.byref(step), torch.get_num_threads())
         return self._logits[:rows, : self._config.vocab_size] if rows else None
+
+    def _runs(self, query_lens: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where the runs of tokens start whose queries are attended to together, and the batch's length."""
+        tokens, longest = len(owner), max(1, QUERIES // self._config.n_head)
+        if tokens < 4 * longest * torch.get_num_threads():  # too few runs to share out evenly
+            longest = 1
+        place = np.arange(tokens) - (np.cumsum(query_lens) - query_lens)[owner]
+        return np.append(np.flatnonzero(place % longest == 0), tokens)
 
     def _make_room(self, tokens: int, rows: int) -> None:
         """Buffers grow to the largest step that was seen, and stay."""
