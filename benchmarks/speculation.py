@@ -59,6 +59,19 @@ class ReplayEngine(Engine):
 
     texts: dict[str, list[int]]
 
+    def write(self, prompt: list[int], output: list[int]) -> float:
+        """Writes one text. The seconds are those after its first token."""
+        # what a draft reaches beyond the end is never kept, but it is looked at
+        self.texts = {"text": [*output, *[0] * 65]}
+        params = SamplingParams(max_tokens=len(output), temperature=0.0, ignore_eos=True)
+        self.add(Request("text", prompt, params))
+        while self.has_work() and not self.sequences["text"].num_output:
+            self.step()
+        started = time.perf_counter()
+        while self.has_work():
+            self.step()
+        return time.perf_counter() - started
+
     def _read(self, running: Running) -> Sampled | None:
         sampled = super()._read(running)
         if sampled is None:
@@ -124,21 +137,9 @@ KINDS: dict[str, Callable[[Sequence[SourceText], Tokenizer, argparse.Namespace],
 
 
 def decode(engine: ReplayEngine, cases: Sequence[Case]) -> Measured:
-    """Writes each text, one after the other. The seconds are those after a text's first token."""
-    seconds = 0.0
+    """Writes each text, one after the other."""
     before = engine.stats()
-    for i, case in enumerate(cases):
-        name = str(i)
-        # what a draft reaches beyond the end is never kept, but it is looked at
-        engine.texts = {name: [*case.output, *[0] * 65]}
-        params = SamplingParams(max_tokens=len(case.output), temperature=0.0, ignore_eos=True)
-        engine.add(Request(name, case.prompt, params))
-        while engine.has_work() and not engine.sequences[name].num_output:
-            engine.step()
-        started = time.perf_counter()
-        while engine.has_work():
-            engine.step()
-        seconds += time.perf_counter() - started
+    seconds = sum(engine.write(case.prompt, case.output) for case in cases)
     after = engine.stats()
     return Measured(
         seconds,

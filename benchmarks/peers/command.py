@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from benchmarks.peers.environments import InstallError, install, is_installed, p
 from benchmarks.peers.workloads import WORKLOADS, Workload
 from benchmarks.report import Result, markdown_table
 from benchmarks.shapes import SHAPES, shape_config
+from benchmarks.speculation import KINDS
+from benchmarks.stop_rules import CORPUS, held_out
+from model.hub import EMBEDDED, resolve_checkpoint
+from model.tokenizer import Tokenizer
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -32,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", nargs="*", choices=[p.name for p in PEERS], default=[p.name for p in PEERS])
     parser.add_argument("--shape", choices=sorted(SHAPES), default="164m")
     parser.add_argument("--workloads", nargs="+", choices=[w.name for w in WORKLOADS], help="default: all")
+    parser.add_argument("--corpus", type=Path, default=CORPUS, help="whose held-out files are replayed")
+    parser.add_argument("--cases", type=int, default=6, help="texts of each kind that are replayed")
+    parser.add_argument("--max-tokens", type=int, default=128, help="of one text")
     parser.add_argument("--rounds", type=int, default=3, help="times every engine is started")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of a workload in a round")
     parser.add_argument("--threads", type=int, default=2)
@@ -51,7 +59,7 @@ def run(options: argparse.Namespace) -> Result:
     _prepare(engines[1:], folder, options)
     if options.install_only:
         return Result("peers", {}, {}, tables={"environments": state_table(engines[1:])})
-    workloads = [w for w in WORKLOADS if options.workloads is None or w.name in options.workloads]
+    workloads = [_with_texts(w, options) for w in WORKLOADS if options.workloads is None or w.name in options.workloads]
     checkpoint = write_checkpoint(folder / "checkpoints" / options.shape, shape_config(options.shape), options.seed)
     spec = worker_spec(checkpoint, workloads, options)
 
@@ -66,6 +74,16 @@ def run(options: argparse.Namespace) -> Result:
     result = to_result(engines, workloads, options)
     write(result, options.results, options.name or f"peers-{options.shape}")
     return result
+
+
+def _with_texts(workload: Workload, options: argparse.Namespace) -> Workload:
+    """A replay with the texts that `python -m benchmarks speculation` writes."""
+    if workload.kind != "replay":
+        return workload
+    sources, _ = held_out([], options.corpus)
+    tokenizer = Tokenizer.from_checkpoint(resolve_checkpoint(EMBEDDED, None))
+    cases = KINDS[workload.name.removesuffix("-1")](sources, tokenizer, options)
+    return replace(workload, texts=tuple({"prompt": c.prompt, "output": c.output} for c in cases))
 
 
 def _prepare(peers: list[Measured], folder: Path, options: argparse.Namespace) -> None:
@@ -96,7 +114,7 @@ def worker_spec(checkpoint: Path, workloads: list[Workload], options: argparse.N
         "threads": options.threads,
         "dtype": options.dtype,
         "max_requests": max(w.requests for w in workloads),
-        "max_len": max(w.input_len + w.output_len for w in workloads) + 1,
+        "max_len": max(w.longest for w in workloads) + 1,
         "token_range": [min(100, vocab_size // 2), vocab_size],
         "workloads": [w.to_json() for w in workloads],
         "repeats": options.repeats,
@@ -106,7 +124,8 @@ def worker_spec(checkpoint: Path, workloads: list[Workload], options: argparse.N
 
 def to_result(engines: list[Measured], workloads: list[Workload], options: argparse.Namespace) -> Result:
     kept = ("shape", "rounds", "repeats", "threads", "dtype", "seed")
-    settings = {**{name: getattr(options, name) for name in kept}, "workloads": [w.to_json() for w in workloads]}
+    asked = [{k: v for k, v in w.to_json().items() if k != "texts"} for w in workloads]
+    settings = {**{name: getattr(options, name) for name in kept}, "workloads": asked}
     return Result(
         "peers",
         settings,

@@ -1,4 +1,4 @@
-"""Our engine in process: one rank, the prefix cache off, as for everyone."""
+"""Our engine in process: one rank, the prefix cache off, as for everyone; drafts only where a text is replayed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+SPECULATIVE_TOKENS = 8
+
 
 def load(spec: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int]]]:
     sys.path.insert(0, str(Path(__file__).parents[2]))  # where it is not installed
+    from benchmarks.speculation import ReplayEngine
     from model.config import EngineConfig
     from model.rank import Rank
     from model.request import Request, SamplingParams
@@ -37,4 +40,8 @@ def load(spec: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int
                 answers[int(output.request_id)] += output.token_ids
         return answers
 
+    writer = ReplayEngine(
+        engine.executor, max_num_seqs=1, enable_prefix_caching=False, speculative_tokens=SPECULATIVE_TOKENS
+    )
+    generate.replay = lambda prompt, output: writer.write(prompt, output)  # type: ignore[attr-defined]
     return generate

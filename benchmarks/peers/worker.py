@@ -4,6 +4,8 @@ Knows nothing of the project, so that a peer's environment needs nothing but the
 
     load(spec) -> generate      and      generate(prompts, max_tokens) -> tokens of each prompt
 
+An engine that speculates has generate.replay(prompt, output) -> seconds after the first token of writing just that.
+
 spec: checkpoint, scratch (a folder of the peer's own, kept between runs), threads, dtype, max_requests, max_len,
 workloads, repeats, seed, packages (whose versions are reported). Everything an engine prints goes to standard error.
 """
@@ -56,6 +58,9 @@ def measure(load: Callable[[dict[str, Any]], Generate], spec: dict[str, Any]) ->
     first_tokens: dict[str, list[int]] = {}
     for workload in spec["workloads"]:
         name = workload["name"]
+        if workload["kind"] == "replay":
+            samples[name] = [_replay(generate, workload["texts"]) for _ in range(spec["repeats"] + 1)][1:]
+            continue
         _run(generate, workload, prompts(workload, spec, "warm-up"), min(workload["output_len"], 4))
         samples[name], first_tokens[name] = [], []
         for repeat in range(spec["repeats"]):
@@ -88,6 +93,23 @@ def _value(
         return requests * output_len / max(whole - short, 1e-9), tokens
     seconds, tokens = _run(generate, workload, own, output_len)
     return (requests * workload["input_len"] / seconds if workload["kind"] == "prefill" else seconds), tokens
+
+
+def _replay(generate: Generate, texts: list[dict[str, list[int]]]) -> float:
+    """Tokens a second after each text's first token."""
+    replay = getattr(generate, "replay", None)
+    seconds = 0.0
+    for text in texts:
+        prompt, output = text["prompt"], text["output"]
+        if replay is not None:
+            seconds += replay(prompt, output)
+            continue
+        started = time.perf_counter()
+        generate([prompt], 1)
+        first = time.perf_counter()
+        generate([prompt], len(output))
+        seconds += (time.perf_counter() - first) - (first - started)
+    return sum(len(text["output"]) - 1 for text in texts) / max(seconds, 1e-9)
 
 
 def _run(

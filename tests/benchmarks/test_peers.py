@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import build_parser
-from benchmarks.peers import command, worker
+from benchmarks.peers import command, starcoder_serve, worker
 from benchmarks.peers.checkpoint import write_checkpoint
 from benchmarks.peers.comparison import Measured, RunError, compare, comparison_table, run_worker, state_table
 from benchmarks.peers.engines import OURS, PEERS, Engine
@@ -81,7 +81,8 @@ def test_every_peer_has_a_runner_and_requirements() -> None:
     for engine in (OURS, *PEERS):
         assert "def load(spec" in engine.script.read_text()
     assert all(peer.requirements for peer in PEERS)
-    assert {w.name for w in WORKLOADS} == {"prefill-512", "decode-1", "decode-8", "batch-8", "batch-32"}
+    names = {"prefill-512", "decode-1", "decode-8", "batch-8", "batch-32", "edit-1", "infill-1"}
+    assert {w.name for w in WORKLOADS} == names
 
 
 def spec_for(checkpoint: Path, workloads: tuple[Workload, ...] = SMALL) -> dict[str, Any]:
@@ -146,6 +147,37 @@ def test_prompts_are_the_same_for_all_and_new_every_time() -> None:
     assert worker.prompts(workload, spec, "0") == worker.prompts(workload, spec, "0")
     assert worker.prompts(workload, spec, "0") != worker.prompts(workload, spec, "1")
     assert all(10 <= t < 200 for p in worker.prompts(workload, spec, "0") for t in p)
+
+
+def test_a_text_is_written_by_who_speculates_and_counted_out_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: clock[0])
+    texts = [{"prompt": [1, 2, 3], "output": [4] * 11}, {"prompt": [5], "output": [6] * 6}]
+
+    def plain(prompts: list[list[int]], max_tokens: int) -> list[list[int]]:
+        clock[0] += len(prompts[0]) + 2 * (max_tokens - 1)
+        return [[0] * max_tokens]
+
+    assert worker._replay(plain, texts) == 15 / (2 * 15)
+
+    def drafting(prompts: list[list[int]], max_tokens: int) -> list[list[int]]:
+        raise AssertionError("it has its own way")
+
+    drafting.replay = lambda prompt, output: len(prompt) + len(output)  # type: ignore[attr-defined]
+    assert worker._replay(drafting, texts) == 15 / (14 + 7)
+
+
+def test_our_engine_writes_the_text_it_is_given(tmp_path: Path) -> None:
+    engine = starcoder_serve.load(
+        {
+            "checkpoint": str(write_checkpoint(tmp_path / "model", CONFIG, 0)),
+            "dtype": "float32",
+            "threads": 1,
+            "max_requests": 1,
+        }
+    )
+    assert engine.replay([5, 6, 7], [8, 9] * 10) > 0  # type: ignore[attr-defined]
+    assert [len(a) for a in engine([[1, 2]], 3)] == [3]
 
 
 def test_the_command_writes_what_it_found(
