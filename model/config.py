@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "native", "torch"]
-Quantization = Literal["none", "int8"]
+Quantization = Literal["none", "int8", "fp8"]
 AttentionBackend = Literal["torch", "triton"]
 
 
@@ -141,7 +141,9 @@ class EngineConfig(BaseModel):
         "auto": the first where it can run, else the second.
     attention: on a GPU "torch": scaled_dot_product_attention over gathered blocks; "triton": our paged kernels
         (multi-query models; not measured on a GPU yet).
-    quantization: "int8": weights and what they are multiplied with in 8 bits (our kernels on a CPU only).
+    quantization: on a CPU "int8": weights and what they are multiplied with in 8 bits (our kernels only). On a GPU
+        "int8" or "fp8": the linear layers' weights in 8 bits (Triton kernels, not run on a GPU yet; fp8 from compute
+        capability 8.9).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

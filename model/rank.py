@@ -84,10 +84,16 @@ class Rank:
             enable_prefix_caching=self.config.enable_prefix_caching,
             speculative_tokens=self.config.speculative_tokens,
             seed=self.config.seed,
-            costs=StepCosts(
-                self._runner.model,
-                self._runner.report.parameter_bytes,
-                self._runner.dtype.itemsize,
-                self.group.size,
-            ),
+            costs=self.costs(),
+        )
+
+    def costs(self) -> StepCosts:
+        """What this rank's steps read and compute, once it is loaded."""
+        assert self._runner is not None, "load first"
+        return StepCosts(
+            self._runner.model,
+            self._runner.report.parameter_bytes,
+            self._runner.dtype.itemsize,
+            self.group.size,
+            self._runner.network.head_is_copied,
         )
