@@ -82,8 +82,7 @@ class Quantizer:
         self._quantization = quantization
         self._scratch = torch.empty(scratch_values, dtype=dtype, device=device)
         self._programs = triton_linear.programs_of(device)
-        # PyTorch has row scales for Hopper; for consumer Blackwell it has not (pytorch/pytorch#192707)
-        self._fp8_products = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == _HOPPER
+        self._fp8_products = multiplies_fp8(device)
 
     def __call__(self, module: nn.Module) -> None:
         """Round the module's weight if it is a linear layer; the plain weight is freed."""
@@ -93,6 +92,14 @@ class Quantizer:
     def _product(self, weight: torch.Tensor) -> QuantizedProduct:
         data, scale = round_rows(weight, self._quantization)
         return QuantizedProduct(data, scale, self._scratch, self._programs, self._fp8_products)
+
+
+def multiplies_fp8(device: torch.device) -> bool:
+    """Whether PyTorch multiplies fp8 by fp8 with row scales here: on Hopper GPUs.
+
+    On consumer Blackwell it did not in its release 2.10 (pytorch/pytorch#192707); newer GPUs are left out until seen.
+    """
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == _HOPPER
 
 
 def check_device(quantization: Quantization, device: torch.device) -> None:
