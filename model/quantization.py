@@ -83,15 +83,34 @@ class Quantizer:
         self._scratch = torch.empty(scratch_values, dtype=dtype, device=device)
         self._programs = triton_linear.programs_of(device)
         self._fp8_products = multiplies_fp8(device)
+        self._compiled: set[tuple[int, int, bool]] = set()
 
     def __call__(self, module: nn.Module) -> None:
         """Round the module's weight if it is a linear layer; the plain weight is freed."""
         if isinstance(module, Linear):
-            module.replace_weight(self._product)
+            product = self.product(module.weight.data)
+            module.replace_weight(lambda _: product)
+            if self._scratch.device.type == "cuda":
+                self.compile(product, module.bias is not None)
 
-    def _product(self, weight: torch.Tensor) -> QuantizedProduct:
+    def product(self, weight: torch.Tensor) -> QuantizedProduct:
+        """Of a plain weight, rounded."""
         data, scale = round_rows(weight, self._quantization)
         return QuantizedProduct(data, scale, self._scratch, self._programs, self._fp8_products)
+
+    def compile(self, product: QuantizedProduct, has_bias: bool) -> None:
+        """Run each kernel that the product may need, once for its shape: the first requests would wait for them.
+
+        What the device or PyTorch refuses fails here, before anything is served.
+        """
+        outputs, inputs = product.weight.shape
+        kind = (outputs, inputs, has_bias)
+        if kind in self._compiled:
+            return
+        self._compiled.add(kind)
+        bias = self._scratch.new_zeros(outputs) if has_bias else None
+        for rows in (1, 17, 33, triton_linear.MOST_ROWS + 1):
+            product(self._scratch.new_zeros(rows, inputs), bias)
 
 
 def multiplies_fp8(device: torch.device) -> bool:

@@ -49,7 +49,7 @@ class Tile:
         return cls(32, 64, depth, stages=5) if rows <= 32 else cls(64, 128, depth, stages=3)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def _multiply(
     x,
     weight,
@@ -99,7 +99,7 @@ def _multiply(
         tl.store(parts + split.to(tl.int64) * M * N + place, sums, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def _join(
     parts,
     scale,

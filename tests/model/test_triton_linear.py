@@ -137,7 +137,7 @@ import json, sys, torch
 from model.attention import AttentionPlan
 from model.config import EngineConfig
 from model.layers import Linear
-from model.quantization import round_rows
+from model.quantization import Quantizer, round_rows
 from model.rank import Rank
 from model.request import Request, SamplingParams
 from tests.model.test_native import batch_of
@@ -159,7 +159,14 @@ def write(rank):
             answers.setdefault(output.request_id, []).extend(output.token_ids)
     return answers
 
+def compiles(kind, device):
+    # what loading on a GPU does
+    quantizer = Quantizer(kind, device, torch.float32, 64 * 96)
+    for has_bias in (True, False, True):
+        quantizer.compile(quantizer.product(torch.randn(64, 96, device=device)), has_bias)
+
 for kind in sys.argv[3:]:
+    compiles(kind, torch.device(common["device"]))
     reference, _ = rank_of()
     network = reference._runner.network
     network.lm_head.weight.data = network.lm_head.weight.data.clone()
