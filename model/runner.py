@@ -167,7 +167,7 @@ class Runner:
                     "attention=triton and cpu_kernels=native exclude each other: native attends by itself"
                 )
             if config.quantization != "none":
-                return None
+                return None  # `_quantizer` has seen to it
         elif config.cpu_kernels == "torch":
             if config.quantization != "none":
                 raise ConfigError(f"quantization={config.quantization} needs our own kernels, not cpu_kernels=torch")
