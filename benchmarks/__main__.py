@@ -22,6 +22,7 @@ COMMANDS = {
     "profile": ("benchmarks.step_profile", "where each millisecond of a step goes"),
     "speculation": ("benchmarks.speculation", "drafts looked up in the prompt: what they gain and what they cost"),
     "quantization": ("benchmarks.quantization", "what 8 bits cost in quality, on real code"),
+    "linear": ("benchmarks.linear", "single products: 8-bit weights beside plain ones"),
     "gpu": ("benchmarks.gpu", "everything that a GPU has to show, in one command"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }

@@ -1,8 +1,8 @@
 """`python -m benchmarks gpu`: everything that a GPU has to show, in one command of some minutes.
 
-First the kernels against their definition on this GPU, then the engine with random weights of StarCoder's size: each
-measurement is a `python -m benchmarks` command in a process of its own, with a time limit, so that one that fails costs
-its own row only. transformers `generate` runs the same decode beside it.
+First the kernels against their definition on this GPU, then the engine with random weights of StarCoder's size, plain
+and with 8-bit weights: each measurement is a `python -m benchmarks` command in a process of its own, with a time limit,
+so that one that fails costs its own row only. transformers `generate` runs the same decode beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +21,80 @@ from benchmarks.report import Result, Row, number
 from benchmarks.shapes import SHAPES, shape_config
 
 ROOT = Path(__file__).parents[1]
+KERNEL_TESTS = ("tests/model/test_triton_attention.py", "tests/model/test_triton_linear.py")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A benchmarks command and what of its metrics goes into the table."""
+    """A benchmarks command and what of its metrics goes into the table. has_shape: it takes --shape."""
 
     name: str
     command: tuple[str, ...]
     metrics: tuple[str, ...]
-    options: tuple[str, ...] = field(default=())
+    has_shape: bool = True
 
 
+TARGET = 1.6
+"""What 8-bit weights shall gain in decode at batch 1 over bfloat16."""
 _DECODE = ("decode_tokens_per_s", "decode_gbytes_per_s", "decode_percent_of_copy")
 _FEW = ("--num-iters-warmup", "1", "--num-iters", "3")
 
 
-def measurements(attention: str) -> list[Measurement]:
-    """What is run with one kind of attention."""
-    common = ("--attention", attention)
+def measurements(attention: str, quantization: str = "none") -> list[Measurement]:
+    """What is run with one kind of attention and of weights; less with 8-bit weights, which matter to decode most."""
+    common = ("--attention", attention, "--quantization", quantization)
+    kind = attention if quantization == "none" else f"{attention}, {quantization}"
 
     def latency(name: str, batch: int, input_len: int, output_len: int, *metrics: str) -> Measurement:
         sizes = ("--batch-size", str(batch), "--input-len", str(input_len), "--output-len", str(output_len))
-        return Measurement(f"{name}, {attention}", ("latency", *sizes, *_FEW, *common), metrics)
+        return Measurement(f"{name}, {kind}", ("latency", *sizes, *_FEW, *common), metrics)
 
+    alone = latency("decode, batch 1", 1, 32, 128, *_DECODE)
+    many = latency("decode, batch 64, 512 before", 64, 512, 64, *_DECODE)
+    prefill = latency(
+        *("prefill of 2,048", 1, 2048, 1), *("prefill_tokens_per_s", "prefill_gflops", "prefill_percent_of_matmul")
+    )
+    if quantization != "none":
+        return [alone, many, prefill]
     return [
-        latency("decode, batch 1", 1, 32, 128, *_DECODE),
-        latency("decode, batch 64, 512 before", 64, 512, 64, *_DECODE),
+        alone,
+        many,
         latency("decode, batch 256, 512 before", 256, 512, 32, *_DECODE),
-        latency(
-            *("prefill of 2,048", 1, 2048, 1),
-            *("prefill_tokens_per_s", "prefill_gflops", "prefill_percent_of_matmul"),
-        ),
+        prefill,
         Measurement(
             f"256 requests of 512 in, 128 out, {attention}",
             ("throughput", "--num-prompts", "256", "--input-len", "512", "--output-len", "128", *common),
             ("output_throughput", "total_token_throughput"),
         ),
     ]
+
+
+def products(quantization: str) -> list[Measurement]:
+    """What 8-bit weights cost in quality, by the products of few rows and by those of many; and the products alone."""
+    quality = [
+        Measurement(
+            f"the embedded model on real code, {rows} rows a step, {quantization}",
+            ("quantization", "--quantization", quantization, "--max-num-batched-tokens", str(rows)),
+            ("bfloat16_perplexity", f"{quantization}_perplexity", f"{quantization}_same_likeliest_percent"),
+            has_shape=False,
+        )
+        for rows in (256, 2048)
+    ]
+    times = tuple(f"c_fc/{way}/{rows}_us" for rows in (1, 64) for way in ("plain", f"{quantization} kernel"))
+    return [
+        *quality,
+        Measurement(f"single products, {quantization}", ("linear", "--quantization", quantization), times),
+    ]
+
+
+def gain(result: Result, attention: str, quantization: str) -> list[Row]:
+    """How much faster decode at batch 1 is than with plain weights, if both were measured."""
+    names = [f"decode, batch 1, {kind}/decode_tokens_per_s" for kind in (f"{attention}, {quantization}", attention)]
+    quantised, plain = (result.metrics.get(name) for name in names)
+    if not quantised or not plain:
+        return []
+    result.metrics[f"decode, batch 1, {attention}, {quantization}/over_plain"] = quantised / plain
+    return [(f"decode, batch 1, {attention}, {quantization} over plain", number(quantised / plain), f"target {TARGET}")]
 
 
 TRANSFORMERS = """
@@ -86,22 +122,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="15b")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--attention", nargs="+", choices=("torch", "triton"), default=["torch", "triton"])
+    parser.add_argument("--quantization", nargs="*", choices=("int8", "fp8"), default=["int8", "fp8"])
     parser.add_argument("--transformers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--kernel-tests", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--timeout", type=float, default=240.0, help="seconds of one measurement")
 
 
 def run(options: argparse.Namespace) -> Result:
-    settings = {"shape": options.shape, "attention": options.attention, "device": options.device}
+    settings = {name: getattr(options, name) for name in ("shape", "attention", "quantization", "device")}
     result = Result("gpu", {**settings, "gpu": gpu_name() if options.device == "cuda" else None}, {})
     rows: list[Row] = [("measurement", "value", "")]
     if options.kernel_tests:
-        tests = [sys.executable, "-m", "pytest", "-q", "tests/model/test_triton_attention.py"]
+        tests = [sys.executable, "-m", "pytest", "-q", *KERNEL_TESTS]
         outcome, _ = _run(tests, options.timeout)
         rows.append(("Triton kernels against their definition", "right" if outcome is None else outcome, ""))
     for attention in options.attention:
         for measurement in measurements(attention):
             rows += measure(measurement, options, result)
+    attention = options.attention[-1]
+    for quantization in options.quantization:
+        for measurement in (*measurements(attention, quantization), *products(quantization)):
+            rows += measure(measurement, options, result)
+        rows += gain(result, attention, quantization)
     if options.transformers and options.device == "cuda":
         command = [sys.executable, "-c", TRANSFORMERS, json.dumps(shape_config(options.shape))]
         failure, out = _run(command, options.timeout)
@@ -118,7 +160,8 @@ def measure(measurement: Measurement, options: argparse.Namespace, result: Resul
     """Run it, keep all of its metrics, and return its rows of the table."""
     with tempfile.TemporaryDirectory(prefix="starcoder-bench-") as directory:
         output = Path(directory) / "result.json"
-        where = ("--shape", options.shape, "--device", options.device, "--output", str(output))
+        shape = ("--shape", options.shape) if measurement.has_shape else ()
+        where = (*shape, "--device", options.device, "--output", str(output))
         started = time.monotonic()
         failure, _ = _run([sys.executable, "-m", "benchmarks", *measurement.command, *where], options.timeout)
         if failure is not None:

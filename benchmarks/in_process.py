@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import get_args
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ import torch
 from benchmarks.limits import Limits, measure_limits
 from benchmarks.metrics import Timeline
 from benchmarks.shapes import SHAPES, write_config
-from model.config import EngineConfig, ModelConfig
-from model.costs import cache_read, head_flops, prefill_flops, token_flops, weights_read
+from model.config import EngineConfig, ModelConfig, Quantization
+from model.costs import cache_read, head_flops, prefill_flops, token_flops
 from model.engine import Engine
 from model.rank import Rank
 from model.request import Request, SamplingParams
@@ -139,7 +140,7 @@ class Bench:
         self.engine = rank.engine()
         self.device = torch.device(str(self.report["device"]))
         self.dtype: torch.dtype = getattr(torch, str(self.report["dtype"]))
-        self._weights = weights_read(self.model, int(str(self.report["parameter_bytes"])), self.dtype.itemsize)
+        self._weights = rank.costs().weights_read
         return self
 
     def __exit__(
@@ -215,7 +216,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--attention", choices=("auto", "torch", "triton"), default="auto")
     group.add_argument("--cuda-graphs", action=argparse.BooleanOptionalAction, default=True)
     group.add_argument("--async-scheduling", action=argparse.BooleanOptionalAction, help="default: on a GPU")
-    group.add_argument("--quantization", choices=("none", "int8"), default="none")
+    group.add_argument("--quantization", choices=get_args(Quantization), default="none")
     group.add_argument("--max-model-len", type=int)
     group.add_argument("--max-num-seqs", type=int, default=256)
     group.add_argument("--max-num-batched-tokens", type=int)

@@ -41,7 +41,7 @@ def copy_bandwidth(device: torch.device, size: int) -> float:
     """Bytes moved a second by copying `size` bytes, 2 * size / time: each byte is read once and written once."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * size / _best_seconds(lambda: target.copy_(source), device)
+    return 2 * size / best_seconds(lambda: target.copy_(source), device)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
@@ -49,10 +49,12 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
     out = torch.empty(size, size, dtype=dtype, device=device)
-    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, right, out=out), device)
+    return 2 * size**3 / best_seconds(lambda: torch.mm(left, right, out=out), device)
 
 
-def _best_seconds(work: Callable[[], object], device: torch.device, tries: int = 7) -> float:
+def best_seconds(work: Callable[[], object], device: torch.device, tries: int = 7) -> float:
+    """The shortest time of `work`, after one run that does not count."""
+
     def once() -> float:
         started = time.perf_counter()
         work()

@@ -1,7 +1,8 @@
 """`python -m benchmarks quantization`: what 8 bits cost in quality, on real code.
 
-Held-out code is read by the model once in bfloat16 and once with int8 weights and inputs. Compared are how well each
-foresees it (bits a byte; perplexity is 2 to the bits a token) and how often both hold the same token for the likeliest.
+Held-out code is read by the model once in bfloat16 and once for each kind of 8 bits: on a CPU int8 weights and inputs,
+on a GPU int8 or fp8 weights. Compared are how well each foresees it (bits a byte; perplexity is 2 to the bits a token)
+and how often it holds the same token for the likeliest as bfloat16 does.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from model.rank import Rank
 from model.request import Request, SamplingParams
 from model.tokenizer import Tokenizer
 
-FORMS: dict[str, Quantization] = {"bfloat16": "none", "int8": "int8"}
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -38,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="for its held-out files")
     parser.add_argument("--tokens", type=int, default=40_000, help="read in all")
     parser.add_argument("--window", type=int, default=1024, help="tokens of one piece")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quantization", nargs="+", choices=("int8", "fp8"), default=["int8"])
+    parser.add_argument(
+        "--max-num-batched-tokens", type=int, help="of one step: on a GPU few rows are multiplied by another kernel"
+    )
     parser.add_argument("--num-threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
 
@@ -80,35 +84,41 @@ def run(options: argparse.Namespace) -> Result:
     texts = pieces(sources, tokenizer, options)
     size = sum(len(tokenizer.decode(ids[1:]).encode()) for ids in texts)
     count = sum(len(ids) - 1 for ids in texts)
+    forms: dict[str, Quantization] = {"bfloat16": "none", **{name: name for name in options.quantization}}
     readings: dict[str, list[Reading]] = {}
     held: dict[str, int] = {}
-    for name, quantization in FORMS.items():
+    for name, quantization in forms.items():
         config = EngineConfig(
             model=str(directory),
             dtype="bfloat16",
-            device="cpu",
+            device=options.device,
             cpu_kernels="native",
             quantization=quantization,
+            max_num_batched_tokens=options.max_num_batched_tokens,
             num_threads=options.num_threads,
+            # without a number a GPU's memory would be taken whole, and the next one found none
+            num_kv_blocks=4096 if options.device == "cuda" else None,
         )
         rank = Rank(config)
         held[name] = int(str(rank.load()["parameter_bytes"]))
         readings[name] = read(rank, texts)
     bits = {name: sum(r.bits for r in found) for name, found in readings.items()}
-    same = [
-        a == b
-        for one, other in zip(*readings.values(), strict=True)
-        for a, b in zip(one.likeliest, other.likeliest, strict=True)
-    ]
+    likeliest = {name: [token for reading in found for token in reading.likeliest] for name, found in readings.items()}
+    plain = likeliest.pop("bfloat16")
+    same = {
+        name: 100 * sum(a == b for a, b in zip(plain, found, strict=True)) / len(plain)
+        for name, found in likeliest.items()
+    }
     metrics = {
         **{f"{name}_bits_per_byte": value / size for name, value in bits.items()},
         **{f"{name}_perplexity": 2 ** (value / count) for name, value in bits.items()},
         **{f"{name}_parameter_bytes": value for name, value in held.items()},
-        "same_likeliest_percent": 100 * sum(same) / len(same),
+        **{f"{name}_same_likeliest_percent": share for name, share in same.items()},
         "tokens": count,
     }
     settings = {
         "model": Path(str(options.model)).name,
+        "device": options.device,
         "sources": origin,
         "window": options.window,
         "seed": options.seed,
@@ -121,6 +131,6 @@ def run(options: argparse.Namespace) -> Result:
             f"{metrics[f'{name}_perplexity']:.4f}",
             number(held[name] / 1e6),
         )
-        for name in FORMS
+        for name in forms
     ]
     return Result("quantization", settings, metrics, tables={f"{count:,} tokens of real code": rows})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from model.config import ConfigError, EngineConfig, ModelConfig
+from model.config import ConfigError, EngineConfig, ModelConfig, Quantization
 from model.family import FAMILY, known_shape
 
 BYTES_PER_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -20,9 +21,10 @@ def run(arguments: Sequence[str]) -> int:
     models = _models(options.model)
     rows = [row for name, model in models for row in _rows(name, model, options)]
     print(_table([row.cells() for row in rows]))
+    weights = "" if options.quantization == "none" else f", linear layers in {options.quantization}"
     print(
         f"\nOf {options.gpu_memory / GIB:.4g} GiB a GPU, {options.gpu_memory_utilization:.0%} is used "
-        f"({options.dtype}); 1 GiB of it is set aside for CUDA and NCCL.\nKV tokens: the cache of one engine. "
+        f"({options.dtype}{weights}); 1 GiB of it is set aside for CUDA and NCCL.\nKV tokens: the cache of one engine. "
         "Full windows: sequences of the longest length that it holds at once."
     )
     return 0 if any(row.plan.fits for row in rows) else 1
@@ -61,6 +63,7 @@ def _rows(name: str, model: ModelConfig, options: argparse.Namespace) -> Iterato
             tensor_parallel_size=size,
             max_model_len=options.max_model_len,
             gpu_memory_utilization=options.gpu_memory_utilization,
+            quantization=options.quantization,
         )
         yield _Row(name, model, config, options.gpu_memory, BYTES_PER_VALUE[options.dtype])
 
@@ -122,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         "--tensor-parallel-size", type=_positive, action="append", help="GPUs that share the model; repeatable"
     )
     parser.add_argument("--dtype", choices=BYTES_PER_VALUE, default="bfloat16", help="default: %(default)s")
+    parser.add_argument(
+        "--quantization", choices=get_args(Quantization), default="none", help="of the weights (default: %(default)s)"
+    )
     parser.add_argument("--max-model-len", type=_positive, help="longest prompt plus completion (default: the window)")
     parser.add_argument(
         "--gpu-memory-utilization",

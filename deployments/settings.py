@@ -144,7 +144,8 @@ class Settings(BaseSettings):
     )
     quantization: Quantization = Field(
         default=_engine("quantization"),
-        description="int8: weights, and what they are multiplied with, in 8 bits; faster and less exact. CPUs only.",
+        description="int8: weights in 8 bits, on a CPU also what they are multiplied with; faster and less exact. "
+        "fp8: the same on GPUs of the kinds Ada and Hopper. On GPUs neither has run yet.",
     )
     seed: int = Field(default=_engine("seed"), description="Where requests without a seed take their randomness from.")
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "native", "torch"]
-Quantization = Literal["none", "int8"]
+Quantization = Literal["none", "int8", "fp8"]
 AttentionBackend = Literal["auto", "torch", "triton"]
 
 
@@ -143,7 +143,9 @@ class EngineConfig(BaseModel):
         (multi-query models); "auto": the second where a check at the start finds them right, else the first.
     cuda_graphs: record decode steps on a GPU and replay them; only with our paged kernels.
     async_scheduling: prepare a step while the one before runs; None: on GPUs.
-    quantization: "int8": weights and what they are multiplied with in 8 bits (our kernels on a CPU only).
+    quantization: on a CPU "int8": weights and what they are multiplied with in 8 bits (our kernels only). On a GPU
+        "int8" or "fp8": the linear layers' weights in 8 bits (Triton kernels, not run on a GPU yet; fp8 from compute
+        capability 8.9).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

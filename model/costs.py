@@ -16,13 +16,17 @@ from model.batch import Batch
 from model.config import ModelConfig
 
 
-def weights_read(model: ModelConfig, parameter_bytes: int, value_bytes: int) -> int:
-    """Bytes of weights that one step reads: all of them but the position table (and an untied embedding).
+def weights_read(
+    model: ModelConfig, parameter_bytes: int, value_bytes: int, ranks: int = 1, head_is_copied: bool = False
+) -> int:
+    """Bytes of weights that one rank reads in a step: all but the position table, and an embedding that is no head.
 
     parameter_bytes: what the rank holds, so that quantised weights count as the bytes they take.
-    A tied embedding is read whole, as the head; single rows of the tables are not worth counting.
+    head_is_copied: a tied head is held beside the embedding, in another form. Otherwise a tied embedding is read whole,
+    as the head; single rows of the tables are not worth counting.
     """
-    tables = model.n_positions + (0 if model.tie_word_embeddings else model.vocab_size)
+    is_head = model.tie_word_embeddings and not head_is_copied
+    tables = model.n_positions + (0 if is_head else -(-model.vocab_size // ranks))
     return parameter_bytes - tables * model.n_embd * value_bytes
 
 
@@ -70,13 +74,18 @@ class StepCosts:
     parameter_bytes: int
     value_bytes: int
     ranks: int = 1
+    head_is_copied: bool = False
+
+    @property
+    def weights_read(self) -> int:
+        """Bytes of weights that one rank reads in a step."""
+        return weights_read(self.model, self.parameter_bytes, self.value_bytes, self.ranks, self.head_is_copied)
 
     def read_bytes(self, batch: Batch) -> int:
         """Bytes of weights and cache that one rank reads for this batch."""
-        weights = weights_read(self.model, self.parameter_bytes, self.value_bytes)
         # The one head of a multi-query model is on every rank; more heads are shared out.
         shards = 1 if self.model.multi_query else self.ranks
-        return weights + cache_read(self.model, [int(batch.context_lens.sum())], self.value_bytes) // shards
+        return self.weights_read + cache_read(self.model, [int(batch.context_lens.sum())], self.value_bytes) // shards
 
     def flops(self, batch: Batch) -> int:
         """Operations that one rank does for this batch."""

@@ -14,7 +14,7 @@ from torch import nn
 from model import attention
 from model.attention import AttentionPlan
 from model.config import ConfigError, ModelConfig
-from model.layers import ColumnParallelLinear, Linear, RowParallelLinear, VocabParallelEmbedding
+from model.layers import ColumnParallelLinear, Linear, RowParallelLinear, VocabParallelEmbedding, one_dnn_product
 from model.parallel import TensorParallel
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -117,7 +117,7 @@ class GPTBigCode(nn.Module):
         return None if gathered is None else gathered[:, : self.config.vocab_size].float()
 
     def note_size(self) -> None:
-        """After loading, before the weights are laid out in another way."""
+        """After loading, before the weights are laid out in another way. Quantised ones count as they are held."""
         unique = {p.data_ptr(): p.numel() * p.element_size() for p in self.parameters()}
         self.parameter_bytes = sum(unique.values())
 
@@ -125,7 +125,13 @@ class GPTBigCode(nn.Module):
         """Lay the weights out for oneDNN."""
         for module in self.modules():
             if isinstance(module, Linear):
-                module.pack()
+                module.replace_weight(one_dnn_product)
+
+    @property
+    def head_is_copied(self) -> bool:
+        """Whether a tied head is held beside the embedding, in another form, and counted for itself."""
+        return self.config.tie_word_embeddings and isinstance(self.lm_head.product, nn.Module)
 
     parameter_bytes = 0
-    """Bytes of parameters this rank holds; a tied head counts once. Known after `note_size`."""
+    """Bytes of parameters this rank holds; a tied head counts once, unless it is quantised beside the embedding. Known
+    after `note_size`."""

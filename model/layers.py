@@ -6,32 +6,45 @@ holds the matching input features and sums the ranks' partial results. So a bloc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from model.parallel import TensorParallel
 
-_UNPACKED = torch.empty(0)
+Product = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""x [T, in] and a bias [out] or None -> `x @ weight.T + bias` [T, out], with a weight in a form of its own."""
+
+
+def one_dnn_product(weight: torch.Tensor) -> Product:
+    """With the weight in oneDNN's blocked layout, so that no product pays for reordering it. CPU only."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+
+    def product(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+    return product
 
 
 class Linear(nn.Module):
-    """`x @ weight.T + bias`, weight [out, in]; on CPU it can hold its weight in oneDNN's blocked layout."""
+    """`x @ weight.T + bias`, weight [out, in]. `replace_weight` puts another form in the plain weight's place."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
-        self._packed: torch.Tensor | None = None
+        self.product: Product | None = None
 
-    def pack(self) -> None:
-        """Reorder the weight once, so that no product pays for it again. CPU only; the plain weight is dropped."""
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.data, None)
-        self.weight.data = _UNPACKED.to(self.weight.dtype)
+    def replace_weight(self, form: Callable[[torch.Tensor], Product]) -> None:
+        """`form` makes of the plain weight what multiplies by it from now on; the plain weight is dropped."""
+        self.product = form(self.weight.data)
+        self.weight.data = self.weight.data.new_empty(0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self._packed is not None:
-            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        if self.product is not None:
+            return self.product(x, self.bias)
         return F.linear(x, self.weight, self.bias)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from model.config import EngineConfig, ModelConfig
+from model.config import EngineConfig, ModelConfig, Quantization
 from model.gpt_bigcode import GPTBigCode
+from model.layers import Linear
 from model.parallel import TensorParallel
 
 DRIVER_BYTES = 1 << 30
@@ -16,21 +17,34 @@ DRIVER_BYTES = 1 << 30
 measurement; a running engine asks the driver instead."""
 
 
-def parameter_bytes(model: ModelConfig, rank: int, size: int, bytes_per_value: int) -> int:
-    """Bytes of weights that `rank` of `size` loads: the network itself, built without storage and counted.
+def parameter_bytes(
+    model: ModelConfig, rank: int, size: int, bytes_per_value: int, quantization: Quantization = "none"
+) -> int:
+    """Bytes of weights that `rank` of `size` holds: the network itself, built without storage and counted.
 
-    A tied head counts once; rank 0 holds the biases of row-parallel layers. Raises ConfigError where `size` does not
-    divide the model.
+    A tied head counts once; rank 0 holds the biases of row-parallel layers. quantization: as on a GPU, where a linear
+    layer's weights take a byte each and 4 for each output's scale, and a tied head is held beside the embedding.
+    Raises ConfigError where `size` does not divide the model.
     """
+    network = _without_storage(model, rank, size)
+    values = sum(p.numel() for p in network.parameters())
+    if quantization == "none":
+        head = network.lm_head.weight.numel() if model.tie_word_embeddings else 0
+        return (values - head) * bytes_per_value
+    weights = [m.weight for m in network.modules() if isinstance(m, Linear)]
+    rounded = sum(w.numel() for w in weights)
+    return (values - rounded) * bytes_per_value + rounded + sum(len(w) * 4 for w in weights)
+
+
+def scratch_values(network: GPTBigCode) -> int:
+    """Values of the activations' type kept beside quantised weights: the largest layer of a block in plain form."""
+    return max(m.weight.numel() for m in network.h.modules() if isinstance(m, Linear))
+
+
+def _without_storage(model: ModelConfig, rank: int, size: int) -> GPTBigCode:
     model.check_tensor_parallel(size)
     with torch.device("meta"):
-        network = GPTBigCode(model, TensorParallel(rank, size))
-    values = sum(p.numel() for name, p in network.named_parameters() if not _is_tied_head(model, name))
-    return values * bytes_per_value
-
-
-def _is_tied_head(model: ModelConfig, name: str) -> bool:
-    return model.tie_word_embeddings and name == "lm_head.weight"
+        return GPTBigCode(model, TensorParallel(rank, size))
 
 
 def cache_shape(model: ModelConfig, size: int, blocks: int, block_size: int) -> tuple[int, ...]:
@@ -64,6 +78,7 @@ class MemoryPlan:
     parameters: int
     """Of the rank that holds most."""
     activations: int
+    """And the scratch of quantised layers."""
     cache: int
     """Left for the cache; negative where the weights do not fit."""
     cache_tokens: int
@@ -88,8 +103,10 @@ def plan(model: ModelConfig, config: EngineConfig, gpu_memory: int, bytes_per_va
     Raises ConfigError where `config.tensor_parallel_size` does not divide the model.
     """
     size = config.tensor_parallel_size
-    parameters = parameter_bytes(model, 0, size, bytes_per_value)
+    parameters = parameter_bytes(model, 0, size, bytes_per_value, config.quantization)
     activations = activation_bytes(model, size, config, bytes_per_value)
+    if config.quantization != "none":
+        activations += scratch_values(_without_storage(model, 0, size)) * bytes_per_value
     cache = int(gpu_memory * config.gpu_memory_utilization) - DRIVER_BYTES - parameters - activations
     blocks = max(cache, 0) // block_bytes(model, size, config.block_size, bytes_per_value)
     return MemoryPlan(

@@ -85,12 +85,18 @@ class Rank:
             speculative_tokens=self.config.speculative_tokens,
             async_scheduling=self._async_scheduling(self._runner),
             seed=self.config.seed,
-            costs=StepCosts(
-                self._runner.model,
-                self._runner.report.parameter_bytes,
-                self._runner.dtype.itemsize,
-                self.group.size,
-            ),
+            costs=self.costs(),
+        )
+
+    def costs(self) -> StepCosts:
+        """What this rank's steps read and compute, once it is loaded."""
+        assert self._runner is not None, "load first"
+        return StepCosts(
+            self._runner.model,
+            self._runner.report.parameter_bytes,
+            self._runner.dtype.itemsize,
+            self.group.size,
+            self._runner.network.head_is_copied,
         )
 
     def _async_scheduling(self, runner: Runner) -> bool:

@@ -18,12 +18,12 @@ from model.cuda_graphs import DecodeGraphs, Record
 from model.device import put
 from model.gpt_bigcode import GPTBigCode
 from model.hub import resolve_checkpoint
-from model.memory import activation_bytes, block_bytes, cache_shape
+from model.memory import activation_bytes, block_bytes, cache_shape, scratch_values
 from model.native.library import Unavailable
 from model.native.network import NativeNetwork
 from model.parallel import TensorParallel
 from model.request import GpuMemory
-from model.weights import Progress, load_weights, random_weights
+from model.weights import Placed, Progress, load_weights, random_weights
 
 logger = logging.getLogger(__name__)
 
@@ -189,21 +189,44 @@ class Runner:
     def _load(self, config: EngineConfig, directory: Path, progress: Progress) -> GPTBigCode:
         with torch.device("meta"):
             network = GPTBigCode(self.model, self.group)
+        placed = self._quantizer(config, network)
         if config.load_format == "random":
-            random_weights(network, self.device, self.dtype, config.seed)
+            random_weights(network, self.device, self.dtype, config.seed, placed)
         else:
-            load_weights(network, directory, self.device, self.dtype, progress)
+            load_weights(network, directory, self.device, self.dtype, progress, placed)
         network.eval()
         network.note_size()
+        if self.device.type == "cuda":
+            # what plain weights took is the driver's again: the cache is sized by what it says
+            torch.cuda.empty_cache()
         return network
+
+    def _quantizer(self, config: EngineConfig, network: GPTBigCode) -> Placed:
+        """What rounds a layer once it is loaded, if our Triton kernels multiply by it. Raises ConfigError."""
+        if config.quantization == "none":
+            return lambda _: None
+        if self.device.type == "cpu" and config.attention != "triton":
+            if config.quantization != "int8":
+                raise ConfigError(f"quantization={config.quantization} needs a GPU; on a CPU there is int8")
+            return lambda _: None  # `_speed_up` rounds
+        try:
+            from model.quantization import Quantizer
+        except ImportError as error:
+            raise ConfigError(f"quantization={config.quantization} here needs the package triton: {error}") from error
+        return Quantizer(config.quantization, self.device, self.dtype, scratch_values(network))
 
     def _speed_up(self, config: EngineConfig) -> NativeNetwork | None:
         """On a CPU: our own forward pass where it can run, else weights in oneDNN's layout. Raises ConfigError."""
         if self.device.type != "cpu":
-            if config.quantization != "none":
-                raise ConfigError(f"quantization={config.quantization} runs on CPUs only, not on {self.device.type}")
             return None
-        if config.cpu_kernels == "torch" or config.attention == "triton":
+        if config.attention == "triton":
+            if config.cpu_kernels == "native":
+                raise ConfigError(
+                    "attention=triton and cpu_kernels=native exclude each other: native attends by itself"
+                )
+            if config.quantization != "none":
+                return None  # `_quantizer` has seen to it
+        elif config.cpu_kernels == "torch":
             if config.quantization != "none":
                 raise ConfigError(f"quantization={config.quantization} needs our own kernels, not cpu_kernels=torch")
         else:

@@ -20,6 +20,8 @@ from model.parallel import TensorParallel
 
 Progress = Callable[[float], None]
 """Called with the share of the parameters that are loaded, 0 to 1."""
+Placed = Callable[[torch.nn.Module], None]
+"""Called with every module as soon as its weight is loaded, before the next one is read; a tied head's comes last."""
 
 
 class Checkpoint:
@@ -124,6 +126,7 @@ def load_weights(
     device: torch.device,
     dtype: torch.dtype,
     progress: Progress = lambda _: None,
+    placed: Placed = lambda _: None,
 ) -> None:
     """Fill a network built on the meta device with this rank's slices.
 
@@ -142,9 +145,13 @@ def load_weights(
         parameter = getattr(module, name.rpartition(".")[2])
         value = _read(checkpoint, stored, part_of(name, config, group), tuple(parameter.shape), device, dtype)
         setattr(module, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False))
+        del parameter, value  # `placed` may put something smaller in its place
+        if name.endswith(".weight"):
+            placed(module)
         progress(done / len(names))
     if tied:
         _tie(network)
+        placed(network.lm_head)
 
 
 def _read(
@@ -169,10 +176,15 @@ def _read(
     return value
 
 
-def random_weights(network: GPTBigCode, device: torch.device, dtype: torch.dtype, seed: int) -> None:
+def random_weights(
+    network: GPTBigCode, device: torch.device, dtype: torch.dtype, seed: int, placed: Placed = lambda _: None
+) -> None:
     """Fill the network with noise for benchmarks. Not comparable across tensor-parallel sizes."""
     generator = torch.Generator(device).manual_seed(seed + network.group.rank)
+    tied = network.config.tie_word_embeddings
     for name, parameter in list(network.named_parameters()):
+        if tied and name == "lm_head.weight":
+            continue
         module = network.get_submodule(name.rpartition(".")[0])
         value = torch.empty(parameter.shape, dtype=dtype, device=device)
         if name.endswith("bias"):
@@ -182,8 +194,12 @@ def random_weights(network: GPTBigCode, device: torch.device, dtype: torch.dtype
         else:
             value.normal_(0, 0.02, generator=generator)
         setattr(module, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False))
-    if network.config.tie_word_embeddings:
+        del parameter, value
+        if name.endswith(".weight"):
+            placed(module)
+    if tied:
         _tie(network)
+        placed(network.lm_head)
 
 
 def _tie(network: GPTBigCode) -> None:

@@ -15,9 +15,16 @@ from benchmarks.__main__ import build_parser, main
 
 def test_every_command_is_one_that_the_parser_knows() -> None:
     for attention in ("torch", "triton"):
-        for measurement in gpu.measurements(attention):
-            options = build_parser().parse_args([*measurement.command, "--shape", "15b", "--device", "cuda"])
-            assert options.attention == attention
+        for quantization in ("none", "int8", "fp8"):
+            for measurement in gpu.measurements(attention, quantization):
+                options = build_parser().parse_args([*measurement.command, "--shape", "15b", "--device", "cuda"])
+                assert options.attention == attention
+                assert options.quantization == quantization
+    for measurement in gpu.products("fp8"):
+        shape = ["--shape", "15b"] if measurement.has_shape else []
+        options = build_parser().parse_args([*measurement.command, *shape, "--device", "cuda"])
+        assert options.quantization == ["fp8"]
+    assert all((gpu.ROOT / test).is_file() for test in gpu.KERNEL_TESTS)
 
 
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +39,8 @@ def test_rows_of_what_ran_and_of_what_did_not(
     def fake(command: list[str], timeout_s: float) -> tuple[str | None, str]:
         if "throughput" in command:
             return gpu_run([sys.executable, "-c", "import sys; sys.exit('out of memory')"], timeout_s)
-        output: dict[str, Any] = {"metrics": {"decode_tokens_per_s": 90.5, "prefill_gflops": 7.0}}
+        rate = 181 if "int8" in command else 90.5
+        output: dict[str, Any] = {"metrics": {"decode_tokens_per_s": rate, "prefill_gflops": 7.0}}
         Path(command[command.index("--output") + 1]).write_text(json.dumps(output))
         return None, ""
 
@@ -40,11 +48,12 @@ def test_rows_of_what_ran_and_of_what_did_not(
     monkeypatch.setattr(gpu, "_run", fake)
     written = tmp_path / "gpu.json"
     arguments = ["--device", "cpu", "--attention", "torch", "--no-kernel-tests", "--output", str(written)]
-    assert main(["gpu", *arguments]) == 0
+    assert main(["gpu", *arguments, "--quantization", "int8"]) == 0
     out = capsys.readouterr().out
     assert "failed: out of memory" in out
     metrics = json.loads(written.read_text())["metrics"]
     assert metrics["decode, batch 1, torch/decode_tokens_per_s"] == 90.5
+    assert metrics["decode, batch 1, torch, int8/over_plain"] == 2
     assert not any("requests of 512" in name for name in metrics)
 
 

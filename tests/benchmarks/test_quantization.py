@@ -39,5 +39,5 @@ def test_bits_are_those_of_transformers(tmp_path: Path, capsys: pytest.CaptureFi
     assert metrics["tokens"] == ids.shape[1] - 1
     assert metrics["bfloat16_perplexity"] == pytest.approx(math.exp(loss), rel=0.02)
     assert metrics["int8_perplexity"] == pytest.approx(math.exp(loss), rel=0.05)
-    assert metrics["same_likeliest_percent"] > 90
+    assert metrics["int8_same_likeliest_percent"] > 90
     assert metrics["int8_parameter_bytes"] < 0.7 * metrics["bfloat16_parameter_bytes"]

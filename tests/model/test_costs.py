@@ -43,3 +43,8 @@ def test_a_step_reads_the_weights_once_and_every_sequences_cache() -> None:
     assert StepCosts(MODEL, 1_000_000_000, 2, ranks=2).read_bytes(batch([99], [1])) == weights_read(
         MODEL, 1_000_000_000, 2
     ) + cache_read(MODEL, [100], 2)
+
+
+def test_an_embedding_beside_a_head_of_its_own_is_not_read() -> None:
+    tables = 2 * MODEL.n_embd * (MODEL.n_positions + MODEL.vocab_size // 2)
+    assert StepCosts(MODEL, 1_000_000_000, 2, ranks=2, head_is_copied=True).weights_read == 1_000_000_000 - tables

@@ -9,6 +9,7 @@ import torch
 
 from deployments import cli
 from model.config import ConfigError, EngineConfig, ModelConfig
+from model.costs import matrix_parameters
 from model.family import FAMILY, known_shape
 from model.memory import DRIVER_BYTES, activation_bytes, block_bytes, parameter_bytes, plan
 from model.parallel import TensorParallel
@@ -134,3 +135,25 @@ def test_the_command_fails_where_nothing_fits_or_is_known(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         cli.main(["plan", "--gpu-memory", "much"])
     assert "write 24GiB" in capsys.readouterr().err
+
+
+def test_a_plan_with_8_bits_counts_a_tied_heads_copy_and_the_scratch() -> None:
+    model = FAMILY["starcoder"]
+    plain = EngineConfig(model="starcoder", tensor_parallel_size=1)
+    config = plain.model_copy(update={"quantization": "int8"})
+    division = plan(model, config, 24 * GIB, 2)
+    assert division.fits
+    assert not plan(model, plain, 24 * GIB, 2).fits
+    assert division.activations == activation_bytes(model, 1, config, 2) + 2 * model.n_embd * model.n_inner
+    # a byte for each weight of the blocks and the head; the tables and what is small stay
+    assert division.parameters == pytest.approx(
+        matrix_parameters(model) + 3 * model.vocab_size * model.n_embd, rel=0.01
+    )
+
+
+def test_the_command_plans_8_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", "starcoder", "--gpu-memory", "24GiB", "--tensor-parallel-size", "1"]
+    assert cli.main(["plan", *arguments, "--quantization", "fp8"]) == 0
+    out = capsys.readouterr().out
+    assert "15.07 GiB" in out
+    assert "linear layers in fp8" in out

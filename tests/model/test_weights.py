@@ -11,10 +11,10 @@ import torch
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.gpt_bigcode import GPTBigCode
 from model.hub import resolve_checkpoint
-from model.layers import RowParallelLinear
+from model.layers import Linear, RowParallelLinear
 from model.parallel import TensorParallel
 from model.rank import Rank
-from model.weights import load_weights
+from model.weights import load_weights, random_weights
 from tests.support.checkpoints import TINY, random_model, write_checkpoint
 from tests.support.ranks import RankGroup
 
@@ -188,3 +188,28 @@ def test_the_hub_cache_serves_offline(tmp_path, monkeypatch):
     assert load(found).config.n_embd == TINY["n_embd"]
     with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
         resolve_checkpoint("bigcode/other")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("random", [True, False])
+def test_a_layer_is_handed_over_before_the_next_one_is_read(tied: bool, random: bool, tmp_path: Path) -> None:
+    """So that another form takes its place, and the whole model is never there in its plain one."""
+    write_checkpoint(tmp_path, random_model(tie_word_embeddings=tied))
+    with torch.device("meta"):
+        network = GPTBigCode(ModelConfig.from_checkpoint(tmp_path), TensorParallel())
+    layers = [module for module in network.modules() if isinstance(module, Linear)]
+    seen: list[Linear] = []
+
+    def placed(module: torch.nn.Module) -> None:
+        if isinstance(module, Linear):
+            assert [layer for layer in layers if not layer.weight.is_meta and layer.weight.numel()] == [module]
+            module.replace_weight(lambda weight: lambda x, bias: torch.nn.functional.linear(x, weight, bias))
+            seen.append(module)
+
+    if random:
+        random_weights(network, CPU, torch.float32, 0, placed)
+    else:
+        load_weights(network, tmp_path, CPU, torch.float32, placed=placed)
+    assert seen == layers
+    assert network.wte.weight.numel() == TINY["vocab_size"] * TINY["n_embd"]
+    assert network.lm_head(torch.ones(1, TINY["n_embd"])).shape == (1, TINY["vocab_size"])
