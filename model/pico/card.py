@@ -44,7 +44,8 @@ Kneser-Ney) was given as many tokens, drawn from the same training files; `xz -9
 
 Held-out files come from packages whose other files were trained on; held-out packages ({held_out}) were
 not seen at all. Infilling masks one random line behind its indentation ({infill_cases} cases; context: up to 1,200
-characters before and 500 after; white space at both ends does not count; the 5-gram sees the prefix only). Bodies:
+characters before and 500 after; the answer's first line counts, white space at both ends does not; the 5-gram sees the
+prefix only). Bodies:
 greedy, 64 tokens, {body_cases} functions, cut at the last complete line; a share that parses says that the syntax is
 right, not the program. One model, one run, one draw of cases; the standard error of a body share is about
 {body_error:.0f} points.
@@ -63,18 +64,19 @@ right, not the program. One model, one run, one draw of cases; the standard erro
 | phases | {phases} |
 | time | {minutes:.0f} minutes on {hardware}, {tokens_per_second:,} tokens a second |
 
-Half of the tokens are cut for infilling at character level, in pieces of 50 to 1,700 characters, half as PSM and half
-as SPMv2; the holes are one line or the rest of one (50 %), any two points (20 %), up to 12 characters (20 %) or 1 to 4
-lines (10 %), and a middle's tokens count {middle_weight:g} times. 15 % of the documents carry their file name, half
-of these the package's name too. Half of the short rows start at a random position, so that all {window:,} positions are
-trained.
+In the last phase {fim_percent:.0f} % of the tokens are cut for infilling at character level, in pieces of 50 to
+1,700 characters, {psm_percent:.0f} % as PSM and the others as SPMv2; the holes are one line or the rest of one
+(70 %), any two points (10 %), up to 12 characters (10 %) or 1 to 4 lines (10 %), and a middle's tokens count
+{middle_weight:g} times. Earlier phases cut half of the tokens, half as PSM, with fewer holes of one line (50
+%). 15 % of the documents carry their file name, half of these the package's name too. Half of the short rows
+start at a random position, so that all {window:,} positions are trained.
 
 To train it again:
 
 ```
 pip install --no-deps --target build/corpus -r model/pico/corpus.txt
 python -m model.pico.prepare --packages build/corpus
-python -m model.pico.train --minutes {budget:g}{flags}
+python -m model.pico.train {budget}{flags}
 python -m model.pico.evaluate --checkpoint build/pico/checkpoint
 python -m model.pico.card --checkpoint build/pico/checkpoint
 ```
@@ -116,7 +118,8 @@ def phases(training: dict[str, Any]) -> str:
         parts.append(
             f"{tokens / 1e6:.1f} M tokens in steps of {recipe['tokens_per_step']:,}, peak rate "
             f"{recipe['learning_rate']:g}, weight decay {recipe['weight_decay']:g}, middles counted "
-            f"{recipe.get('middle_weight', 1):g} times, for a budget of {recipe['minutes']:g} minutes"
+            f"{recipe.get('middle_weight', 1):g} times, for a budget of "
+            + (f"{recipe['steps']:,} steps" if recipe["steps"] else f"{recipe['minutes']:g} minutes")
         )
     return "; then ".join(parts)
 
@@ -131,6 +134,8 @@ def flags(recipe: dict[str, Any]) -> str:
     return (
         f" --compile --optimizer {recipe['optimizer']} --tokens-per-step {recipe['tokens_per_step']}"
         f" --learning-rate {recipe['learning_rate']:g} --start {recipe['start']}"
+        f" --fim-share {recipe.get('fim_share', 0.5):g} --psm-share {recipe.get('psm_share', 0.5):g}"
+        f" --middle-weight {recipe.get('middle_weight', 1):g}" + (" --find-suffix" if recipe.get("find_suffix") else "")
     )
 
 
@@ -196,6 +201,8 @@ def render(figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, 
         long_length=recipe["long_length"],
         start=STARTS[recipe["start"]],
         middle_weight=recipe["middle_weight"],
+        fim_percent=100 * recipe.get("fim_share", 0.5),
+        psm_percent=100 * recipe.get("psm_share", 0.5),
         long_percent=100 * recipe["long_share"],
         late_percent=100 * recipe["late_long_share"],
         optimizer="Muon for the matrices of the blocks, AdamW (0.9, 0.95) for the rest"
@@ -204,7 +211,7 @@ def render(figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, 
         minutes=training["minutes"],
         hardware=hardware,
         tokens_per_second=training["tokens_per_second"],
-        budget=recipe["minutes"],
+        budget=f"--steps {recipe['steps']}" if recipe["steps"] else f"--minutes {recipe['minutes']:g}",
         flags=flags(recipe),
         train_files=splits["train"]["files"],
         train_mb=splits["train"]["bytes"] / 1e6,

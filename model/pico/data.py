@@ -15,7 +15,6 @@ from model.pico.corpus import Document
 from model.pico.fim import INSTEAD, MARK, transform
 from model.pico.tokenizer_training import END, FILENAME, REPONAME, plain_encoder
 
-FIM_SHARE = 0.5
 HEADER_SHARE = 0.15
 SHORTEST_PIECE = 50
 LONGEST_PIECE = 1700
@@ -43,8 +42,16 @@ class Stream:
     padded. `state` and `restore` let a run go on exactly where it stopped.
     """
 
-    def __init__(self, documents: list[Document], tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(
+        self,
+        documents: list[Document],
+        tokenizer: Tokenizer,
+        seed: int,
+        fim_share: float = 0.5,
+        psm_share: float = 0.5,
+    ) -> None:
         self._documents = documents
+        self._fim_share, self._psm_share = fim_share, psm_share
         self._tokenizer = plain_encoder(tokenizer)
         self._rng = random.Random(seed)
         self._order: deque[int] = deque()
@@ -82,7 +89,7 @@ class Stream:
             document = self._next_document()
             self._fim_header = self._header(document)
             self._fim.extend(pieces(document.text, longest, self._rng))
-        return transform(self._fim.popleft(), self.encode, self._rng, self._fim_header)
+        return transform(self._fim.popleft(), self.encode, self._rng, self._fim_header, self._psm_share)
 
     def row(self, length: int) -> list[int]:
         """One row of exactly `length` ids, the middles marked."""
@@ -90,7 +97,7 @@ class Stream:
         while len(row) < length:
             left = length - len(row)
             share = self._spent["fim"] / max(1, sum(self._spent.values()))
-            if share < FIM_SHARE and left > 64:
+            if share < self._fim_share and left > 64:
                 piece = self._pending or self._fim_piece(min(LONGEST_PIECE, 3 * length))
                 self._pending = []
                 if len(piece) <= left:

@@ -21,13 +21,13 @@ INSTEAD = 17
 def cut(text: str, rng: random.Random) -> tuple[str, str, str]:
     """Prefix, middle and suffix; joined they are the text.
 
-    Four kinds of hole: any two points (20 %), up to 12 characters (20 %), one line or the rest of it from a point in it
-    (50 %), 1 to 4 lines (10 %). Editors ask for the short ones, and a small network can learn them.
+    Four kinds of hole: any two points (10 %), up to 12 characters (10 %), one line or the rest of it from a point in it
+    (70 %, half of them whole), 1 to 4 lines (10 %). Editors ask for the short ones, and a small network can learn them.
     """
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.1:
         start, end = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
-    elif kind < 0.4:
+    elif kind < 0.2:
         start = rng.randint(0, len(text))
         end = min(len(text), start + rng.randint(1, 12))
     else:
@@ -38,7 +38,7 @@ def cut(text: str, rng: random.Random) -> tuple[str, str, str]:
         start = starts[first]
         indent = len(text[start:end]) - len(text[start:end].lstrip())
         start += indent
-        if kind < 0.9 and rng.random() < 0.6:
+        if kind < 0.9 and rng.random() < 0.5:
             start = rng.randint(start, max(start, end))
     return text[:start], text[start:end], text[end:]
 
@@ -56,8 +56,10 @@ def prompt(prefix: list[int], suffix: list[int], spm: bool) -> list[int]:
     return arrange((prefix, [], suffix), spm)[:-1]
 
 
-def transform(text: str, encode: Encode, rng: random.Random, header: list[int] | None = None) -> list[int]:
-    """Cuts a text, lays it out as PSM or SPMv2 with equal chance. A header (file name) opens the prefix.
+def transform(
+    text: str, encode: Encode, rng: random.Random, header: list[int] | None = None, psm_share: float = 0.5
+) -> list[int]:
+    """Cuts a text, lays it out as PSM or SPMv2, by chance. A header (file name) opens the prefix.
 
     The middle and its end are marked. What follows ``<fim_suffix>`` in PSM is not foreseeable, so the middle's first
     token is asked for there as well: before ``<fim_middle>`` can find the end of the prefix, some place has to hold
@@ -65,7 +67,7 @@ def transform(text: str, encode: Encode, rng: random.Random, header: list[int] |
     """
     prefix, middle, suffix = map(encode, cut(text, rng))
     prefix = [*(header or []), *prefix]
-    spm = rng.random() < 0.5
+    spm = rng.random() >= psm_share
     ids = arrange((prefix, middle, suffix), spm)
     start = len(ids) - len(middle) - 1
     ids[start:] = [id | MARK for id in ids[start:]]

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.pico.network import Attention, Network
+from model.pico.tokenizer_training import FIM_MIDDLE, FIM_SUFFIX
 
 AMPLITUDE = 0.06
 OFFSET_SHARPNESS = 14.0
@@ -123,6 +124,61 @@ def induction(network: Network) -> None:
     loud = 0.02 * math.sqrt(width) / float((seen_later @ match_value.T).norm(dim=1).mean())
     for head in range(3):
         out[token, head * size : (head + 1) * size] += COPY_GAIN * loud * match_value[:, token].T
+
+
+SUFFIX_LAYERS = (3, 4)
+SUFFIX_SHARPNESS = 15.0
+"""Nats by which `<fim_middle>` prefers the place of `<fim_suffix>` to others."""
+
+
+@torch.no_grad()
+def point_at_suffix(network: Network, ids: Tensor) -> None:
+    """Writes, into a network that is trained already, a way from ``<fim_middle>`` to what `<fim_suffix>` has gathered.
+
+    In PSM the end of the prefix is where the middle goes on, and hundreds of tokens may lie between. The place of
+    ``<fim_suffix>`` learns soon what follows the prefix (`fim.transform` asks it for that); the way from
+    ``<fim_middle>`` to that place is learned late. So the last head of two layers is given a query that only
+    ``<fim_middle>`` has and a key that only ``<fim_suffix>`` has, in the direction of the head that it uses least.
+    `ids`, (B, T) int64 on the network's device, are rows in which both occur; elsewhere the heads stay as they were.
+    """
+    size, width = network.shape.head_size, network.shape.n_embd
+    seen: dict[int, Tensor] = {}
+    layers = [network.get_submodule(f"h.{layer}") for layer in SUFFIX_LAYERS]
+    hooks = [
+        block.get_submodule("ln_1").register_forward_hook(
+            lambda _module, _inputs, output, layer=layer: seen.__setitem__(layer, output.flatten(0, 1))
+        )
+        for layer, block in zip(SUFFIX_LAYERS, layers, strict=True)
+    ]
+    network(ids)
+    for hook in hooks:
+        hook.remove()
+    for layer in SUFFIX_LAYERS:
+        attention = _attention(network, layer)
+        suffix, suffix_bias = _detector(seen[layer], ids.flatten() == FIM_SUFFIX)
+        middle, middle_bias = _detector(seen[layer], ids.flatten() == FIM_MIDDLE)
+        parts = attention.c_attn(seen[layer])[:, : width + size].split(size, -1)
+        used = torch.stack([part.T @ part / part.square().sum() for part in parts])
+        least = torch.linalg.eigh(used[:-1].sum(0) + used[-1] * len(used))[1][:, 0]
+        gain = math.sqrt(SUFFIX_SHARPNESS * size**0.5)
+        query, key, _value = _parts(attention, size)
+        key += gain * torch.outer(least, suffix)
+        query[-size:] += gain * torch.outer(least, middle)
+        attention.c_attn.bias[width : width + size] += gain * suffix_bias * least
+        attention.c_attn.bias[width - size : width] += gain * middle_bias * least
+
+
+def _detector(x: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """A direction and a bias for which x @ direction + bias is about 1 where `found`, 0 elsewhere (least squares).
+
+    Both kinds of place count alike in all, however rare one is.
+    """
+    wanted = found.to(x.dtype)
+    weight = torch.where(found, 0.5 / wanted.sum(), 0.5 / (1 - wanted).sum())[:, None]
+    extended = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    square = (extended * weight).T @ extended + 1e-4 * torch.eye(extended.shape[1], device=x.device)
+    solved = torch.linalg.solve(square, (extended * weight).T @ wanted)
+    return solved[:-1], solved[-1]
 
 
 def _attention(network: Network, layer: int) -> Attention:

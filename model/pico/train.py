@@ -23,7 +23,7 @@ from torch import Tensor
 from model.pico import corpus
 from model.pico.data import Stream
 from model.pico.network import Network, Shape, export, load
-from model.pico.start import induction
+from model.pico.start import induction, point_at_suffix
 from model.pico.tokenizer_training import save_tokenizer
 
 WARM_UP = 0.02
@@ -37,6 +37,8 @@ class Recipe:
     The steps are small because a CPU sees few tokens: at 8,192 tokens a step the loss stood still for want of steps.
     Short rows are cheaper, so long ones come late: `long_share` of the steps, `late_long_share` in the last 40 %.
     A middle is a small part of what it is cut from, so its tokens and its end count `middle_weight` times.
+    `fim_share` of the tokens are cut for infilling, and `psm_share` of the cuts are laid out as PSM. `find_suffix`
+    writes the heads of `start.point_at_suffix` into the weights before the first step.
     """
 
     minutes: float = 90.0
@@ -50,7 +52,10 @@ class Recipe:
     late_long_share: float = 0.5
     middle_weight: float = 6.0
     optimizer: str = "muon"
+    fim_share: float = 0.5
+    psm_share: float = 0.5
     start: str = "induction"
+    find_suffix: bool = False
     seed: int = 1234
 
 
@@ -91,6 +96,8 @@ class Run:
         self.rng = random.Random(recipe.seed)
         self.step = self.tokens = 0
         self.seconds = 0.0
+        self.earlier_minutes = 0.0
+        """Of the runs whose weights this one started from."""
         self.history: list[dict[str, Any]] = []
         self.forward: Any = torch.compile(self.network, dynamic=False) if compiled else self.network
 
@@ -154,6 +161,7 @@ class Run:
             "rng": self.rng.getstate(),
             "history": self.phases(),
             "counts": (self.step, self.tokens, self.seconds),
+            "earlier_minutes": self.earlier_minutes,
             "shape": asdict(self.network.shape),
         }
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +177,7 @@ class Run:
         trained = json.loads((directory / "training.json").read_text())
         self.history = trained["phases"]
         self.tokens = trained["tokens"]
+        self.earlier_minutes = trained["minutes"]
 
     def resume(self, file: Path) -> None:
         """Goes on from what `save` wrote."""
@@ -180,6 +189,7 @@ class Run:
         self.rng.setstate(state["rng"])
         self.step, self.tokens, self.seconds = state["counts"]
         self.history = state.get("history", [])
+        self.earlier_minutes = state.get("earlier_minutes", 0.0)
 
     def phases(self) -> list[dict[str, Any]]:
         """The recipes of the run and where each ended; more than one where a resumed run was given another."""
@@ -188,6 +198,7 @@ class Run:
 
     def facts(self) -> dict[str, object]:
         """What the card says about the run."""
+        minutes = self.earlier_minutes + self.seconds / 60
         return {
             "recipe": asdict(self.recipe),
             "phases": self.phases(),
@@ -195,8 +206,8 @@ class Run:
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "steps": self.step,
             "tokens": self.tokens,
-            "minutes": round(self.seconds / 60, 1),
-            "tokens_per_second": round(self.tokens / max(1e-9, self.seconds)),
+            "minutes": round(minutes, 1),
+            "tokens_per_second": round(self.tokens / max(1e-9, 60 * minutes)),
             "epochs": self.stream.epoch + 1,
             "device": self.device.type,
         }
@@ -245,6 +256,11 @@ def main() -> None:
     parser.add_argument("--long-share", type=float, default=defaults.long_share)
     parser.add_argument("--late-long-share", type=float, default=defaults.late_long_share)
     parser.add_argument("--middle-weight", type=float, default=defaults.middle_weight)
+    parser.add_argument("--fim-share", type=float, default=defaults.fim_share)
+    parser.add_argument("--psm-share", type=float, default=defaults.psm_share)
+    parser.add_argument(
+        "--find-suffix", action="store_true", help="write heads that look from <fim_middle> to the suffix"
+    )
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--layers", type=int, default=Shape.n_layer)
     parser.add_argument("--width", type=int, default=Shape.n_embd)
@@ -257,13 +273,16 @@ def main() -> None:
     recipe = Recipe(**{k: v for k, v in vars(options).items() if k in Recipe.__dataclass_fields__})
     tokenizer = Tokenizer.from_file(str((options.continue_from or options.work) / "tokenizer.json"))
     shape = Shape(tokenizer.get_vocab_size(), n_embd=options.width, n_layer=options.layers, n_head=options.heads)
-    stream = Stream(corpus.load(options.work / "corpus.jsonl", "train"), tokenizer, recipe.seed)
+    documents = corpus.load(options.work / "corpus.jsonl", "train")
+    stream = Stream(documents, tokenizer, recipe.seed, recipe.fim_share, recipe.psm_share)
     run = Run(recipe, shape, stream, options.compile)
     if options.continue_from is not None:
         run.continue_from(options.continue_from)
     checkpoint = options.work / "run.pt"
     if checkpoint.exists():
         run.resume(checkpoint)
+    elif recipe.find_suffix:
+        point_at_suffix(run.network, stream.batch(32, 1024)[0])
     facts = run.facts()
     print(f"{facts['parameters']:,} parameters on {run.device}, step {run.step}", flush=True)
     if options.compile:
