@@ -17,6 +17,8 @@ from benchmarks.limits import best_seconds, copy_bandwidth
 from benchmarks.report import Result, Row, number
 from benchmarks.shapes import SHAPES, shape_config
 from model.config import ConfigError, ModelConfig, Quantization
+from model.device import programs_of
+from model.rounding import round_rows
 
 Way = Callable[[torch.Tensor], torch.Tensor]
 
@@ -47,12 +49,12 @@ def ways(weight: torch.Tensor, quantization: Quantization, device: torch.device)
         return {"plain": lambda x: F.linear(x, weight)}
     try:
         from model import triton_linear
-        from model.quantization import check_device, multiplies_fp8, round_rows
+        from model.quantization import check_device, multiplies_fp8
     except ImportError as error:
         raise ConfigError(f"quantization={quantization} needs the package triton: {error}") from error
     check_device(quantization, device)
     data, scale = round_rows(weight, quantization)
-    programs = triton_linear.programs_of(device)
+    programs = programs_of(device)
     scratch = torch.empty(weight.numel(), dtype=weight.dtype, device=device)
     found: dict[str, Way] = {
         "kernel": lambda x: triton_linear.multiply(x, data, scale, None, programs),

@@ -52,19 +52,14 @@ class AttentionPlan:
     """Does the attention of the whole batch, where there is one; the fields above but `slots` are empty then."""
 
     @classmethod
-    def of(
-        cls,
-        batch: Batch,
-        block_size: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        kernel_for: Callable[[Batch], Kernel] | None = None,
-    ) -> AttentionPlan:
-        """kernel_for: makes a step's kernel, where one is to be used."""
-        if kernel_for is not None:
-            nothing = torch.empty(0)
-            slots = put(batch.slots, device)
-            return cls(slots, 0, nothing, nothing, (), kernel_for(batch))
+    def by_kernel(cls, slots: torch.Tensor, kernel: Kernel) -> AttentionPlan:
+        """Of a step whose attention the kernel does."""
+        nothing = torch.empty(0)
+        return cls(slots, 0, nothing, nothing, (), kernel)
+
+    @classmethod
+    def of(cls, batch: Batch, block_size: int, device: torch.device, dtype: torch.dtype) -> AttentionPlan:
+        """Of a step for PyTorch's operations."""
         tables = put(batch.block_tables, device)
         decodes = batch.num_decodes
         contexts = put(batch.context_lens, device)

@@ -32,6 +32,11 @@ class Batch:
     num_decodes: int
     shares: int = 0
 
+    @property
+    def refers_back(self) -> bool:
+        """Whether some of its tokens are yet places among what the step before drew."""
+        return bool((self.tokens < 0).any())
+
     def to_bytes(self) -> bytes:
         return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
 

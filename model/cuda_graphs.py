@@ -101,8 +101,7 @@ class DecodeGraphs:
             numbers[2] = spare_block * block_size
             contexts = torch.ones(size, dtype=torch.int32, device=device)
             tables = torch.full((size, table_width), spare_block, dtype=torch.int32, device=device)
-            nothing = torch.empty(0, device=device)
-            plan = AttentionPlan(numbers[2], 0, nothing, nothing, (), kernel_for(contexts, tables))
+            plan = AttentionPlan.by_kernel(numbers[2], kernel_for(contexts, tables))
 
             def run(numbers: torch.Tensor = numbers, plan: AttentionPlan = plan) -> torch.Tensor:
                 return forward(resolve(numbers[0], drawn), numbers[1], plan)

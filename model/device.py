@@ -25,6 +25,11 @@ def fill(target: torch.Tensor, values: npt.NDArray[Any]) -> None:
     target.copy_(tensor.pin_memory() if target.is_cuda else tensor, non_blocking=True)
 
 
+def programs_of(device: torch.device) -> int:
+    """How many programs of a kernel give each multiprocessor of the device one; 8 where an interpreter runs them."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
+
+
 class Fetch:
     """Tensors on their way to the CPU: the copy starts now, `wait` returns them when it is done."""
 

@@ -13,30 +13,12 @@ from torch import nn
 
 from model import triton_linear
 from model.config import ConfigError, Quantization
+from model.device import programs_of
 from model.layers import Linear
+from model.rounding import round_rows
 
-FORMATS = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
-"""The stored type and its largest value."""
-_ROWS_AT_ONCE = 1024
 _FP8_CAPABILITY = (8, 9)
 _HOPPER = 9
-
-
-def round_rows(weight: torch.Tensor, quantization: Quantization) -> tuple[torch.Tensor, torch.Tensor]:
-    """weight [N, K] -> the same in 8 bits [N, K], and the float32 scale [N] to multiply its rows with.
-
-    Row by row, some at a time: a float32 copy of a large layer would need four times the room of the result.
-    """
-    dtype, largest = FORMATS[quantization]
-    data = torch.empty(weight.shape, dtype=dtype, device=weight.device)
-    scale = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
-    pieces = (t.split(_ROWS_AT_ONCE) for t in (weight, data, scale))
-    for plain, rounded, scales in zip(*pieces, strict=True):
-        rows = plain.float()
-        scales.copy_(rows.abs().amax(dim=1) / largest)
-        rows = rows / scales.clamp_min(1e-30)[:, None]
-        rounded.copy_(rows.round_() if dtype is torch.int8 else rows)
-    return data, scale
 
 
 class QuantizedProduct(nn.Module):
@@ -81,7 +63,7 @@ class Quantizer:
         check_device(quantization, device)
         self._quantization = quantization
         self._scratch = torch.empty(scratch_values, dtype=dtype, device=device)
-        self._programs = triton_linear.programs_of(device)
+        self._programs = programs_of(device)
         self._fp8_products = multiplies_fp8(device)
         self._compiled: set[tuple[int, int, bool]] = set()
 

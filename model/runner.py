@@ -15,7 +15,7 @@ from model.attention import AttentionPlan, Kernel
 from model.batch import Batch, resolve
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.cuda_graphs import DecodeGraphs, Record
-from model.device import put
+from model.device import programs_of, put
 from model.gpt_bigcode import GPTBigCode
 from model.hub import resolve_checkpoint
 from model.memory import activation_bytes, block_bytes, cache_shape, scratch_values
@@ -89,9 +89,7 @@ class TritonKernels:
         self._module = triton_attention
         self._device = device
         self.heads, self.width = model.n_head // ranks, model.head_dim
-        self._programs = 8
-        if device.type == "cuda":
-            self._programs = 2 * torch.cuda.get_device_properties(device).multi_processor_count
+        self._programs = programs_of(device) * (2 if device.type == "cuda" else 1)
 
     def of(self, batch: Batch) -> Kernel:
         """For a batch as it is."""
@@ -273,21 +271,25 @@ class Runner:
         The next call may overwrite them.
         """
         if self.native is not None:
-            known = dataclasses.replace(batch, tokens=self._tokens(batch).numpy())
-            return self.native.run(known, self.cache)
+            if batch.refers_back:
+                batch = dataclasses.replace(batch, tokens=self._tokens(batch).numpy())
+            return self.native.run(batch, self.cache)
         if self.graphs is not None and self.graphs.fit(batch):
             hidden = self.graphs.run(batch)
         else:
-            kernel_for = None if self._kernels is None else self._kernels.of
-            plan = AttentionPlan.of(batch, self.block_size, self.device, self.dtype, kernel_for)
             positions, rows = put(batch.positions, self.device), put(batch.logit_rows, self.device)
-            hidden = self.network(self._tokens(batch), positions, self.cache, plan, rows)
+            hidden = self.network(self._tokens(batch), positions, self.cache, self._plan(batch), rows)
         return self.network.logits(hidden) if len(batch.logit_rows) else None
+
+    def _plan(self, batch: Batch) -> AttentionPlan:
+        if self._kernels is not None:
+            return AttentionPlan.by_kernel(put(batch.slots, self.device), self._kernels.of(batch))
+        return AttentionPlan.of(batch, self.block_size, self.device, self.dtype)
 
     def _tokens(self, batch: Batch) -> torch.Tensor:
         """The batch's tokens [T] on the device, those that the step before drew among them."""
         tokens = put(batch.tokens, self.device)
-        return resolve(tokens, self._drawn) if (batch.tokens < 0).any() else tokens
+        return resolve(tokens, self._drawn) if batch.refers_back else tokens
 
     def receive(self, count: int, tokens: torch.Tensor | None = None) -> None:
         """Keep `count` drawn tokens for the next batch; on rank 0 they are given, and go to the other ranks."""

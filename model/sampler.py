@@ -68,7 +68,7 @@ class Drawn:
         self._top = {i: k for i, k in enumerate(asked) if k is not None}
         found: tuple[torch.Tensor, ...] = ()
         if self._top:
-            index = put(np.array(list(self._top)), logits.device)
+            index = put(list(self._top), logits.device)
             found = _best_logprobs(logits[index], tokens[index], max(self._top.values()))
         self._fetch = Fetch(tokens, *found)
 
@@ -84,11 +84,6 @@ class Drawn:
         return Sampled(chosen, logprobs)
 
 
-def sample(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Sampled:
-    """`draw`, and wait for what comes of it."""
-    return draw(logits, rows, eos_ids).read()
-
-
 def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Drawn:
     """Draw the next token of each sequence in `rows` from its row of `logits` [R, vocabulary] (float32).
 
@@ -102,7 +97,7 @@ def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Dra
     truncated = [i for i in drawing if _truncates(rows[i])]
     for group, invert in ((plain, _draw), (truncated, _draw_truncated)):
         if group:
-            index = put(np.array(group), logits.device)
+            index = put(group, logits.device)
             tokens[index] = invert(adjusted[index], [rows[i] for i in group])
     return Drawn(logits, tokens, [s.request.params.logprobs for s in rows])
 
@@ -131,13 +126,13 @@ def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> 
         return logits
     logits = logits.clone()
     if biased:
-        i, t, b = (put(np.array(column), logits.device) for column in zip(*biased, strict=True))
+        i, t, b = (put(column, logits.device) for column in zip(*biased, strict=True))
         logits.index_put_((i, t), b.to(logits.dtype), accumulate=True)
     if barred:
-        i, t = (put(np.array(column), logits.device) for column in zip(*barred, strict=True))
+        i, t = (put(column, logits.device) for column in zip(*barred, strict=True))
         logits.index_put_((i, t), torch.full((len(barred),), float("-inf"), device=logits.device))
     if penalised:
-        index = put(np.array(penalised), logits.device)
+        index = put(penalised, logits.device)
         logits[index] = _penalise(logits[index], [rows[i] for i in penalised])
     return logits
 
@@ -203,7 +198,7 @@ def token_logprobs(logits: torch.Tensor, tokens: Rows[int], top: Rows[int]) -> l
 
     logits [R, vocabulary] float32. Waits for the device.
     """
-    found = _best_logprobs(logits, put(np.array(tokens), logits.device), max(top, default=0))
+    found = _best_logprobs(logits, put(tokens, logits.device), max(top, default=0))
     return _entries(tokens, Fetch(*found).wait(), top)
 
 

@@ -165,7 +165,7 @@ class TritonPlan:
     @classmethod
     def of(cls, batch: Batch, heads: int, device: torch.device, programs: int, splits: int | None = None) -> TritonPlan:
         """programs: how many the device runs at once. splits: None chooses as many parts as keep it busy."""
-        rows = min(LARGEST_ROWS, max(16, triton.next_power_of_2(heads * int(batch.query_lens.max()))))
+        rows = rows_of_tile(heads * int(batch.query_lens.max()))
         tiles = -(-batch.query_lens * heads // rows)
         sequences = np.repeat(np.arange(len(tiles)), tiles)
         firsts = (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * rows
@@ -192,7 +192,7 @@ class TritonPlan:
         longest: tokens of the longest context there can be; a part that has nothing to do costs next to nothing.
         """
         size, device = len(contexts), contexts.device
-        rows = min(LARGEST_ROWS, max(16, triton.next_power_of_2(heads)))
+        rows = rows_of_tile(heads)
         tiles = -(-heads // rows)
         every = torch.arange(size, dtype=torch.int32, device=device)
         return cls(
@@ -205,6 +205,11 @@ class TritonPlan:
             contexts,
             tables,
         )
+
+
+def rows_of_tile(longest: int) -> int:
+    """Of the (token, head) rows of a sequence, `longest` at most, those that one tile takes."""
+    return min(LARGEST_ROWS, max(16, triton.next_power_of_2(longest)))
 
 
 def parts(tiles: int, programs: int, useful: int) -> int:

@@ -135,11 +135,6 @@ def _widen(weight, scale, out, N, K, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr)
     tl.store(out + place, values.to(out.dtype.element_ty), mask=inside)
 
 
-def programs_of(device: torch.device) -> int:
-    """How many programs of `multiply` keep the device busy."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
-
-
 def multiply(
     x: torch.Tensor,
     weight: torch.Tensor,

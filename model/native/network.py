@@ -14,6 +14,7 @@ from model.config import Quantization
 from model.gpt_bigcode import Block, GPTBigCode
 from model.layers import Linear
 from model.native.library import Unavailable, library
+from model.rounding import round_rows
 
 LANES = 16
 QUERIES = 48
@@ -82,9 +83,7 @@ def pack_int8(weight: torch.Tensor) -> Int8Weight:
     """Round each output's weights to 8 bits by its largest one. K is a multiple of 4."""
     outputs, inputs = weight.shape
     tiles = -(-outputs // LANES)
-    rows = torch.nn.functional.pad(weight.float(), (0, 0, 0, tiles * LANES - outputs))
-    scale = rows.abs().amax(dim=1) / 127
-    data = (rows / scale.clamp_min(1e-30)[:, None]).round_().to(torch.int8)
+    data, scale = round_rows(torch.nn.functional.pad(weight, (0, 0, 0, tiles * LANES - outputs)), "int8")
     shift = 128 * data.sum(dim=1, dtype=torch.int32)
     return Int8Weight(
         data.view(tiles, LANES, inputs // 4, 4).permute(0, 2, 1, 3).contiguous(), scale, shift.to(torch.int32)

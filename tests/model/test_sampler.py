@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from model.request import Request, SamplingParams
-from model.sampler import sample, token_logprobs, uniform
+from model.sampler import draw, token_logprobs, uniform
 from model.scheduler import Sequence
 
 EOS = (0,)
@@ -34,7 +34,7 @@ def sequence(prompt=(1,), output=(), seed=0, **params) -> Sequence:
 def draws(logits: torch.Tensor, count: int, **params) -> Counter[int]:
     """`count` independent draws from one distribution, in one batch."""
     rows = [sequence(seed=s, **params) for s in range(count)]
-    return Counter(sample(logits.expand(count, -1), rows, EOS).tokens)
+    return Counter(draw(logits.expand(count, -1), rows, EOS).read().tokens)
 
 
 def assert_follows(counts: Counter[int], probabilities: torch.Tensor) -> None:
@@ -80,7 +80,7 @@ def test_repetition_penalty_as_transformers_has_it():
         int(RepetitionPenaltyLogitsProcessor(p)(torch.tensor([[2, 3, 4, 7, 7]]), logits[i : i + 1].clone()).argmax())
         for i, p in enumerate((1.0, 1.8, 30.0))
     ]
-    assert sample(logits, rows, EOS).tokens == want
+    assert draw(logits, rows, EOS).read().tokens == want
 
 
 def test_frequency_and_presence_count_the_output_only():
@@ -95,7 +95,7 @@ def test_frequency_and_presence_count_the_output_only():
         ({"frequency_penalty": -1.0}, [6, 6], 6),
     ):
         rows = [sequence([3, 3, 3], output, temperature=0, **params)]
-        assert sample(logits, rows, EOS).tokens == [expected], (params, output)
+        assert draw(logits, rows, EOS).read().tokens == [expected], (params, output)
 
 
 def test_logit_bias_and_minimum_length():
@@ -107,7 +107,7 @@ def test_logit_bias_and_minimum_length():
         sequence(temperature=0, min_tokens=1, logit_bias={9: 1.0}),
         sequence(temperature=0, output=[5], min_tokens=1),
     ]
-    assert sample(logits, rows, EOS).tokens == [4, 7, 9, 0]
+    assert draw(logits, rows, EOS).read().tokens == [4, 7, 9, 0]
 
 
 def test_one_row_of_each_kind_in_one_batch_equals_each_alone():
@@ -120,9 +120,9 @@ def test_one_row_of_each_kind_in_one_batch_equals_each_alone():
         sequence([4, 5], [6], seed=4, temperature=0.5, frequency_penalty=1.0),
         sequence(seed=5, temperature=1.0, min_p=0.2, logit_bias={3: 2.0}),
     ]
-    together = sample(logits, rows, EOS)
+    together = draw(logits, rows, EOS).read()
     for i, row in enumerate(rows):
-        alone = sample(logits[i : i + 1], [row], EOS)
+        alone = draw(logits[i : i + 1], [row], EOS).read()
         assert alone.tokens == together.tokens[i : i + 1]
         assert (alone.logprobs[0] is None) == (together.logprobs[i] is None)
 

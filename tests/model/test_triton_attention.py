@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +12,10 @@ from model import runner
 from model.config import ConfigError, EngineConfig
 from model.rank import Rank
 from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.triton_process import run_with_triton
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
-ROOT = Path(__file__).parents[2]
-INTERPRET = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
 
 CASES = """
 import json, sys
@@ -53,22 +49,8 @@ SPLIT = [([(1, 1100)], 4, 16, None), ([(1, 300)] * 40, 4, 16, None)]
 
 @pytest.fixture(scope="module")
 def outcomes() -> list[list[float]]:
-    """The largest error of each case, the rows of a tile, parts of a context, and tiles.
-
-    In a process of its own: Triton decides when it is imported whether it interprets.
-    """
-    environment = {**os.environ, **INTERPRET, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", CASES, json.dumps([*EQUAL, *SPLIT])],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    """The largest error of each case, the rows of a tile, parts of a context, and tiles."""
+    return run_with_triton(CASES, json.dumps([*EQUAL, *SPLIT]))
 
 
 @pytest.mark.parametrize("number", range(len(EQUAL)))
@@ -124,11 +106,7 @@ print(json.dumps([write("torch"), write("triton"), write("triton", recorded=True
 def test_the_engine_writes_the_same_with_it(tmp_path: Path) -> None:
     model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=64)
     directory = write_checkpoint(tmp_path / "model", model)
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WHOLE, str(directory)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    plain, ours, recorded, replayed = json.loads(done.stdout)
+    [(plain, ours, recorded, replayed)] = run_with_triton(WHOLE, str(directory), interpret=True)
     assert plain == ours == recorded
     assert replayed >= 4
     assert all(len(ids) == 5 for ids in plain.values())
@@ -137,7 +115,6 @@ def test_the_engine_writes_the_same_with_it(tmp_path: Path) -> None:
 CHECK = """
 import torch
 from model import triton_attention
-from model.attention import attend_reference
 
 # the interpreter takes the bits of a bfloat16 for an integer
 gpu = torch.cuda.is_available()
@@ -149,11 +126,7 @@ print(triton_attention.differs(*sizes))
 
 
 def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one() -> None:
-    environment = {**os.environ, **INTERPRET, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", CHECK]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    right, wrong = map(float, done.stdout.split())
+    right, wrong = run_with_triton(CHECK)
     assert right < 0.05 < wrong
 
 

@@ -6,8 +6,6 @@ The interpreter multiplies no bfloat16; a GPU is asked for that as well.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,29 +18,14 @@ from model.gpt_bigcode import GPTBigCode
 from model.memory import parameter_bytes, scratch_values
 from model.parallel import TensorParallel
 from model.rank import Rank
+from model.rounding import round_rows
 from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.triton_process import run_with_triton
 
 triton = pytest.importorskip("triton", reason="Triton has no build for this machine")
 
-ROOT = Path(__file__).parents[2]
-INTERPRET = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KINDS = ["int8", "fp8"] if DEVICE == "cpu" or torch.cuda.get_device_capability() >= (8, 9) else ["int8"]
-
-
-def run(program: str, *arguments: str) -> list[Any]:
-    """What the program prints, a JSON value a line. In a process of its own: Triton decides when it is imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **INTERPRET, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 SHAPES = [(rows, 150, 330) for rows in (1, 3, 16, 17, 70)] + [(2, 32, 128), (5, 7, 48)]
@@ -52,8 +35,9 @@ if DEVICE == "cuda":
 CASES = [(*shape, *form) for shape in SHAPES for form in FORMS if form[0] in KINDS]
 KERNELS = """
 import json, sys, torch
-from model.quantization import round_rows
-from model.triton_linear import multiply, multiply_widened, programs_of
+from model.device import programs_of
+from model.rounding import round_rows
+from model.triton_linear import multiply, multiply_widened
 
 device = torch.device(sys.argv[2])
 for rows, outputs, inputs, kind, dtype, has_bias, splits in json.loads(sys.argv[1]):
@@ -106,7 +90,7 @@ print(json.dumps([str(found.dtype), (found.cpu().float() - exact).abs().max().it
 @pytest.fixture(scope="module")
 def outcomes() -> list[Any]:
     """Of every case, and of fp8 by fp8."""
-    return run(KERNELS + FP8_BY_FP8, json.dumps(CASES), DEVICE)
+    return run_with_triton(KERNELS + FP8_BY_FP8, json.dumps(CASES), DEVICE)
 
 
 def test_fp8_by_fp8_rounds_both_sides_by_rows(outcomes: list[Any]) -> None:
@@ -116,8 +100,6 @@ def test_fp8_by_fp8_rounds_both_sides_by_rows(outcomes: list[Any]) -> None:
 
 
 def test_rounding_keeps_the_largest_and_is_off_by_half_a_step_at_most() -> None:
-    from model.quantization import round_rows
-
     weight = torch.randn(2100, 40, generator=torch.Generator().manual_seed(0))
     weight[5] = 0
     largest = weight.abs().amax(dim=1)
@@ -137,9 +119,10 @@ import json, sys, torch
 from model.attention import AttentionPlan
 from model.config import EngineConfig
 from model.layers import Linear
-from model.quantization import Quantizer, round_rows
+from model.quantization import Quantizer
 from model.rank import Rank
 from model.request import Request, SamplingParams
+from model.rounding import round_rows
 from tests.model.test_native import batch_of
 
 common = {"model": sys.argv[1], "device": sys.argv[2], "dtype": "float32", "num_threads": 1, "num_kv_blocks": 200}
@@ -217,7 +200,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engines(checkpoint: Path) -> list[Any]:
     """Of every kind of weights, of two ranks, and their error."""
-    return run(ENGINE + RANKS, str(checkpoint), DEVICE, *KINDS)
+    return run_with_triton(ENGINE + RANKS, str(checkpoint), DEVICE, *KINDS)
 
 
 def test_a_quantised_engine_is_one_with_rounded_weights(checkpoint: Path, engines: list[Any]) -> None:

@@ -59,7 +59,7 @@ class ToyExecutor:
         self.largest_step = max(self.largest_step, len(batch.tokens))
         self.computed_tokens += len(batch.tokens)
         tokens = batch.tokens
-        if (tokens < 0).any():
+        if batch.refers_back:
             tokens = resolve(torch.from_numpy(tokens), self.drawn).numpy()
         self.drawn = torch.empty(0, dtype=torch.int64)  # one step's draws are for the next alone
         self.expected_shares = batch.shares

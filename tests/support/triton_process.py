@@ -1,0 +1,30 @@
+"""Programs that use Triton, each in a process of its own: Triton decides when it is imported whether it interprets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_with_triton(program: str, *arguments: str, interpret: bool = not torch.cuda.is_available()) -> list[Any]:
+    """What the Python program prints, a JSON value a line."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        env=environment | ({"TRITON_INTERPRET": "1"} if interpret else {}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
