@@ -45,9 +45,10 @@ Kneser-Ney) was given as many tokens, drawn from the same training files; `xz -9
 Held-out files come from packages whose other files were trained on; held-out packages ({held_out}) were
 not seen at all. Infilling masks one random line behind its indentation ({infill_cases} cases; context: up to 1,200
 characters before and 500 after; the answer's first line counts, white space at both ends does not; the 5-gram sees the
-prefix only). Bodies:
-greedy, 64 tokens, {body_cases} functions, cut at the last complete line; a share that parses says that the syntax is
-right, not the program. One model, one run, one draw of cases; the standard error of a body share is about
+prefix only). Bodies: greedy, 64 tokens behind the signature and the docstring (if there is one) of {body_cases}
+functions, ended where the function ends, cut at the last complete line. Cut like this, {body_real} of the files' own
+bodies parse: the others stop within a bracket, or behind a line that opens a block. A share that parses says that the
+syntax is right, not the program. One model, one run, one draw of cases; the standard error of a body share is about
 {body_error:.0f} points.
 
 ## Network and training
@@ -190,6 +191,7 @@ def render(figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, 
         held_out_count=len(held),
         infill_cases=figures["infilling"]["cases"],
         body_cases=figures["bodies"]["cases"],
+        body_real=percent(figures["bodies"]["real"]),
         body_error=50 / figures["bodies"]["cases"] ** 0.5,
         verdict=verdict(figures),
         notes=training.get("notes", ""),

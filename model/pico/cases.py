@@ -25,10 +25,14 @@ class Hole:
 
 @dataclass(frozen=True)
 class Body:
-    """A function whose body is to be written. `prompt` ends with the colon of `signature`."""
+    """A function whose body is to be written: all that follows its signature and its docstring, if it has one.
+
+    prompt: the text before it. head: the signature and docstring with which that ends. real: what follows in the file.
+    """
 
     prompt: str
-    signature: str
+    head: str
+    real: str
 
 
 def _tail(text: str) -> str:
@@ -63,34 +67,42 @@ def bodies(documents: list[Document], number: int, seed: int = 0) -> list[Body]:
                 tree = ast.parse(text)
         except (SyntaxError, ValueError):
             continue
-        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-        functions = [n for n in functions if n.body[0].lineno > n.lineno and n.end_lineno - n.body[0].lineno >= 1]  # type: ignore[operator]
-        if not functions:
-            continue
-        node = rng.choice(functions)
         lines = text.split("\n")
-        last = node.body[0].lineno - 1
-        while last > node.lineno and not lines[last - 1].rstrip().endswith(":"):
-            last -= 1
-        if not lines[last - 1].endswith(":"):
-            continue
-        signature = "\n".join(lines[node.lineno - 1 : last])
-        found.append(Body(_tail("\n".join(lines[:last])), signature))
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        heads = [(n.lineno - 1, end) for n in functions if (end := _end_of_head(n, lines)) is not None]
+        if heads:
+            start, end = rng.choice(heads)
+            before, after = "\n".join(lines[:end]), "\n".join(["", *lines[end:]])
+            found.append(Body(_tail(before), "\n".join(lines[start:end]), after))
     return found
 
 
-def parses(signature: str, completion: str, finished: bool) -> bool:
-    """Whether signature and completion parse, cut at the last complete line (unless the model itself `finished`).
+def _end_of_head(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> int | None:
+    """The number of lines up to where the body begins, or None where fewer than two lines are left to write."""
+    documented = ast.get_docstring(node, clean=False) is not None
+    body = node.body[1:] if documented else node.body
+    if not body or node.body[0].lineno == node.lineno or node.end_lineno == body[0].lineno:
+        return None
+    if documented:
+        return node.body[0].end_lineno
+    end = node.body[0].lineno - 1
+    while end > node.lineno and not lines[end - 1].rstrip().endswith(":"):  # comments before the first statement
+        end -= 1
+    return end if lines[end - 1].endswith(":") else None
 
-    Lines that leave the scope in which the function stands end it. A completion without a complete line fails.
+
+def parses(head: str, completion: str, finished: bool) -> bool:
+    """Whether head and body parse, cut at the last complete line (unless the model itself `finished`).
+
+    The body ends before the first line that is indented no deeper than the function's own. Without a line, it fails.
     """
     lines = completion.split("\n")
     if not finished:
         lines = lines[:-1]
-    indent = len(signature) - len(signature.lstrip())
+    indent = len(head) - len(head.lstrip())
     kept: list[str] = []
     for line in lines:
-        if line.strip() and kept and len(line) - len(line.lstrip()) < indent:
+        if line.strip() and len(line) - len(line.lstrip()) <= indent:
             break
         kept.append(line)
     if not any(line.strip() for line in kept):
@@ -98,7 +110,7 @@ def parses(signature: str, completion: str, finished: bool) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(textwrap.dedent(signature + "\n".join(kept)) + "\n")
+            ast.parse(textwrap.dedent(head + "\n".join(kept)) + "\n")
     except (SyntaxError, ValueError):
         return False
     return True
