@@ -113,11 +113,12 @@ class Settings(BaseSettings):
     enable_prefix_caching: bool = Field(
         default=_engine("enable_prefix_caching"), description="Reuse the cache of shared prefixes."
     )
-    speculative_tokens: int = Field(
-        default=0,
+    speculative_tokens: int | None = Field(
+        default=_engine("speculative_tokens"),
         ge=0,
         le=64,
-        description="Longest draft looked up in the prompt and output; 0: no speculation. The text stays the same.",
+        description="Longest draft looked up in the prompt and output; 0: no speculation. The text stays the same. "
+        "8 on a CPU and 0 on a GPU if not given.",
     )
     num_threads: int | None = Field(
         default=_engine("num_threads"),
@@ -126,7 +127,7 @@ class Settings(BaseSettings):
     )
     cpu_kernels: CpuKernels = Field(
         default=_engine("cpu_kernels"),
-        description="On a CPU: native is our forward pass (bfloat16, AVX512-BF16, needs a C compiler once), "
+        description="On a CPU: native is our forward pass (bfloat16, AVX-512, needs a C compiler once), "
         "torch is PyTorch's; auto takes the first where it can run.",
     )
     attention: AttentionBackend = Field(

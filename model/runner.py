@@ -20,7 +20,7 @@ from model.gpt_bigcode import GPTBigCode
 from model.hub import resolve_checkpoint
 from model.memory import activation_bytes, block_bytes, cache_shape, scratch_values
 from model.native.library import Unavailable
-from model.native.network import NativeNetwork
+from model.native.network import NativeNetwork, obstacle
 from model.parallel import TensorParallel
 from model.request import GpuMemory
 from model.weights import Placed, Progress, load_weights, random_weights
@@ -53,13 +53,16 @@ def choose_device(device: str, rank: int) -> torch.device:
     return torch.device("cuda", rank % torch.cuda.device_count())
 
 
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware multiplies it (float16 on older GPUs), else float32."""
-    if dtype != "auto":
-        return _DTYPES[dtype]
+def choose_dtype(config: EngineConfig, model: ModelConfig, ranks: int, device: torch.device) -> torch.dtype:
+    """`auto`: bfloat16 where the hardware or our own kernels multiply it (float16 on older GPUs), else float32."""
+    if config.dtype != "auto":
+        return _DTYPES[config.dtype]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    if torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    ours = config.cpu_kernels != "torch" and config.attention != "triton"
+    return torch.bfloat16 if ours and obstacle(model, ranks, torch.bfloat16) is None else torch.float32
 
 
 def max_model_len(config: EngineConfig, model: ModelConfig) -> int:
@@ -109,7 +112,9 @@ class TritonKernels:
             raise RuntimeError(f"the Triton kernels are off by {error:.2g} on {self._device}")
 
 
-def choose_kernels(config: EngineConfig, model: ModelConfig, ranks: int, device: torch.device) -> TritonKernels | None:
+def choose_kernels(
+    config: EngineConfig, model: ModelConfig, ranks: int, device: torch.device, dtype: torch.dtype
+) -> TritonKernels | None:
     """Triton's where they are asked for, and with `auto` on a GPU where they run and give the right answer.
 
     The check takes the seconds that compiling them takes anyway. Raises ConfigError.
@@ -120,7 +125,7 @@ def choose_kernels(config: EngineConfig, model: ModelConfig, ranks: int, device:
         return None
     try:
         kernels = TritonKernels(model, ranks, device)
-        kernels.check(config.block_size, choose_dtype(config.dtype, device))
+        kernels.check(config.block_size, dtype)
     except Exception as error:  # a compiler fails in many ways, and none of them may keep the model from serving
         logger.warning("attention by PyTorch's operations instead of our Triton kernels: %s", error)
         return None
@@ -143,11 +148,11 @@ class Runner:
         self.model.check_tensor_parallel(group.size)
         self.group = group
         self.device = device
-        self.dtype = choose_dtype(config.dtype, self.device)
+        self.dtype = choose_dtype(config, self.model, group.size, self.device)
         self.block_size = config.block_size
         self.network = self._load(config, directory, progress)
         self.native = self._speed_up(config)
-        self._kernels = choose_kernels(config, self.model, group.size, self.device)
+        self._kernels = choose_kernels(config, self.model, group.size, self.device, self.dtype)
         self.max_model_len = max_model_len(config, self.model)
         self.num_kv_blocks = self._num_kv_blocks(config)
         recorded = self._kernels is not None and config.cuda_graphs and self.device.type == "cuda"

@@ -1,11 +1,13 @@
 /*
- * The whole forward pass of a multi-query GPTBigCode on a CPU with AVX512-BF16, in one parallel region.
+ * The whole forward pass of a multi-query GPTBigCode on a CPU with AVX-512, in one parallel region.
  *
  * Weights are bfloat16, products are summed in float32, and the residual stream stays in float32. A row's result
- * depends on its own tokens alone: whatever else is in the batch, its sums are formed in the same order.
+ * depends on its own tokens alone: whatever else is in the batch, its sums are formed in the same order. How bfloat16
+ * is multiplied, and what type activations have, stands in products_bf16.h or products_float.h, by what the processor
+ * can do.
  *
  * Layouts. A weight [N, K] lies as [N/16][K/2][16][2], so that one register holds a pair of inputs for 16 outputs and
- * VDPBF16PS needs no shuffles (as oneDNN's blocked formats do). The cache of a layer is [2, blocks, block_size, D].
+ * nothing needs to be shuffled (as oneDNN's blocked formats do). The cache of a layer is [2, blocks, block_size, D].
  *
  * With int8 weights, as [N/16][K/4][16][4] with a scale for each output, a product's inputs are brought to 8 bits too,
  * each row by its own largest value, for VPDPBUSD. That instruction takes one side without sign: inputs are moved up by
@@ -54,15 +56,17 @@ typedef struct {
     float *logits;               /* [R, vocab rounded up to 16] */
     float *x;                    /* [T, width] */
     float *y;                    /* [R, width] */
-    bf16 *h;                     /* [T, width] */
+    void *h;                     /* [T, width + ROW_PADDING] activations */
     bf16 *qkv;                   /* [T, width + 2 head_dim] */
-    bf16 *mid;                   /* [T, inner] */
+    void *mid;                   /* [T, inner + ROW_PADDING] activations */
+    void *few_h;                 /* [R, width + ROW_PADDING] activations: the rows of h whose logits are wanted */
+    bf16 *few_q;                 /* [R, width]: their queries */
     uint8_t *q;                  /* [T, max(width, inner)], int8 weights only */
     float *q_scale;              /* [T] */
     int64_t *spent;              /* [PHASES]: nanoseconds of the first thread are added here, unless NULL */
 } Step;
 
-enum { LANES = 16, QUERIES = 48, SPAN = 64, KEYS = 8, GROUP = 6, COLD = 32 };
+enum { LANES = 16, QUERIES = 48, SPAN = 64, KEYS = 8, GROUP = 6, COLD = 32, SUMS = 24 };
 enum epilogue { TO_FLOAT, TO_BF16, TO_GELU, ADD };
 enum phase { EMBED, NORM, QKV, WRITE, ATTEND, PROJ, FC, OUT, HEAD, PHASES };
 
@@ -75,8 +79,6 @@ static int64_t now(void) {
 static inline __m512 widen(const bf16 *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
-
-static inline void narrow(bf16 *p, __m512 v) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(v)); }
 
 /* 2^x to 4e-5, which bfloat16 does not see: Taylor's polynomial of degree 4 on [-1/2, 1/2]. */
 static inline __m512 power_of_two(__m512 x) {
@@ -95,40 +97,49 @@ static inline __m512 gelu(__m512 x) {
     return _mm512_mul_ps(x, _mm512_rcp14_ps(_mm512_add_ps(e, _mm512_set1_ps(1.0f))));
 }
 
-static inline __attribute__((always_inline)) void store(
-    enum epilogue how, void *out, int64_t stride, int64_t row, int64_t column, __m512 sum, const float *bias
+#define UNROLLED _Pragma("GCC unroll 32")
+/* The tiles of sums, rows by 16 outputs, that fit into 24 of the 32 registers. */
+#define EVERY_TILE(DO)                                                                                                \
+    DO(1, 1) DO(1, 2) DO(1, 3) DO(1, 4) DO(2, 1) DO(2, 2) DO(2, 3) DO(2, 4) DO(3, 1) DO(3, 2) DO(3, 3) DO(3, 4)       \
+    DO(4, 1) DO(4, 2) DO(4, 3) DO(4, 4) DO(5, 1) DO(5, 2) DO(5, 3) DO(5, 4) DO(6, 1) DO(6, 2) DO(6, 3) DO(6, 4)       \
+    DO(7, 1) DO(7, 2) DO(7, 3) DO(8, 1) DO(8, 2) DO(8, 3) DO(9, 1) DO(9, 2) DO(10, 1) DO(10, 2) DO(11, 1) DO(11, 2)   \
+    DO(12, 1) DO(12, 2)
+
+static inline __attribute__((always_inline)) void finish(
+    enum epilogue how, void *out, int64_t stride, int64_t row, int64_t column, int rows, int tiles, const __m512 *sums,
+    const float *bias
+);
+
+/* While few rows share a weight, memory sets the pace, and all of them are done in one pass over it; for more rows a
+   pass of 6 rows finds the block of weights in the second cache. */
+static inline int tiles_of_few_or_many(int64_t M) { return M <= 6 || M > 12 ? 4 : M <= 8 ? 3 : 2; }
+
+#ifdef __AVX512BF16__
+#include "products_bf16.h"
+#else
+#include "products_float.h"
+#endif
+
+const int starcoder_activation_bytes = sizeof(act), starcoder_row_padding = ROW_PADDING;
+
+/* Sums [rows][tiles] of 16 outputs each, with what follows a product, to where they belong. */
+static inline __attribute__((always_inline)) void finish(
+    enum epilogue how, void *out, int64_t stride, int64_t row, int64_t column, int rows, int tiles, const __m512 *sums,
+    const float *bias
 ) {
-    if (bias) sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias + column));
-    int64_t at = row * stride + column;
-    if (how == TO_FLOAT) _mm512_storeu_ps((float *)out + at, sum);
-    else if (how == TO_BF16) narrow((bf16 *)out + at, sum);
-    else if (how == TO_GELU) narrow((bf16 *)out + at, gelu(sum));
-    else _mm512_storeu_ps((float *)out + at, _mm512_add_ps(sum, _mm512_loadu_ps((float *)out + at)));
+    for (int m = 0; m < rows; m++)
+        for (int t = 0; t < tiles; t++) {
+            __m512 sum = sums[m * tiles + t];
+            int64_t from = column + t * LANES, at = (row + m) * stride + from;
+            if (bias) sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias + from));
+            if (how == TO_FLOAT) _mm512_storeu_ps((float *)out + at, sum);
+            else if (how == TO_BF16) narrow((bf16 *)out + at, sum);
+            else if (how == TO_GELU) put((act *)out + at, gelu(sum));
+            else _mm512_storeu_ps((float *)out + at, _mm512_add_ps(sum, _mm512_loadu_ps((float *)out + at)));
+        }
 }
 
-/*
- * Sums of `rows` rows by `tiles` tiles of 16 outputs over all of K, in registers; each kernel is a function of its own,
- * and leaves them at `sums` [rows][tiles], where the epilogue finds them in the first cache.
- */
-#define TILE(ROWS, TILES)                                                                                             \
-    static __attribute__((noinline)) void bf16_##ROWS##_##TILES(                                                      \
-        const bf16 *x, int64_t stride, const bf16 *w, int64_t K, __m512 *sums                                         \
-    ) {                                                                                                               \
-        __m512 sum[ROWS][TILES];                                                                                      \
-        UNROLLED for (int i = 0; i < ROWS * TILES; i++) sum[i / TILES][i % TILES] = _mm512_setzero_ps();              \
-        for (int64_t k = 0; k < K; k += 2) {                                                                          \
-            __m512bh weight[TILES];                                                                                   \
-            UNROLLED for (int t = 0; t < TILES; t++)                                                                  \
-                weight[t] = (__m512bh)_mm512_loadu_si512(w + t * K * LANES + k * LANES);                              \
-            UNROLLED for (int m = 0; m < ROWS; m++) {                                                                 \
-                int32_t pair;                                                                                         \
-                memcpy(&pair, x + m * stride + k, 4);                                                                 \
-                __m512bh both = (__m512bh)_mm512_set1_epi32(pair);                                                    \
-                UNROLLED for (int t = 0; t < TILES; t++) sum[m][t] = _mm512_dpbf16_ps(sum[m][t], weight[t], both);    \
-            }                                                                                                         \
-        }                                                                                                             \
-        UNROLLED for (int i = 0; i < ROWS * TILES; i++) sums[i] = sum[i / TILES][i % TILES];                          \
-    }                                                                                                                 \
+#define INT8_TILE(ROWS, TILES)                                                                                        \
     static __attribute__((noinline)) void int8_##ROWS##_##TILES(                                                      \
         const uint8_t *x, int64_t stride, const int8_t *w, int64_t K, __m512 *sums                                    \
     ) {                                                                                                               \
@@ -149,76 +160,64 @@ static inline __attribute__((always_inline)) void store(
     }
 /* GCC 12 moves the sums of the intrinsic to and fro, which costs half of its speed. */
 #define DPBUSD(sum, a, b) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
-#define UNROLLED _Pragma("GCC unroll 32")
-#define EVERY_TILE(DO)                                                                                                \
-    DO(1, 1) DO(1, 2) DO(1, 3) DO(1, 4) DO(2, 1) DO(2, 2) DO(2, 3) DO(2, 4) DO(3, 1) DO(3, 2) DO(3, 3) DO(3, 4)       \
-    DO(4, 1) DO(4, 2) DO(4, 3) DO(4, 4) DO(5, 1) DO(5, 2) DO(5, 3) DO(5, 4) DO(6, 1) DO(6, 2) DO(6, 3) DO(6, 4)       \
-    DO(7, 1) DO(7, 2) DO(7, 3) DO(8, 1) DO(8, 2) DO(8, 3) DO(9, 1) DO(9, 2) DO(10, 1) DO(10, 2) DO(11, 1) DO(11, 2)   \
-    DO(12, 1) DO(12, 2)
-EVERY_TILE(TILE)
+EVERY_TILE(INT8_TILE)
 
-typedef void (*Bf16Kernel)(const bf16 *, int64_t, const bf16 *, int64_t, __m512 *);
 typedef void (*Int8Kernel)(const uint8_t *, int64_t, const int8_t *, int64_t, __m512 *);
-#define BF16_ENTRY(ROWS, TILES) [ROWS][TILES] = bf16_##ROWS##_##TILES,
 #define INT8_ENTRY(ROWS, TILES) [ROWS][TILES] = int8_##ROWS##_##TILES,
-static const Bf16Kernel BF16[13][5] = {EVERY_TILE(BF16_ENTRY)};
 static const Int8Kernel INT8[13][5] = {EVERY_TILE(INT8_ENTRY)};
 
-/*
- * out [M, N] (row stride `stride`) from x [M, K]; to be called by every thread of the region. Ends in a barrier.
- * q, q_scale: the same rows in 8 bits, where the weights are.
- *
- * A tile of sums fills at most 24 of the 32 registers. While few rows share a weight, memory sets the pace, and all of
- * them are done in one pass over it; for more rows a pass of 6 rows finds the block of weights in the second cache.
- */
-static inline __attribute__((always_inline)) void product(
-    int64_t M, int64_t N, int64_t K, const bf16 *x, const uint8_t *q, const float *q_scale, const Weight *w,
+/* As `columns`, of int8. */
+static inline __attribute__((always_inline)) void int8_columns(
+    int64_t M, int64_t K, const uint8_t *q, const float *q_scale, const Weight *w, int64_t column, int here,
     enum epilogue how, void *out, int64_t stride
 ) {
-    int64_t tiles = (N + LANES - 1) / LANES, each = M <= 6 || M > 12 ? 4 : M <= 8 ? 3 : 2;
-    int64_t blocks = (tiles + each - 1) / each, pass = M <= 12 ? M : 6;
+    for (int64_t row = 0, pass = M <= 12 ? M : 6; row < M; row += pass) {
+        int rows = (int)(M - row < pass ? M - row : pass);
+        __m512 sums[SUMS];
+        INT8[rows][here](q + row * K, K, (const int8_t *)w->data + column * K, K, sums);
+        for (int i = 0; i < rows * here; i++) {
+            int64_t at = column + i % here * LANES;
+            __m512i exact = _mm512_sub_epi32(_mm512_castps_si512(sums[i]), _mm512_loadu_si512(w->shift + at));
+            __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), _mm512_set1_ps(q_scale[row + i / here]));
+            sums[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
+        }
+        finish(how, out, stride, row, column, rows, here, sums, w->bias);
+    }
+}
+
+/*
+ * Columns `first` to N of out [M, N] (row stride `stride`) from x [M, K]; to be called by every thread of the region.
+ * Ends in a barrier. first is a multiple of 16. q, q_scale: the same rows in 8 bits, where the weights are.
+ */
+static inline __attribute__((always_inline)) void product(
+    int64_t M, int64_t first, int64_t N, int64_t K, const act *x, const uint8_t *q, const float *q_scale,
+    const Weight *w, enum epilogue how, void *out, int64_t stride
+) {
+    int64_t tiles = (N - first + LANES - 1) / LANES, each = w->scale ? tiles_of_few_or_many(M) : tiles_each(M);
+    int64_t blocks = (tiles + each - 1) / each;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t b = 0; b < blocks; b++) {
         int here = (int)(tiles - each * b < each ? tiles - each * b : each);
-        int64_t column = b * each * LANES;
-        for (int64_t row = 0; row < M;) {
-            int rows = (int)(M - row < pass ? M - row : pass);
-            __m512 sums[24];
-            if (w->scale)
-                INT8[rows][here](q + row * K, K, (const int8_t *)w->data + column * K, K, sums);
-            else
-                BF16[rows][here](x + row * K, K, (const bf16 *)w->data + column * K, K, sums);
-            for (int m = 0; m < rows; m++)
-                for (int t = 0; t < here; t++) {
-                    int64_t at = column + t * LANES;
-                    __m512 sum = sums[m * here + t];
-                    if (w->scale) {
-                        __m512i exact = _mm512_castps_si512(sum);
-                        exact = _mm512_sub_epi32(exact, _mm512_loadu_si512(w->shift + at));
-                        __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), _mm512_set1_ps(q_scale[row + m]));
-                        sum = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
-                    }
-                    store(how, out, stride, row + m, at, sum, w->bias);
-                }
-            row += rows;
-        }
+        int64_t column = first + b * each * LANES;
+        if (w->scale) int8_columns(M, K, q, q_scale, w, column, here, how, out, stride);
+        else columns(M, K, x, w, column, here, how, out, stride);
     }
 }
 
 /* A row in 8 bits: round(127 x / largest) + 128. */
-static void quantise(const bf16 *x, uint8_t *q, float *scale, int64_t width) {
+static void quantise(const act *x, uint8_t *q, float *scale, int64_t width) {
     __m512 largest = _mm512_setzero_ps();
-    for (int64_t i = 0; i < width; i += LANES) largest = _mm512_max_ps(largest, _mm512_abs_ps(widen(x + i)));
+    for (int64_t i = 0; i < width; i += LANES) largest = _mm512_max_ps(largest, _mm512_abs_ps(get(x + i)));
     float top = _mm512_reduce_max_ps(largest);
     *scale = top / 127.0f;
     __m512 factor = _mm512_set1_ps(top > 0 ? 127.0f / top : 0.0f);
     for (int64_t i = 0; i < width; i += LANES) {
-        __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(widen(x + i), factor));
+        __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(get(x + i), factor));
         _mm_storeu_si128((__m128i *)(q + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(value, _mm512_set1_epi32(128))));
     }
 }
 
-static void norm(const float *x, bf16 *out, int64_t width, const float *w, const float *b, float eps) {
+static void norm(const float *x, act *out, int64_t width, const float *w, const float *b, float eps) {
     __m512 sum = _mm512_setzero_ps(), square = _mm512_setzero_ps();
     for (int64_t i = 0; i < width; i += LANES) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
     __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)width);
@@ -230,19 +229,19 @@ static void norm(const float *x, bf16 *out, int64_t width, const float *w, const
     __m512 scale = _mm512_set1_ps(1.0f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(variance))));
     for (int64_t i = 0; i < width; i += LANES) {
         __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), scale);
-        narrow(out + i, _mm512_fmadd_ps(d, _mm512_loadu_ps(w + i), _mm512_loadu_ps(b + i)));
+        put(out + i, _mm512_fmadd_ps(d, _mm512_loadu_ps(w + i), _mm512_loadu_ps(b + i)));
     }
 }
 
 /* A query of one head: where it is, how many positions it sees, and where its answer goes. */
 typedef struct {
     const bf16 *query;
-    bf16 *out;
+    act *out;
     int64_t context;
 } Query;
 
 /*
- * Up to 16 `registers` queries over one sequence's cache: they are the lanes of the scores, the heads of one token or of
+ * Up to 16 `registers` queries over one sequence's cache: they are the lanes of the scores, heads of one token or of
  * several that follow each other. Softmax is formed span by span (Milakov and Gimelshein, arXiv:1805.02867), so that a
  * long context needs no more room than a short one. `scale` includes log2(e): the powers are of two. cold: nobody has
  * just read this context.
@@ -252,19 +251,19 @@ static inline __attribute__((always_inline)) void attend(
     const int64_t *table, int64_t block_size, float scale, int cold
 ) {
     const int lanes = registers * LANES;
-    int32_t packed[D / 2 * lanes] __attribute__((aligned(64)));
-    /* Scores, then in the first half of their place the weights: pairs of bfloat16, two positions in each. A row more,
-       since the last queries are taken GROUP at a time. */
+    packed query[D / PACK * lanes] __attribute__((aligned(64)));
+    /* Scores, then in their place the weights. A row more, since the last queries are taken GROUP at a time. */
     float score[(SPAN + 1) * lanes] __attribute__((aligned(64)));
     float sum[count][D] __attribute__((aligned(64)));
+    float room[KEYS * D] __attribute__((aligned(64)));
     float keep[3 * LANES] __attribute__((aligned(64)));
     int32_t sees[3 * LANES] __attribute__((aligned(64)));
-    memset(packed, 0, sizeof packed);
+    memset(query, 0, sizeof query);
     memset(sum, 0, sizeof sum);
     int64_t context = 0, by_all = INT64_MAX;
     for (int h = 0; h < lanes; h++) sees[h] = INT32_MAX;
     for (int h = 0; h < count; h++) {
-        for (int64_t j = 0; j < D / 2; j++) memcpy(&packed[j * lanes + h], queries[h].query + 2 * j, 4);
+        pack_query(query + h, lanes, queries[h].query, D);
         sees[h] = (int32_t)queries[h].context;
         if (queries[h].context > context) context = queries[h].context;
         if (queries[h].context < by_all) by_all = queries[h].context;
@@ -291,20 +290,8 @@ static inline __attribute__((always_inline)) void attend(
         __m512 top[3];
         for (int r = 0; r < registers; r++) top[r] = best[r];
         for (int p = 0; p < span; p += KEYS) {
-            const bf16 **key = key_at + p;
             __m512 s[KEYS][3];
-            UNROLLED for (int i = 0; i < KEYS * registers; i++) s[i / registers][i % registers] = _mm512_setzero_ps();
-            for (int64_t j = 0; j < D / 2; j++) {
-                __m512bh q[3];
-                UNROLLED for (int r = 0; r < registers; r++)
-                    q[r] = (__m512bh)_mm512_load_si512(packed + j * lanes + r * LANES);
-                UNROLLED for (int i = 0; i < KEYS; i++) {
-                    int32_t pair;
-                    memcpy(&pair, key[i] + 2 * j, 4);
-                    __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
-                    UNROLLED for (int r = 0; r < registers; r++) s[i][r] = _mm512_dpbf16_ps(s[i][r], q[r], both);
-                }
-            }
+            score_keys(registers, query, key_at + p, D, room, s);
             int some_do_not_see = start + p + KEYS > by_all;
             UNROLLED for (int i = 0; i < KEYS * registers; i++) {
                 int at = i / registers, r = i % registers;
@@ -330,53 +317,21 @@ static inline __attribute__((always_inline)) void attend(
                 __m512 a = power_of_two(_mm512_sub_ps(_mm512_load_ps(at), top[r])), b = _mm512_setzero_ps();
                 if (p + 1 < span) b = power_of_two(_mm512_sub_ps(_mm512_load_ps(at + lanes), top[r]));
                 total[r] = _mm512_add_ps(total[r], _mm512_add_ps(a, b));
-                __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a));
-                __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(b));
-                _mm512_store_si512(score + p / 2 * lanes + r * LANES,
-                                   _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+                put_weights(score, p, lanes, r, a, b);
             }
         value[span] = value[span - 1]; /* weight zero */
-        for (int h = 0; h < count; h += GROUP) {
-            int group = count - h < GROUP ? count - h : GROUP;
-            for (int64_t d = 0; d < D; d += 64) {
-                /* Two positions are interleaved within lanes of 128 bits: register 2i holds elements 0-3, 8-11, ... of
-                   its 32, register 2i + 1 the others. `sum` is kept in that order. */
-                __m512 acc[GROUP][4];
-                UNROLLED for (int i = 0; i < GROUP * 4; i++) acc[i / 4][i % 4] = _mm512_setzero_ps();
-                for (int p = 0; p < span; p += 2) {
-                    __m512i a0 = _mm512_loadu_si512(value[p] + d), a1 = _mm512_loadu_si512(value[p] + d + 32);
-                    __m512i b0 = _mm512_loadu_si512(value[p + 1] + d), b1 = _mm512_loadu_si512(value[p + 1] + d + 32);
-                    __m512bh v[4] = {
-                        (__m512bh)_mm512_unpacklo_epi16(a0, b0), (__m512bh)_mm512_unpackhi_epi16(a0, b0),
-                        (__m512bh)_mm512_unpacklo_epi16(a1, b1), (__m512bh)_mm512_unpackhi_epi16(a1, b1)};
-                    UNROLLED for (int g = 0; g < GROUP; g++) {
-                        /* what lies beyond the last query is no weight, and its sums are not kept */
-                        int32_t pair;
-                        memcpy(&pair, score + p / 2 * lanes + h + g, 4);
-                        __m512bh w = (__m512bh)_mm512_set1_epi32(pair);
-                        UNROLLED for (int i = 0; i < 4; i++) acc[g][i] = _mm512_dpbf16_ps(acc[g][i], v[i], w);
-                    }
-                }
-                for (int g = 0; g < group; g++)
-                    for (int i = 0; i < 4; i++) {
-                        float *kept = &sum[h + g][d + 16 * i];
-                        _mm512_storeu_ps(kept, _mm512_fmadd_ps(_mm512_loadu_ps(kept), _mm512_set1_ps(keep[h + g]),
-                                                               acc[g][i]));
-                    }
-            }
-        }
+        mix_values(score, lanes, value, span, count, D, keep, &sum[0][0]);
     }
     float totals[3 * LANES] __attribute__((aligned(64)));
     for (int r = 0; r < registers; r++) _mm512_store_ps(totals + r * LANES, total[r]);
-    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-    const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
     for (int h = 0; h < count; h++) {
         __m512 inverse = _mm512_set1_ps(1.0f / totals[h]);
         for (int64_t d = 0; d < D; d += 32) {
             __m512 low = _mm512_mul_ps(_mm512_loadu_ps(&sum[h][d]), inverse);
             __m512 high = _mm512_mul_ps(_mm512_loadu_ps(&sum[h][d + 16]), inverse);
-            narrow(queries[h].out + d, _mm512_permutex2var_ps(low, first, high));
-            narrow(queries[h].out + d + 16, _mm512_permutex2var_ps(low, second, high));
+            in_order(&low, &high);
+            put(queries[h].out + d, low);
+            put(queries[h].out + d + LANES, high);
         }
     }
 }
@@ -401,6 +356,8 @@ static int64_t heads_each(int64_t heads, int64_t rows, int threads) {
 
 void starcoder_forward(const Model *m, const Step *s, int threads) {
     const int64_t T = s->tokens, W = m->width, D = m->head_dim, wide = W + 2 * D;
+    const int64_t h_stride = W + ROW_PADDING, mid_stride = m->inner + ROW_PADDING;
+    act *const h = s->h, *const mid = s->mid, *const few_h = s->few_h;
     const float eps = (float)m->eps;
 #pragma omp parallel num_threads(threads)
     {
@@ -429,14 +386,23 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
             const int64_t *row = n == m->layers - 1 ? s->logit_rows : NULL;
             const int64_t rows = row ? s->rows : T, each = heads_each(m->heads, rows, threads);
             const int64_t groups = each ? (m->heads + each - 1) / each : 0, runs = row ? s->rows : s->num_runs;
+            const int few = rows < T; /* and their queries alone */
             float *x = row ? s->y : s->x;
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < T; t++) {
-                norm(s->x + t * W, s->h + t * W, W, l->ln1_w, l->ln1_b, eps);
-                if (l->qkv.scale) quantise(s->h + t * W, s->q + t * W, s->q_scale + t, W);
+                norm(s->x + t * W, h + t * h_stride, W, l->ln1_w, l->ln1_b, eps);
+                if (l->qkv.scale) quantise(h + t * h_stride, s->q + t * W, s->q_scale + t, W);
             }
             LAP(NORM)
-            product(T, wide, W, s->h, s->q, s->q_scale, &l->qkv, TO_BF16, s->qkv, wide);
+            product(T, few ? W : 0, wide, W, h, s->q, s->q_scale, &l->qkv, TO_BF16, s->qkv, wide);
+            if (few) {
+#pragma omp for schedule(static)
+                for (int64_t r = 0; r < rows; r++) {
+                    memcpy(few_h + r * h_stride, h + row[r] * h_stride, W * sizeof(act));
+                    if (l->qkv.scale) quantise(few_h + r * h_stride, s->q + r * W, s->q_scale + r, W);
+                }
+                product(rows, 0, W, W, few_h, s->q, s->q_scale, &l->qkv, TO_BF16, s->few_q, W);
+            }
             LAP(QKV)
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < T; t++) {
@@ -452,9 +418,10 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
                 Query queries[QUERIES];
                 int count = 0;
                 for (int64_t r = start; r < end; r++)
-                    for (int64_t h = first; h < m->heads && h < first + each; h++) {
+                    for (int64_t head = first; head < m->heads && head < first + each; head++) {
                         t = row ? row[r] : r;
-                        queries[count++] = (Query){s->qkv + t * wide + h * D, s->h + r * W + h * D, s->positions[t] + 1};
+                        const bf16 *query = few ? s->few_q + r * W : s->qkv + t * wide;
+                        queries[count++] = (Query){query + head * D, h + r * h_stride + head * D, s->positions[t] + 1};
                     }
                 ATTENDS[(count + LANES - 1) / LANES](
                     queries, count, D, keys, values, s->tables + s->owner[t] * s->table_stride, s->block_size,
@@ -465,35 +432,35 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
 #pragma omp for schedule(static)
                 for (int64_t r = 0; r < rows; r++) {
                     if (row) memcpy(x + r * W, s->x + row[r] * W, W * sizeof(float));
-                    if (l->proj.scale) quantise(s->h + r * W, s->q + r * W, s->q_scale + r, W);
+                    if (l->proj.scale) quantise(h + r * h_stride, s->q + r * W, s->q_scale + r, W);
                 }
             }
-            product(rows, W, W, s->h, s->q, s->q_scale, &l->proj, ADD, x, W);
+            product(rows, 0, W, W, h, s->q, s->q_scale, &l->proj, ADD, x, W);
             LAP(PROJ)
 #pragma omp for schedule(static)
             for (int64_t r = 0; r < rows; r++) {
-                norm(x + r * W, s->h + r * W, W, l->ln2_w, l->ln2_b, eps);
-                if (l->fc.scale) quantise(s->h + r * W, s->q + r * W, s->q_scale + r, W);
+                norm(x + r * W, h + r * h_stride, W, l->ln2_w, l->ln2_b, eps);
+                if (l->fc.scale) quantise(h + r * h_stride, s->q + r * W, s->q_scale + r, W);
             }
             LAP(NORM)
-            product(rows, m->inner, W, s->h, s->q, s->q_scale, &l->fc, TO_GELU, s->mid, m->inner);
+            product(rows, 0, m->inner, W, h, s->q, s->q_scale, &l->fc, TO_GELU, mid, mid_stride);
             LAP(FC)
             if (l->out.scale) {
 #pragma omp for schedule(static)
                 for (int64_t r = 0; r < rows; r++)
-                    quantise(s->mid + r * m->inner, s->q + r * m->inner, s->q_scale + r, m->inner);
+                    quantise(mid + r * mid_stride, s->q + r * m->inner, s->q_scale + r, m->inner);
             }
-            product(rows, W, m->inner, s->mid, s->q, s->q_scale, &l->out, ADD, x, W);
+            product(rows, 0, W, m->inner, mid, s->q, s->q_scale, &l->out, ADD, x, W);
             LAP(OUT)
         }
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < s->rows; r++) {
-            norm(s->y + r * W, s->h + r * W, W, m->lnf_w, m->lnf_b, eps);
-            if (m->head.scale) quantise(s->h + r * W, s->q + r * W, s->q_scale + r, W);
+            norm(s->y + r * W, h + r * h_stride, W, m->lnf_w, m->lnf_b, eps);
+            if (m->head.scale) quantise(h + r * h_stride, s->q + r * W, s->q_scale + r, W);
         }
         LAP(NORM)
         int64_t padded = (m->vocab + LANES - 1) / LANES * LANES;
-        product(s->rows, padded, W, s->h, s->q, s->q_scale, &m->head, TO_FLOAT, s->logits, padded);
+        product(s->rows, 0, padded, W, h, s->q, s->q_scale, &m->head, TO_FLOAT, s->logits, padded);
         LAP(HEAD)
     }
 }

@@ -1,7 +1,7 @@
 """The compiled kernel: built once for a source, a compiler and a PyTorch, then found again.
 
-Also a command: `python -m model.native.library` compiles it ahead, into this package's own directory (for an image
-whose file system cannot be written to, and that holds no compiler).
+Also a command: `python -m model.native.library` compiles it ahead, for every CPU that can run it, into this package's
+own directory (for an image whose file system cannot be written to, and that holds no compiler).
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "forward.c"
-FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mavx512vnni", "-mfma")
+FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mfma")
+Variant = Literal["bf16", "float"]
+"""How bfloat16 is multiplied: by AVX512-BF16, or in float32 by any AVX-512."""
+
+VARIANTS: tuple[Variant, ...] = ("bf16", "float")
 COMPILE_SECONDS = 120.0
 
 
@@ -35,13 +40,20 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "starcoder-serve"
 
 
+def variant() -> Variant:
+    """The fastest one that this CPU runs. Raises Unavailable."""
+    if platform.machine() not in ("x86_64", "AMD64") or not (
+        torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported()
+    ):
+        raise Unavailable("this CPU has no AVX-512 with VNNI")
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "float"
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernel, compiled if it is not there yet. Raises Unavailable."""
-    if platform.machine() not in ("x86_64", "AMD64") or not torch.cpu._is_avx512_bf16_supported():
-        raise Unavailable("this CPU has no AVX512-BF16")
     try:
-        found = _load()
+        found = _load(variant())
     except OSError as error:
         raise Unavailable(f"the kernel cannot be loaded: {error}") from error
     found.starcoder_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
@@ -49,32 +61,38 @@ def library() -> ctypes.CDLL:
     return found
 
 
-def file_name() -> str:
+def flags(variant: Variant) -> tuple[str, ...]:
+    """The compiler's."""
+    return (*FLAGS, "-mavx512bf16") if variant == "bf16" else FLAGS
+
+
+def file_name(variant: Variant) -> str:
     """Changes with everything that the file depends on."""
-    key = "\0".join([SOURCE.read_text(), *FLAGS, torch.__version__])
-    return f"forward-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    sources = [SOURCE, *sorted(HERE.glob("*.h"))]
+    key = "\0".join([*(s.read_text() for s in sources), *flags(variant), torch.__version__])
+    return f"forward-{variant}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
 
 
-def _find() -> Path | None:
+def _find(variant: Variant) -> Path | None:
     for directory in (HERE, cache_directory()):
-        path = directory / file_name()
+        path = directory / file_name(variant)
         # A file that somebody else may have put there is not run.
         if path.is_file() and (directory == HERE or path.stat().st_uid == os.getuid()):
             return path
     return None
 
 
-def _load() -> ctypes.CDLL:
-    if (path := _find()) is not None:
+def _load(variant: Variant) -> ctypes.CDLL:
+    if (path := _find(variant)) is not None:
         return ctypes.CDLL(os.fspath(path))
     directory = cache_directory()
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.access(directory, os.W_OK) and directory.stat().st_uid == os.getuid():
-            return ctypes.CDLL(os.fspath(build(directory)))
+            return ctypes.CDLL(os.fspath(build(directory, variant)))
     # Once it is loaded, the file is needed no more.
     with tempfile.TemporaryDirectory(prefix="starcoder-native-") as scratch:
-        return ctypes.CDLL(os.fspath(build(Path(scratch))))
+        return ctypes.CDLL(os.fspath(build(Path(scratch), variant)))
 
 
 def compiler() -> str:
@@ -85,12 +103,12 @@ def compiler() -> str:
     raise Unavailable("no C compiler is installed")
 
 
-def build(directory: Path) -> Path:
+def build(directory: Path, variant: Variant) -> Path:
     """Compile into `directory`. Two processes may do so at once. Raises Unavailable with what the compiler said."""
-    target = directory / file_name()
+    target = directory / file_name(variant)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         made, object_file = Path(scratch) / "forward.so", Path(scratch) / "forward.o"
-        _run([compiler(), *FLAGS, "-c", os.fspath(SOURCE), "-o", os.fspath(object_file)])
+        _run([compiler(), *flags(variant), "-c", os.fspath(SOURCE), "-o", os.fspath(object_file)])
         _run([compiler(), "-shared", os.fspath(object_file), *_openmp(), "-o", os.fspath(made)])
         made.replace(target)
     return target
@@ -113,4 +131,5 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    print(build(HERE))
+    for one in VARIANTS:
+        print(build(HERE, one))

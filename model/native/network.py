@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from model.batch import Batch
-from model.config import Quantization
+from model.config import ModelConfig, Quantization
 from model.gpt_bigcode import Block, GPTBigCode
 from model.layers import Linear
 from model.native.library import Unavailable, library
@@ -58,7 +58,8 @@ class _Step(ctypes.Structure):
         ("cache", ctypes.c_void_p),
         ("blocks", ctypes.c_int64),
         ("block_size", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("logits", "x", "y", "h", "qkv", "mid", "q", "q_scale", "spent")),
+        *((name, ctypes.c_void_p) for name in ("logits", "x", "y", "h", "qkv", "mid", "few_h", "few_q")),
+        *((name, ctypes.c_void_p) for name in ("q", "q_scale", "spent")),
     ]
 
 
@@ -90,12 +91,11 @@ def pack_int8(weight: torch.Tensor) -> Int8Weight:
     )
 
 
-def unsupported(network: GPTBigCode, dtype: torch.dtype) -> str | None:
-    """Why the kernel does not know this model, or None."""
-    config = network.config
+def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
+    """Why the kernel cannot run this model here, or None."""
     if dtype is not torch.bfloat16:
         return f"weights are {str(dtype).removeprefix('torch.')}, not bfloat16"
-    if network.group.size > 1:
+    if ranks > 1:
         return "tensor parallelism"
     if not config.multi_query:
         return "attention is not multi-query"
@@ -103,6 +103,10 @@ def unsupported(network: GPTBigCode, dtype: torch.dtype) -> str | None:
         return f"activation {config.activation_function}"
     if config.head_dim % HEAD_DIM_STEP or config.n_embd % LANES or config.n_inner % LANES:
         return f"heads of {config.head_dim}, width {config.n_embd}, inner width {config.n_inner}"
+    try:
+        library()
+    except Unavailable as error:
+        return str(error)
     return None
 
 
@@ -118,9 +122,13 @@ class NativeNetwork:
     spent: npt.NDArray[np.int64] | None = None
 
     def __init__(self, network: GPTBigCode, dtype: torch.dtype, quantization: Quantization = "none") -> None:
-        if (reason := unsupported(network, dtype)) is not None:
+        if (reason := obstacle(network.config, network.group.size, dtype)) is not None:
             raise Unavailable(reason)
-        self._forward = library().starcoder_forward
+        kernel = library()
+        self._forward = kernel.starcoder_forward
+        wide = ctypes.c_int.in_dll(kernel, "starcoder_activation_bytes").value == 4
+        self._activations = torch.float32 if wide else torch.bfloat16
+        self._padding = ctypes.c_int.in_dll(kernel, "starcoder_row_padding").value
         self._config = config = network.config
         self._int8 = quantization == "int8"
         self._held: list[torch.Tensor] = []
@@ -151,7 +159,8 @@ class NativeNetwork:
         )
         self._logits = torch.empty(0)
         self._room = 0
-        self._x = self._y = self._h = self._qkv = self._mid = self._q = self._q_scale = torch.empty(0)
+        self._x = self._y = self._h = self._qkv = self._mid = self._few_h = self._few_q = torch.empty(0)
+        self._q = self._q_scale = torch.empty(0)
         self.parameter_bytes = network.parameter_bytes - self._saved
 
     def _weight(self, linear: Linear) -> _Weight:
@@ -208,6 +217,8 @@ class NativeNetwork:
             h=self._h.data_ptr(),
             qkv=self._qkv.data_ptr(),
             mid=self._mid.data_ptr(),
+            few_h=self._few_h.data_ptr(),
+            few_q=self._few_q.data_ptr(),
             q=self._q.data_ptr(),
             q_scale=self._q_scale.data_ptr(),
             spent=None if self.spent is None else self.spent.ctypes.data,
@@ -229,12 +240,14 @@ class NativeNetwork:
         if tokens > self._room:
             self._room = tokens
             self._x = torch.empty(tokens, config.n_embd)
-            self._h = torch.empty(tokens, config.n_embd, dtype=torch.bfloat16)
+            self._h = torch.empty(tokens, config.n_embd + self._padding, dtype=self._activations)
             self._qkv = torch.empty(tokens, config.n_embd + 2 * config.head_dim, dtype=torch.bfloat16)
-            self._mid = torch.empty(tokens, config.n_inner, dtype=torch.bfloat16)
+            self._mid = torch.empty(tokens, config.n_inner + self._padding, dtype=self._activations)
             if self._int8:
                 self._q = torch.empty(tokens, max(config.n_embd, config.n_inner), dtype=torch.uint8)
                 self._q_scale = torch.empty(tokens)
         if rows > len(self._logits):
             self._y = torch.empty(rows, config.n_embd)
+            self._few_h = torch.empty(rows, config.n_embd + self._padding, dtype=self._activations)
+            self._few_q = torch.empty(rows, config.n_embd, dtype=torch.bfloat16)
             self._logits = torch.empty(rows, -(-config.vocab_size // LANES) * LANES)

@@ -39,6 +39,21 @@ def can_run() -> str | None:
 needs_kernel = pytest.mark.skipif(can_run() is not None, reason=f"the kernel cannot run here: {can_run()}")
 
 
+def variants() -> list[native.Variant]:
+    """Those that this CPU runs: the one for it, and the one that does with less."""
+    if can_run() is not None:
+        return []
+    return ["float"] if native.variant() == "float" else ["bf16", "float"]
+
+
+@pytest.fixture(params=variants())
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[native.Variant]:
+    monkeypatch.setattr(native, "variant", lambda: request.param)
+    native.library.cache_clear()
+    yield request.param
+    native.library.cache_clear()
+
+
 @pytest.fixture(scope="module", params=range(len(SHAPES)))
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("native") / "model"
@@ -124,7 +139,7 @@ def error_of(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @needs_kernel
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "variant")
 def test_it_errs_no_more_than_pytorch_in_the_same_type(checkpoint: Path) -> None:
     exact, plain, ours = (
         runner_of(checkpoint, "torch", "float32"),
@@ -168,7 +183,7 @@ def test_it_errs_no_more_than_pytorch_in_the_same_type(checkpoint: Path) -> None
 
 
 @needs_kernel
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "variant")
 @pytest.mark.parametrize("threads_used", [1, 2, 3])
 def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(checkpoint: Path, threads_used: int) -> None:
     ours = runner_of(checkpoint, "native", threads=threads_used)
@@ -188,7 +203,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(checkpoint: Path,
 
 
 @needs_kernel
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "variant")
 def test_int8_does_what_rounding_by_its_definition_does(checkpoint: Path) -> None:
     """Against PyTorch's network in float32 over the rounded weights, every product's input rounded as well."""
     reference = runner_of(checkpoint, "torch", "float32")
@@ -317,7 +332,7 @@ def test_without_a_compiler_pytorch_runs(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(native, "_find", lambda: None)
+    monkeypatch.setattr(native, "_find", lambda variant: None)
     native.library.cache_clear()
     try:
         with caplog.at_level("INFO"):
@@ -336,23 +351,25 @@ def test_where_no_cache_can_be_written_nothing_is_left_behind(monkeypatch: pytes
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    monkeypatch.setattr(native, "_find", lambda: None)
+    monkeypatch.setattr(native, "_find", lambda variant: None)
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    assert native._load().starcoder_forward
+    assert native._load(native.variant()).starcoder_forward
     assert list(scratch.iterdir()) == []
 
 
 @needs_kernel
+@pytest.mark.parametrize("variant", native.VARIANTS)
 def test_it_is_compiled_once_and_a_source_that_does_not_compile_says_why(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variant: native.Variant
 ) -> None:
-    path = native.build(tmp_path)
-    assert path == tmp_path / native.file_name()
+    path = native.build(tmp_path, variant)
+    assert path == tmp_path / native.file_name(variant)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert len({native.file_name(v) for v in native.VARIANTS}) == len(native.VARIANTS)
     broken = tmp_path / "broken.c"
     broken.write_text("int f(void) { return }\n")
     monkeypatch.setattr(native, "SOURCE", broken)
-    assert native.file_name() != path.name
+    assert native.file_name(variant) != path.name
     with pytest.raises(native.Unavailable, match=r"refuses the kernel: .*error"):
-        native.build(tmp_path)
+        native.build(tmp_path, variant)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "broken.c"])

@@ -83,7 +83,7 @@ def replay_eagerly(run):
 def write(attention, recorded=False):
     rank = Rank(EngineConfig(model=sys.argv[1], device="cpu", dtype="float32", num_threads=1, num_kv_blocks=64,
                              attention=attention, max_num_batched_tokens=16, max_num_seqs=4,
-                             async_scheduling=recorded))
+                             async_scheduling=recorded, speculative_tokens=0))
     rank.load()
     if recorded:  # the last block is the one that belongs to nobody
         rank._runner.num_kv_blocks -= 1
@@ -149,10 +149,10 @@ def test_by_itself_a_gpu_gets_the_kernels_only_if_they_are_right(
     monkeypatch.setattr(runner, "TritonKernels", Kernels)
     monkeypatch.setattr(Kernels, "error", error)
     config = EngineConfig(model="x", dtype="bfloat16")
-    chosen = runner.choose_kernels(config, None, 1, torch.device("cuda"))  # type: ignore[arg-type]
+    chosen = runner.choose_kernels(config, None, 1, torch.device("cuda"), torch.bfloat16)  # type: ignore[arg-type]
     assert isinstance(chosen, Kernels) == (error is None)
     assert error is None or str(error) in caplog.text
-    assert runner.choose_kernels(config, None, 1, torch.device("cpu")) is None  # type: ignore[arg-type]
+    assert runner.choose_kernels(config, None, 1, torch.device("cpu"), torch.bfloat16) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
