@@ -21,6 +21,7 @@ COMMANDS = {
     "stop-rules": ("benchmarks.stop_rules", "completions of held-out code: what each stop rule saves and spoils"),
     "profile": ("benchmarks.step_profile", "where each millisecond of a step goes"),
     "speculation": ("benchmarks.speculation", "drafts looked up in the prompt: what they gain and what they cost"),
+    "start": ("benchmarks.start", "a cold engine, from files on disk to its first token"),
     "quantization": ("benchmarks.quantization", "what 8 bits cost in quality, on real code"),
     "linear": ("benchmarks.linear", "single products: 8-bit weights beside plain ones"),
     "gpu": ("benchmarks.gpu", "everything that a GPU has to show, in one command"),

@@ -69,6 +69,23 @@ def measurements(attention: str, quantization: str = "none") -> list[Measurement
     ]
 
 
+def comparisons(attention: str) -> list[Measurement]:
+    """The same decode steps without what makes them fast, one at a time."""
+    slower = {"no CUDA graphs": ("--no-cuda-graphs",), "no overlap": ("--no-async-scheduling",)}
+    return [
+        Measurement(f"{m.name}, {name}", (*m.command, *flags), m.metrics)
+        for name, flags in slower.items()
+        for m in measurements(attention)[:2]
+    ]
+
+
+def start(quantization: str = "none") -> Measurement:
+    """From files in the page cache to the first token."""
+    kind = "plain" if quantization == "none" else quantization
+    metrics = ("weights_gbytes_per_s", "read_gbytes_per_s", "weights_seconds", "ready_seconds", "first_token_seconds")
+    return Measurement(f"start, {kind}", ("start", "--quantization", quantization), metrics)
+
+
 def products(quantization: str) -> list[Measurement]:
     """What 8-bit weights cost in quality, by the products of few rows and by those of many; and the products alone."""
     quality = [
@@ -140,8 +157,10 @@ def run(options: argparse.Namespace) -> Result:
         for measurement in measurements(attention):
             rows += measure(measurement, options, result)
     attention = options.attention[-1]
+    for measurement in (*comparisons(attention), start()):
+        rows += measure(measurement, options, result)
     for quantization in options.quantization:
-        for measurement in (*measurements(attention, quantization), *products(quantization)):
+        for measurement in (*measurements(attention, quantization), *products(quantization), start(quantization)):
             rows += measure(measurement, options, result)
         rows += gain(result, attention, quantization)
     if options.transformers and options.device == "cuda":

@@ -128,6 +128,7 @@ class Bench:
             max_num_batched_tokens=options.max_num_batched_tokens,
             kv_cache_memory=options.kv_cache_memory,
             enable_prefix_caching=options.prefix_caching,
+            speculative_tokens=0,  # noise repeats itself, and drafts of it are right far too often
             cpu_kernels=options.cpu_kernels,
             attention=options.attention,
             cuda_graphs=options.cuda_graphs,

@@ -134,7 +134,8 @@ class EngineConfig(BaseModel):
     num_kv_blocks: cache size in blocks; None: what `kv_cache_memory` bytes (CPU) or
         `gpu_memory_utilization` of the GPU hold after the weights.
     max_num_batched_tokens: tokens in one step, prefill chunks and decodes together; None: by device.
-    speculative_tokens: longest draft by prompt lookup; 0: no speculation.
+    speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: by device, drafts on a CPU alone (a
+        step with drafts is neither prepared while another runs nor a CUDA graph, and no GPU has timed it yet).
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
     num_threads: threads a rank uses on CPU; None: the cores divided by the ranks.
     cpu_kernels: "native": our forward pass in C, an error where it cannot run; "torch": PyTorch's operations;
@@ -163,7 +164,7 @@ class EngineConfig(BaseModel):
     kv_cache_memory: int = Field(default=512 << 20, gt=0)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enable_prefix_caching: bool = True
-    speculative_tokens: int = Field(default=0, ge=0, le=64)
+    speculative_tokens: int | None = Field(default=None, ge=0, le=64)
     load_format: Literal["auto", "random"] = "auto"
     num_threads: int | None = Field(default=None, ge=1)
     cpu_kernels: CpuKernels = "auto"

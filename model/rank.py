@@ -18,6 +18,9 @@ from model.weights import Progress
 
 logger = logging.getLogger(__name__)
 
+SPECULATIVE_TOKENS = {"cpu": 8, "cuda": 0}
+"""Longest draft where the configuration names none."""
+
 
 class Rank:
     """`listen` on rank 0, `load` on every rank at once, then `run` on every rank."""
@@ -82,7 +85,7 @@ class Rank:
             max_num_seqs=self.config.max_num_seqs,
             max_num_batched_tokens=self.config.max_num_batched_tokens,
             enable_prefix_caching=self.config.enable_prefix_caching,
-            speculative_tokens=self.config.speculative_tokens,
+            speculative_tokens=self._speculative_tokens(self._runner),
             async_scheduling=self._async_scheduling(self._runner),
             seed=self.config.seed,
             costs=self.costs(),
@@ -98,6 +101,10 @@ class Rank:
             self.group.size,
             self._runner.network.head_is_copied,
         )
+
+    def _speculative_tokens(self, runner: Runner) -> int:
+        chosen = self.config.speculative_tokens
+        return SPECULATIVE_TOKENS[runner.device.type] if chosen is None else chosen
 
     def _async_scheduling(self, runner: Runner) -> bool:
         chosen = self.config.async_scheduling

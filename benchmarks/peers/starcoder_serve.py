@@ -25,6 +25,7 @@ def load(spec: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int
         max_num_seqs=spec["max_requests"],
         kv_cache_memory=2 << 30,
         enable_prefix_caching=False,
+        speculative_tokens=0,
     )
     rank = Rank(config)
     rank.load()

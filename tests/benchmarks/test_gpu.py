@@ -20,6 +20,10 @@ def test_every_command_is_one_that_the_parser_knows() -> None:
                 options = build_parser().parse_args([*measurement.command, "--shape", "15b", "--device", "cuda"])
                 assert options.attention == attention
                 assert options.quantization == quantization
+    for measurement in (*gpu.comparisons("triton"), gpu.start(), gpu.start("int8")):
+        options = build_parser().parse_args([*measurement.command, "--shape", "15b", "--device", "cuda"])
+    switched_off = [build_parser().parse_args([*m.command, "--shape", "15b"]) for m in gpu.comparisons("triton")]
+    assert [(o.cuda_graphs, o.async_scheduling) for o in switched_off] == [(False, None)] * 2 + [(True, False)] * 2
     for measurement in gpu.products("fp8"):
         shape = ["--shape", "15b"] if measurement.has_shape else []
         options = build_parser().parse_args([*measurement.command, *shape, "--device", "cuda"])
