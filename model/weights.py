@@ -166,13 +166,13 @@ def _read(
         found = tuple(view.shape) if isinstance(view, torch.Tensor) else tuple(view.get_shape())
         if found != part.shape:
             raise ConfigError(f"{name} is {list(found)} in the checkpoint; its config.json says {list(part.shape)}")
-        # zeros, not empty: the vocabulary's padding must not hold NaN
-        value = torch.zeros(shape, dtype=dtype, device=device)
+        value = torch.empty(shape, dtype=dtype, device=device)
         row = 0
         for rows in part.rows:
             piece = view[rows] if part.columns is None else view[rows, part.columns]
             value[row : row + piece.shape[0]] = piece.to(device=device, dtype=dtype)
             row += piece.shape[0]
+        value[row:] = 0  # the vocabulary's padding must not hold NaN
     return value
 
 

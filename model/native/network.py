@@ -63,12 +63,23 @@ class _Step(ctypes.Structure):
     ]
 
 
-def pack(weight: torch.Tensor) -> torch.Tensor:
-    """[N, K] -> [ceil(N / 16), K / 2, 16, 2] in bfloat16, missing rows zero. K is even."""
+def pack(weight: torch.Tensor, in_place: bool = False) -> torch.Tensor:
+    """[N, K] -> [ceil(N / 16), K / 2, 16, 2] in bfloat16, missing rows zero. K is even.
+
+    in_place: where it can be (contiguous bfloat16, no row missing) the weight's own memory is used, tile by tile: to a
+    system that hands out memory in pages of 4 KB, new memory costs more than what is done with it.
+    """
     outputs, inputs = weight.shape
     tiles = -(-outputs // LANES)
     rows = weight if outputs % LANES == 0 else torch.nn.functional.pad(weight, (0, 0, 0, tiles * LANES - outputs))
-    return rows.to(torch.bfloat16).view(tiles, LANES, inputs // 2, 2).permute(0, 2, 1, 3).contiguous()
+    whole = rows.to(torch.bfloat16).contiguous()
+    pairs = whole.view(torch.int32).view(tiles, LANES, inputs // 2)
+    out = pairs if in_place and whole.data_ptr() == weight.data_ptr() else torch.empty_like(pairs)
+    some = max(1, (1 << 18) // (LANES * inputs))
+    for first in range(0, tiles, some):
+        part = pairs[first : first + some].transpose(1, 2).contiguous()
+        out[first : first + some] = part.view(-1, LANES, inputs // 2)
+    return out.view(torch.bfloat16).view(tiles, inputs // 2, LANES, 2)
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,7 @@ class NativeNetwork:
         self._held: list[torch.Tensor] = []
         self._saved = 0
         self._layers = (_Layer * config.n_layer)()
+        self._embedding = network.wte.weight.data_ptr()
         for layer, block in zip(self._layers, network.h, strict=True):
             assert isinstance(block, Block)
             layer.ln1_w, layer.ln1_b = self._floats(block.ln_1.weight), self._floats(block.ln_1.bias)
@@ -168,7 +180,7 @@ class NativeNetwork:
         weight = linear.weight.data
         linear.weight.data = torch.empty(0, dtype=weight.dtype)
         if not self._int8:
-            return _Weight(data=self._hold(pack(weight)), bias=bias)
+            return _Weight(data=self._hold(pack(weight, in_place=weight.data_ptr() != self._embedding)), bias=bias)
         packed = pack_int8(weight)
         held = [packed.data, packed.scale, packed.shift]
         self._saved += weight.numel() * weight.element_size() - sum(t.numel() * t.element_size() for t in held)

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.batch import Batch
-from model.config import ConfigError, EngineConfig
+from model.config import ConfigError, EngineConfig, ModelConfig
 from model.layers import Linear
 from model.native import library as native
 from model.native.network import pack
 from model.rank import Rank
-from model.runner import Runner
+from model.runner import Runner, choose_dtype
 from tests.support.checkpoints import random_model, write_checkpoint
 
 BLOCK_SIZE = 16
@@ -296,6 +296,26 @@ def test_rows_without_logits_leave_what_they_leave_with_them(checkpoint: Path, k
             torch.testing.assert_close(some, whole[wanted], atol=0.05, rtol=0.05)
 
 
+@needs_kernel
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ({}, {}, torch.bfloat16),
+        ({"multi_query": False}, {}, torch.float32),
+        ({}, {"cpu_kernels": "torch"}, torch.float32),
+        ({}, {"attention": "triton"}, torch.float32),
+        ({}, {"dtype": "float32"}, torch.float32),
+    ],
+)
+def test_where_the_cpu_cannot_multiply_bfloat16_only_our_kernels_choose_it(
+    monkeypatch: pytest.MonkeyPatch, shape: dict[str, object], options: dict[str, str], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    model = ModelConfig(vocab_size=64, n_positions=64, n_embd=192, n_head=3, n_layer=1, n_inner=64, **shape)
+    config = EngineConfig(model="x", device="cpu", **options)
+    assert choose_dtype(config, model, 1, torch.device("cpu")) is expected
+
+
 def test_packing_is_a_permutation_with_zeros_for_missing_rows() -> None:
     weight = torch.arange(20 * 6, dtype=torch.float32).view(20, 6)
     packed = pack(weight)
@@ -304,6 +324,17 @@ def test_packing_is_a_permutation_with_zeros_for_missing_rows() -> None:
         for k in range(6):
             expected = weight[n, k] if n < 20 else 0.0
             assert packed[n // 16, k // 2, n % 16, k % 2] == expected
+
+
+@pytest.mark.parametrize("outputs", [16, 4000, 4010])
+def test_packing_in_place_is_packing(outputs: int) -> None:
+    weight = torch.randn(outputs, 192).bfloat16()
+    kept = weight.clone()
+    expected = pack(weight)
+    assert torch.equal(weight, kept)
+    packed = pack(weight, in_place=True)
+    assert torch.equal(packed, expected)
+    assert (packed.data_ptr() == weight.data_ptr()) == (outputs % 16 == 0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.config import EngineConfig
 from model.engine import DRAFTED_ROWS
+from model.pico import CHECKPOINT
+from model.rank import SPECULATIVE_TOKENS, Rank
 from model.request import Request, SamplingParams
 from model.speculation import LONGEST_MATCH, SHORTEST_MATCH, PromptLookup, Speculator
 from tests.support.toy_engine import naive, run_to_end, tokens_of, toy_engine
@@ -124,3 +127,15 @@ def test_confirmed_drafts_are_cached_for_the_next_request():
     outputs = run_to_end(engine)["b"]
     assert outputs[0].cached_tokens >= 36
     assert tokens_of(outputs) == naive(Request("", [4, 9, 4, 9, *output], SamplingParams(max_tokens=4, temperature=0)))
+
+
+@pytest.mark.parametrize(("asked", "drafts"), [(None, True), (0, False), (3, True)])
+def test_a_cpu_drafts_unless_told_otherwise(asked, drafts):
+    config = EngineConfig(model=str(CHECKPOINT), device="cpu", speculative_tokens=asked, num_kv_blocks=200)
+    rank = Rank(config)
+    rank.load()
+    engine = rank.engine()
+    engine.add(Request("a", [40, 41, 42, 43, 44, 45] * 5, SamplingParams(max_tokens=12, ignore_eos=True)))
+    run_to_end(engine)
+    assert (engine.stats().draft_tokens_total > 0) == drafts
+    assert SPECULATIVE_TOKENS["cuda"] == 0
