@@ -3,7 +3,7 @@
  *
  * Weights are bfloat16, products are summed in float32, and the residual stream stays in float32. A row's result
  * depends on its own tokens alone: whatever else is in the batch, its sums are formed in the same order. How bfloat16
- * is multiplied, and what type activations have, stands in products_bf16.h or products_float.h, by what the processor
+ * is multiplied, and what type activations have, stands in products_bf16.h or products_int16.h, by what the processor
  * can do.
  *
  * Layouts. A weight [N, K] lies as [N/16][K/2][16][2], so that one register holds a pair of inputs for 16 outputs and
@@ -21,11 +21,15 @@
 
 typedef uint16_t bf16;
 
-/* data: bfloat16, or int8 where there is a scale. bias may be NULL. shift: 128 * sum of an output's int8 weights. */
+/*
+ * data: bfloat16, or int8 where there is a scale. bias may be NULL. shift: 128 * sum of an output's int8 weights.
+ * exponents: of products_int16.h, [N/16][K/64][16], 127 added; data is int16 then.
+ */
 typedef struct {
     const void *data;
     const float *bias, *scale;
     const int32_t *shift;
+    const uint8_t *exponents;
 } Weight;
 
 typedef struct {
@@ -61,12 +65,12 @@ typedef struct {
     void *mid;                   /* [T, inner + ROW_PADDING] activations */
     void *few_h;                 /* [R, width + ROW_PADDING] activations: the rows of h whose logits are wanted */
     bf16 *few_q;                 /* [R, width]: their queries */
-    uint8_t *q;                  /* [T, max(width, inner)], int8 weights only */
-    float *q_scale;              /* [T] */
+    void *q;                     /* [T, max(width, inner) + ROW_PADDING]: a product's inputs as integers */
+    float *q_scale;              /* [T], or in blocks [T, max(width, inner) / 64] */
     int64_t *spent;              /* [PHASES]: nanoseconds of the first thread are added here, unless NULL */
 } Step;
 
-enum { LANES = 16, QUERIES = 48, SPAN = 64, KEYS = 8, GROUP = 6, COLD = 32, SUMS = 24 };
+enum { LANES = 16, QUERIES = 48, SPAN = 64, KEYS = 8, GROUP = 6, COLD = 32, SUMS = 24, BLOCK = 64 };
 enum epilogue { TO_FLOAT, TO_BF16, TO_GELU, ADD };
 enum phase { EMBED, NORM, QKV, WRITE, ATTEND, PROJ, FC, OUT, HEAD, PHASES };
 
@@ -110,6 +114,13 @@ static inline __attribute__((always_inline)) void finish(
     const float *bias
 );
 
+/* What a product is given: activations, and the room for what `prepare` makes of them. */
+typedef struct {
+    const void *x;
+    void *q;
+    float *q_scale;
+} Rows;
+
 /* While few rows share a weight, memory sets the pace, and all of them are done in one pass over it; for more rows a
    pass of 6 rows finds the block of weights in the second cache. */
 static inline int tiles_of_few_or_many(int64_t M) { return M <= 6 || M > 12 ? 4 : M <= 8 ? 3 : 2; }
@@ -117,10 +128,11 @@ static inline int tiles_of_few_or_many(int64_t M) { return M <= 6 || M > 12 ? 4 
 #ifdef __AVX512BF16__
 #include "products_bf16.h"
 #else
-#include "products_float.h"
+#include "products_int16.h"
 #endif
 
 const int starcoder_activation_bytes = sizeof(act), starcoder_row_padding = ROW_PADDING;
+const int starcoder_weights_in_blocks = PREPARED;
 
 /* Sums [rows][tiles] of 16 outputs each, with what follows a product, to where they belong. */
 static inline __attribute__((always_inline)) void finish(
@@ -168,9 +180,10 @@ static const Int8Kernel INT8[13][5] = {EVERY_TILE(INT8_ENTRY)};
 
 /* As `columns`, of int8. */
 static inline __attribute__((always_inline)) void int8_columns(
-    int64_t M, int64_t K, const uint8_t *q, const float *q_scale, const Weight *w, int64_t column, int here,
-    enum epilogue how, void *out, int64_t stride
+    int64_t M, int64_t K, const Rows *x, const Weight *w, int64_t column, int here, enum epilogue how, void *out,
+    int64_t stride
 ) {
+    const uint8_t *q = x->q;
     for (int64_t row = 0, pass = M <= 12 ? M : 6; row < M; row += pass) {
         int rows = (int)(M - row < pass ? M - row : pass);
         __m512 sums[SUMS];
@@ -178,7 +191,7 @@ static inline __attribute__((always_inline)) void int8_columns(
         for (int i = 0; i < rows * here; i++) {
             int64_t at = column + i % here * LANES;
             __m512i exact = _mm512_sub_epi32(_mm512_castps_si512(sums[i]), _mm512_loadu_si512(w->shift + at));
-            __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), _mm512_set1_ps(q_scale[row + i / here]));
+            __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), _mm512_set1_ps(x->q_scale[row + i / here]));
             sums[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
         }
         finish(how, out, stride, row, column, rows, here, sums, w->bias);
@@ -187,11 +200,11 @@ static inline __attribute__((always_inline)) void int8_columns(
 
 /*
  * Columns `first` to N of out [M, N] (row stride `stride`) from x [M, K]; to be called by every thread of the region.
- * Ends in a barrier. first is a multiple of 16. q, q_scale: the same rows in 8 bits, where the weights are.
+ * Ends in a barrier. first is a multiple of 16. The rows were prepared for this weight.
  */
 static inline __attribute__((always_inline)) void product(
-    int64_t M, int64_t first, int64_t N, int64_t K, const act *x, const uint8_t *q, const float *q_scale,
-    const Weight *w, enum epilogue how, void *out, int64_t stride
+    int64_t M, int64_t first, int64_t N, int64_t K, const Rows *x, const Weight *w, enum epilogue how, void *out,
+    int64_t stride
 ) {
     int64_t tiles = (N - first + LANES - 1) / LANES, each = w->scale ? tiles_of_few_or_many(M) : tiles_each(M);
     int64_t blocks = (tiles + each - 1) / each;
@@ -199,7 +212,7 @@ static inline __attribute__((always_inline)) void product(
     for (int64_t b = 0; b < blocks; b++) {
         int here = (int)(tiles - each * b < each ? tiles - each * b : each);
         int64_t column = first + b * each * LANES;
-        if (w->scale) int8_columns(M, K, q, q_scale, w, column, here, how, out, stride);
+        if (w->scale) int8_columns(M, K, x, w, column, here, how, out, stride);
         else columns(M, K, x, w, column, here, how, out, stride);
     }
 }
@@ -215,6 +228,12 @@ static void quantise(const act *x, uint8_t *q, float *scale, int64_t width) {
         __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(get(x + i), factor));
         _mm_storeu_si128((__m128i *)(q + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(value, _mm512_set1_epi32(128))));
     }
+}
+
+/* What `w` multiplies instead of row r of x, x[r] itself being `values`. */
+static inline void prepare(const Rows *x, int64_t r, const act *values, int64_t K, const Weight *w) {
+    if (w->scale) quantise(values, (uint8_t *)x->q + r * K, x->q_scale + r, K);
+    else in_blocks(x, r, values, K);
 }
 
 static void norm(const float *x, act *out, int64_t width, const float *w, const float *b, float eps) {
@@ -358,6 +377,8 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
     const int64_t T = s->tokens, W = m->width, D = m->head_dim, wide = W + 2 * D;
     const int64_t h_stride = W + ROW_PADDING, mid_stride = m->inner + ROW_PADDING;
     act *const h = s->h, *const mid = s->mid, *const few_h = s->few_h;
+    const Rows narrow_rows = {h, s->q, s->q_scale}, few_rows = {few_h, s->q, s->q_scale};
+    const Rows wide_rows = {mid, s->q, s->q_scale};
     const float eps = (float)m->eps;
 #pragma omp parallel num_threads(threads)
     {
@@ -391,17 +412,17 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < T; t++) {
                 norm(s->x + t * W, h + t * h_stride, W, l->ln1_w, l->ln1_b, eps);
-                if (l->qkv.scale) quantise(h + t * h_stride, s->q + t * W, s->q_scale + t, W);
+                prepare(&narrow_rows, t, h + t * h_stride, W, &l->qkv);
             }
             LAP(NORM)
-            product(T, few ? W : 0, wide, W, h, s->q, s->q_scale, &l->qkv, TO_BF16, s->qkv, wide);
+            product(T, few ? W : 0, wide, W, &narrow_rows, &l->qkv, TO_BF16, s->qkv, wide);
             if (few) {
 #pragma omp for schedule(static)
                 for (int64_t r = 0; r < rows; r++) {
                     memcpy(few_h + r * h_stride, h + row[r] * h_stride, W * sizeof(act));
-                    if (l->qkv.scale) quantise(few_h + r * h_stride, s->q + r * W, s->q_scale + r, W);
+                    prepare(&few_rows, r, few_h + r * h_stride, W, &l->qkv);
                 }
-                product(rows, 0, W, W, few_h, s->q, s->q_scale, &l->qkv, TO_BF16, s->few_q, W);
+                product(rows, 0, W, W, &few_rows, &l->qkv, TO_BF16, s->few_q, W);
             }
             LAP(QKV)
 #pragma omp for schedule(static)
@@ -428,39 +449,39 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
                     (float)(m->scale * 1.4426950408889634), T <= COLD);
             }
             LAP(ATTEND)
-            if (row || l->proj.scale) {
+            if (row || PREPARED || l->proj.scale) {
 #pragma omp for schedule(static)
                 for (int64_t r = 0; r < rows; r++) {
                     if (row) memcpy(x + r * W, s->x + row[r] * W, W * sizeof(float));
-                    if (l->proj.scale) quantise(h + r * h_stride, s->q + r * W, s->q_scale + r, W);
+                    prepare(&narrow_rows, r, h + r * h_stride, W, &l->proj);
                 }
             }
-            product(rows, 0, W, W, h, s->q, s->q_scale, &l->proj, ADD, x, W);
+            product(rows, 0, W, W, &narrow_rows, &l->proj, ADD, x, W);
             LAP(PROJ)
 #pragma omp for schedule(static)
             for (int64_t r = 0; r < rows; r++) {
                 norm(x + r * W, h + r * h_stride, W, l->ln2_w, l->ln2_b, eps);
-                if (l->fc.scale) quantise(h + r * h_stride, s->q + r * W, s->q_scale + r, W);
+                prepare(&narrow_rows, r, h + r * h_stride, W, &l->fc);
             }
             LAP(NORM)
-            product(rows, 0, m->inner, W, h, s->q, s->q_scale, &l->fc, TO_GELU, mid, mid_stride);
+            product(rows, 0, m->inner, W, &narrow_rows, &l->fc, TO_GELU, mid, mid_stride);
             LAP(FC)
-            if (l->out.scale) {
+            if (PREPARED || l->out.scale) {
 #pragma omp for schedule(static)
                 for (int64_t r = 0; r < rows; r++)
-                    quantise(mid + r * mid_stride, s->q + r * m->inner, s->q_scale + r, m->inner);
+                    prepare(&wide_rows, r, mid + r * mid_stride, m->inner, &l->out);
             }
-            product(rows, 0, W, m->inner, mid, s->q, s->q_scale, &l->out, ADD, x, W);
+            product(rows, 0, W, m->inner, &wide_rows, &l->out, ADD, x, W);
             LAP(OUT)
         }
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < s->rows; r++) {
             norm(s->y + r * W, h + r * h_stride, W, m->lnf_w, m->lnf_b, eps);
-            if (m->head.scale) quantise(h + r * h_stride, s->q + r * W, s->q_scale + r, W);
+            prepare(&narrow_rows, r, h + r * h_stride, W, &m->head);
         }
         LAP(NORM)
         int64_t padded = (m->vocab + LANES - 1) / LANES * LANES;
-        product(s->rows, 0, padded, W, h, s->q, s->q_scale, &m->head, TO_FLOAT, s->logits, padded);
+        product(s->rows, 0, padded, W, &narrow_rows, &m->head, TO_FLOAT, s->logits, padded);
         LAP(HEAD)
     }
 }

@@ -23,10 +23,10 @@ import torch
 HERE = Path(__file__).parent
 SOURCE = HERE / "forward.c"
 FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mfma")
-Variant = Literal["bf16", "float"]
-"""How bfloat16 is multiplied: by AVX512-BF16, or in float32 by any AVX-512."""
+Variant = Literal["bf16", "int16"]
+"""How bfloat16 is multiplied: by AVX512-BF16, or in blocks of 16-bit integers by AVX512-VNNI."""
 
-VARIANTS: tuple[Variant, ...] = ("bf16", "float")
+VARIANTS: tuple[Variant, ...] = ("bf16", "int16")
 COMPILE_SECONDS = 120.0
 
 
@@ -46,7 +46,7 @@ def variant() -> Variant:
         torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported()
     ):
         raise Unavailable("this CPU has no AVX-512 with VNNI")
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "float"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "int16"
 
 
 @functools.cache

@@ -17,6 +17,8 @@ from model.native.library import Unavailable, library
 from model.rounding import round_rows
 
 LANES = 16
+BLOCK = 64
+LARGEST = 4095.0
 QUERIES = 48
 """Of one head each, that forward.c attends to together."""
 PHASES = ("embed", "norm", "qkv", "write", "attend", "proj", "fc", "out", "head")
@@ -25,7 +27,7 @@ _TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
 class _Weight(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("data", "bias", "scale", "shift")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("data", "bias", "scale", "shift", "exponents")]
 
 
 class _Layer(ctypes.Structure):
@@ -83,6 +85,38 @@ def pack(weight: torch.Tensor, in_place: bool = False) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class BlockedWeight:
+    """As products_int16.h has it: a weight is `data` [ceil(N / 16), K / 2, 16, 2] in int16 times a power of two, whose
+    exponent and 127 stand in `exponents` [ceil(N / 16), ceil(K / 64), 16], uint8: one for 64 weights of an output."""
+
+    data: torch.Tensor
+    exponents: torch.Tensor
+
+
+def pack_in_blocks(weight: torch.Tensor, in_place: bool = False) -> BlockedWeight:
+    """Round to the multiples of a power of two, the least with which its block stays within LARGEST. K is even.
+
+    in_place: as `pack` has it.
+    """
+    outputs, inputs = weight.shape
+    tiles, blocks = -(-outputs // LANES), -(-inputs // BLOCK)
+    reuse = in_place and weight.dtype is torch.bfloat16 and weight.is_contiguous() and outputs % LANES == 0
+    data = weight.view(torch.int16) if reuse else torch.zeros(tiles * LANES, inputs, dtype=torch.int16)
+    exponents = torch.zeros(tiles * LANES, blocks, dtype=torch.uint8)
+    some = max(1, (1 << 18) // (LANES * inputs)) * LANES
+    for first in range(0, outputs, some):
+        last = min(first + some, outputs)
+        part = torch.nn.functional.pad(weight[first:last].float(), (0, blocks * BLOCK - inputs))
+        part = part.view(-1, blocks, BLOCK)
+        exponent = torch.frexp(part.abs().amax(dim=2) / LARGEST).exponent.clamp(-126, 127)
+        whole = torch.ldexp(part, -exponent[..., None]).round_().view(len(part), -1)[:, :inputs]
+        exponents[first:last] = (exponent + 127).to(torch.uint8)
+        data[first:last] = whole.to(torch.int16)
+    order = exponents.view(tiles, LANES, blocks).transpose(1, 2).contiguous()
+    return BlockedWeight(pack(data.view(torch.bfloat16), in_place=True).view(torch.int16), order)
+
+
+@dataclass(frozen=True)
 class Int8Weight:
     """A weight is `data` [ceil(N / 16), K / 4, 16, 4] times its row's scale; shift: 128 times a row's sum of data."""
 
@@ -126,7 +160,7 @@ class NativeNetwork:
 
     Raises Unavailable where the kernel cannot run or does not know the model; the network is then as it was.
     quantization: "int8" rounds the linear layers' weights, and what they are multiplied with.
-    parameter_bytes: what the network counted, less what 8 bits save.
+    parameter_bytes: what the network counted, less what 8 bits save, or with the exponents of blocks.
     spent: nanoseconds of each of PHASES, summed over the steps, if somebody puts an int64 array there.
     """
 
@@ -140,6 +174,7 @@ class NativeNetwork:
         wide = ctypes.c_int.in_dll(kernel, "starcoder_activation_bytes").value == 4
         self._activations = torch.float32 if wide else torch.bfloat16
         self._padding = ctypes.c_int.in_dll(kernel, "starcoder_row_padding").value
+        self._in_blocks = bool(ctypes.c_int.in_dll(kernel, "starcoder_weights_in_blocks").value)
         self._config = config = network.config
         self._int8 = quantization == "int8"
         self._held: list[torch.Tensor] = []
@@ -179,8 +214,13 @@ class NativeNetwork:
         bias = None if linear.bias is None else self._floats(linear.bias)
         weight = linear.weight.data
         linear.weight.data = torch.empty(0, dtype=weight.dtype)
+        own = weight.data_ptr() != self._embedding
+        if not self._int8 and not self._in_blocks:
+            return _Weight(data=self._hold(pack(weight, in_place=own)), bias=bias)
         if not self._int8:
-            return _Weight(data=self._hold(pack(weight, in_place=weight.data_ptr() != self._embedding)), bias=bias)
+            blocked = pack_in_blocks(weight, in_place=own)
+            self._saved -= blocked.exponents.numel()
+            return _Weight(data=self._hold(blocked.data), bias=bias, exponents=self._hold(blocked.exponents))
         packed = pack_int8(weight)
         held = [packed.data, packed.scale, packed.shift]
         self._saved += weight.numel() * weight.element_size() - sum(t.numel() * t.element_size() for t in held)
@@ -255,9 +295,13 @@ class NativeNetwork:
             self._h = torch.empty(tokens, config.n_embd + self._padding, dtype=self._activations)
             self._qkv = torch.empty(tokens, config.n_embd + 2 * config.head_dim, dtype=torch.bfloat16)
             self._mid = torch.empty(tokens, config.n_inner + self._padding, dtype=self._activations)
+            longest = max(config.n_embd, config.n_inner)
             if self._int8:
-                self._q = torch.empty(tokens, max(config.n_embd, config.n_inner), dtype=torch.uint8)
+                self._q = torch.empty(tokens, longest, dtype=torch.uint8)
                 self._q_scale = torch.empty(tokens)
+            elif self._in_blocks:
+                self._q = torch.empty(tokens, longest + self._padding, dtype=torch.int16)
+                self._q_scale = torch.empty(tokens, -(-longest // BLOCK))
         if rows > len(self._logits):
             self._y = torch.empty(rows, config.n_embd)
             self._few_h = torch.empty(rows, config.n_embd + self._padding, dtype=self._activations)

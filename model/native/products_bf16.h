@@ -4,7 +4,7 @@
  */
 typedef bf16 act;
 typedef int32_t packed;  /* a query's values 2j and 2j + 1, or its weights of positions 2p and 2p + 1 */
-enum { PACK = 2, ROW_PADDING = 0 };
+enum { PACK = 2, ROW_PADDING = 0, PREPARED = 0 /* products take activations as they are */ };
 
 static inline void narrow(bf16 *p, __m512 v) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(v)); }
 static inline __m512 get(const act *p) { return widen(p); }
@@ -39,12 +39,17 @@ typedef void (*Bf16Kernel)(const bf16 *, int64_t, const bf16 *, int64_t, __m512 
 #define BF16_ENTRY(ROWS, TILES) [ROWS][TILES] = bf16_##ROWS##_##TILES,
 static const Bf16Kernel BF16[13][5] = {EVERY_TILE(BF16_ENTRY)};
 
+static inline void in_blocks(const Rows *x, int64_t r, const act *values, int64_t K) {
+    (void)x, (void)r, (void)values, (void)K;
+}
+
 static inline int tiles_each(int64_t M) { return tiles_of_few_or_many(M); }
 
 static inline __attribute__((always_inline)) void columns(
-    int64_t M, int64_t K, const act *x, const Weight *w, int64_t column, int here, enum epilogue how, void *out,
+    int64_t M, int64_t K, const Rows *rows_in, const Weight *w, int64_t column, int here, enum epilogue how, void *out,
     int64_t stride
 ) {
+    const bf16 *x = rows_in->x;
     const bf16 *block = (const bf16 *)w->data + column * K;
     for (int64_t row = 0, pass = M <= 12 ? M : 6; row < M; row += pass) {
         int rows = (int)(M - row < pass ? M - row : pass);
