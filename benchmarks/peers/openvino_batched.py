@@ -1,6 +1,7 @@
 """OpenVINO GenAI's continuous batching; the checkpoint is exported once by optimum-intel.
 
-Weights are stored in float16 and computed in bfloat16, which is what the CPU plugin does for a bfloat16 model.
+Weights are stored in float16 and computed in bfloat16, which is what the CPU plugin does for a bfloat16 model. Where the
+CPU does not multiply bfloat16 the plugin refuses to, and computes in float32.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def load(spec: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int
     scheduler.enable_prefix_caching = False
     scheduler.max_num_seqs = spec["max_requests"]
     scheduler.max_num_batched_tokens = 2048
-    properties = {
-        "INFERENCE_NUM_THREADS": spec["threads"],
-        "INFERENCE_PRECISION_HINT": _PRECISIONS[spec["dtype"]],
-    }
+    precision = _PRECISIONS[spec["dtype"]]
+    if precision.upper() not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        precision = "f32"
+    properties = {"INFERENCE_NUM_THREADS": spec["threads"], "INFERENCE_PRECISION_HINT": precision}
     pipeline = openvino_genai.ContinuousBatchingPipeline(str(directory), scheduler, "CPU", properties)
 
     def generate(prompts: list[list[int]], max_tokens: int) -> list[list[int]]:
