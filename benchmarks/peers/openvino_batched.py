@@ -1,7 +1,7 @@
 """OpenVINO GenAI's continuous batching; the checkpoint is exported once by optimum-intel.
 
-Weights are stored in float16 and computed in bfloat16, which is what the CPU plugin does for a bfloat16 model. Where the
-CPU does not multiply bfloat16 the plugin refuses to, and computes in float32.
+Weights are stored in float16 and computed in bfloat16, which is what the CPU plugin does for a bfloat16 model. Where
+the CPU does not multiply bfloat16 the plugin refuses to, and computes in float32.
 """
 
 from __future__ import annotations

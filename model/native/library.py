@@ -61,6 +61,16 @@ def library() -> ctypes.CDLL:
     return found
 
 
+def to_blocks(weights: int, exponents: int, outputs: int, inputs: int, threads: int) -> None:
+    """`starcoder_to_blocks` of products_int16.h. Raises Unavailable where this CPU's variant has none."""
+    if not hasattr(library(), "starcoder_to_blocks"):
+        raise Unavailable(f"the kernel {variant()} knows no blocks")
+    function = library().starcoder_to_blocks
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
+    function.restype = None
+    function(weights, exponents, outputs, inputs, threads)
+
+
 def flags(variant: Variant) -> tuple[str, ...]:
     """The compiler's."""
     return (*FLAGS, "-mavx512bf16") if variant == "bf16" else FLAGS

@@ -13,12 +13,11 @@ from model.batch import Batch
 from model.config import ModelConfig, Quantization
 from model.gpt_bigcode import Block, GPTBigCode
 from model.layers import Linear
-from model.native.library import Unavailable, library
+from model.native.library import Unavailable, library, to_blocks
 from model.rounding import round_rows
 
 LANES = 16
 BLOCK = 64
-LARGEST = 4095.0
 QUERIES = 48
 """Of one head each, that forward.c attends to together."""
 PHASES = ("embed", "norm", "qkv", "write", "attend", "proj", "fc", "out", "head")
@@ -94,26 +93,19 @@ class BlockedWeight:
 
 
 def pack_in_blocks(weight: torch.Tensor, in_place: bool = False) -> BlockedWeight:
-    """Round to the multiples of a power of two, the least with which its block stays within LARGEST. K is even.
+    """Round to multiples of a power of two, the least of which 4,095 hold a block's largest weight. K is even.
 
-    in_place: as `pack` has it.
+    in_place: as `pack` has it. Raises Unavailable where the variant of this CPU knows no blocks.
     """
     outputs, inputs = weight.shape
     tiles, blocks = -(-outputs // LANES), -(-inputs // BLOCK)
     reuse = in_place and weight.dtype is torch.bfloat16 and weight.is_contiguous() and outputs % LANES == 0
-    data = weight.view(torch.int16) if reuse else torch.zeros(tiles * LANES, inputs, dtype=torch.int16)
-    exponents = torch.zeros(tiles * LANES, blocks, dtype=torch.uint8)
-    some = max(1, (1 << 18) // (LANES * inputs)) * LANES
-    for first in range(0, outputs, some):
-        last = min(first + some, outputs)
-        part = torch.nn.functional.pad(weight[first:last].float(), (0, blocks * BLOCK - inputs))
-        part = part.view(-1, blocks, BLOCK)
-        exponent = torch.frexp(part.abs().amax(dim=2) / LARGEST).exponent.clamp(-126, 127)
-        whole = torch.ldexp(part, -exponent[..., None]).round_().view(len(part), -1)[:, :inputs]
-        exponents[first:last] = (exponent + 127).to(torch.uint8)
-        data[first:last] = whole.to(torch.int16)
-    order = exponents.view(tiles, LANES, blocks).transpose(1, 2).contiguous()
-    return BlockedWeight(pack(data.view(torch.bfloat16), in_place=True).view(torch.int16), order)
+    data = weight if reuse else torch.zeros(tiles * LANES, inputs, dtype=torch.bfloat16)
+    if not reuse:
+        data[:outputs] = weight
+    exponents = torch.empty(tiles, blocks, LANES, dtype=torch.uint8)
+    to_blocks(data.data_ptr(), exponents.data_ptr(), len(data), inputs, torch.get_num_threads())
+    return BlockedWeight(data.view(torch.int16).view(tiles, inputs // 2, LANES, 2), exponents)
 
 
 @dataclass(frozen=True)

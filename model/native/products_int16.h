@@ -11,7 +11,7 @@ typedef float act;
 typedef float packed;
 enum { PACK = 1, ROW_PADDING = 32, PREPARED = 1 }; /* rows 4,096 bytes apart drive each other out of the first cache */
 enum { AHEAD = 512 }; /* weights that are fetched before they are needed: 1 KB, each tile's stream by itself */
-static const float LARGEST = 8191.0f;
+static const float LARGEST = 8191.0f, MOST = 4095.0f; /* of inputs, and of weights */
 
 /* Rounded to the nearest, halves to even, as VCVTNEPS2BF16 does (a NaN stays one). */
 static inline void narrow(bf16 *p, __m512 v) {
@@ -38,6 +38,46 @@ static void to_blocks(const float *x, int16_t *values, float *scales, int64_t K)
             _mm256_storeu_si256((__m256i *)(values + k + i * LANES), _mm512_cvtepi32_epi16(value));
         }
         scales[k / BLOCK] = largest / LARGEST;
+    }
+}
+
+/*
+ * Weights [N, K] in bfloat16, N a multiple of 16, become blocks in place: int16 in the layout of a weight, and
+ * `exponents` [N/16][K/BLOCK][16], 127 added. A block counts in the least power of two of which MOST hold its largest.
+ */
+void starcoder_to_blocks(bf16 *weights, uint8_t *exponents, int64_t N, int64_t K, int threads) {
+    const int64_t blocks = (K + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t tile = 0; tile < N / LANES; tile++) {
+        bf16 rows[LANES][BLOCK];
+        int32_t *out = (int32_t *)(weights + tile * LANES * K);
+        bf16 *copy = malloc(LANES * K * sizeof(bf16));
+        if (!copy) abort();
+        memcpy(copy, out, LANES * K * sizeof(bf16));
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t count = K - b * BLOCK < BLOCK ? K - b * BLOCK : BLOCK;
+            for (int n = 0; n < LANES; n++) {
+                memset(rows[n], 0, sizeof rows[n]);
+                memcpy(rows[n], copy + n * K + b * BLOCK, count * sizeof(bf16));
+                __m512 top = _mm512_setzero_ps();
+                for (int i = 0; i < BLOCK; i += LANES) top = _mm512_max_ps(top, _mm512_abs_ps(widen(rows[n] + i)));
+                float unit = _mm512_reduce_max_ps(top) / MOST;
+                int32_t bits, biased;
+                memcpy(&bits, &unit, 4);
+                biased = (bits >> 23) + 1; /* the power of two above `unit` */
+                exponents[(tile * blocks + b) * LANES + n] = (uint8_t)biased;
+                bits = (254 - biased) << 23;
+                memcpy(&unit, &bits, 4);
+                for (int i = 0; i < BLOCK; i += LANES) {
+                    __m512 scaled = _mm512_mul_ps(widen(rows[n] + i), _mm512_set1_ps(unit));
+                    __m256i value = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(scaled));
+                    _mm256_storeu_si256((__m256i *)(rows[n] + i), value);
+                }
+            }
+            for (int64_t j = 0; j < count / 2; j++)
+                for (int n = 0; n < LANES; n++) memcpy(out + (b * BLOCK / 2 + j) * LANES + n, rows[n] + 2 * j, 4);
+        }
+        free(copy);
     }
 }
 
