@@ -28,6 +28,7 @@ Variant = Literal["bf16", "int16"]
 
 VARIANTS: tuple[Variant, ...] = ("bf16", "int16")
 COMPILE_SECONDS = 120.0
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
 class Unavailable(RuntimeError):
@@ -46,7 +47,17 @@ def variant() -> Variant:
         torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported()
     ):
         raise Unavailable("this CPU has no AVX-512 with VNNI")
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "int16"
+    # Intel's VDPBF16PS is no faster than float32: on Emerald Rapids blocks of integers took 0.37 of its time
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() and vendor() == "AuthenticAMD" else "int16"
+
+
+def vendor() -> str:
+    """As the processor names it; empty where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in CPU_FACTS.read_text().splitlines():
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 @functools.cache

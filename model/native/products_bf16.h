@@ -1,6 +1,6 @@
 /*
- * Products on CPUs with AVX512-BF16: VDPBF16PS multiplies pairs of bfloat16 and adds both products to a float32.
- * Activations are bfloat16 too, and so are the weights that softmax gives.
+ * Products on CPUs with a fast AVX512-BF16, AMD's: VDPBF16PS multiplies pairs of bfloat16 and adds both products to a
+ * float32. Activations are bfloat16 too, and so are the weights that softmax gives.
  */
 typedef bf16 act;
 typedef int32_t packed;  /* a query's values 2j and 2j + 1, or its weights of positions 2p and 2p + 1 */

@@ -1,9 +1,10 @@
 /*
- * Products on CPUs with AVX512-VNNI but without AVX512-BF16: VPDPWSSD multiplies pairs of 16-bit integers, twice as
- * many a cycle as there are multiplications in float32. Both sides are in blocks of BLOCK values along K that share a
- * scale (block floating point; Drumond et al., arXiv:1804.01526): inputs of up to 8191, weights of up to 4095, so that
- * a block's products add up in 32 bits, 64 * 8191 * 4095 < 2^31. A weight of at least an eighth of its block's largest
- * is exact, and what a block loses altogether is about half of what rounding its largest input to bfloat16 would.
+ * Products on CPUs with AVX512-VNNI, where AVX512-BF16 is missing or slow: VPDPWSSD multiplies pairs of 16-bit
+ * integers, twice as many a cycle as there are multiplications in float32. Both sides are in blocks of BLOCK values
+ * along K that share a scale (block floating point; Drumond et al., arXiv:1804.01526): inputs of up to 8191, weights of
+ * up to 4095, so that a block's products add up in 32 bits, 64 * 8191 * 4095 < 2^31. A weight of at least an eighth of
+ * its block's largest is exact, and what a block loses altogether is about half of what rounding its largest input to
+ * bfloat16 would.
  *
  * Activations are float32 between products, keys and values bfloat16, and attention multiplies in float32.
  */

@@ -324,6 +324,30 @@ def test_where_the_cpu_cannot_multiply_bfloat16_only_our_kernels_choose_it(
     assert choose_dtype(config, model, 1, torch.device("cpu")) is expected
 
 
+@pytest.mark.parametrize(
+    ("facts", "bf16", "expected"),
+    [
+        ("vendor_id\t: AuthenticAMD\n", True, "bf16"),
+        ("vendor_id\t: AuthenticAMD\n", False, "int16"),
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\n", True, "int16"),
+        (None, True, "int16"),
+    ],
+)
+def test_the_variant_is_the_fastest_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, facts: str | None, bf16: bool, expected: str
+) -> None:
+    monkeypatch.setattr(native.platform, "machine", lambda: "x86_64")
+    for flag, found in (("avx512", True), ("vnni", True), ("avx512_bf16", bf16)):
+        monkeypatch.setattr(torch.cpu, f"_is_{flag}_supported", lambda found=found: found)
+    monkeypatch.setattr(native, "CPU_FACTS", tmp_path / "cpuinfo")
+    if facts is not None:
+        native.CPU_FACTS.write_text(facts)
+    assert native.variant() == expected
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(native.Unavailable, match="VNNI"):
+        native.variant()
+
+
 def test_packing_is_a_permutation_with_zeros_for_missing_rows() -> None:
     weight = torch.arange(20 * 6, dtype=torch.float32).view(20, 6)
     packed = pack(weight)
