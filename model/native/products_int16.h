@@ -26,19 +26,30 @@ static inline void narrow(bf16 *p, __m512 v) {
 static inline __m512 get(const act *p) { return _mm512_loadu_ps(p); }
 static inline void put(act *p, __m512 v) { _mm512_storeu_ps(p, v); }
 
-/* x [K] in blocks: `values` and, one a block, `scales`. K is a multiple of 16. */
+/* The larger magnitudes. Compared as integers, so that a NaN is larger than everything and is not lost. */
+static inline __m512i larger(__m512i top, __m512 v) {
+    return _mm512_max_epi32(top, _mm512_castps_si512(_mm512_abs_ps(v)));
+}
+static inline float largest_of(__m512i top) {
+    int32_t bits = _mm512_reduce_max_epi32(top);
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+/* x [K] in blocks: `values` and, one a block, `scales`. K is a multiple of 16. What is not finite makes a scale NaN. */
 static void to_blocks(const float *x, int16_t *values, float *scales, int64_t K) {
     for (int64_t k = 0; k < K; k += BLOCK) {
         const int64_t parts = K - k < BLOCK ? (K - k) / LANES : BLOCK / LANES;
-        __m512 top = _mm512_setzero_ps();
-        for (int64_t i = 0; i < parts; i++) top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_loadu_ps(x + k + i * LANES)));
-        float largest = _mm512_reduce_max_ps(top);
+        __m512i top = _mm512_setzero_si512();
+        for (int64_t i = 0; i < parts; i++) top = larger(top, _mm512_loadu_ps(x + k + i * LANES));
+        float largest = largest_of(top);
         __m512 factor = _mm512_set1_ps(largest > 0 ? LARGEST / largest : 0.0f);
         for (int64_t i = 0; i < parts; i++) {
             __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + k + i * LANES), factor));
             _mm256_storeu_si256((__m256i *)(values + k + i * LANES), _mm512_cvtepi32_epi16(value));
         }
-        scales[k / BLOCK] = largest / LARGEST;
+        scales[k / BLOCK] = largest / LARGEST + 0.0f * largest;
     }
 }
 
@@ -60,14 +71,15 @@ void starcoder_to_blocks(bf16 *weights, uint8_t *exponents, int64_t N, int64_t K
             for (int n = 0; n < LANES; n++) {
                 memset(rows[n], 0, sizeof rows[n]);
                 memcpy(rows[n], copy + n * K + b * BLOCK, count * sizeof(bf16));
-                __m512 top = _mm512_setzero_ps();
-                for (int i = 0; i < BLOCK; i += LANES) top = _mm512_max_ps(top, _mm512_abs_ps(widen(rows[n] + i)));
-                float unit = _mm512_reduce_max_ps(top) / MOST;
+                __m512i top = _mm512_setzero_si512();
+                for (int i = 0; i < BLOCK; i += LANES) top = larger(top, widen(rows[n] + i));
+                float unit = largest_of(top) / MOST;
                 int32_t bits, biased;
                 memcpy(&bits, &unit, 4);
                 biased = (bits >> 23) + 1; /* the power of two above `unit` */
+                if (biased > 255) biased = 255; /* not finite: zeros times infinity, which is NaN */
                 exponents[(tile * blocks + b) * LANES + n] = (uint8_t)biased;
-                bits = (254 - biased) << 23;
+                bits = biased == 255 ? 0 : (254 - biased) << 23;
                 memcpy(&unit, &bits, 4);
                 for (int i = 0; i < BLOCK; i += LANES) {
                     __m512 scaled = _mm512_mul_ps(widen(rows[n] + i), _mm512_set1_ps(unit));

@@ -380,6 +380,18 @@ def from_blocks(packed: BlockedWeight, outputs: int, inputs: int) -> torch.Tenso
 
 
 @needs_kernel
+@pytest.mark.usefixtures("variant", "threads")
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_broken_weight_is_not_hidden(tmp_path: Path, broken: float) -> None:
+    model = random_model(n_positions=64, **SHAPES[0])
+    model.transformer.h[0].mlp.c_proj.weight.data[5, 70] = broken
+    ours = runner_of(write_checkpoint(tmp_path / "model", model), "native")
+    found = ours.run(batch_of([(0, 3)], ours.model.vocab_size, 0))
+    assert found is not None
+    assert bool(found.isnan().any())
+
+
+@needs_kernel
 def test_blocks_hold_what_bfloat16_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "variant", lambda: "int16")
     native.library.cache_clear()
