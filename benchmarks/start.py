@@ -65,12 +65,11 @@ def run(options: argparse.Namespace) -> Result:
         engine = rank.engine()
         drive(engine, [list(range(1, options.input_len + 1))], [1])
         first = time.perf_counter() - started
-    settings: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in ("shape", "quantization", "num_threads", "input_len", "drop_cache")
-        if not (name == "shape" and options.model)
-    }
+    names = ("quantization", "num_threads", "input_len", "drop_cache")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     settings |= {"device": report["device"], "dtype": report["dtype"]}
+    if options.model is None:
+        settings["shape"] = options.shape
     return Result(
         "start",
         settings,
@@ -101,20 +100,19 @@ def write_noise(directory: Path, shape: str) -> Path:
     with torch.device("meta"):
         network = GPTBigCode(ModelConfig.from_checkpoint(directory), TensorParallel(0, 1))
     noise = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)).mul_(0.02).bfloat16()
-    shards: list[dict[str, torch.Tensor]] = [{}]
+    shard: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}
     held = 0
     for name, parameter in network.named_parameters():
         if name.startswith("lm_head"):
             continue
-        if held + 2 * parameter.numel() > SHARD_BYTES and held:
-            _save(shards.pop(), directory, names)
-            shards.append({})
-            held = 0
+        if held and held + 2 * parameter.numel() > SHARD_BYTES:
+            _save(shard, directory, names)
+            shard, held = {}, 0
         times = -(-parameter.numel() // len(noise))
-        shards[-1][f"transformer.{name}"] = noise.repeat(times)[: parameter.numel()].view(parameter.shape).clone()
+        shard[f"transformer.{name}"] = noise.repeat(times)[: parameter.numel()].view(parameter.shape).clone()
         held += 2 * parameter.numel()
-    _save(shards.pop(), directory, names)
+    _save(shard, directory, names)
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     return directory
 

@@ -69,17 +69,11 @@ def library() -> ctypes.CDLL:
         raise Unavailable(f"the kernel cannot be loaded: {error}") from error
     found.starcoder_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     found.starcoder_forward.restype = None
+    if hasattr(found, "starcoder_to_blocks"):  # products_int16.h
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        found.starcoder_to_blocks.argtypes = [pointer, pointer, number, number, ctypes.c_int]
+        found.starcoder_to_blocks.restype = None
     return found
-
-
-def to_blocks(weights: int, exponents: int, outputs: int, inputs: int, threads: int) -> None:
-    """`starcoder_to_blocks` of products_int16.h. Raises Unavailable where this CPU's variant has none."""
-    if not hasattr(library(), "starcoder_to_blocks"):
-        raise Unavailable(f"the kernel {variant()} knows no blocks")
-    function = library().starcoder_to_blocks
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
-    function.restype = None
-    function(weights, exponents, outputs, inputs, threads)
 
 
 def flags(variant: Variant) -> tuple[str, ...]:

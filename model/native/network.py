@@ -13,7 +13,7 @@ from model.batch import Batch
 from model.config import ModelConfig, Quantization
 from model.gpt_bigcode import Block, GPTBigCode
 from model.layers import Linear
-from model.native.library import Unavailable, library, to_blocks
+from model.native.library import Unavailable, library
 from model.rounding import round_rows
 
 LANES = 16
@@ -95,7 +95,7 @@ class BlockedWeight:
 def pack_in_blocks(weight: torch.Tensor, in_place: bool = False) -> BlockedWeight:
     """Round to multiples of a power of two, the least of which 4,095 hold a block's largest weight. K is even.
 
-    in_place: as `pack` has it. Raises Unavailable where the variant of this CPU knows no blocks.
+    in_place: as `pack` has it. Raises AttributeError where the variant of this CPU knows no blocks.
     """
     outputs, inputs = weight.shape
     tiles, blocks = -(-outputs // LANES), -(-inputs // BLOCK)
@@ -104,6 +104,7 @@ def pack_in_blocks(weight: torch.Tensor, in_place: bool = False) -> BlockedWeigh
     if not reuse:
         data[:outputs] = weight
     exponents = torch.empty(tiles, blocks, LANES, dtype=torch.uint8)
+    to_blocks = library().starcoder_to_blocks
     to_blocks(data.data_ptr(), exponents.data_ptr(), len(data), inputs, torch.get_num_threads())
     return BlockedWeight(data.view(torch.int16).view(tiles, inputs // 2, LANES, 2), exponents)
 

@@ -21,7 +21,7 @@ def test_every_command_is_one_that_the_parser_knows() -> None:
                 assert options.attention == attention
                 assert options.quantization == quantization
     for measurement in (*gpu.comparisons("triton"), gpu.start(), gpu.start("int8")):
-        options = build_parser().parse_args([*measurement.command, "--shape", "15b", "--device", "cuda"])
+        build_parser().parse_args([*measurement.command, "--shape", "15b", "--device", "cuda"])
     switched_off = [build_parser().parse_args([*m.command, "--shape", "15b"]) for m in gpu.comparisons("triton")]
     assert [(o.cuda_graphs, o.async_scheduling) for o in switched_off] == [(False, None)] * 2 + [(True, False)] * 2
     for measurement in gpu.products("fp8"):
