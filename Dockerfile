@@ -29,7 +29,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && /opt/starcoder/bin/python -m pip install --no-deps --no-build-isolation . \
     && /opt/starcoder/bin/python -m pip check \
-    && /opt/starcoder/bin/python -P -m model.native.library
+    && /opt/starcoder/bin/python -P -m model.kernels.native.library
 
 FROM build AS build-cuda
 ARG TORCH_INDEX

@@ -13,18 +13,24 @@ from benchmarks.report import Result
 from model.config import ConfigError
 
 COMMANDS = {
-    "latency": ("benchmarks.latency", "the engine in process, one batch at a time"),
-    "throughput": ("benchmarks.throughput", "the engine in process, many requests at once"),
-    "serve": ("benchmarks.serve", "load on a running server, requests arriving at random"),
-    "keystrokes": ("benchmarks.keystrokes", "people who type, on a running server"),
-    "metrics-overhead": ("benchmarks.metrics_overhead", "what recording metrics costs, as a share of a step"),
-    "stop-rules": ("benchmarks.stop_rules", "completions of held-out code: what each stop rule saves and spoils"),
-    "profile": ("benchmarks.step_profile", "where each millisecond of a step goes"),
-    "speculation": ("benchmarks.speculation", "drafts looked up in the prompt: what they gain and what they cost"),
-    "start": ("benchmarks.start", "a cold engine, from files on disk to its first token"),
-    "quantization": ("benchmarks.quantization", "what 8 bits cost in quality, on real code"),
-    "linear": ("benchmarks.linear", "single products: 8-bit weights beside plain ones"),
-    "gpu": ("benchmarks.gpu", "everything that a GPU has to show, in one command"),
+    "latency": ("benchmarks.engine.latency", "the engine in process, one batch at a time"),
+    "throughput": ("benchmarks.engine.throughput", "the engine in process, many requests at once"),
+    "serve": ("benchmarks.server.serve", "load on a running server, requests arriving at random"),
+    "keystrokes": ("benchmarks.server.keystrokes", "people who type, on a running server"),
+    "metrics-overhead": ("benchmarks.engine.metrics_overhead", "what recording metrics costs, as a share of a step"),
+    "stop-rules": (
+        "benchmarks.quality.stop_rules",
+        "completions of held-out code: what each stop rule saves and spoils",
+    ),
+    "profile": ("benchmarks.engine.step_profile", "where each millisecond of a step goes"),
+    "speculation": (
+        "benchmarks.engine.speculation",
+        "drafts looked up in the prompt: what they gain and what they cost",
+    ),
+    "start": ("benchmarks.engine.start", "a cold engine, from files on disk to its first token"),
+    "quantization": ("benchmarks.engine.quantization", "what 8 bits cost in quality, on real code"),
+    "linear": ("benchmarks.engine.linear", "single products: 8-bit weights beside plain ones"),
+    "gpu": ("benchmarks.engine.gpu", "everything that a GPU has to show, in one command"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }
 

@@ -17,10 +17,10 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from deployments.autoscaling import autoscaling_config
-from deployments.handle_backend import HandleBackend
-from deployments.node_metrics import record_on_this_node
-from deployments.replica import TRACING_STOP_S, EngineReplica, configure_logs, keep_to_loopback
+from deployments.cluster.autoscaling import autoscaling_config
+from deployments.cluster.node_metrics import record_on_this_node
+from deployments.http.handle_backend import HandleBackend
+from deployments.replica.replica import TRACING_STOP_S, EngineReplica, configure_logs, keep_to_loopback
 from deployments.settings import Settings
 from model.config import ConfigError
 from monitoring import logs, tracing
@@ -57,8 +57,8 @@ class Ingress:
 
     async def __serve_build_asgi_app__(self) -> "FastAPI":
         from deployments.ingress import create_app
-        from model.hub import model_card, resolve_checkpoint
-        from model.tokenizer import Tokenizer
+        from model.checkpoint.hub import model_card, resolve_checkpoint
+        from model.text.tokenizer import Tokenizer
 
         def load() -> tuple[Tokenizer, str | None]:
             checkpoint = resolve_checkpoint(self._settings.model, self._settings.revision)
@@ -98,7 +98,7 @@ def build(args: Settings) -> serve.Application:
         health_check_timeout_s=args.step_timeout_s + 10,
         max_constructor_retry_count=2,
         request_router_config=RequestRouterConfig(
-            request_router_class="deployments.routing.PrefixRouter",
+            request_router_class="deployments.cluster.routing.PrefixRouter",
             request_router_kwargs={"block_size": args.block_size, "imbalance": args.routing_imbalance},
         ),
         **common(args),

@@ -17,16 +17,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from deployments import api as dialects
-from deployments.api.context import ApiContext
-from deployments.api.json_body import validation_error
-from deployments.api.limits import ApiLimits
+from deployments.api.common.context import ApiContext
+from deployments.api.common.json_body import validation_error
 from deployments.api.operations import package_version
 from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
-from deployments.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
-from deployments.observation import ObservationMiddleware, ObservedBackend
+from deployments.http.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
+from deployments.http.observation import ObservationMiddleware, ObservedBackend
+from deployments.http.request_record import report
+from deployments.limits import ApiLimits
 from deployments.protocol import Backend
-from deployments.request_record import report
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
 
@@ -104,9 +104,11 @@ def refusal_reason(error: ServeError) -> str:
 
 
 def dialect_modules() -> Iterator[ModuleType]:
-    """Every module of `deployments.api` that has a `create_router`, by name."""
-    for found in sorted(pkgutil.iter_modules(dialects.__path__), key=lambda found: found.name):
-        module = importlib.import_module(f"{dialects.__name__}.{found.name}")
+    """Every module below `deployments.api` that has a `create_router`, by name."""
+    for found in sorted(
+        pkgutil.walk_packages(dialects.__path__, f"{dialects.__name__}."), key=lambda found: found.name
+    ):
+        module = importlib.import_module(found.name)
         if hasattr(module, "create_router"):
             yield module
 

@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from deployments.api.limits import ApiLimits
+from deployments.limits import ApiLimits
 from model.config import (
     AttentionBackend,
     ConfigError,

@@ -99,7 +99,7 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
         f"{WORKERS}/maxReplicas": max(2, settings.most_replicas) + 1,
         f"{WORKERS}/template/spec/terminationGracePeriodSeconds": math.ceil(drain + settings.drain_timeout_s + STOP_S),
         f"{CONTAINER}/lifecycle/preStop/exec/command": [
-            *("python", "-m", "deployments.drain"),
+            *("python", "-m", "deployments.command.drain"),
             *("--seconds", str(math.ceil(drain + settings.drain_timeout_s))),
         ],
     }

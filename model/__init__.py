@@ -10,14 +10,14 @@ from typing import Any
 
 _HOMES = {
     "Engine": "engine",
-    "EngineClient": "client",
+    "EngineClient": "process.client",
     "EngineConfig": "config",
     "ModelConfig": "config",
     "Output": "request",
-    "Rank": "rank",
+    "Rank": "process.rank",
     "Request": "request",
     "SamplingParams": "request",
-    "Tokenizer": "tokenizer",
+    "Tokenizer": "text.tokenizer",
 }
 
 __all__ = sorted(_HOMES)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from model.batch import Batch
-from model.costs import StepCosts
-from model.kv_cache import BlockPool
 from model.request import EngineStats, FinishReason, Output, Request, StepTiming, TokenLogprobs
 from model.runner import Executor, ForwardTimer
 from model.sampler import Drawn, Sampled, draw, token_logprobs
-from model.scheduler import Scheduled, Scheduler, Sequence
-from model.speculation import Speculator
+from model.scheduling.costs import StepCosts
+from model.scheduling.kv_cache import BlockPool
+from model.scheduling.scheduler import Scheduled, Scheduler, Sequence
+from model.scheduling.speculation import Speculator
 
 DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens in a step: small enough on CPU that a prefill chunk does not stall those who stream."""

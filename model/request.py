@@ -112,7 +112,7 @@ class EngineStats(msgspec.Struct):
     """How long the sequence has waited that has waited longest for its first step; 0 if none waits."""
     read_bytes_total: float = 0.0
     flops_total: float = 0.0
-    """Of one rank, by `model.costs`."""
+    """Of one rank, by `model.scheduling.costs`."""
     parameter_bytes: list[int] = []
     """Bytes of parameters held by each rank."""
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import msgspec
 import torch
 
-from model import cuda_graphs
-from model.attention import AttentionPlan, Kernel
 from model.batch import Batch, resolve
+from model.checkpoint.hub import resolve_checkpoint
+from model.checkpoint.memory import activation_bytes, block_bytes, cache_shape, scratch_values
+from model.checkpoint.weights import Placed, Progress, load_weights, random_weights
 from model.config import ConfigError, EngineConfig, ModelConfig
-from model.cuda_graphs import DecodeGraphs, Record
 from model.device import programs_of, put
-from model.gpt_bigcode import GPTBigCode
-from model.hub import resolve_checkpoint
-from model.memory import activation_bytes, block_bytes, cache_shape, scratch_values
-from model.native.library import Unavailable
-from model.native.network import NativeNetwork, obstacle
-from model.parallel import TensorParallel
+from model.kernels import cuda_graphs
+from model.kernels.cuda_graphs import DecodeGraphs, Record
+from model.kernels.native.library import Unavailable
+from model.kernels.native.network import NativeNetwork, obstacle
+from model.network.attention import AttentionPlan, Kernel
+from model.network.gpt_bigcode import GPTBigCode
+from model.network.parallel import TensorParallel
 from model.request import GpuMemory
-from model.weights import Placed, Progress, load_weights, random_weights
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class TritonKernels:
 
     def __init__(self, model: ModelConfig, ranks: int, device: torch.device) -> None:
         try:
-            from model import triton_attention
+            from model.kernels import triton_attention
         except ImportError as error:
             raise ConfigError(f"attention=triton needs the package triton: {error}") from error
         if device.type == "cpu" and not triton_attention.INTERPRETED:
@@ -213,7 +213,7 @@ class Runner:
                 raise ConfigError(f"quantization={config.quantization} needs a GPU; on a CPU there is int8")
             return lambda _: None  # `_speed_up` rounds
         try:
-            from model.quantization import Quantizer
+            from model.kernels.quantization import Quantizer
         except ImportError as error:
             raise ConfigError(f"quantization={config.quantization} here needs the package triton: {error}") from error
         return Quantizer(config.quantization, self.device, self.dtype, scratch_values(network))

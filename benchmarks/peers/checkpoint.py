@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from model.config import ModelConfig
-from model.gpt_bigcode import GPTBigCode
-from model.parallel import TensorParallel
+from model.network.gpt_bigcode import GPTBigCode
+from model.network.parallel import TensorParallel
 
 _TOKENIZER = Path(__file__).parents[2] / "model" / "pico" / "checkpoint"
 

@@ -15,18 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.engine.speculation import KINDS
 from benchmarks.machine import describe_machine
 from benchmarks.peers.checkpoint import write_checkpoint
 from benchmarks.peers.comparison import Measured, RunError, compare, comparison_table, medians, run_worker, state_table
 from benchmarks.peers.engines import OURS, PEERS, Engine
 from benchmarks.peers.environments import InstallError, install, is_installed, python_of
 from benchmarks.peers.workloads import WORKLOADS, Workload
+from benchmarks.quality.stop_rules import CORPUS, held_out
 from benchmarks.report import Result, markdown_table
 from benchmarks.shapes import SHAPES, shape_config
-from benchmarks.speculation import KINDS
-from benchmarks.stop_rules import CORPUS, held_out
-from model.hub import EMBEDDED, resolve_checkpoint
-from model.tokenizer import Tokenizer
+from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+from model.text.tokenizer import Tokenizer
 
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -12,9 +12,9 @@ SPECULATIVE_TOKENS = 8
 
 def load(spec: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int]]]:
     sys.path.insert(0, str(Path(__file__).parents[2]))  # where it is not installed
-    from benchmarks.speculation import ReplayEngine
+    from benchmarks.engine.speculation import ReplayEngine
     from model.config import EngineConfig
-    from model.rank import Rank
+    from model.process.rank import Rank
     from model.request import Request, SamplingParams
 
     config = EngineConfig(

@@ -9,14 +9,15 @@ from pydantic import Discriminator, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.api import openai_completions, tabby
-from deployments.api.code_fields import CallerOf
-from deployments.api.context import ApiContext
-from deployments.api.json_body import JsonRoute
-from deployments.api.openai_completions import CompletionRequest
-from deployments.api.openai_schemas import Completion
+from deployments.api import tabby
+from deployments.api.common.code_fields import CallerOf
+from deployments.api.common.context import ApiContext
+from deployments.api.common.json_body import JsonRoute
+from deployments.api.openai import completions
+from deployments.api.openai.completions import CompletionRequest
+from deployments.api.openai.schemas import Completion
 from deployments.api.tabby import SegmentsCompletion, SegmentsRequest
-from deployments.request_record import set_dialect
+from deployments.http.request_record import set_dialect
 
 
 def _dialect(body: Any) -> str:
@@ -35,13 +36,13 @@ def create_router(api: ApiContext) -> APIRouter:
     @router.post(
         "/v1/completions",
         response_model=Completion | SegmentsCompletion,
-        responses=openai_completions.RESPONSES,
+        responses=completions.RESPONSES,
         summary="Complete a prompt, or fill the gap before a suffix; as OpenAI does, or with `segments` as Tabby does",
     )
     async def complete(body: Body, request: Request, caller: CallerOf) -> Response:
         if isinstance(body, SegmentsRequest):
             set_dialect("tabby")
             return await tabby.answer(body, api, caller)
-        return await openai_completions.answer(body, api, caller)
+        return await completions.answer(body, api, caller)
 
     return router

@@ -15,19 +15,19 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
-from deployments.api import openai_completions
-from deployments.api.chat_answers import ChatCompletion, ChatWriter
-from deployments.api.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CallerOf, CodeFields
-from deployments.api.context import ApiContext
-from deployments.api.fitting import fit_prompts
-from deployments.api.json_body import JsonRoute
-from deployments.api.openai_schemas import ERROR_RESPONSES, Completion
-from deployments.api.rendering import Rendering
-from deployments.api.sampling import INT32_MAX, INT64_MAX
-from deployments.api.streaming import EVENT_STREAM_CONTENT, EventStream
+from deployments.api.common.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CallerOf, CodeFields
+from deployments.api.common.context import ApiContext
+from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.rendering import Rendering
+from deployments.api.common.sampling import INT32_MAX, INT64_MAX
+from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
+from deployments.api.openai import completions
+from deployments.api.openai.chat_answers import ChatCompletion, ChatWriter
+from deployments.api.openai.schemas import ERROR_RESPONSES, Completion
+from deployments.http.request_record import set_dialect
 from deployments.protocol import CompletionMode, GenerationRequest
-from deployments.request_record import set_dialect
-from model.fim import RepositoryContext
+from model.text.fim import RepositoryContext
 
 _TEMPERATURE = 0.2
 
@@ -101,11 +101,11 @@ def create_router(api: ApiContext) -> APIRouter:
         @router.post(
             path,
             response_model=Completion,
-            responses=openai_completions.RESPONSES,
+            responses=completions.RESPONSES,
             summary="The same as /v1/completions, where clients of DeepSeek look for it",
         )
-        async def complete(body: openai_completions.CompletionRequest, caller: CallerOf) -> Response:
+        async def complete(body: completions.CompletionRequest, caller: CallerOf) -> Response:
             set_dialect("deepseek")
-            return await openai_completions.answer(body, api, caller)
+            return await completions.answer(body, api, caller)
 
     return router

@@ -21,15 +21,15 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
-from deployments.api.code_fields import ANYBODY, Caller, CallerOf, CodeFields
-from deployments.api.context import ApiContext
-from deployments.api.fitting import fit_prompts
-from deployments.api.json_body import JsonRoute
-from deployments.api.openai_schemas import ending
+from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields
+from deployments.api.common.context import ApiContext
+from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.rendering import Rendering
+from deployments.api.common.sampling import INT32_MAX, INT64_MAX, DialectModel
+from deployments.api.common.streaming import JSON_LINES_CONTENT, JsonLineStream, json_line
+from deployments.api.openai.schemas import ending
 from deployments.api.operations import package_version
-from deployments.api.rendering import Rendering
-from deployments.api.sampling import INT32_MAX, INT64_MAX, DialectModel
-from deployments.api.streaming import JSON_LINES_CONTENT, JsonLineStream, json_line
 from deployments.errors import EngineUnavailableError, ModelNotFoundError, ServeError
 from deployments.protocol import Delta, EndedBy, GenerationRequest, ModelInfo
 

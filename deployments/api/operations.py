@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse, Response
 
 import monitoring
-from deployments.api.context import ApiContext
-from deployments.api.openai_schemas import ERROR_RESPONSES
+from deployments.api.common.context import ApiContext
+from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
 
 

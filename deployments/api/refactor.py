@@ -1,7 +1,7 @@
 """Refactoring: `POST /v1/refactor` changes code as an instruction says, and answers with the new code and a diff.
 
-A route of this server's own, over StarCoder's commit format (`model/commit.py`). What the model says is taken as the
-whole new code. The format has no place for a language or a path: they name the files in the diff.
+A route of this server's own, over StarCoder's commit format (`model/text/commit.py`). What the model says is taken as
+the whole new code. The format has no place for a language or a path: they name the files in the diff.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from deployments.api.context import ApiContext
-from deployments.api.fitting import fit_prompts
-from deployments.api.json_body import JsonRoute
-from deployments.api.openai_schemas import ERROR_RESPONSES, Usage, UsageCounter
-from deployments.api.rendering import Rendering
-from deployments.api.sampling import INT32_MAX, SamplingFields
-from deployments.api.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
+from deployments.api.common.context import ApiContext
+from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.rendering import Rendering
+from deployments.api.common.sampling import INT32_MAX, SamplingFields
+from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
+from deployments.api.openai.schemas import ERROR_RESPONSES, Usage, UsageCounter
 from deployments.errors import ContextLengthError, EngineUnavailableError, InvalidRequestError
 from deployments.protocol import Delta, GenerationRequest
-from model.commit import render_commit
-from model.fim import UnsupportedError
+from model.text.commit import render_commit
+from model.text.fim import UnsupportedError
 
 _TEMPERATURE = 0.2
 _MAX_DIFF_CHARS = 200_000

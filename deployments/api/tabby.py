@@ -21,16 +21,16 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from deployments.api.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CodeFields
-from deployments.api.context import ApiContext
-from deployments.api.fitting import fit_prompts
-from deployments.api.json_body import JsonRoute
-from deployments.api.openai_schemas import ERROR_RESPONSES, ending
-from deployments.api.rendering import Rendering
-from deployments.api.sampling import INT32_MAX, DialectModel
+from deployments.api.common.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CodeFields
+from deployments.api.common.context import ApiContext
+from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.rendering import Rendering
+from deployments.api.common.sampling import INT32_MAX, DialectModel
+from deployments.api.openai.schemas import ERROR_RESPONSES, ending
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import CompletionMode, EndedBy, GenerationRequest
-from model.fim import ContextFile, RepositoryContext
+from model.text.fim import ContextFile, RepositoryContext
 from monitoring import IngressMetrics
 from monitoring.metrics import LANGUAGES
 

@@ -1,4 +1,4 @@
-"""The playground: a page for people to try the model in. `deployments.api.playground` serves it.
+"""The playground: a page for people to try the model in. `deployments.api.pages.playground` serves it.
 
 static/: the page, its own scripts (ES modules, served as they stand) and CodeMirror, bundled.
 bundle/: what that bundle is made from; not part of an installed package.

@@ -21,7 +21,7 @@ _CLOSING = ")]}>;,:\"'` \t"
 
 
 class SpecialNames(Protocol):
-    """What is needed of `model.tokenizer.Tokenizer`."""
+    """What is needed of `model.text.tokenizer.Tokenizer`."""
 
     special: dict[str, int]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from deployments.protocol import EndedBy
 from deployments.stop_rules.rule import Code
-from model.stop_strings import StopStrings
+from model.text.stop_strings import StopStrings
 
 
 class SpecialText:

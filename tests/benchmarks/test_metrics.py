@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.metrics import Timeline, distribution, samples, summarize
 from benchmarks.report import Result, markdown_table, number, table
-from benchmarks.slo import Slo, goodput
+from benchmarks.server.slo import Slo, goodput
 
 FAST = Timeline(started=10.0, prompt_tokens=100, output_tokens=5, pieces=[10.1, 10.2, 10.3, 10.4, 10.5])
 COALESCED = Timeline(started=0.0, prompt_tokens=50, output_tokens=9, pieces=[0.5, 2.5])

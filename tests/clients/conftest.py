@@ -11,7 +11,7 @@ import pytest
 
 from deployments.ingress import create_app
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import FakeBackend
 from tests.support.http_server import serving
 from tests.support.json_process import ClientDriver

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 
-from deployments.api.limits import ApiLimits
 from deployments.ingress import create_app
-from model.tokenizer import Tokenizer
+from deployments.limits import ApiLimits
+from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import FakeBackend
 from tests.support.http_server import serving
 from tests.support.tokenizers import starcoder_rules

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from deployments import app
-from deployments.replica import engine_config
+from deployments.replica.replica import engine_config
 from deployments.settings import Settings
 from model.config import ConfigError, ModelConfig
 
@@ -56,7 +56,7 @@ def test_rank_is_told_its_device_and_threads() -> None:
 
 
 def test_large_models_share_the_cores_and_small_ones_take_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.replica.available_cores", lambda: 8)
+    monkeypatch.setattr("deployments.replica.replica.available_cores", lambda: 8)
     settings = Settings(tensor_parallel_size=2, min_replicas=2)
     assert engine_config(settings, LARGE, Path("/c"), {"CPU": 1.0}).num_threads == 2
     assert engine_config(settings, SMALL, Path("/c"), {"CPU": 1.0}).num_threads == 1

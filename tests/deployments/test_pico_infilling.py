@@ -13,7 +13,7 @@ from deployments.ingress import create_app
 from deployments.protocol import ModelInfo
 from model.config import EngineConfig
 from model.pico import CHECKPOINT
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from tests.support.local_backend import LocalBackend
 from tests.support.ranks import RankGroup
 

@@ -12,7 +12,7 @@ import pytest
 
 from model.config import EngineConfig
 from model.request import Request, SamplingParams
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from tests.support.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -53,7 +53,7 @@ def test_model_is_described(cluster: Cluster, sdk: openai.OpenAI) -> None:
 
 
 def test_greedy_text_equals_one_rank_without_ray(cluster: Cluster, sdk: openai.OpenAI, tiny_checkpoint: Path) -> None:
-    from model.rank import Rank
+    from model.process.rank import Rank
 
     rank = Rank(EngineConfig(model=str(tiny_checkpoint), dtype="float32", device="cpu", num_threads=1))
     rank.load()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from deployments.temporary import PREFIX, short_parent
+from deployments.cluster.temporary import PREFIX, short_parent
 from tests.support.cluster import Cluster, is_gone, kill, wait_until
 
 pytestmark = pytest.mark.faults

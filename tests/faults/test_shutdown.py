@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.temporary import PREFIX, short_parent
+from deployments.cluster.temporary import PREFIX, short_parent
 from tests.support.cluster import Cluster, is_gone, wait_until
 
 pytestmark = pytest.mark.faults

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.processes import descendants
+from deployments.command.processes import descendants
 from tests.support.cluster import ROOT, command_line, is_gone, kill, wait_until
 
 pytestmark = pytest.mark.faults

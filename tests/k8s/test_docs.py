@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
+from model.checkpoint.family import FAMILY
+from model.checkpoint.memory import plan
 from model.config import EngineConfig
-from model.family import FAMILY
-from model.memory import plan
 from tests.k8s.conftest import K8S, ROOT
 
 GUIDE = ROOT / "docs" / "deploy.md"

@@ -97,7 +97,7 @@ def test_the_grace_period_is_longer_than_the_drain(settings: Settings, pods: lis
     spec = worker(pods).spec
     command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     seconds = float(command[command.index("--seconds") + 1])
-    assert command[:3] == ["python", "-m", "deployments.drain"]
+    assert command[:3] == ["python", "-m", "deployments.command.drain"]
     assert settings.drain_timeout_s < seconds < spec["terminationGracePeriodSeconds"] <= 600
     assert math.isclose(seconds - generate.drain_seconds(settings), settings.drain_timeout_s, abs_tol=1)
 
@@ -171,9 +171,9 @@ def test_workers_wait_until_the_weights_are_there(pods: list[Pod], tmp_path: Pat
 
 
 def test_production_fits_the_gpus_it_names() -> None:
+    from model.checkpoint.family import known_shape
+    from model.checkpoint.memory import plan
     from model.config import EngineConfig
-    from model.family import known_shape
-    from model.memory import plan
 
     for overlay, gibibytes in (("prod", 40), ("prod-tp4", 24)):
         settings, _ = generate.overlay_settings(K8S / "overlays" / overlay)

@@ -13,7 +13,7 @@ import torch
 from model.batch import Batch
 from model.config import EngineConfig
 from model.engine import Engine
-from model.rank import Rank
+from model.process.rank import Rank
 from model.request import Request, SamplingParams
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import RankGroup, collect

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.cuda_graphs import sizes_up_to
 from model.engine import Engine
+from model.kernels.cuda_graphs import sizes_up_to
 from model.request import Request, SamplingParams
 from model.sampler import Drawn
 from tests.support.toy_engine import EOS, naive, run_to_end, tokens_of, toy_engine

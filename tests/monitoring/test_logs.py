@@ -39,10 +39,10 @@ def test_libraries_log_lines_too_from_warnings_on() -> None:
     with captured() as lines:
         logging.getLogger("some.library").info("not this")
         logging.getLogger("some.library").warning("but %s", "this")
-        logging.getLogger("deployments.service").info("ours")
+        logging.getLogger("deployments.replica.service").info("ours")
     assert [(line["logger"], line["message"]) for line in lines.all("log")] == [
         ("some.library", "but this"),
-        ("deployments.service", "ours"),
+        ("deployments.replica.service", "ours"),
     ]
 
 

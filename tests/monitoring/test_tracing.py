@@ -33,7 +33,7 @@ def traced(collector: Collector) -> Iterator[Tracing]:
 
 def test_off_it_imports_nothing() -> None:
     code = (
-        "import sys, deployments.ingress, deployments.service, monitoring.tracing as t; "
+        "import sys, deployments.ingress, deployments.replica.service, monitoring.tracing as t; "
         "span = t.init(None).start('x', {}); span.end(); "
         # FastAPI imports the API, which is light
         "heavy = ('opentelemetry.sdk', 'opentelemetry.exporter', 'opentelemetry.proto', 'google', 'requests'); "

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from deployments.processes import descendants
+from deployments.command.processes import descendants
 from monitoring import logs
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ class Cluster:
         self.ready_seconds = 0.0
         self.metrics_directory = Path()
         self._command = [
-            *(sys.executable, "-m", "deployments.cli", "serve", "--model", str(checkpoint)),
+            *(sys.executable, "-m", "deployments.command.cli", "serve", "--model", str(checkpoint)),
             *("--port", str(self.port), *options),
         ]
         self.process: subprocess.Popen[bytes]

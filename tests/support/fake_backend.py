@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
-from deployments.sequence import SequenceText, merge
+from deployments.replica.sequence import SequenceText, merge
 from model.request import Output, Request, TokenLogprobs
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 
 ANSWER = "def größe(a, b):\n    return a + b  # 漢字 🎉\n"
 MODEL = "bigcode/tiny-starcoder"

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 
-from model.client import EngineDeadError, FailureKind, merge
+from model.process.client import EngineDeadError, FailureKind, merge
 from model.request import EngineStats, Output, Request
 
 
 class FakeEngine:
-    """Implements `deployments.service.Client`.
+    """Implements `deployments.replica.service.Client`.
 
     requests: what was submitted, by id. aborted: ids whose generator was closed before the end.
     fetched: how many items each request's generator has handed out.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from deployments.admission import Admission
 from deployments.protocol import ModelInfo
-from deployments.service import EngineService
-from model.client import EngineClient
-from model.tokenizer import Tokenizer
+from deployments.replica.admission import Admission
+from deployments.replica.service import EngineService
+from model.process.client import EngineClient
+from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics
 
 

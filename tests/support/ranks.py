@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from model.client import EngineClient
 from model.config import EngineConfig
+from model.process.client import EngineClient
 from model.request import Output, Request
 
 START_SECONDS = 240.0
@@ -20,7 +20,7 @@ START_SECONDS = 240.0
 
 def rank_process(config: EngineConfig, rank: int, pipe: Connection, socket_path: str) -> None:
     """A process that is one rank: reports its address, its load report with peak memory, then runs."""
-    from model.rank import Rank
+    from model.process.rank import Rank
 
     one = Rank(config, rank)
     pipe.send(one.listen() if rank == 0 else None)

@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from deployments.node_metrics import record_on_this_node
+from deployments.cluster.node_metrics import record_on_this_node
 from deployments.settings import Settings
 from monitoring import ReplicaMetrics
 

@@ -1,0 +1,1 @@
+"""What all dialects share: bodies, rendering, sampling fields, streaming."""

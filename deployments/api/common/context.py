@@ -1,0 +1,79 @@
+"""What every dialect has at hand, and how a dialect is written.
+
+A dialect is one file in this package: pydantic schemas, a function from the schema to a `GenerationRequest`,
+functions from deltas to the dialect's answer, and `create_router(api: ApiContext) -> APIRouter`.
+`deployments.ingress` mounts every module of the package that has `create_router`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.errors import InvalidRequestError, ModelNotFoundError
+from deployments.http.request_record import current
+from deployments.limits import ApiLimits
+from deployments.protocol import Backend, ModelInfo
+
+if TYPE_CHECKING:
+    from model.text.fim import FimMode
+    from model.text.tokenizer import Tokenizer
+
+
+@dataclass
+class ApiContext:
+    """backend: runs requests; tokenizer: of the served model; limits: of one request.
+
+    metrics_directory: where the node's processes share their metrics.
+    model_card: what the checkpoint says of itself, in Markdown; None: nothing.
+    known_model: what the backend said of its model, once it has.
+    """
+
+    backend: Backend
+    tokenizer: Tokenizer
+    limits: ApiLimits = field(default_factory=ApiLimits)
+    metrics_directory: Path | None = None
+    model_card: str | None = None
+    known_model: ModelInfo | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def model(self) -> ModelInfo:
+        """The served model; asked of the backend once, then remembered (it cannot change while this app lives)."""
+        if self.known_model is None:
+            async with self._lock:
+                if self.known_model is None:
+                    self.known_model = await self.backend.info()
+        if (record := current()) is not None:
+            record.model = self.known_model.id
+        return self.known_model
+
+    async def served_model(self, name: str | None) -> ModelInfo:
+        """The model a request names, or the served one where it names none; raise ModelNotFoundError for others."""
+        model = await self.model()
+        if name is not None and name != model.id:
+            raise ModelNotFoundError(
+                f"The model {name!r} is not served here; this server has {model.id!r}.", param="model"
+            )
+        return model
+
+    def check_fan_out(self, prompts: int, best_of: int) -> None:
+        """Raise InvalidRequestError where one request asks for too many completions."""
+        if prompts * best_of > self.limits.max_fan_out:
+            raise InvalidRequestError(
+                f"{prompts} prompts with {best_of} completions each are {prompts * best_of} completions; "
+                f"one request may ask for {self.limits.max_fan_out}.",
+                code="too_many_completions",
+            )
+
+    @property
+    def fim_mode(self) -> FimMode:
+        """The order of a fill-in-the-middle prompt where the request leaves it open."""
+        return self.tokenizer.fim_mode if self.limits.default_fim_mode == "auto" else self.limits.default_fim_mode
+
+    @cached_property
+    def longest_token(self) -> int:
+        """UTF-8 bytes of the longest token: text longer than this times the window cannot fit it."""
+        return max(len(self.tokenizer.token_bytes(i)) for i in range(self.tokenizer.vocab_size))

@@ -1,0 +1,143 @@
+"""Request bodies: strict JSON in, one readable message out when it is not.
+
+Python's own parser takes NaN, Infinity and half surrogate pairs, which are not JSON and would travel to the
+engine; msgspec's refuses them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.errors import InvalidRequestError, ServeError
+from deployments.http.middleware import openai_error, set_error_shape
+from deployments.http.request_record import set_dialect
+
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+_MAX_REPORTED = 3
+_MAX_SHOWN_CHARS = 60
+
+
+def _number(literal: str) -> float | int:
+    """JSON knows one kind of number: 16.0 is an integer as good as 16, and some languages write it so."""
+    value = float(literal)
+    if not math.isfinite(value):
+        raise msgspec.ValidationError("Number out of range")
+    return int(value) if value.is_integer() else value
+
+
+_DECODER = msgspec.json.Decoder(float_hook=_number)
+
+
+def decode_json(body: bytes) -> Any:
+    """Parse a JSON body; raise InvalidRequestError with the reason where it is not strict JSON."""
+    if not body:
+        raise InvalidRequestError("The request has no body; send a JSON object.", code="invalid_json")
+    try:
+        return _DECODER.decode(body)
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"The body is not valid UTF-8: {error.reason} at byte {error.start}.", code="invalid_json"
+        ) from None
+    except RecursionError:
+        raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from None
+    except msgspec.MsgspecError as error:
+        reason = str(error)
+        if _LONE_SURROGATE.search(body):
+            reason = "a string holds half of a surrogate pair (\\ud800 to \\udfff), which is not text"
+        raise InvalidRequestError(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
+
+
+def check_content_type(content_type: str | None) -> None:
+    """Refuse bodies that a web page of another origin could send without asking (forms, plain text)."""
+    essence = (content_type or "").split(";")[0].strip().lower()
+    if not re.fullmatch(r"application/(.+\+)?json", essence):
+        given = f"not {essence!r}" if essence else "but there is no Content-Type header"
+        raise InvalidRequestError(
+            f"The body must be sent with 'Content-Type: application/json', {given}.",
+            status=415,
+            code="unsupported_media_type",
+        )
+
+
+_DIALECTS = {
+    "completions_path": "openai",
+    "openai.chat": "openai_chat",
+    "mistral_fim": "mistral",
+    "llamacpp.routes": "llamacpp",
+    "tgi.routes": "tgi",
+}
+"""Where a module's name is not that of the dialect it speaks."""
+
+
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            check_content_type(self.headers.get("content-type"))
+            self._json = decode_json(await self.body())
+        return self._json
+
+
+class JsonRoute(APIRoute):
+    """A route whose JSON body is parsed by `decode_json`, and whose failures have the shape of its dialect."""
+
+    def error_shape(self, error: ServeError) -> tuple[int, Any]:
+        """HTTP status and body of a failure."""
+        return openai_error(error)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        has_body = self.body_field is not None
+        module = self.endpoint.__module__.removeprefix("deployments.api.")
+        dialect = _DIALECTS.get(module, module)
+
+        async def handle_strictly(request: Request) -> Response:
+            set_error_shape(request.scope, self.error_shape)
+            set_dialect(dialect)
+            request = _JsonRequest(request.scope, request.receive)
+            if has_body:
+                # Parsed before FastAPI does, which would wrap what is raised here.
+                await request.json()
+            return await handle(request)
+
+        return handle_strictly
+
+
+def validation_error(errors: Sequence[Any]) -> InvalidRequestError:
+    """One readable error out of pydantic's list: each field, what is wrong with it and what was sent."""
+    lines = [_describe(error) for error in errors[:_MAX_REPORTED]]
+    if len(errors) > _MAX_REPORTED:
+        lines.append(f"and {len(errors) - _MAX_REPORTED} more")
+    return InvalidRequestError("; ".join(lines) + ".", param=_field(errors[0]["loc"]), code="invalid_value")
+
+
+def _field(location: Sequence[int | str]) -> str | None:
+    # Where bodies of several schemas share a route, a tag in parentheses says which one was tried.
+    names = [str(part) for part in location if part not in ("body", "query", "path") and str(part)[:1] != "("]
+    return ".".join(names) or None
+
+
+def _describe(error: dict[str, Any]) -> str:
+    field = _field(error["loc"])
+    problem = error["msg"].removeprefix("Value error, ")
+    if field is None:
+        # Either fields that contradict each other, or no object at all.
+        return problem if error["type"] == "value_error" else "The body must be a JSON object"
+    if error["type"] == "missing":
+        return f"`{field}` is required"
+    problem = problem[:1].lower() + problem[1:]
+    value = error.get("input")
+    if isinstance(value, str | int | float) and error["type"] != "value_error":
+        shown = repr(value)
+        shown = shown if len(shown) <= _MAX_SHOWN_CHARS else shown[:_MAX_SHOWN_CHARS] + "…"
+        problem += f" (got {shown})"
+    return f"`{field}`: {problem}"

@@ -1,0 +1,46 @@
+"""The playground at `/`, the served model's card at `/model-card`, and the use restrictions at `/terms`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from deployments.api.common.context import ApiContext
+from deployments.api.pages.markdown_page import to_page
+from deployments.api.pages.static_content import StaticContent
+from deployments.playground import STATIC, TERMS
+
+_MEDIA_TYPES = {  # not left to the machine's own tables, which differ
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+_HTML = _MEDIA_TYPES[".html"]
+_INDEX = "index.html"
+
+_NO_CARD = """# Model card
+
+The served checkpoint has no model card: there is no `README.md` in its directory. Ask whoever runs this server what
+the model was trained on, under which licence it may be used, and what it is known to do badly.
+"""
+
+
+def resources(api: ApiContext) -> dict[str, StaticContent]:
+    """Everything the playground is made of, by path."""
+    found = {
+        f"/playground/{path.name}": StaticContent(path.read_bytes(), _MEDIA_TYPES[path.suffix])
+        for path in sorted(STATIC.iterdir())
+        if path.name != _INDEX
+    }
+    found["/"] = StaticContent((STATIC / _INDEX).read_bytes(), _HTML)
+    found["/model-card"] = StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)
+    found["/terms"] = StaticContent(to_page("Use restrictions", TERMS.read_text(encoding="utf-8")), _HTML)
+    return found
+
+
+def create_router(api: ApiContext) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+    for path, content in resources(api).items():
+        router.add_api_route(path, content.respond, methods=["GET", "HEAD"])
+    return router

@@ -1,0 +1,1 @@
+"""Between replicas and nodes: routing, autoscaling, succession, and what processes of a node share."""

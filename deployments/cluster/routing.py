@@ -1,0 +1,129 @@
+"""Which replica gets a request: the one whose cache should hold the longest prefix of it, unless it is much busier.
+
+Requests of one editor session go to one replica, which knows the session. Every handle finds the same one, whatever it
+remembers: by rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998), in
+which a replica that comes or goes moves its own sessions only.
+
+Each handle remembers where it sent which blocks, by the engine's own hash chain. That is a guess about the replicas'
+caches, but a cheap and mostly right one: what was sent last stays cached longest on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+
+from deployments.protocol import GenerationRequest
+from model.scheduling.kv_cache import BlockHash, chain_hashes
+from monitoring import tracing
+from monitoring.tracing import Value
+
+REMEMBERED_BLOCKS = 200_000
+"""About 3 million tokens; some 40 MB in the ingress."""
+
+
+class PrefixIndex:
+    """Block hash to the replica that computed it last, the least recently used forgotten first."""
+
+    def __init__(self, block_size: int, capacity: int = REMEMBERED_BLOCKS) -> None:
+        self.block_size = block_size
+        self.capacity = capacity
+        self._owner: OrderedDict[BlockHash, Hashable] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    def hashes(self, tokens: Sequence[int]) -> list[BlockHash]:
+        return chain_hashes(tokens, self.block_size)
+
+    def holders(self, hashes: Iterable[BlockHash]) -> dict[Hashable, int]:
+        """Replica to the number of leading blocks it is known for. A longer chain on one replica counts there only."""
+        blocks: dict[Hashable, int] = {}
+        for depth, value in enumerate(hashes, start=1):
+            owner = self._owner.get(value)
+            if owner is None:
+                break
+            blocks[owner] = depth
+        return blocks
+
+    def remember(self, hashes: Iterable[BlockHash], replica: Hashable) -> None:
+        for value in hashes:
+            self._owner[value] = replica
+            self._owner.move_to_end(value)
+        while len(self._owner) > self.capacity:
+            self._owner.popitem(last=False)
+
+
+def choose(
+    loads: Mapping[Hashable, int], blocks: Mapping[Hashable, int], imbalance: int, tie: Callable[[int], int]
+) -> Hashable:
+    """The replica with the most known blocks, if it has at most `imbalance` requests more than the least busy one.
+
+    Otherwise one of the least busy. loads: open requests a replica. tie: a random index below its argument.
+    """
+    least = min(loads.values())
+    best = max((r for r in loads if loads[r] <= least + imbalance), key=lambda r: blocks.get(r, 0))
+    if blocks.get(best, 0) > 0:
+        return best
+    idle = [r for r in loads if loads[r] == least]
+    return idle[tie(len(idle))]
+
+
+def home(session: str, replicas: Iterable[Hashable]) -> Hashable:
+    """The replica that a session belongs to."""
+    return max(replicas, key=lambda replica: hashlib.blake2b(f"{session} {replica}".encode(), digest_size=8).digest())
+
+
+class PrefixRouter(RequestRouter):
+    """Serve's router over `PrefixIndex` and `choose`; configured with `block_size` and `imbalance`."""
+
+    def initialize_state(self, block_size: int = 16, imbalance: int = 8) -> None:
+        import random
+
+        self._index = PrefixIndex(block_size)
+        self._imbalance = imbalance
+        self._random = random.Random()
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        if not candidate_replicas:
+            return []
+        known = {replica.replica_id: replica for replica in candidate_replicas}
+        loads = {replica_id: self.replica_queue_len_cache.get(replica_id) or 0 for replica_id in known}
+        request = _request(pending_request)
+        if request is not None and request.session is not None:
+            blocks = {home(request.session.key, known): 1}
+        else:
+            blocks = {r: n for r, n in self._index.holders(self._hashes(request)).items() if r in known}
+        chosen = choose(loads, blocks, self._imbalance, self._random.randrange)
+        others = [replica for replica_id, replica in known.items() if replica_id != chosen]
+        # the others only where the chosen one refuses
+        return [[known[chosen]], others] if others else [[known[chosen]]]
+
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
+        request = _request(pending_request)
+        if request is None:
+            return
+        hashes = self._index.hashes(request.prompts[0])
+        if request.trace:
+            known = self._index.holders(hashes).get(replica_id, 0)
+            trace_route(request, replica_id.unique_id, pending_request.created_at, known * self._index.block_size)
+        self._index.remember(hashes, replica_id)
+
+    def _hashes(self, request: GenerationRequest | None) -> list[BlockHash]:
+        return [] if request is None else self._index.hashes(request.prompts[0])
+
+
+def _request(pending_request: PendingRequest | None) -> GenerationRequest | None:
+    arguments = pending_request.args if pending_request is not None else ()
+    return next((argument for argument in arguments if isinstance(argument, GenerationRequest)), None)
+
+
+def trace_route(request: GenerationRequest, replica: str, created_at: float, known_tokens: int) -> None:
+    """The span of finding a replica. created_at: Unix seconds; known_tokens: of the prompt, thought to be cached."""
+    attributes: dict[str, Value] = {"starcoder.engine": replica, "starcoder.route.known_prefix_tokens": known_tokens}
+    tracing.current().start("route", request.trace, attributes=attributes, start_ns=int(created_at * 1e9)).end()

@@ -1,0 +1,390 @@
+"""`starcoder serve`: Ray and Serve from start to end, on this machine or in the cluster at RAY_ADDRESS."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from deployments.cluster.temporary import private_directory, remove_stale
+from deployments.command.console import Console
+from deployments.command.processes import adopt_orphans, end_descendants
+from deployments.settings import Settings, local_gpus
+from model.checkpoint.hub import resolve_checkpoint
+from model.config import ConfigError, ModelConfig
+
+POLL_S = 0.2
+SERVE_STOP_S = 15.0
+RAY_STOP_S = 5.0
+OBJECT_STORE_BYTES = 256 << 20  # nothing of size goes through it
+
+_RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # The one switch that makes Ray's own servers listen on loopback only.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_SERVE_ENABLE_HA_PROXY": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "GLOG_minloglevel": "2",
+    # A server that nobody uses should not keep a laptop awake: with these it takes a third less.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
+    # No load balancer has to learn of a draining proxy: it is drained as soon as its last answer is written.
+    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.001",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
+}
+
+
+# Ray's own series, for whoever scrapes ours; as fresh as those.
+_RAY_METRICS = {"RAY_enable_metrics_collection": "1", "RAY_metrics_report_interval_ms": "2000"}
+
+
+class Stopped(BaseException):
+    """SIGINT, SIGTERM or SIGHUP arrived."""
+
+
+class StartError(RuntimeError):
+    """The application did not come up; the message says why."""
+
+
+def serve_forever(settings: Settings) -> int:
+    """Serve until a signal comes; every process, port and directory is gone on return. Returns the exit code.
+
+    Raises ConfigError before anything is started, StartError after it has been cleaned up.
+    """
+    joined = os.environ.get("RAY_ADDRESS")
+    started_at = time.monotonic()
+    console = Console(settings.log_format)
+    check(settings, console, local=not joined)
+    with _signals():
+        server = Server(settings, console, joined)
+        try:
+            server.start()
+            seconds = time.monotonic() - started_at
+            ready = ready_message(settings, seconds)
+            if console.as_json:
+                ready = ready.partition(" Try:")[0]
+            console.say(ready, "server.ready", seconds=round(seconds, 2))
+            while True:
+                threading.Event().wait(3600)
+        except Stopped:
+            console.say("Stopping: open streams may finish. Once more to stop at once.", "server.stopping")
+            return 0
+        finally:
+            server.stop()
+            console.say("Stopped.", "server.stopped")
+
+
+def check(settings: Settings, console: Console, local: bool) -> None:
+    """Everything that can be known to fail before a process is started. Raises ConfigError."""
+    if not local:
+        return  # the cluster's nodes have other files, ports and GPUs
+    if not Path(settings.model).expanduser().is_dir() and settings.model != "pico":
+        console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
+    settings.check_model(ModelConfig.from_checkpoint(resolve_checkpoint(settings.model, settings.revision)))
+    settings.check_gpus(local_gpus())
+    check_port(settings.host, settings.port)
+    if settings.metrics_port:
+        check_port(settings.host, settings.metrics_port)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ConfigError unless this process could listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+class Server:
+    """Ray, Serve and the application. `stop` undoes whatever part of `start` was done."""
+
+    def __init__(self, settings: Settings, console: Console, address: str | None = None) -> None:
+        # Whatever the console shows, it reads JSON; a file is written as the settings say.
+        self.settings = settings if settings.log_file else settings.model_copy(update={"log_format": "json"})
+        self.address = address
+        self._console = console
+        self._directory: Path | None = None
+        self._owns_serve = True
+
+    def start(self) -> None:
+        """Return when the application answers. Raises StartError.
+
+        What Ray and Serve print meanwhile is kept back, except for debugging: StartError says what matters of it.
+        """
+        with contextlib.ExitStack() as stack:
+            self._console.show_foreign = self.settings.log_level == "debug"
+            if not self._console.show_foreign:
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+                stack.enter_context(contextlib.redirect_stderr(nowhere))
+            self._start()
+        self._console.show_foreign = True
+
+    def _start(self) -> None:
+        step = self._console.step
+        with step("starting Ray" if self.address is None else f"joining Ray at {self.address}"):
+            self._start_ray()
+        with step("starting Serve"):
+            self._start_serve()
+        with step("starting the engine") as say:
+            self._deploy(say)
+
+    def stop(self) -> None:
+        """End everything. A second signal, or a dead Ray, cuts the waiting for open streams short."""
+        # Ray prints to stdout about the calls that its own end interrupts.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            self._stop()
+
+    def _stop(self) -> None:
+        with contextlib.suppress(Stopped):
+            self._stop_application()
+        with _deaf():
+            # Ray can hang here when its servers were killed before it.
+            bounded(_shut_ray, RAY_STOP_S)
+            if self.address is None:
+                end_descendants()
+                remove_stale()
+            if self._directory is not None:
+                shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _start_ray(self) -> None:
+        settings = self.settings
+        if self.address is None:
+            adopt_orphans()
+            remove_stale()
+            self._directory = private_directory()
+            if settings.metrics_dir is None:
+                self.settings = settings.model_copy(update={"metrics_dir": self._directory / "metrics"})
+            environment = _RAY_ENVIRONMENT | (_RAY_METRICS if settings.metrics_port is not None else {})
+            os.environ.update({name: os.environ.get(name, value) for name, value in environment.items()})
+        else:
+            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        import ray
+
+        from deployments.app import cpus_needed
+
+        options: dict[str, Any] = {"address": self.address}
+        if self.address is None:
+            options = {
+                "address": "local",
+                "include_dashboard": False,
+                "num_cpus": max(os.cpu_count() or 1, round(cpus_needed(settings) + 0.5)),
+                "object_store_memory": OBJECT_STORE_BYTES,
+                "_temp_dir": str(self._directory),
+            }
+        try:
+            ray.init(**options, logging_level="ERROR", log_to_driver=True, configure_logging=True)
+        except Exception as error:  # on a busy machine Ray times out with nothing more telling than Exception
+            cause = str(error.__cause__ or error).strip().splitlines()[-1]
+            raise StartError(f"Ray does not start or cannot be joined: {cause}") from error
+        self._console.listen_to_workers()
+        _listen_for_signals()  # Ray has put its own handler for SIGTERM there
+
+    def _start_serve(self) -> None:
+        import logging
+
+        from ray import serve
+
+        from deployments.app import logging_config
+
+        config = logging_config(self.settings)
+        logging.getLogger("ray.serve").setLevel(config.log_level)
+        self._owns_serve = not _serve_runs()
+        serve.start(
+            http_options={"host": self.settings.host, "port": self.settings.port},
+            proxy_location="HeadOnly" if self.address is None else "EveryNode",
+            logging_config=config,
+        )
+
+    def _deploy(self, say: Callable[[str], None]) -> None:
+        from ray import serve
+        from ray.serve.schema import ApplicationStatus
+
+        from deployments.app import APP_NAME, build
+        from deployments.cluster import progress
+
+        progress.clear()
+        serve.run_many([serve.RunTarget(build(self.settings), name=APP_NAME)], wait_for_applications_running=False)
+        deadline = time.monotonic() + self.settings.start_timeout_s
+        while time.monotonic() < deadline:
+            application = serve.status().applications.get(APP_NAME)
+            if application is None:
+                raise StartError("the application was deleted by somebody else")
+            if application.status == ApplicationStatus.RUNNING and self._answers():
+                return
+            if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+                raise StartError(_reason(application))
+            if (share := progress.read()) is not None:
+                say(f"loading weights: {share:.0%}")
+            time.sleep(POLL_S)
+        raise StartError(f"the engine did not start within {self.settings.start_timeout_s:g} s")
+
+    def _answers(self) -> bool:
+        """Whether the engine's heartbeat comes through the proxy."""
+        connection = http.client.HTTPConnection(reachable(self.settings.host), self.settings.port, timeout=10)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        return False
+
+    def _stop_application(self) -> None:
+        """Delete the application first: the HTTP proxy lives on while open streams finish."""
+        if "ray" not in sys.modules:
+            return
+        import ray
+        from ray import serve
+
+        from deployments.app import APP_NAME
+
+        def drain(seconds: float) -> None:
+            if self.address is None:
+                with contextlib.suppress(Exception):
+                    _drain_proxies(seconds)
+
+        def stop() -> None:
+            # Streams that end before anything is taken down cannot be hurt by how it is taken down.
+            drain(self.settings.drain_timeout_s / 2)
+            with contextlib.suppress(Exception):
+                serve.delete(APP_NAME)
+            drain(self.settings.drain_timeout_s)
+            if self._owns_serve:
+                with contextlib.suppress(Exception):
+                    serve.shutdown()
+
+        if ray.is_initialized():
+            done = bounded(stop, self.settings.drain_timeout_s + SERVE_STOP_S, until=lambda: bool(_dead_servers()))
+            if not done and (dead := _dead_servers()):
+                self._console.say(f"Not waiting for open streams: Ray's {', '.join(dead)} ended.", "server.ray_ended")
+
+
+def bounded(work: Callable[[], None], seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+    """Do `work` in a thread, but wait for it only so long, or until `until` says so. True when it was done."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < deadline and not until():
+        thread.join(POLL_S)
+    return not thread.is_alive()
+
+
+def _drain_proxies(seconds: float) -> None:
+    """Return when Serve's proxies have written every answer, or after so long.
+
+    Serve counts a request as ended when its replica has handed over the last piece, and shuts its proxies down without
+    asking them: one that lags behind would cut its streams.
+    """
+    import ray
+    from ray.serve.context import _get_global_client
+
+    deadline = time.monotonic() + seconds
+
+    def answer(call: Any) -> Any:
+        return ray.get(call, timeout=max(0.0, deadline - time.monotonic()))
+
+    controller = _get_global_client()._controller
+    proxies = list(answer(controller.get_proxies.remote()).values())
+    answer([proxy.update_draining.remote(True) for proxy in proxies])
+    while not all(answer([proxy.is_drained.remote() for proxy in proxies])):
+        time.sleep(POLL_S)
+
+
+def _dead_servers() -> list[str]:
+    """Which of Ray's servers that this process started are gone, of those without which nothing runs.
+
+    Its log monitor or autoscaler may have ended, too, and open streams can finish all the same.
+    """
+    from ray._private.worker import _global_node
+
+    dead = [] if _global_node is None else [name for name, _ in _global_node.dead_processes()]
+    return [name for name in dead if name in ("gcs_server", "raylet")]
+
+
+def _shut_ray() -> None:
+    if "ray" in sys.modules:
+        import ray
+
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+
+
+def reachable(host: str) -> str:
+    """An address at which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def ready_message(settings: Settings, seconds: float) -> str:
+    host = reachable(settings.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return (
+        f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs). Try:\n"
+        f"  curl {url}/v1/completions -H 'Content-Type: application/json' \\\n"
+        f'    -d \'{{"model": "{settings.model_id}", "prompt": "def add(a, b):\\n    return ", '
+        f'"suffix": "\\n\\nprint(add(1, 2))\\n", "max_tokens": 16, "temperature": 0}}\''
+    )
+
+
+def _serve_runs() -> bool:
+    from ray import serve
+
+    with contextlib.suppress(Exception):
+        return bool(serve.status().proxies)
+    return False
+
+
+def _reason(application: Any) -> str:
+    """The exception's own line out of Serve's message, which holds the whole traceback."""
+    messages = [application.message, *(d.message for d in application.deployments.values())]
+    for message in messages:
+        for line in reversed(message.splitlines()):
+            if "ConfigError: " in line:
+                return line.partition("ConfigError: ")[2]
+    return "\n".join(message for message in messages if message)
+
+
+def _raise_stopped(number: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _listen_for_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, _raise_stopped)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    _listen_for_signals()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """The last part of the cleaning up takes seconds, and must not be cut short."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        _listen_for_signals()

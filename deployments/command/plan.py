@@ -1,0 +1,138 @@
+"""`starcoder plan`: whether a model fits GPUs of a size, and how many tokens its cache then holds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from model.checkpoint.family import FAMILY, known_shape
+from model.config import ConfigError, EngineConfig, ModelConfig, Quantization
+
+BYTES_PER_VALUE = {"bfloat16": 2, "float16": 2, "float32": 4}
+GIB = 1 << 30
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the table; 0 where something fits, else 1. Raises ConfigError for a model or size that cannot work."""
+    options = _parser().parse_args(arguments)
+    models = _models(options.model)
+    rows = [row for name, model in models for row in _rows(name, model, options)]
+    print(_table([row.cells() for row in rows]))
+    weights = "" if options.quantization == "none" else f", linear layers in {options.quantization}"
+    print(
+        f"\nOf {options.gpu_memory / GIB:.4g} GiB a GPU, {options.gpu_memory_utilization:.0%} is used "
+        f"({options.dtype}{weights}); 1 GiB of it is set aside for CUDA and NCCL.\nKV tokens: the cache of one engine. "
+        "Full windows: sequences of the longest length that it holds at once."
+    )
+    return 0 if any(row.plan.fits for row in rows) else 1
+
+
+class _Row:
+    def __init__(self, name: str, model: ModelConfig, config: EngineConfig, gpu_memory: int, width: int) -> None:
+        from model.checkpoint.memory import block_bytes, plan
+
+        self.name = name
+        self.plan = plan(model, config, gpu_memory, width)
+        self.kv_bytes = block_bytes(model, self.plan.size, 1, width)
+
+    def cells(self) -> list[str]:
+        plan = self.plan
+        fits = plan.fits
+        return [
+            self.name,
+            str(plan.size),
+            f"{plan.parameters / GIB:.2f} GiB",
+            f"{self.kv_bytes:,}",
+            f"{max(plan.cache, 0) / GIB:.2f} GiB",
+            f"{plan.cache_tokens:,}",
+            f"{plan.longest_sequences:.1f}" if fits else "does not fit",
+        ]
+
+
+HEADINGS = ["model", "GPUs", "weights a GPU", "KV bytes a token", "cache a GPU", "KV tokens", "full windows"]
+
+
+def _rows(name: str, model: ModelConfig, options: argparse.Namespace) -> Iterator[_Row]:
+    sizes = options.tensor_parallel_size or [s for s in (1, 2, 4, 8) if s in model.tensor_parallel_sizes()]
+    for size in sizes:
+        config = EngineConfig(
+            model=name,
+            tensor_parallel_size=size,
+            max_model_len=options.max_model_len,
+            gpu_memory_utilization=options.gpu_memory_utilization,
+            quantization=options.quantization,
+        )
+        yield _Row(name, model, config, options.gpu_memory, BYTES_PER_VALUE[options.dtype])
+
+
+def _models(names: Sequence[str] | None) -> list[tuple[str, ModelConfig]]:
+    if not names:
+        return list(FAMILY.items())
+    return [(name, known_shape(name) or _checkpoint(name)) for name in names]
+
+
+def _checkpoint(name: str) -> ModelConfig:
+    """The shape of a checkpoint that is here already: planning is no reason to download one."""
+    from pathlib import Path
+
+    from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+
+    if name != EMBEDDED and not Path(name).expanduser().is_dir():
+        raise ConfigError(f"model {name!r} is neither a directory here nor one of {', '.join(FAMILY)}")
+    return ModelConfig.from_checkpoint(resolve_checkpoint(name))
+
+
+def _table(rows: list[list[str]]) -> str:
+    rows = [HEADINGS, *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _memory(text: str) -> int:
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 24GiB or 80GB") from None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="starcoder plan", description=__doc__)
+    parser.add_argument("--model", action="append", help="name of the family, or a checkpoint directory; repeatable")
+    parser.add_argument("--gpu-memory", type=_memory, required=True, help="of one GPU, as 24GiB or 80GB")
+    parser.add_argument(
+        "--tensor-parallel-size", type=_positive, action="append", help="GPUs that share the model; repeatable"
+    )
+    parser.add_argument("--dtype", choices=BYTES_PER_VALUE, default="bfloat16", help="default: %(default)s")
+    parser.add_argument(
+        "--quantization", choices=get_args(Quantization), default="none", help="of the weights (default: %(default)s)"
+    )
+    parser.add_argument("--max-model-len", type=_positive, help="longest prompt plus completion (default: the window)")
+    parser.add_argument(
+        "--gpu-memory-utilization",
+        type=_share,
+        default=EngineConfig.model_fields["gpu_memory_utilization"].default,
+        help="default: %(default)s",
+    )
+    return parser

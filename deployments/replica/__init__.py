@@ -1,0 +1,1 @@
+"""One engine as a Serve replica: its ranks, its queue, its sequences, its editor sessions."""

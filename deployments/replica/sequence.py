@@ -1,0 +1,202 @@
+"""One sequence of a request: what the engine says in token ids, told as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from deployments.protocol import Delta, EndedBy, GenerationRequest
+from deployments.stop_rules.pipeline import RulePipeline, build_pipeline
+from model.request import Output
+from model.text.detokenizer import Detokenizer
+from model.text.stop_strings import StopStrings
+from model.text.tokenizer import Tokenizer
+from monitoring import RequestMetrics
+
+
+class SequenceText:
+    """Detokenizes one sequence as it grows, and ends it at a stop string or where a stop rule says so.
+
+    index: of the deltas. finished: the last delta has been made; the engine need not go on.
+    """
+
+    def __init__(self, index: int, request: GenerationRequest, tokenizer: Tokenizer) -> None:
+        self.index = index
+        self.finished = False
+        self._params = request.params
+        self._tokenizer = tokenizer
+        self._skip_special = request.skip_special
+        self._detokenizer = Detokenizer(tokenizer, request.skip_special)
+        self._stops = StopStrings(request.stop, request.include_stop)
+        self._rules: RulePipeline | None = None
+        if request.rules is not None:
+            self._special_ids = request.rules.special_ids
+            self._rules = build_pipeline(request.rules, index // request.best_of, tokenizer)
+        self._tokens = 0
+        self._characters = 0
+        self._skip = 0
+
+    def feed(self, output: Output) -> Delta:
+        """The delta that `output` adds. Not to be called once `finished`."""
+        first_offset = len(self._detokenizer.offsets)
+        # The token that ended it has no text, but it was generated, and counted.
+        ids = output.token_ids if output.stop_token_id is None else output.token_ids[:-1]
+        delta = Delta(
+            index=self.index,
+            text=self._text(ids, [entry.logprob for entry in output.logprobs or ()]),
+            token_ids=output.token_ids,
+            logprobs=None if self._params.logprobs is None else output.logprobs,
+            prompt_logprobs=output.prompt_logprobs,
+            cached_tokens=output.cached_tokens,
+            queue_seconds=output.queue_seconds,
+        )
+        if self._stopped:
+            delta.finish_reason, delta.stop_reason = "stop", self._stops.matched
+        elif output.finish_reason is not None:
+            self._engine_ended(delta, output)
+        self._finish(delta)
+        if self._params.logprobs is not None:
+            offsets = self._detokenizer.offsets[first_offset:]
+            delta.text_offsets = offsets + [self._characters] * (len(output.token_ids) - len(offsets))
+        return delta
+
+    def replay(self, ids: Sequence[int], logprobs: Sequence[float], typed: int, finish: Output | None) -> Delta:
+        """The delta of tokens that an earlier request generated, whose first `typed` characters are in the prompt now.
+
+        finish: how they ended, if they did. Of what comes behind the typed text, no more than `max_tokens` are told.
+        """
+        known = Detokenizer(self._tokenizer, self._skip_special)
+        known.push(ids)
+        last = sum(offset < typed for offset in known.offsets) + self._params.max_tokens
+        if last < len(ids):
+            ids, logprobs, finish = ids[:last], logprobs[:last], None
+        self._skip = typed
+        delta = Delta(index=self.index, text=self._text(ids, logprobs))
+        offsets = self._detokenizer.offsets
+        delta.token_ids = [id for id, offset in zip(ids, offsets, strict=False) if offset >= typed]
+        if self._stopped:
+            delta.finish_reason, delta.stop_reason = "stop", self._stops.matched
+        elif finish is not None:
+            self._engine_ended(delta, finish)
+        elif len(delta.token_ids) >= self._params.max_tokens:
+            self._engine_ended(delta, Output("", finish_reason="length"))
+        self._finish(delta)
+        return delta
+
+    def end(self, reason: EndedBy) -> Delta:
+        """The last delta of a sequence that is ended from outside: what was held back, as far as it is to be shown."""
+        delta = Delta(index=self.index, text=self._rest(), finish_reason="length" if reason == "max_time" else "stop")
+        delta.ended_by = reason
+        self.finished = True
+        return delta
+
+    def _engine_ended(self, delta: Delta, output: Output) -> None:
+        delta.finish_reason = output.finish_reason
+        if output.stop_token_id in self._params.stop_token_ids:
+            delta.stop_reason = output.stop_token_id
+        elif self._rules is not None and output.stop_token_id in self._special_ids:
+            delta.ended_by = "special_token"
+        delta.text += self._rest()
+        if self._stops.matched is not None:
+            delta.finish_reason, delta.stop_reason = "stop", self._stops.matched
+
+    @property
+    def _stopped(self) -> bool:
+        return self._stops.matched is not None or (self._rules is not None and self._rules.ended)
+
+    def _finish(self, delta: Delta) -> None:
+        self.finished = delta.finish_reason is not None
+        if self.finished and self._rules is not None:
+            if self._stops.matched is not None:
+                delta.text += self._rules.flush()
+            delta.ended_by = self._rules.ended_by or delta.ended_by
+
+    def _text(self, ids: Sequence[int], logprobs: Sequence[float]) -> str:
+        """Text that is certain. The first `min_tokens` tokens cannot end the sequence, so no stop is looked for."""
+        unstoppable = max(0, self._params.min_tokens - self._tokens)
+        self._tokens += len(ids)
+        if self._rules is None:
+            early = self._decode(ids[:unstoppable])
+            return early + self._stops.push(self._decode(ids[unstoppable:])).text
+        shown = ""
+        for number, id in enumerate(ids):
+            text = self._stops.push(self._decode([id])).text
+            shown += self._rules.push(text, logprobs[number : number + 1])
+            if self._stopped:
+                break
+        return shown
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text = self._detokenizer.push(ids)
+        self._characters += len(text)
+        skipped, self._skip = self._skip, max(self._skip - len(text), 0)
+        return text[skipped:]
+
+    def _rest(self) -> str:
+        """The text has ended: what was held back."""
+        rest = self._stops.push(self._detokenizer.flush()).text
+        if self._stops.matched is None:
+            rest += self._stops.flush()
+        return rest if self._rules is None else self._rules.push(rest) + self._rules.flush()
+
+
+class SequenceTimes:
+    """Records when the tokens of one sequence came, from its submission to its end. prompt_tokens: of its prompt."""
+
+    def __init__(self, recorder: RequestMetrics, prompt_tokens: int, clock: Callable[[], float]) -> None:
+        self._recorder = recorder
+        self._prompt_tokens = prompt_tokens
+        self._clock = clock
+        self._started_at = clock()
+        self._first_token_at: float | None = None
+        self._last_token_at = 0.0
+        self._tokens = 0
+        self._ended = False
+
+    def saw(self, output: Output) -> None:
+        now = self._clock()
+        if not output.token_ids:
+            return
+        if self._first_token_at is None:
+            self._first_token_at = now
+            self._recorder.queued(output.queue_seconds)
+            self._recorder.prefilled(max(now - self._started_at - output.queue_seconds, 0.0))
+            self._recorder.first_token(now - self._started_at)
+        else:
+            self._recorder.inter_token(now - self._last_token_at, len(output.token_ids))
+        self._last_token_at = now
+        self._tokens += len(output.token_ids)
+
+    def ended(self, reason: str) -> None:
+        """Only the first call of `ended` or `cancelled` counts."""
+        if self._ended:
+            return
+        self._ended = True
+        self._recorder.request_finished(reason, self._clock() - self._started_at)
+        self._recorder.tokens(self._prompt_tokens, self._tokens)
+        if self._first_token_at is not None:
+            self._recorder.decoded(self._last_token_at - self._first_token_at)
+
+    def cancelled(self) -> None:
+        """Nobody waits for it any more: its client has left."""
+        if not self._ended:
+            self._recorder.cancelled(self._tokens)
+            self.ended("abort")
+
+
+def merge(older: Delta, newer: Delta) -> Delta:
+    """Add `newer` to `older`, in place: one delta that says both."""
+    older.text += newer.text
+    older.token_ids = older.token_ids + newer.token_ids
+    if newer.logprobs is not None:
+        older.logprobs = (older.logprobs or []) + newer.logprobs
+    if newer.text_offsets is not None:
+        older.text_offsets = (older.text_offsets or []) + newer.text_offsets
+    older.prompt_logprobs = older.prompt_logprobs or newer.prompt_logprobs
+    older.finish_reason = newer.finish_reason
+    older.stop_reason = newer.stop_reason
+    older.ended_by = newer.ended_by
+    older.cached_tokens = max(older.cached_tokens, newer.cached_tokens)
+    older.queue_seconds = max(older.queue_seconds, newer.queue_seconds)
+    older.first_token_seconds = older.first_token_seconds or newer.first_token_seconds
+    older.engine = older.engine or newer.engine
+    return older

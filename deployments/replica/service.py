@@ -1,0 +1,392 @@
+"""The asyncio face of one engine: requests in, coalesced deltas out, and a watch over the engine's life. No Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Protocol
+
+from deployments.errors import EngineUnavailableError
+from deployments.protocol import Delta, EndedBy, GenerationRequest, HealthReport
+from deployments.replica.admission import Admission
+from deployments.replica.sequence import SequenceText, SequenceTimes, merge
+from deployments.replica.sequence_trace import RequestTrace
+from deployments.replica.sessions import Sessions, Turn
+from model.process.client import EngineDeadError, FailureKind
+from model.request import EngineStats, Output, Request
+from model.text.tokenizer import Tokenizer
+from monitoring import ReplicaMetrics, RequestMetrics
+from monitoring.tracing import OFF, Tracing
+
+logger = logging.getLogger(__name__)
+
+ITEMS_PER_SECOND = 1500.0
+"""Stream items one replica may send, all streams together: a Serve handle passes about 2,000."""
+
+SHORTEST_PAUSE_S = 0.002
+STATS_PERIOD_S = 0.25
+RETRY_AFTER_DEATH_S = 5.0
+
+
+class Client(Protocol):
+    """What the service needs of `model.process.client.EngineClient`."""
+
+    stats: EngineStats
+    last_message_at: float
+    dead: EngineDeadError | None
+
+    @property
+    def open_requests(self) -> int: ...
+    def generate(self, request: Request) -> AsyncGenerator[Output, None]: ...
+    async def ping(self, timeout_s: float) -> EngineStats: ...
+    async def wait_dead(self) -> EngineDeadError: ...
+    def fail(self, reason: str, kind: FailureKind = "died") -> None: ...
+    async def shutdown(self) -> None: ...
+
+
+class Run:
+    """One request while it is answered, for those who end it from outside.
+
+    turn: its place in its session. trace: its spans. ended_by: why it was ended, once it was.
+    """
+
+    def __init__(self, turn: Turn, trace: RequestTrace) -> None:
+        self.turn = turn
+        self.trace = trace
+        self.ended_by: EndedBy | None = None
+        self._on_end: list[Callable[[], object]] = []
+
+    def on_end(self, *callbacks: Callable[[], object]) -> None:
+        """Call these when it is ended; now, if that has happened."""
+        self._on_end += callbacks
+        if self.ended_by is not None:
+            for callback in callbacks:
+                callback()
+
+    def end(self, reason: EndedBy) -> None:
+        """Only the first call counts."""
+        if self.ended_by is None:
+            self.ended_by = reason
+            for callback in self._on_end:
+                callback()
+
+    @property
+    def outcome(self) -> str:
+        """How sequences that it cut short are counted."""
+        return "length" if self.ended_by == "max_time" else "abort"
+
+
+class EngineService:
+    """Runs generation requests on one engine.
+
+    step_timeout_s: the engine is declared dead when it says nothing for so long while it has work.
+    open_streams: requests being answered now. name: of this replica, for logs.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        tokenizer: Tokenizer,
+        admission: Admission,
+        step_timeout_s: float,
+        metrics: ReplicaMetrics,
+        clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing = OFF,
+        name: str = "",
+    ) -> None:
+        self.client = client
+        self.admission = admission
+        self.open_streams = 0
+        self.sessions = Sessions(tokenizer)
+        self._tokenizer = tokenizer
+        self._step_timeout_s = step_timeout_s
+        self._metrics = metrics
+        self._clock = clock
+        self._tracing = tracing
+        self._name = name
+        self._has_work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._busy_since = clock()
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        """Deltas until every sequence has finished; closing it early aborts those that have not.
+
+        The first delta leaves at once; later ones wait until this stream's share of `ITEMS_PER_SECOND` is free,
+        and what arrives meanwhile is merged. Raises OverloadedError, EngineUnavailableError.
+        """
+        async with contextlib.aclosing(self._deltas(request, self.pause)) as deltas:
+            async for batch in deltas:
+                yield batch
+
+    async def generate(self, request: GenerationRequest) -> list[Delta]:
+        """One whole delta a sequence, by index. Cancelling it aborts. Raises like `stream`."""
+        whole: dict[int, Delta] = {}
+        async with contextlib.aclosing(self._deltas(request, lambda: 0.0)) as deltas:
+            async for batch in deltas:
+                for delta in batch:
+                    known = whole.get(delta.index)
+                    whole[delta.index] = delta if known is None else merge(known, delta)
+        return [whole[index] for index in sorted(whole)]
+
+    def pause(self) -> float:
+        """Seconds between two items of a stream, so that all of them together keep to `ITEMS_PER_SECOND`."""
+        interval = self.open_streams / ITEMS_PER_SECOND
+        return interval if interval >= SHORTEST_PAUSE_S else 0.0
+
+    async def health(self) -> HealthReport:
+        """A heartbeat of the engine and all its ranks. Never raises; a dead engine is never healthy."""
+        asked_at = self._clock()
+        try:
+            stats = await self.client.ping(self._step_timeout_s)
+        except (EngineDeadError, TimeoutError) as error:
+            return HealthReport(healthy=False, reason=str(error) or "the engine did not answer its heartbeat")
+        return HealthReport(
+            healthy=True,
+            heartbeat_seconds=self._clock() - asked_at,
+            running=stats.running,
+            waiting=stats.waiting,
+            kv_cache_usage=stats.kv_usage,
+        )
+
+    async def watch(self) -> EngineDeadError:
+        """Return when the engine has died, or has been declared dead because a step took too long.
+
+        Sleeps without waking while there is no work: hangs of an idle engine are found by its heartbeat.
+        """
+        tasks = [asyncio.create_task(self._watch_steps()), asyncio.create_task(self._record_stats())]
+        try:
+            error = await self.client.wait_dead()
+            if error.kind != "stopped":
+                self._metrics.engine_lost(error.kind)
+            return error
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._metrics.engine_stopped()
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until no stream is open; False where that takes longer."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _watch_steps(self) -> None:
+        while True:
+            await self._has_work.wait()
+            quiet_since = max(self.client.last_message_at, self._busy_since)
+            left = quiet_since + self._step_timeout_s - self._clock()
+            if self.client.open_requests and left <= 0:
+                self.client.fail(f"no step ended for {self._step_timeout_s:g} s: a rank hangs", "hung")
+                return
+            await asyncio.sleep(max(left, 0.05))
+
+    async def _record_stats(self) -> None:
+        """Keep the engine's statistics current while it works, and once more after it has come to rest."""
+        while True:
+            self._metrics.engine_stats(self.client.stats)
+            await self._has_work.wait()
+            while self.open_streams:
+                self._metrics.engine_stats(self.client.stats)
+                await asyncio.sleep(STATS_PERIOD_S)
+            await asyncio.sleep(STATS_PERIOD_S)
+
+    async def _deltas(
+        self, request: GenerationRequest, pause: Callable[[], float]
+    ) -> AsyncGenerator[list[Delta], None]:
+        texts = [SequenceText(i, request, self._tokenizer) for i in range(len(request.prompts) * request.best_of)]
+        pairs = list(zip(request.sequences(), texts, strict=True))
+        stats = self.client.stats
+        recorder = self._metrics.of(request.team, request.dialect)
+        # The turn comes first: the request that it supersedes gives its room back.
+        with (
+            RequestTrace(self._tracing, request, self._clock, self._name) as trace,
+            self._living(),
+            self.sessions.turn(request) as turn,
+            self.admission.admit(len(pairs), stats) as lease,
+            self._open(),
+        ):
+            run = Run(turn, trace)
+            run.on_end(lease.release)
+            turn.end = lambda: run.end("superseded")
+            timer = None
+            if request.max_time_ms is not None:
+                timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, "max_time")
+            try:
+                if len(pairs) == 1 and not may_end_early(request):
+                    batches = self._one(*pairs[0], pause, run, recorder)
+                else:
+                    batches = self._many(pairs, pause, run, recorder)
+                async with contextlib.aclosing(batches):
+                    async for batch in batches:
+                        for delta in batch:
+                            if delta.ended_by is not None:
+                                self._metrics.rule_ended(delta.ended_by)
+                        yield batch
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                if run.ended_by == "superseded":
+                    recorder.superseded(turn.wasted)
+
+    @contextlib.contextmanager
+    def _living(self) -> Iterator[None]:
+        """Raises EngineUnavailableError where the engine is dead, now or later."""
+        if self.client.dead is not None:
+            raise _unavailable(self.client.dead)
+        try:
+            yield
+        except EngineDeadError as error:
+            raise _unavailable(error) from error
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        if not self.open_streams:
+            self._busy_since = self._clock()
+            self._has_work.set()
+            self._idle.clear()
+        self.open_streams += 1
+        try:
+            yield
+        finally:
+            self.open_streams -= 1
+            if not self.open_streams:
+                self._has_work.clear()
+                self._idle.set()
+
+    async def _one(
+        self,
+        sequence: Request,
+        text: SequenceText,
+        pause: Callable[[], float],
+        run: Run,
+        recorder: RequestMetrics,
+    ) -> AsyncGenerator[list[Delta], None]:
+        """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
+        times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock)
+        trace = run.trace.sequence(sequence, text.index)
+        try:
+            async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
+                async for output in outputs:
+                    times.saw(output)
+                    run.turn.add(output)
+                    delta = text.feed(output)
+                    trace.saw(output, delta)
+                    if delta.finish_reason is not None:
+                        times.ended(delta.finish_reason)
+                    if worth_sending(delta):
+                        yield [delta]
+                    if text.finished:
+                        return
+                    if seconds := pause():
+                        await asyncio.sleep(seconds)
+        except EngineDeadError:
+            times.ended("error")
+            trace.ended("error")
+            raise
+        finally:
+            # unless it has ended already
+            if run.ended_by is None:
+                times.cancelled()
+            else:
+                times.ended(run.outcome)
+            trace.ended(run.ended_by or run.outcome)
+
+    async def _many(
+        self,
+        sequences: list[tuple[Request, SequenceText]],
+        pause: Callable[[], float],
+        run: Run,
+        recorder: RequestMetrics,
+    ) -> AsyncGenerator[list[Delta], None]:
+        """A task for each sequence, whose deltas meet in `pending`.
+
+        So a sequence ends in the engine as soon as a rule ends its text, however slowly the client reads.
+        """
+        pending: dict[int, Delta] = {}
+        news = asyncio.Event()
+
+        async def read(sequence: Request, text: SequenceText, prompt_tokens: int) -> None:
+            async with contextlib.aclosing(self._one(sequence, text, lambda: 0.0, run, recorder)) as batches:
+                async for (delta,) in batches:
+                    # Of what an earlier request of the session generated, nothing is in this one's prompt.
+                    delta.cached_tokens = min(delta.cached_tokens, prompt_tokens)
+                    known = pending.get(delta.index)
+                    pending[delta.index] = delta if known is None else merge(known, delta)
+                    news.set()
+
+        lengths = [len(sequence.prompt_ids) for sequence, _ in sequences]
+        if run.turn.typed is not None:
+            sequences, pending[0] = self._replay(sequences[0], run.turn, recorder)
+            news.set()
+        tasks = [
+            asyncio.create_task(read(sequence, text, lengths[text.index]))
+            for sequence, text in sequences
+            if not text.finished
+        ]
+        for task in tasks:
+            task.add_done_callback(lambda _: news.set())
+        run.on_end(lambda: [task.cancel() for task in tasks], news.set)
+        try:
+            while True:
+                await news.wait()
+                news.clear()
+                for task in tasks:
+                    if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                        raise error
+                if run.ended_by is not None:
+                    for _, text in sequences:
+                        if not text.finished:
+                            last = text.end(run.ended_by)
+                            known = pending.get(text.index)
+                            pending[text.index] = last if known is None else merge(known, last)
+                finished = all(text.finished for _, text in sequences) or all(task.done() for task in tasks)
+                if pending:
+                    batch = [pending[index] for index in sorted(pending)]
+                    pending.clear()
+                    yield batch
+                if finished:
+                    return
+                if seconds := pause():
+                    await asyncio.sleep(seconds)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _replay(
+        self, pair: tuple[Request, SequenceText], turn: Turn, recorder: RequestMetrics
+    ) -> tuple[list[tuple[Request, SequenceText]], Delta]:
+        """What an earlier request of the session generated beyond what has been typed, and the request to go on."""
+        sequence, text = pair
+        known = turn.generation
+        assert known is not None
+        assert turn.typed is not None
+        delta = text.replay(known.token_ids, known.logprobs, turn.typed, known.finish)
+        delta.cached_tokens = len(sequence.prompt_ids)
+        delta.engine = self._name
+        recorder.typed_ahead(len(delta.token_ids))
+        if delta.finish_reason is not None:
+            SequenceTimes(recorder, len(sequence.prompt_ids), self._clock).ended(delta.finish_reason)
+            return [pair], delta
+        left = sequence.params.max_tokens - len(delta.token_ids)
+        return [(known.continuation(sequence, left), text)], delta
+
+
+def may_end_early(request: GenerationRequest) -> bool:
+    """Whether something other than the engine or the client may end a sequence of the request."""
+    return bool(request.stop or request.rules or request.session or request.max_time_ms)
+
+
+def worth_sending(delta: Delta) -> bool:
+    """False for a step that gave nothing a client could see."""
+    return bool(delta.token_ids or delta.text or delta.finish_reason or delta.prompt_logprobs)
+
+
+def _unavailable(error: EngineDeadError) -> EngineUnavailableError:
+    return EngineUnavailableError(f"The engine stopped: {error}.", retry_after=RETRY_AFTER_DEATH_S)

@@ -1,0 +1,119 @@
+"""What a model takes of a rank's memory. The engine allocates by these functions, and `starcoder plan` prints them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from model.config import EngineConfig, ModelConfig, Quantization
+from model.network.gpt_bigcode import GPTBigCode
+from model.network.layers import Linear
+from model.network.parallel import TensorParallel
+
+DRIVER_BYTES = 1 << 30
+"""Room for what PyTorch does not count: the CUDA context, cuBLAS workspaces, NCCL's buffers. An allowance, not a
+measurement; a running engine asks the driver instead."""
+
+
+def parameter_bytes(
+    model: ModelConfig, rank: int, size: int, bytes_per_value: int, quantization: Quantization = "none"
+) -> int:
+    """Bytes of weights that `rank` of `size` holds: the network itself, built without storage and counted.
+
+    A tied head counts once; rank 0 holds the biases of row-parallel layers. quantization: as on a GPU, where a linear
+    layer's weights take a byte each and 4 for each output's scale, and a tied head is held beside the embedding.
+    Raises ConfigError where `size` does not divide the model.
+    """
+    network = _without_storage(model, rank, size)
+    values = sum(p.numel() for p in network.parameters())
+    if quantization == "none":
+        head = network.lm_head.weight.numel() if model.tie_word_embeddings else 0
+        return (values - head) * bytes_per_value
+    weights = [m.weight for m in network.modules() if isinstance(m, Linear)]
+    rounded = sum(w.numel() for w in weights)
+    return (values - rounded) * bytes_per_value + rounded + sum(len(w) * 4 for w in weights)
+
+
+def scratch_values(network: GPTBigCode) -> int:
+    """Values of the activations' type kept beside quantised weights: the largest layer of a block in plain form."""
+    return max(m.weight.numel() for m in network.h.modules() if isinstance(m, Linear))
+
+
+def _without_storage(model: ModelConfig, rank: int, size: int) -> GPTBigCode:
+    model.check_tensor_parallel(size)
+    with torch.device("meta"):
+        return GPTBigCode(model, TensorParallel(rank, size))
+
+
+def cache_shape(model: ModelConfig, size: int, blocks: int, block_size: int) -> tuple[int, ...]:
+    """One rank's cache tensor: [layers, 2, blocks, block_size, kv_heads, head_dim].
+
+    The one key/value head of a multi-query model is on every rank; otherwise heads are split.
+    """
+    kv_heads = 1 if model.multi_query else model.n_head // size
+    return (model.n_layer, 2, blocks, block_size, kv_heads, model.head_dim)
+
+
+def block_bytes(model: ModelConfig, size: int, block_size: int, bytes_per_value: int) -> int:
+    """Bytes of one cache block on one rank."""
+    return math.prod(cache_shape(model, size, 1, block_size)) * bytes_per_value
+
+
+def activation_bytes(model: ModelConfig, size: int, config: EngineConfig, bytes_per_value: int) -> int:
+    """What a full step needs at most beside weights and cache on a GPU: activations, and logits on rank 0."""
+    tokens = config.max_num_batched_tokens or 2048
+    width = max(model.n_inner // size, 4 * model.n_embd)
+    logits = config.max_num_seqs * model.vocab_size * 4 * 4
+    return tokens * width * 4 * bytes_per_value + logits
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How one rank's GPU memory divides. Sizes in bytes."""
+
+    size: int
+    """Tensor-parallel ranks."""
+    parameters: int
+    """Of the rank that holds most."""
+    activations: int
+    """And the scratch of quantised layers."""
+    cache: int
+    """Left for the cache; negative where the weights do not fit."""
+    cache_tokens: int
+    """Whole blocks of it, in tokens. The cache of a multi-query model is replicated: more ranks add no tokens by
+    themselves, but the weights leave more room."""
+    max_model_len: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether an engine would start: one sequence of the longest length has room."""
+        return self.cache_tokens >= self.max_model_len
+
+    @property
+    def longest_sequences(self) -> float:
+        """Sequences of `max_model_len` that have room at once, prefixes shared by nobody."""
+        return self.cache_tokens / self.max_model_len
+
+
+def plan(model: ModelConfig, config: EngineConfig, gpu_memory: int, bytes_per_value: int) -> MemoryPlan:
+    """Divide `gpu_memory` bytes as an engine of `config` would on each of its GPUs.
+
+    Raises ConfigError where `config.tensor_parallel_size` does not divide the model.
+    """
+    size = config.tensor_parallel_size
+    parameters = parameter_bytes(model, 0, size, bytes_per_value, config.quantization)
+    activations = activation_bytes(model, size, config, bytes_per_value)
+    if config.quantization != "none":
+        activations += scratch_values(_without_storage(model, 0, size)) * bytes_per_value
+    cache = int(gpu_memory * config.gpu_memory_utilization) - DRIVER_BYTES - parameters - activations
+    blocks = max(cache, 0) // block_bytes(model, size, config.block_size, bytes_per_value)
+    return MemoryPlan(
+        size=size,
+        parameters=parameters,
+        activations=activations,
+        cache=cache,
+        cache_tokens=blocks * config.block_size,
+        max_model_len=config.max_model_len or model.n_positions,
+    )

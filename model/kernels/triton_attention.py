@@ -1,0 +1,275 @@
+"""Paged multi-query attention in Triton: one kernel for decodes and prefill chunks.
+
+The query heads of a multi-query model share their keys, so the (token, head) pairs of a sequence are the rows of one
+matrix, and decoding is a matrix product too: 48 heads fill a tile of tensor-core size. Where few sequences run, their
+contexts are split over more programs and the parts joined (Flash-Decoding, Dao et al. 2023); softmax is formed tile by
+tile (FlashAttention-2, arXiv:2307.08691). `attention.attend_reference` is what it is tested against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from model.batch import Batch
+from model.device import put
+from model.network.attention import attend_reference
+
+LARGEST_ROWS = 64
+KEYS = 64
+LONGEST_SPLIT = 32
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+"""Whether the kernels run on a CPU, slowly, as TRITON_INTERPRET=1 asks."""
+FEWEST_KEYS = 256
+"""A part of a context is never shorter than this: joining would cost more than it gains."""
+
+
+@triton.jit
+def _attend(
+    queries,
+    keys,
+    values,
+    out,
+    part_sums,
+    part_tops,
+    part_totals,
+    tile_sequences,
+    tile_firsts,
+    query_starts,
+    query_lens,
+    context_lens,
+    tables,
+    table_stride,
+    scale,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """One tile of ROWS (token, head) rows of a sequence over one part of its context. scale includes log2(e)."""
+    tile = tl.program_id(0)
+    split = tl.program_id(1)
+    sequence = tl.load(tile_sequences + tile)
+    first = tl.load(tile_firsts + tile)
+    start = tl.load(query_starts + sequence)
+    count = tl.load(query_lens + sequence)
+    context = tl.load(context_lens + sequence)
+    rows = first + tl.arange(0, ROWS)
+    token = rows // HEADS
+    live = token < count
+    last_seen = context - count + token
+    column = tl.arange(0, WIDTH)
+    row_offset = (start + token) * HEADS + rows % HEADS
+    q = tl.load(queries + row_offset[:, None] * WIDTH + column[None, :], mask=live[:, None], other=0.0)
+
+    # no row of this tile looks beyond `visible`
+    visible = tl.minimum(context, context - count + (first + ROWS - 1) // HEADS + 1)
+    each = tl.cdiv(tl.cdiv(visible, KEYS), SPLITS) * KEYS
+    begin = split * each
+    end = tl.minimum(begin + each, visible)
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    sums = tl.zeros([ROWS, WIDTH], tl.float32)
+    for at in range(begin, end, KEYS):
+        position = at + tl.arange(0, KEYS)
+        inside = position < end
+        block = tl.load(tables + sequence * table_stride + position // BLOCK_SIZE, mask=inside, other=0)
+        offset = (block * BLOCK_SIZE + position % BLOCK_SIZE)[:, None] * WIDTH + column[None, :]
+        k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        scores = tl.where(inside[None, :] & (position[None, :] <= last_seen[:, None]), scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        # a row that has seen nothing yet would take infinity from infinity
+        finite = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weights = tl.exp2(scores - finite[:, None])
+        shrink = tl.exp2(top - finite)
+        v = tl.load(values + offset, mask=inside[:, None], other=0.0)
+        sums = sums * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        total = total * shrink + tl.sum(weights, 1)
+        top = new_top
+    if SPLITS == 1:
+        result = sums / tl.where(total == 0.0, 1.0, total)[:, None]
+        tl.store(
+            out + row_offset[:, None] * WIDTH + column[None, :], result.to(out.dtype.element_ty), mask=live[:, None]
+        )
+    else:
+        part = (tile * SPLITS + split) * ROWS + tl.arange(0, ROWS)
+        tl.store(part_sums + part[:, None] * WIDTH + column[None, :], sums)
+        tl.store(part_tops + part, top)
+        tl.store(part_totals + part, total)
+
+
+@triton.jit
+def _join(
+    out,
+    part_sums,
+    part_tops,
+    part_totals,
+    tile_sequences,
+    tile_firsts,
+    query_starts,
+    query_lens,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """The parts of one tile's contexts, weighed by their share of the softmax."""
+    tile = tl.program_id(0)
+    sequence = tl.load(tile_sequences + tile)
+    rows = tl.load(tile_firsts + tile) + tl.arange(0, ROWS)
+    token = rows // HEADS
+    live = token < tl.load(query_lens + sequence)
+    column = tl.arange(0, WIDTH)
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    sums = tl.zeros([ROWS, WIDTH], tl.float32)
+    for split in range(SPLITS):
+        part = (tile * SPLITS + split) * ROWS + tl.arange(0, ROWS)
+        part_top = tl.load(part_tops + part)
+        new_top = tl.maximum(top, part_top)
+        finite = tl.where(new_top == float("-inf"), 0.0, new_top)
+        shrink = tl.exp2(top - finite)
+        share = tl.exp2(part_top - finite)
+        sums = sums * shrink[:, None] + tl.load(part_sums + part[:, None] * WIDTH + column[None, :]) * share[:, None]
+        total = total * shrink + tl.load(part_totals + part) * share
+        top = new_top
+    result = sums / tl.where(total == 0.0, 1.0, total)[:, None]
+    row_offset = (tl.load(query_starts + sequence) + token) * HEADS + rows % HEADS
+    tl.store(out + row_offset[:, None] * WIDTH + column[None, :], result.to(out.dtype.element_ty), mask=live[:, None])
+
+
+@dataclass(frozen=True)
+class TritonPlan:
+    """What every layer's call needs to know of a step; built once a step.
+
+    rows: (token, head) rows of a tile. tile_sequences, tile_firsts [tiles]: each tile's sequence and first row.
+    query_starts, query_lens, context_lens [S]; tables [S, n]. splits: parts of every context.
+    """
+
+    rows: int
+    splits: int
+    tile_sequences: torch.Tensor
+    tile_firsts: torch.Tensor
+    query_starts: torch.Tensor
+    query_lens: torch.Tensor
+    context_lens: torch.Tensor
+    tables: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, heads: int, device: torch.device, programs: int, splits: int | None = None) -> TritonPlan:
+        """programs: how many the device runs at once. splits: None chooses as many parts as keep it busy."""
+        rows = rows_of_tile(heads * int(batch.query_lens.max()))
+        tiles = -(-batch.query_lens * heads // rows)
+        sequences = np.repeat(np.arange(len(tiles)), tiles)
+        firsts = (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * rows
+        if splits is None:
+            useful = max(1, int(batch.context_lens.max()) // FEWEST_KEYS)
+            splits = parts(len(sequences), programs, useful)
+        starts = np.cumsum(batch.query_lens) - batch.query_lens
+
+        def on_device(values: np.ndarray) -> torch.Tensor:
+            return put(values.astype(np.int32), device)
+
+        return cls(
+            rows,
+            splits,
+            *map(on_device, (sequences, firsts, starts, batch.query_lens, batch.context_lens, batch.block_tables)),
+        )
+
+    @classmethod
+    def of_decodes(
+        cls, contexts: torch.Tensor, tables: torch.Tensor, heads: int, programs: int, longest: int
+    ) -> TritonPlan:
+        """Of a step that is recorded: one query a sequence. contexts [S] and tables [S, n], int32, may change later.
+
+        longest: tokens of the longest context there can be; a part that has nothing to do costs next to nothing.
+        """
+        size, device = len(contexts), contexts.device
+        rows = rows_of_tile(heads)
+        tiles = -(-heads // rows)
+        every = torch.arange(size, dtype=torch.int32, device=device)
+        return cls(
+            rows,
+            parts(size * tiles, programs, max(1, longest // FEWEST_KEYS)),
+            every.repeat_interleave(tiles),
+            torch.arange(tiles, dtype=torch.int32, device=device).repeat(size) * rows,
+            every,
+            torch.ones_like(every),
+            contexts,
+            tables,
+        )
+
+
+def rows_of_tile(longest: int) -> int:
+    """Of the (token, head) rows of a sequence, `longest` at most, those that one tile takes."""
+    return min(LARGEST_ROWS, max(16, triton.next_power_of_2(longest)))
+
+
+def parts(tiles: int, programs: int, useful: int) -> int:
+    """Into how many parts contexts are split, so that `programs` have work."""
+    return min(max(1, programs // tiles), useful, LONGEST_SPLIT)
+
+
+def differs(heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
+    """The largest difference between the kernels' answer and the definition's, on a small random batch.
+
+    Both kernels run, on decodes and on a chunk behind a cached prefix.
+    """
+    generator = torch.Generator().manual_seed(0)
+    lens, contexts = np.array([1, 1, 3]), np.array([2 * FEWEST_KEYS + 5, 7, 40])
+    blocks = -(-contexts // block_size)
+    tables = np.zeros((3, int(blocks.max())), dtype=np.int64)
+    order = torch.randperm(int(blocks.sum()), generator=generator).numpy()
+    for row, (end, count) in enumerate(zip(np.cumsum(blocks), blocks, strict=True)):
+        tables[row, :count] = order[end - count : end]
+    nothing = np.zeros(0, dtype=np.int64)
+    batch = Batch(nothing, nothing, nothing, lens, contexts, tables, nothing, num_decodes=2)
+    queries = torch.randn(int(lens.sum()), heads, width, generator=generator).to(dtype)
+    cache = torch.randn(2, len(order), block_size, 1, width, generator=generator).to(dtype)
+    plan = TritonPlan.of(batch, heads, device, programs=64)
+    found = attend(queries.to(device), cache.to(device), plan, width**-0.5).float().cpu()
+    exact = attend_reference(queries.float(), cache.float(), batch, width**-0.5)
+    return float((found - exact).abs().max())
+
+
+def attend(queries: torch.Tensor, cache: torch.Tensor, plan: TritonPlan, scale: float) -> torch.Tensor:
+    """queries [T, heads, head_dim], cache [2, blocks, block_size, 1, head_dim] -> [T, heads, head_dim].
+
+    head_dim is a power of two, 16 at least.
+    """
+    heads, width = queries.shape[1:]
+    queries = queries.contiguous()
+    out = torch.empty_like(queries)
+    tiles = len(plan.tile_sequences)
+    parts = tiles * plan.splits * plan.rows if plan.splits > 1 else 0
+    sums = torch.empty(parts, width, dtype=torch.float32, device=queries.device)
+    tops, totals = torch.empty(2, parts, dtype=torch.float32, device=queries.device)
+    where = (plan.tile_sequences, plan.tile_firsts, plan.query_starts, plan.query_lens)
+    sizes = {"HEADS": heads, "WIDTH": width, "ROWS": plan.rows, "SPLITS": plan.splits}
+    _attend[(tiles, plan.splits)](
+        queries,
+        cache[0],
+        cache[1],
+        out,
+        sums,
+        tops,
+        totals,
+        *where,
+        plan.context_lens,
+        plan.tables,
+        plan.tables.shape[1],
+        scale * 1.4426950408889634,
+        BLOCK_SIZE=cache.shape[2],
+        KEYS=KEYS,
+        **sizes,
+    )
+    if plan.splits > 1:
+        _join[(tiles,)](out, sums, tops, totals, *where, **sizes)
+    return out

@@ -1,0 +1,143 @@
+"""GPTBigCode (StarCoder, arXiv:2305.06161): GPT-2's block with multi-query attention and learned positions.
+
+Module and parameter names are those of the checkpoint, so that loading is a walk over `named_parameters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.config import ConfigError, ModelConfig
+from model.network import attention
+from model.network.attention import AttentionPlan
+from model.network.layers import (
+    ColumnParallelLinear,
+    Linear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    one_dnn_product,
+)
+from model.network.parallel import TensorParallel
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+}
+
+
+class Attention(nn.Module):
+    """Queries split by heads over the ranks. The one key/value head of a multi-query model lives on every rank."""
+
+    def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
+        super().__init__()
+        self.heads = config.n_head // group.size
+        self.kv_heads = 1 if config.multi_query else self.heads
+        self.head_dim = config.head_dim
+        self.scale = config.head_dim**-0.5 if config.scale_attn_weights else 1.0
+        self.c_attn = Linear(config.n_embd, (self.heads + 2 * self.kv_heads) * config.head_dim)
+        self.c_proj = RowParallelLinear(config.n_embd, config.n_embd, group)
+
+    def forward(
+        self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        qkv = self.c_attn(x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
+        queries, keys, values = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        attention.write(cache, keys, values, plan.slots)
+        attended = attention.attend(queries.contiguous(), cache, plan, self.scale).flatten(1)
+        return self.c_proj(attended if rows is None else attended[rows])
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
+        super().__init__()
+        self.c_fc = ColumnParallelLinear(config.n_embd, config.n_inner, group)
+        self.c_proj = RowParallelLinear(config.n_inner, config.n_embd, group)
+        self.activation = ACTIVATIONS[config.activation_function]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c_proj(self.activation(self.c_fc(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = Attention(config, group)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config, group)
+
+    def forward(
+        self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Writes every row's keys and values, and computes what comes after them for `rows` alone, if given."""
+        x = (x if rows is None else x[rows]) + self.attn(self.ln_1(x), cache, plan, rows)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPTBigCode(nn.Module):
+    """One rank's share of the network. Construct it under `torch.device("meta")`, then load the weights."""
+
+    def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
+        super().__init__()
+        if config.activation_function not in ACTIVATIONS:
+            raise ConfigError(
+                f"activation_function={config.activation_function!r} is not one of {', '.join(ACTIVATIONS)}"
+            )
+        self.config = config
+        self.group = group
+        self.wte = VocabParallelEmbedding(config.vocab_size, config.n_embd, group)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList(Block(config, group) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.lm_head = Linear(config.n_embd, self.wte.rows, bias=False)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        cache: torch.Tensor,
+        plan: AttentionPlan,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """tokens, positions [T]; cache [layers, 2, blocks, block_size, kv_heads, head_dim] -> hidden [R, n_embd]
+
+        rows [R]: whose logits are wanted. The last block does no more for the others than their keys and values: of a
+        prompt only the last token goes on. None: all, in order.
+        """
+        x = self.wte(tokens) + self.wpe(positions)
+        last = len(self.h) - 1
+        for n, (block, layer_cache) in enumerate(zip(self.h, cache, strict=True)):
+            x = block(x, layer_cache, plan, rows if n == last else None)
+        return x
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        """hidden [R, n_embd] -> float32 [R, vocab_size] on rank 0, None on the others."""
+        gathered = self.group.gather_last_dim(self.lm_head(self.ln_f(hidden)))
+        return None if gathered is None else gathered[:, : self.config.vocab_size].float()
+
+    def note_size(self) -> None:
+        """After loading, before the weights are laid out in another way. Quantised ones count as they are held."""
+        unique = {p.data_ptr(): p.numel() * p.element_size() for p in self.parameters()}
+        self.parameter_bytes = sum(unique.values())
+
+    def pack(self) -> None:
+        """Lay the weights out for oneDNN."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.replace_weight(one_dnn_product)
+
+    @property
+    def head_is_copied(self) -> bool:
+        """Whether a tied head is held beside the embedding, in another form, and counted for itself."""
+        return self.config.tie_word_embeddings and isinstance(self.lm_head.product, nn.Module)
+
+    parameter_bytes = 0
+    """Bytes of parameters this rank holds; a tied head counts once, unless it is quantised beside the embedding. Known
+    after `note_size`."""

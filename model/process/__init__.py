@@ -1,0 +1,1 @@
+"""One rank as a process, and the wire between it and its client."""

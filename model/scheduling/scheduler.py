@@ -1,0 +1,295 @@
+"""Which sequences run in the next step: continuous batching with chunked prefill, priorities and preemption.
+
+A sequence is a list of tokens of which the first `computed` have their keys and values in the cache. A step computes
+some more of them; when it reaches the end of the list, the sampler adds one. Prefill, decode and recomputation after
+preemption are this one rule.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from dataclasses import dataclass, field
+
+from model.request import Request, TokenLogprobs
+from model.scheduling.kv_cache import Block, BlockHash, BlockPool, OutOfBlocks, chain_hashes
+from model.scheduling.speculation import Speculator
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One request on its way through the engine.
+
+    limit: its length at most, prompt included.
+    computed: tokens whose keys and values are in the cache. published: leading blocks that can be found by hash.
+    draft: tokens that may follow, to be checked along with the next step if there is room.
+
+    The last token may be one that a step still draws while the next is prepared: `-1 - row`, a place among what that
+    step draws. The sequence is then `awaiting` it.
+    """
+
+    request: Request
+    seed: int
+    arrival: int
+    limit: int
+    speculator: Speculator | None = None
+    arrived_at: float = field(default_factory=time.monotonic)
+    started_at: float | None = None
+    tokens: list[int] = field(default_factory=list)
+    draft: list[int] = field(default_factory=list)
+    computed: int = 0
+    published: int = 0
+    blocks: list[Block] = field(default_factory=list)
+    hashes: list[BlockHash] = field(default_factory=list)
+    cached_tokens: int = 0
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.request.prompt_ids)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Order of service: priority, then arrival. Smaller runs first, larger is preempted first."""
+        return self.request.priority, self.arrival
+
+    @property
+    def prompt_length(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[self.prompt_length :]
+
+    @property
+    def num_output(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def pending(self) -> int:
+        """Tokens whose keys and values are still to be computed: 1 for a decoding sequence."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def awaiting(self) -> bool:
+        return self.tokens[-1] < 0
+
+    @property
+    def known(self) -> int:
+        """Tokens whose ids are known."""
+        return len(self.tokens) - self.awaiting
+
+    @property
+    def ends(self) -> bool:
+        """The token it awaits is its last, whatever it turns out to be."""
+        return self.awaiting and len(self.tokens) >= self.limit
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        return self.request.params.prompt_logprobs is not None and self.num_output == 0
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them."""
+
+    sequence: Sequence
+    count: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return self.count + len(self.draft)
+
+    @property
+    def completes(self) -> bool:
+        """The step reaches the end of the known tokens, so it samples the next one."""
+        return self.count == self.sequence.pending
+
+
+class Scheduler:
+    """Sequences wait, run, and leave. Both lists are kept in order of service."""
+
+    def __init__(self, pool: BlockPool, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+        self.pool = pool
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self.prefix_queries = 0
+        self.prefix_hits = 0
+
+    def add(self, sequence: Sequence) -> None:
+        bisect.insort(self.waiting, sequence, key=lambda s: s.rank)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence, waiting or running, and free its blocks at once."""
+        (self.running if sequence in self.running else self.waiting).remove(sequence)
+        self._release(sequence)
+
+    def oldest_waiting(self) -> float:
+        """Seconds that the sequence has waited that has waited longest for its first step; 0 if none waits."""
+        arrivals = [s.arrived_at for s in self.waiting if s.started_at is None]
+        return time.monotonic() - min(arrivals) if arrivals else 0.0
+
+    def schedule(self) -> list[Scheduled]:
+        """The next step's work, decodes first. Empty only when nothing waits or runs but for a token it awaits."""
+        self._make_room_for_urgent()
+        plan = self._continue_running()
+        self._publish(plan)
+        plan += self._admit_waiting(self.max_num_batched_tokens - sum(s.count for s in plan))
+        plan = self._add_drafts(plan)
+        plan.sort(key=lambda s: s.total > 1)
+        return plan
+
+    def _make_room_for_urgent(self) -> None:
+        """A waiting sequence of better priority takes the place of the least important running one."""
+        while self.waiting and self.running:
+            urgent, victim = self.waiting[0], self.running[-1]
+            if urgent.request.priority >= victim.request.priority:
+                return
+            if len(self.running) < self.max_num_seqs and self._first_chunk(urgent) is not None:
+                return
+            self._preempt(victim)
+
+    def _continue_running(self) -> list[Scheduled]:
+        """Decodes before prefill chunks, so that a long prompt does not hold up those who already stream."""
+        budget = self.max_num_batched_tokens
+        chosen: dict[Sequence, int] = {}
+        order = sorted((s for s in self.running if not s.ends), key=lambda s: s.pending > 1)
+        for sequence in order:
+            if sequence not in self.running:  # preempted by one before it
+                continue
+            count = min(sequence.pending, budget)
+            if count == 0:
+                break
+            if self._grow(sequence, count, chosen):
+                chosen[sequence] = count
+            budget = self.max_num_batched_tokens - sum(chosen.values())
+        return [Scheduled(sequence, count) for sequence, count in chosen.items()]
+
+    def _grow(self, sequence: Sequence, count: int, chosen: dict[Sequence, int]) -> bool:
+        """Get blocks for `count` more tokens, preempting the less important. False: it was itself preempted."""
+        needed = self._blocks_for(sequence.computed + count) - len(sequence.blocks)
+        while needed > self.pool.num_free:
+            victim = self.running[-1]
+            self._preempt(victim)
+            chosen.pop(victim, None)
+            if victim is sequence:
+                return False
+        sequence.blocks += self.pool.allocate(max(needed, 0))
+        return True
+
+    def _admit_waiting(self, budget: int) -> list[Scheduled]:
+        admitted: list[Scheduled] = []
+        while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
+            sequence = self.waiting[0]
+            cached = self._first_chunk(sequence)
+            if cached is None:
+                break
+            self.pool.hold(cached)
+            sequence.blocks = cached
+            sequence.published = len(cached)
+            sequence.computed = len(cached) * self.pool.block_size
+            count = min(sequence.pending, budget)
+            try:
+                needed = self._blocks_for(sequence.computed + count) - len(cached)
+                sequence.blocks = cached + self.pool.allocate(needed)
+            except OutOfBlocks:
+                self._release(sequence)
+                break
+            self._count_hits(sequence)
+            self.waiting.pop(0)
+            bisect.insort(self.running, sequence, key=lambda s: s.rank)
+            sequence.started_at = sequence.started_at or time.monotonic()
+            admitted.append(Scheduled(sequence, count))
+            self._publish(admitted[-1:])
+            budget -= count
+        return admitted
+
+    def _add_drafts(self, plan: list[Scheduled]) -> list[Scheduled]:
+        """Drafts take only what is left over: tokens of the step, and blocks that are free."""
+        budget = self.max_num_batched_tokens - sum(s.count for s in plan)
+        drafted = []
+        for scheduled in plan:
+            sequence = scheduled.sequence
+            draft, sequence.draft = sequence.draft, []
+            if draft and scheduled.completes:
+                end = sequence.computed + scheduled.count
+                room = (len(sequence.blocks) + self.pool.num_free) * self.pool.block_size - end
+                draft = draft[: min(budget, room)]
+                missing = self._blocks_for(end + len(draft)) - len(sequence.blocks)
+                sequence.blocks += self.pool.allocate(max(missing, 0))
+                budget -= len(draft)
+                scheduled = Scheduled(sequence, scheduled.count, tuple(draft))
+            drafted.append(scheduled)
+        return drafted
+
+    def _first_chunk(self, sequence: Sequence) -> list[Block] | None:
+        """The cached blocks a waiting sequence can start from, or None if its first chunk does not fit now.
+
+        The last token is always computed, since its logits are wanted. While others run, one block for each of them
+        stays free, or admitting would only lead to preempting.
+        """
+        cached: list[Block] = []
+        if self.pool.caching and not sequence.wants_prompt_logprobs:
+            usable = (len(sequence.tokens) - 1) // self.pool.block_size
+            known = sequence.tokens[: sequence.known]
+            sequence.hashes = chain_hashes(known, self.pool.block_size, sequence.hashes)
+            cached = self.pool.match(sequence.hashes[:usable])
+        end = min(len(sequence.tokens), len(cached) * self.pool.block_size + self.max_num_batched_tokens)
+        needed = self._blocks_for(end) - len(cached) + self.pool.free_among(cached)
+        return cached if needed + len(self.running) <= self.pool.num_free else None
+
+    def _count_hits(self, sequence: Sequence) -> None:
+        if sequence.started_at is None:
+            sequence.cached_tokens = sequence.computed
+            if self.pool.caching and not sequence.wants_prompt_logprobs:
+                self.prefix_queries += sequence.prompt_length
+                self.prefix_hits += sequence.computed
+
+    def _publish(self, plan: list[Scheduled]) -> None:
+        """Make the blocks that this step fills findable, for siblings in the same step and for later requests.
+
+        Drafted tokens do not count: they are published with the step after the one that confirmed them. Neither does
+        a token that is awaited.
+        """
+        if not self.pool.caching:
+            return
+        size = self.pool.block_size
+        for scheduled in plan:
+            sequence = scheduled.sequence
+            last = min(sequence.computed + scheduled.count, sequence.known) // size
+            if last > len(sequence.hashes):
+                sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes)
+            for index in range(sequence.published, last):
+                self.pool.publish(sequence.blocks[index], sequence.hashes[index])
+            sequence.published = max(sequence.published, last)
+
+    def _preempt(self, victim: Sequence) -> None:
+        """Give the blocks back and wait again, in the old place; what is still cached then is not recomputed."""
+        self.running.remove(victim)
+        self._release(victim)
+        self.preemptions += 1
+        self.add(victim)
+
+    def _release(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.draft = []
+        sequence.computed = sequence.published = 0
+        sequence.prompt_logprobs = []
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.pool.block_size)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless blocks, lists and counts agree. Call it between steps."""
+        assert not {id(s) for s in self.waiting} & {id(s) for s in self.running}
+        assert all(not s.blocks and s.computed == 0 for s in self.waiting), "a waiting sequence holds blocks"
+        assert len(self.running) <= self.max_num_seqs
+        for lane in (self.waiting, self.running):
+            assert [s.rank for s in lane] == sorted(s.rank for s in lane), "out of order"
+        for sequence in self.running:
+            assert len(sequence.blocks) >= self._blocks_for(sequence.computed), "computed tokens without a block"
+        self.pool.check_integrity(s.blocks for s in self.running)

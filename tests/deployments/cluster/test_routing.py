@@ -1,0 +1,58 @@
+"""Requests go where their prefix is, until that replica is much busier than another."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.cluster.routing import PrefixIndex, choose
+
+
+def first(count: int) -> int:
+    return 0
+
+
+def test_the_longest_prefix_wins():
+    index = PrefixIndex(block_size=4)
+    index.remember(index.hashes(list(range(8))), "a")
+    index.remember(index.hashes([*range(4), 9, 9, 9, 9]), "b")
+    blocks = index.holders(index.hashes([*range(8), 5, 5, 5, 5]))
+    assert blocks == {"b": 1, "a": 2}
+    assert choose({"a": 3, "b": 0, "c": 0}, blocks, imbalance=8, tie=first) == "a"
+
+
+def test_a_much_busier_replica_loses_its_claim():
+    assert choose({"a": 9, "b": 0}, {"a": 5}, imbalance=8, tie=first) == "b"
+    assert choose({"a": 8, "b": 0}, {"a": 5}, imbalance=8, tie=first) == "a"
+
+
+def test_an_unknown_prompt_goes_to_one_of_the_least_busy():
+    assert choose({"a": 2, "b": 1, "c": 1}, {}, imbalance=8, tie=first) == "b"
+    assert choose({"a": 2, "b": 1, "c": 1}, {}, imbalance=8, tie=lambda n: n - 1) == "c"
+
+
+def test_a_prefix_of_less_than_a_block_is_no_prefix():
+    index = PrefixIndex(block_size=4)
+    index.remember(index.hashes([1, 2, 3]), "a")
+    assert index.holders(index.hashes([1, 2, 3])) == {}
+
+
+def test_the_least_recently_used_is_forgotten():
+    index = PrefixIndex(block_size=1, capacity=3)
+    index.remember(index.hashes([1]), "a")
+    index.remember(index.hashes([2]), "a")
+    index.remember(index.hashes([1]), "b")
+    index.remember(index.hashes([3, 4]), "c")
+    assert len(index) == 3
+    assert index.holders(index.hashes([1])) == {"b": 1}
+    assert index.holders(index.hashes([2])) == {}
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 30), min_size=1),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9)),
+    st.integers(0, 10),
+)
+def test_the_choice_is_a_replica_and_never_far_above_the_least_busy(loads, blocks, imbalance):
+    chosen = choose(loads, blocks, imbalance, first)
+    assert loads[chosen] <= min(loads.values()) + imbalance

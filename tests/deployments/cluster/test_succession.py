@@ -1,0 +1,42 @@
+"""A new engine says which dead one it replaces, and only where one died."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.cluster import succession
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
+    """Ray's key-value store, as a dictionary."""
+    store: dict[bytes, bytes] = {}
+
+    def put(key: bytes, value: bytes, overwrite: bool) -> None:
+        store[key] = value
+
+    monkeypatch.setattr(succession, "_internal_kv_put", put)
+    monkeypatch.setattr(succession, "_internal_kv_list", lambda prefix: [k for k in store if k.startswith(prefix)])
+    monkeypatch.setattr(succession, "_internal_kv_del", lambda key: int(store.pop(key, None) is not None))
+    return store
+
+
+def test_the_first_engine_and_one_more_replace_nobody(listed: dict[bytes, bytes]) -> None:
+    assert succession.enlist("a", lambda name: True) is None
+    assert succession.enlist("b", lambda name: True) is None
+    assert len(listed) == 2
+
+
+def test_each_dead_engine_is_replaced_once(listed: dict[bytes, bytes]) -> None:
+    for name in ("a", "b"):
+        succession.enlist(name, lambda name: True)
+    dead = {"a", "b"}
+    replaced = {succession.enlist(name, lambda name: name not in dead) for name in ("c", "d")}
+    assert replaced == dead
+    assert succession.enlist("e", lambda name: name not in dead) is None
+
+
+def test_one_that_stopped_in_order_is_not_replaced(listed: dict[bytes, bytes]) -> None:
+    succession.enlist("a", lambda name: True)
+    succession.strike_off("a")
+    assert succession.enlist("b", lambda name: False) is None

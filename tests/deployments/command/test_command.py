@@ -1,0 +1,128 @@
+"""The command without Ray: what is checked first, what is said, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deployments.cluster import temporary
+from deployments.command import cli, local
+from deployments.command.complete import split
+from deployments.command.processes import descendants
+from deployments.settings import Settings
+from model.config import ConfigError
+
+
+def test_a_port_in_use_is_said_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match="Address already in use"):
+            local.check_port("127.0.0.1", port)
+    local.check_port("127.0.0.1", port)
+
+
+def test_a_host_that_is_not_ours() -> None:
+    with pytest.raises(ConfigError, match="cannot listen on"):
+        local.check_port("203.0.113.7", 8000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--model", "/no/such/model"], "no such directory"),
+        (["serve", "--min-replicas", "2", "--max-replicas", "1"], "below min_replicas"),
+        (["nonsense"], "unknown command"),
+    ],
+)
+def test_wrong_settings_end_with_2_and_without_ray(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_settings_are_checked_without_importing_ray_or_torch() -> None:
+    code = (
+        "import sys; from deployments.command import cli; code = cli.main(['serve', '--port', '0']);"
+        "print(code, sorted({'ray', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "2 []"
+
+
+def test_ready_message_can_be_pasted() -> None:
+    message = local.ready_message(Settings(host="0.0.0.0", port=8123), 3.0)
+    assert "http://127.0.0.1:8123/v1/completions" in message
+    assert "http://[::1]:8000" in local.ready_message(Settings(host="::"), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "prefix", "suffix"),
+    [(None, "a\n\nb", ""), (1, "a", "\n\nb\n"), (2, "a", "\n\nb\n"), (3, "a\n\nb", "\n"), (99, "a\n\nb", "\n")],
+)
+def test_complete_splits_at_the_end_of_a_line(line: int | None, prefix: str, suffix: str) -> None:
+    assert split("a\n\nb\n", line) == (prefix, suffix)
+
+
+def test_directories_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stale = tmp_path / f"{temporary.PREFIX}{ended.pid}-abc"
+    stale.mkdir()
+    (stale / "engine.sock").touch()
+    foreign = tmp_path / "other-1-abc"
+    foreign.mkdir()
+    living = temporary.private_directory(tmp_path)
+    assert living.stat().st_mode & 0o777 == 0o700
+    temporary.remove_stale(tmp_path)
+    assert not stale.exists()
+    assert living.exists()
+    assert foreign.exists()
+
+
+ORPHANS = """
+import subprocess, sys, time
+from deployments.command.processes import adopt_orphans, descendants, end_descendants
+adopt_orphans()
+stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+parent = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]])"
+child = subprocess.Popen([sys.executable, "-c", parent, stubborn], stdout=subprocess.PIPE)
+child.stdout.readline()
+child.wait()
+orphan, = descendants()
+print(orphan, end_descendants(patience_s=0.5) == [orphan], descendants() == [])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
+def test_a_stubborn_orphan_is_found_and_killed() -> None:
+    result = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True, timeout=60)
+    pid, *rest = result.stdout.split()
+    assert rest == ["True", "True"]
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_descendants_are_found_through_generations() -> None:
+    code = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        grandchild = int(child.stdout.readline())
+        assert {child.pid, grandchild} <= set(descendants())
+        assert descendants(child.pid) == [grandchild]
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
+        child.wait()
+    deadline = time.monotonic() + 10
+    while grandchild in descendants() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert grandchild not in descendants()

@@ -1,0 +1,76 @@
+"""What the command prints of its workers' log: text on a terminal, JSON elsewhere, nothing of Ray's chatter."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from deployments.command.console import Console
+
+LINE = (
+    '{"time":"2026-11-24T22:05:56.000Z","level":"warning","event":"engine.dead","message":"rank 1 died",'
+    '"process":"engine","replica":"abc","pid":7}'
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def batch(*lines: str, **fields: Any) -> dict[str, Any]:
+    return {"lines": list(lines), "is_err": False, "pid": 7, "actor_name": "ServeReplica:starcoder:engine", **fields}
+
+
+def test_on_a_terminal_lines_are_text_and_ray_prints_the_rest() -> None:
+    out, shown = Terminal(), []
+    console = Console("auto", out, io.StringIO())
+    console.show_foreign = True
+    console.worker_printed(batch(LINE, "a print"), shown.append)
+    assert "WARNING engine.dead: rank 1 died" in out.getvalue()
+    assert "{" not in out.getvalue()
+    assert [entry["lines"] for entry in shown] == [["a print"]]
+
+
+def test_elsewhere_everything_is_json() -> None:
+    out = io.StringIO()
+    console = Console("auto", out, io.StringIO())
+    console.show_foreign = True
+    console.worker_printed(batch(LINE, "a print", ""), lambda _: pytest.fail("not for Ray to print"))
+    console.worker_printed(batch("resources", pid="autoscaler"), lambda _: pytest.fail("not for Ray to print"))
+    with console.step("starting Ray") as say:
+        say("half")
+        say("half")
+    first, *others = out.getvalue().splitlines()
+    assert first == LINE
+    assert [(line["event"], line["message"]) for line in map(json.loads, others[:2])] == [
+        ("output", "a print"),
+        ("server.progress", "half"),
+    ]
+    assert len(others) == 3
+    assert json.loads(others[2])["message"].startswith("starting Ray: ")
+
+
+def test_the_format_can_be_chosen() -> None:
+    assert Console("json", Terminal(), io.StringIO()).as_json
+    assert not Console("text", io.StringIO(), io.StringIO()).as_json
+
+
+def test_what_ray_prints_is_kept_back_while_starting_and_the_controllers_tracebacks_always() -> None:
+    out, shown = io.StringIO(), []
+    console = Console("text", out, io.StringIO())
+    console.worker_printed(batch(LINE, "noise"), shown.append)
+    console.show_foreign = True
+    console.worker_printed(batch("Traceback ...", actor_name="ServeController"), shown.append)
+    assert shown == []
+    assert "engine.dead" in out.getvalue()
+
+
+def test_a_reader_that_went_away_does_not_end_the_server() -> None:
+    out = io.StringIO()
+    console = Console("json", out, io.StringIO())
+    out.close()
+    console.say("still here")

@@ -1,0 +1,87 @@
+"""The queue's bound and Retry-After."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from deployments.errors import InvalidRequestError, OverloadedError
+from deployments.replica.admission import Admission
+from model.request import EngineStats
+
+IDLE = EngineStats()
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_room_is_what_runs_plus_what_may_wait() -> None:
+    admission = Admission(max_running=4, max_waiting=2)
+    with ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(admission.admit(1, IDLE))
+        with pytest.raises(OverloadedError), admission.admit(1, IDLE):
+            pass
+        assert admission.open == 6
+    assert admission.open == 0
+    with admission.admit(6, IDLE):
+        pass
+
+
+def test_a_request_of_many_sequences_is_taken_whole_or_not_at_all() -> None:
+    admission = Admission(max_running=4, max_waiting=0)
+    with admission.admit(3, IDLE), pytest.raises(OverloadedError), admission.admit(2, IDLE):
+        pass
+    assert admission.open == 0
+
+
+def test_sequences_that_wait_for_cache_blocks_fill_the_queue() -> None:
+    """The engine runs 2 of its 64 because the cache is full; 3 wait, and no more than 3 may."""
+    admission = Admission(max_running=64, max_waiting=3)
+    with admission.admit(5, IDLE):
+        with pytest.raises(OverloadedError), admission.admit(1, EngineStats(running=2, waiting=3)):
+            pass
+        with admission.admit(1, EngineStats(running=3, waiting=2)):
+            pass
+
+
+def test_stale_stats_of_an_engine_that_is_idle_now_do_not_count() -> None:
+    admission = Admission(max_running=4, max_waiting=2)
+    with admission.admit(4, EngineStats(waiting=50)):
+        pass
+
+
+def test_retry_after_follows_the_observed_rate() -> None:
+    clock = Clock()
+    admission = Admission(max_running=1, max_waiting=0, clock=clock)
+    assert admission.retry_after(3) == 5.0
+    for _ in range(10):
+        with admission.admit(1, IDLE):
+            clock.now += 1.0
+    assert admission.retry_after(4) == pytest.approx(4 * 0.9, rel=0.2)
+    assert admission.retry_after(1000) == 60.0
+    clock.now += 31.0
+    assert admission.retry_after(4) == 5.0
+
+
+def test_the_error_carries_it() -> None:
+    admission = Admission(max_running=1, max_waiting=0)
+    with admission.admit(1, IDLE), pytest.raises(OverloadedError) as refused, admission.admit(1, IDLE):
+        pass
+    assert refused.value.status == 429
+    assert refused.value.retry_after is not None
+    assert 1 <= refused.value.retry_after <= 60
+
+
+def test_what_can_never_be_admitted_is_refused_for_good() -> None:
+    admission = Admission(max_running=2, max_waiting=3)
+    with pytest.raises(InvalidRequestError, match="at most 5 at once"), admission.admit(6, EngineStats()):
+        pass
+    with admission.admit(5, EngineStats()):
+        assert admission.open == 5
+    assert admission.open == 0

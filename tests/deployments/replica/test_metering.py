@@ -1,0 +1,93 @@
+"""Every way a request can end, counted once, under its dialect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import get_args
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from deployments.errors import EngineUnavailableError, OverloadedError
+from deployments.http.request_record import Outcome
+from monitoring.labels import OUTCOMES
+from monitoring.process import init, render
+from tests.support.cluster import wait_until
+from tests.support.fake_backend import MODEL, FakeBackend
+
+COMPLETION = {"prompt": "import os", "max_tokens": 3}
+
+
+@pytest.fixture(autouse=True)
+def _in_memory() -> Iterator[None]:
+    init(None)
+    yield
+    init(None)
+
+
+def counted() -> dict[tuple[str, str], float]:
+    """(dialect, outcome) -> requests, those that are not 0."""
+    return {
+        (sample.labels["dialect"], sample.labels["outcome"]): sample.value
+        for family in text_string_to_metric_families(render().decode())
+        for sample in family.samples
+        if sample.name == "starcoder_requests_total" and sample.value
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "dialect"),
+    [
+        ("/v1/completions", COMPLETION, "openai"),
+        ("/v1/completions", {"segments": {"prefix": "import os"}}, "tabby"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}, "openai_chat"),
+        ("/v1/fim/completions", {"prompt": "a", "suffix": "b", "max_tokens": 3}, "mistral"),
+        ("/beta/completions", {"prompt": "a", "suffix": "b", "max_tokens": 3}, "deepseek"),
+        ("/generate", {"inputs": "import os", "parameters": {"max_new_tokens": 3}}, "tgi"),
+        ("/infill", {"input_prefix": "a", "input_suffix": "b", "n_predict": 3}, "llamacpp"),
+        ("/api/generate", {"model": MODEL, "prompt": "import os", "stream": False}, "ollama"),
+    ],
+)
+async def test_each_dialect_under_its_name(
+    client: httpx.AsyncClient, fake_backend: FakeBackend, path: str, body: dict[str, object], dialect: str
+) -> None:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert counted() == {(dialect, "ok"): 1}
+    assert {request.dialect for request in fake_backend.requests} == {dialect}
+
+
+async def test_refused_shed_and_failed(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    await client.post("/v1/completions", json=COMPLETION)  # the model's name is known from now on
+    await client.post("/v1/completions", json={"prompt": 5, "max_tokens": "many"})
+    fake_backend.failure, fake_backend.failures_left = OverloadedError("full", retry_after=1), 1
+    assert (await client.post("/v1/completions", json=COMPLETION)).status_code == 429
+    fake_backend.failure, fake_backend.failures_left = EngineUnavailableError("dead"), 1
+    assert (await client.post("/v1/completions", json=COMPLETION)).status_code == 503
+    await client.get("/health")
+    assert counted() == {("openai", name): 1 for name in ("ok", "refused", "shed", "failed")}
+
+
+async def test_an_error_in_a_stream_is_no_success(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    await client.post("/v1/completions", json=COMPLETION)
+    fake_backend.failure, fake_backend.fail_at = EngineUnavailableError("dead"), 2
+    answer = await client.post("/v1/completions", json={**COMPLETION, "max_tokens": 5, "stream": True})
+    assert answer.status_code == 200
+    assert "error" in answer.text
+    assert counted() == {("openai", "ok"): 1, ("openai", "failed"): 1}
+
+
+async def test_a_client_that_leaves_is_counted(url: str, fake_backend: FakeBackend) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        await client.post("/v1/completions", json=COMPLETION)
+        fake_backend.gate = asyncio.Event()
+        async with client.stream("POST", "/v1/completions", json={**COMPLETION, "stream": True}) as response:
+            await anext(response.aiter_lines())
+    await asyncio.to_thread(wait_until, lambda: ("openai", "aborted") in counted(), "it is not counted", 30)
+    assert counted() == {("openai", "ok"): 1, ("openai", "aborted"): 1}
+
+
+def test_outcomes_are_the_declared_ones() -> None:
+    assert get_args(Outcome) == OUTCOMES

@@ -1,0 +1,330 @@
+"""The asyncio face of an engine, over a fake one."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, Callable
+
+import msgspec
+import pytest
+
+from deployments.errors import EngineUnavailableError, OverloadedError
+from deployments.protocol import Delta, GenerationRequest
+from deployments.replica import service as module
+from deployments.replica.admission import Admission
+from deployments.replica.service import EngineService
+from model.request import EngineStats, SamplingParams
+from model.text.tokenizer import Tokenizer
+from monitoring import ReplicaMetrics, RequestMetrics
+from monitoring.recorders import EngineSnapshot
+from tests.support.fake_engine import FakeEngine
+from tests.support.tokenizers import starcoder_rules
+
+
+@functools.cache
+def tokens() -> Tokenizer:
+    return Tokenizer(starcoder_rules())
+
+
+@pytest.fixture
+async def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+class RecordedRequests(RequestMetrics):
+    def __init__(self, metrics: RecordedMetrics) -> None:
+        super().__init__("test", "default", "other")
+        self.seen = metrics
+
+    def first_token(self, seconds: float) -> None:
+        super().first_token(seconds)
+        self.seen.first.append(seconds)
+
+    def inter_token(self, seconds: float, count: int = 1) -> None:
+        super().inter_token(seconds, count)
+        self.seen.between.append(count)
+
+    def request_finished(self, finish_reason: str, seconds: float) -> None:
+        super().request_finished(finish_reason, seconds)
+        self.seen.finished.append(finish_reason)
+
+    def cancelled(self, wasted_tokens: int) -> None:
+        super().cancelled(wasted_tokens)
+        self.seen.wasted.append(wasted_tokens)
+
+
+class RecordedMetrics(ReplicaMetrics):
+    """Remembers what was recorded, beside recording it."""
+
+    def __init__(self) -> None:
+        self.first: list[float] = []
+        self.between: list[int] = []
+        self.finished: list[str] = []
+        self.wasted: list[int] = []
+        self.lost: list[str] = []
+        self.asked_for: list[tuple[str, str]] = []
+        self.newest: EngineStats | None = None
+        super().__init__("test")  # makes the known recorders through `of`
+
+    def of(self, team: str = "default", dialect: str = "other") -> RequestMetrics:
+        self.asked_for.append((team, dialect))
+        return RecordedRequests(self)
+
+    def engine_lost(self, cause: str) -> None:
+        super().engine_lost(cause)
+        self.lost.append(cause)
+
+    def engine_stats(self, stats: EngineSnapshot) -> None:
+        super().engine_stats(stats)
+        self.newest = stats  # type: ignore[assignment]
+
+
+@pytest.fixture
+def metrics() -> RecordedMetrics:
+    return RecordedMetrics()
+
+
+@pytest.fixture
+async def service(engine: FakeEngine, metrics: RecordedMetrics) -> EngineService:
+    return EngineService(engine, tokens(), Admission(4, 4), step_timeout_s=0.5, metrics=metrics)
+
+
+def request(id: str = "r", prompts: int = 1, n: int = 1, stop: tuple[str, ...] = ()) -> GenerationRequest:
+    return GenerationRequest(request_id=id, prompts=[[1]] * prompts, params=SamplingParams(), n=n, best_of=n, stop=stop)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def next_of(stream: AsyncGenerator[list[Delta], None]) -> list[Delta]:
+    async with asyncio.timeout(10):
+        return await anext(stream)
+
+
+async def test_stream_ends_with_the_sequence(service: EngineService, engine: FakeEngine) -> None:
+    stream = service.stream(request())
+    engine.say("r-0", *tokens().encode("ab"))
+    first = await next_of(stream)
+    engine.say("r-0", *tokens().encode("cd"), finish="length")
+    rest = [delta async for batch in stream for delta in batch]
+    assert [d.text for d in first + rest] == ["ab", "cd"]
+    assert rest[-1].finish_reason == "length"
+    assert engine.aborted == []
+    assert (service.open_streams, service.admission.open) == (0, 0)
+
+
+async def test_first_item_leaves_at_once_and_later_ones_are_merged(
+    service: EngineService, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under load a stream sleeps between items; what ten steps gave meanwhile is one item."""
+    monkeypatch.setattr(service, "pause", lambda: 0.2)
+    stream = service.stream(request())
+    engine.say("r-0", 100)
+    assert len((await next_of(stream))[0].token_ids) == 1
+    waiting = asyncio.create_task(next_of(stream))
+    for _ in range(10):
+        await asyncio.sleep(0)
+        engine.say("r-0", 100)
+    assert len((await waiting)[0].token_ids) == 10
+    assert engine.fetched["r-0"] == 2
+    await stream.aclose()
+
+
+async def test_pause_shares_the_item_rate_between_open_streams(service: EngineService) -> None:
+    service.open_streams = 1
+    assert service.pause() == 0.0
+    service.open_streams = 300
+    assert service.pause() == pytest.approx(300 / module.ITEMS_PER_SECOND)
+
+
+@pytest.mark.parametrize(("prompts", "n"), [(1, 3), (2, 2)])
+async def test_many_sequences_meet_in_one_stream(
+    service: EngineService, engine: FakeEngine, prompts: int, n: int
+) -> None:
+    stream = service.stream(request(prompts=prompts, n=n))
+    started = asyncio.create_task(next_of(stream))
+    await until(lambda: len(engine.requests) == prompts * n)
+    for i in range(prompts * n):
+        engine.say(f"r-{i}", *tokens().encode(f"text {i}"), finish="stop", stop_token_id=None)
+    batches = [await started] + [batch async for batch in stream]
+    deltas = [delta for batch in batches for delta in batch]
+    assert {d.index: d.text for d in deltas} == {i: f"text {i}" for i in range(prompts * n)}
+    assert engine.aborted == []
+
+
+async def test_generate_gives_one_whole_delta_each(service: EngineService, engine: FakeEngine) -> None:
+    task = asyncio.create_task(service.generate(request(n=2)))
+    await until(lambda: len(engine.requests) == 2)
+    engine.say("r-1", *tokens().encode("one"))
+    await until(lambda: engine.fetched.get("r-1") == 1)
+    engine.say("r-0", *tokens().encode("zero"), finish="length")
+    engine.say("r-1", *tokens().encode("!"), finish="length")
+    assert [(d.index, d.text, d.finish_reason) for d in await task] == [(0, "zero", "length"), (1, "one!", "length")]
+
+
+async def test_stop_string_takes_the_sequence_out_of_the_engine(service: EngineService, engine: FakeEngine) -> None:
+    engine.say("r-0", *tokens().encode("a\nb"))
+    (delta,) = await service.generate(request(stop=("\n",)))
+    assert (delta.text, delta.finish_reason, delta.stop_reason) == ("a", "stop", "\n")
+    assert engine.aborted == ["r-0"]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_closing_a_stream_aborts_what_is_open(service: EngineService, engine: FakeEngine, n: int) -> None:
+    stream = service.stream(request(n=n))
+    task = asyncio.create_task(next_of(stream))
+    await until(lambda: len(engine.requests) == n)
+    engine.say("r-0", 100)
+    await task
+    await stream.aclose()
+    assert sorted(engine.aborted) == [f"r-{i}" for i in range(n)]
+    assert (service.open_streams, service.admission.open) == (0, 0)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_cancelling_a_waiting_call_aborts(service: EngineService, engine: FakeEngine, n: int) -> None:
+    task = asyncio.create_task(service.generate(request(n=n)))
+    await until(lambda: len(engine.requests) == n)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(engine.aborted) == [f"r-{i}" for i in range(n)]
+
+
+async def test_a_full_queue_refuses_before_the_engine_hears_of_it(service: EngineService, engine: FakeEngine) -> None:
+    tasks = [asyncio.create_task(service.generate(request(str(i)))) for i in range(8)]
+    await until(lambda: len(engine.requests) == 8)
+    with pytest.raises(OverloadedError):
+        await service.generate(request("late"))
+    assert "late-0" not in engine.requests
+    engine.say("0-0", 100, finish="length")
+    await tasks[0]
+    tasks.append(asyncio.create_task(service.generate(request("later"))))
+    await until(lambda: "later-0" in engine.requests)
+    for task in tasks:
+        task.cancel()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_death_ends_streams_with_an_error_after_what_had_arrived(
+    service: EngineService, engine: FakeEngine, n: int
+) -> None:
+    stream = service.stream(request(n=n))
+    task = asyncio.create_task(next_of(stream))
+    await until(lambda: len(engine.requests) == n)
+    engine.say("r-0", 100)
+    await task
+    engine.fail("a rank died")
+    with pytest.raises(EngineUnavailableError, match="a rank died") as error:
+        await next_of(stream)
+    assert error.value.status == 503
+    assert error.value.retry_after
+    with pytest.raises(EngineUnavailableError):
+        await service.generate(request("new"))
+    assert await service.drained(1)
+
+
+async def test_a_hanging_step_is_noticed(service: EngineService, engine: FakeEngine) -> None:
+    watch = asyncio.create_task(service.watch())
+    stream = service.stream(request())
+    task = asyncio.create_task(next_of(stream))
+    with pytest.raises(EngineUnavailableError, match=r"no step ended for 0.5 s"):
+        await task
+    assert "hangs" in str(await watch)
+
+
+async def test_a_slow_engine_that_still_steps_is_left_alone(service: EngineService, engine: FakeEngine) -> None:
+    watch = asyncio.create_task(service.watch())
+    stream = service.stream(request())
+    for _ in range(8):
+        engine.say("r-0", 100)
+        await next_of(stream)
+        await asyncio.sleep(0.15)
+    assert not watch.done()
+    await stream.aclose()
+    watch.cancel()
+
+
+async def test_an_idle_engine_has_no_deadline(service: EngineService, engine: FakeEngine) -> None:
+    watch = asyncio.create_task(service.watch())
+    engine.last_message_at -= 1000
+    engine.say("r-0", 100, finish="length")
+    engine.last_message_at -= 1000
+    await service.generate(request())
+    await asyncio.sleep(0.7)
+    assert not watch.done()
+    watch.cancel()
+
+
+async def test_health_is_a_real_heartbeat(service: EngineService, engine: FakeEngine) -> None:
+    engine.stats = EngineStats(running=1, waiting=2, kv_blocks_total=10, kv_blocks_used=5)
+    report = await service.health()
+    assert (report.healthy, report.running, report.waiting, report.kv_cache_usage) == (True, 1, 2, 0.5)
+    engine.answers_pings = False
+    report = await service.health()
+    assert not report.healthy
+    assert "heartbeat" in (report.reason or "")
+    engine.fail("gone")
+    report = await service.health()
+    assert (report.healthy, report.reason) == (False, "gone")
+
+
+async def test_every_sequence_is_measured_and_ends_once(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    engine.say("a-0", 100)
+    stream = service.stream(request("a"))
+    await next_of(stream)
+    engine.say("a-0", 100, 100, finish="length")
+    async for _ in stream:
+        pass
+    left = service.stream(request("b"))
+    engine.say("b-0", 100)
+    await next_of(left)
+    await left.aclose()
+    dying = asyncio.create_task(service.generate(request("c", n=2)))
+    await until(lambda: engine.open_requests == 2)
+    engine.fail("gone")
+    with pytest.raises(EngineUnavailableError):
+        await dying
+    assert len(metrics.first) == 2
+    assert metrics.between == [2]
+    assert metrics.finished == ["length", "abort", "error", "error"]
+    assert metrics.wasted == [1]  # one token of the request whose client left
+
+
+async def test_a_failed_engine_is_counted_by_cause_and_a_stopped_one_not(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    watch = asyncio.create_task(service.watch())
+    await asyncio.sleep(0)
+    watch.cancel()  # what a replica does that is told to stop
+    await asyncio.gather(watch, return_exceptions=True)
+    assert metrics.lost == []
+    watch = asyncio.create_task(service.watch())
+    engine.fail("a rank hangs", "hung")
+    await watch
+    assert metrics.lost == ["hung"]
+
+
+async def test_a_request_is_recorded_for_its_team_and_dialect(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    engine.say("a-0", 100, finish="length")
+    await service.generate(msgspec.structs.replace(request("a"), team="red", dialect="tgi"))
+    assert metrics.asked_for[-1] == ("red", "tgi")
+
+
+async def test_stats_are_recorded_after_the_last_request_too(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    watch = asyncio.create_task(service.watch())
+    engine.say("r-0", 100, finish="length")
+    await service.generate(request())
+    engine.stats = EngineStats(steps_total=7)
+    await until(lambda: metrics.newest is not None and metrics.newest.steps_total == 7)
+    watch.cancel()

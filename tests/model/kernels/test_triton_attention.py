@@ -1,0 +1,170 @@
+"""The Triton kernels against the definition, run by Triton's interpreter where there is no GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import runner
+from model.config import ConfigError, EngineConfig
+from model.process.rank import Rank
+from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.triton_process import run_with_triton
+
+pytest.importorskip("triton", reason="Triton has no build for this machine")
+
+
+CASES = """
+import json, sys
+import numpy as np, torch
+from model.network.attention import attend_reference
+from model.kernels.triton_attention import TritonPlan, attend
+from tests.model.test_attention import BLOCK, random_batch
+
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+for sequences, heads, width, splits in json.loads(sys.argv[1]):
+    batch = random_batch([tuple(s) for s in sequences], np.random.default_rng(7))
+    generator = torch.Generator().manual_seed(7)
+    cache = torch.randn(2, int(batch.block_tables.max()) + 4, BLOCK, 1, width, generator=generator)
+    queries = torch.randn(len(batch.tokens), heads, width, generator=generator)
+    plan = TritonPlan.of(batch, heads, device, programs=64, splits=splits)
+    found = attend(queries.to(device), cache.to(device), plan, width**-0.5).cpu()
+    exact = attend_reference(queries, cache, batch, width**-0.5)
+    assert torch.isfinite(found).all()
+    print(json.dumps([float((found - exact).abs().max()), plan.rows, plan.splits, len(plan.tile_sequences)]))
+"""
+
+SHAPES = [
+    ([(1, 0), (1, 90), (1, 13)], 6, 16),  # decodes; heads that fill no tile
+    ([(1, 130), (1, 64), (1, 63)], 48, 16),  # StarCoder's heads; contexts that end with a tile of keys
+    ([(1, 5), (9, 0), (40, 30)], 4, 16),  # a decode, a prompt, and a chunk behind what is cached
+    ([(70, 70)], 12, 32),  # many tiles of one sequence
+]
+EQUAL = [(*shape, splits) for shape in SHAPES for splits in (None, 1, 3)]
+SPLIT = [([(1, 1100)], 4, 16, None), ([(1, 300)] * 40, 4, 16, None)]
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[list[float]]:
+    """The largest error of each case, the rows of a tile, parts of a context, and tiles."""
+    return run_with_triton(CASES, json.dumps([*EQUAL, *SPLIT]))
+
+
+@pytest.mark.parametrize("number", range(len(EQUAL)))
+def test_equals_the_definition(outcomes: list[list[float]], number: int) -> None:
+    sequences, heads, _, splits = EQUAL[number]
+    error, rows, used, tiles = outcomes[number]
+    assert error < 2e-5
+    assert rows in (16, 32, 64)
+    assert tiles == sum(-(-new * heads // rows) for new, _ in sequences)
+    if splits is not None:
+        assert used == splits
+
+
+def test_long_contexts_of_few_sequences_are_split(outcomes: list[list[float]]) -> None:
+    (_, _, alone, _), (_, _, many, _) = outcomes[len(EQUAL) :]
+    assert (alone, many) == (4, 1)
+
+
+WHOLE = """
+import json, sys
+from model.config import EngineConfig
+from model.process.rank import Rank
+from model.request import Request, SamplingParams
+
+replayed = []
+
+def replay_eagerly(run):
+    return lambda: replayed.append(1) or run()
+
+def write(attention, recorded=False):
+    rank = Rank(EngineConfig(model=sys.argv[1], device="cpu", dtype="float32", num_threads=1, num_kv_blocks=64,
+                             attention=attention, max_num_batched_tokens=16, max_num_seqs=4,
+                             async_scheduling=recorded, speculative_tokens=0))
+    rank.load()
+    if recorded:  # the last block is the one that belongs to nobody
+        rank._runner.num_kv_blocks -= 1
+        rank._runner.graphs = rank._runner.record_decodes(4, replay_eagerly)
+        rank._runner.cache[:, :, -1] = float("nan")
+    engine = rank.engine()
+    params = SamplingParams(max_tokens=5, temperature=0.0, ignore_eos=True)
+    for i in range(3):
+        engine.add(Request(str(i), list(range(5, 12 + 9 * i)), params))
+    answers = {}
+    while engine.has_work():
+        for output in engine.step():
+            answers.setdefault(output.request_id, []).extend(output.token_ids)
+    return answers
+
+print(json.dumps([write("torch"), write("triton"), write("triton", recorded=True), len(replayed)]))
+"""
+
+
+def test_the_engine_writes_the_same_with_it(tmp_path: Path) -> None:
+    model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=64)
+    directory = write_checkpoint(tmp_path / "model", model)
+    [(plain, ours, recorded, replayed)] = run_with_triton(WHOLE, str(directory), interpret=True)
+    assert plain == ours == recorded
+    assert replayed >= 4
+    assert all(len(ids) == 5 for ids in plain.values())
+
+
+CHECK = """
+import torch
+from model.kernels import triton_attention
+
+# the interpreter takes the bits of a bfloat16 for an integer
+gpu = torch.cuda.is_available()
+sizes = (48, 128, 16, torch.bfloat16 if gpu else torch.float16, torch.device("cuda" if gpu else "cpu"))
+print(triton_attention.differs(*sizes))
+triton_attention._join = type("Wrong", (), {"__getitem__": lambda *_: lambda out, *_, **__: out.zero_()})()
+print(triton_attention.differs(*sizes))
+"""
+
+
+def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one() -> None:
+    right, wrong = run_with_triton(CHECK)
+    assert right < 0.05 < wrong
+
+
+class Kernels:
+    """Stands for the Triton kernels of a GPU: what the check finds is given."""
+
+    error: Exception | None = None
+
+    def __init__(self, *_: object) -> None: ...
+
+    def check(self, *_: object) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("off by 3"), OSError("no compiler")])
+def test_by_itself_a_gpu_gets_the_kernels_only_if_they_are_right(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception | None
+) -> None:
+    monkeypatch.setattr(runner, "TritonKernels", Kernels)
+    monkeypatch.setattr(Kernels, "error", error)
+    config = EngineConfig(model="x", dtype="bfloat16")
+    chosen = runner.choose_kernels(config, None, 1, torch.device("cuda"), torch.bfloat16)  # type: ignore[arg-type]
+    assert isinstance(chosen, Kernels) == (error is None)
+    assert error is None or str(error) in caplog.text
+    assert runner.choose_kernels(config, None, 1, torch.device("cpu"), torch.bfloat16) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [({}, "needs a GPU"), ({"multi_query": False}, "multi-query"), ({"n_embd": 96, "n_head": 4}, "head_dim=24")],
+)
+def test_where_it_cannot_run_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: dict[str, object], reason: str
+) -> None:
+    model = random_model(**{"n_embd": 64, "n_head": 4, "n_layer": 1, "n_inner": 64, **shape})
+    directory = write_checkpoint(tmp_path / "model", model)
+    if shape:
+        monkeypatch.setattr("model.kernels.triton_attention.INTERPRETED", True)
+    with pytest.raises(ConfigError, match=reason):
+        Rank(EngineConfig(model=str(directory), device="cpu", attention="triton")).load()

@@ -1,0 +1,304 @@
+"""Products with 8-bit weights against the definition, run by Triton's interpreter where there is no GPU.
+
+The interpreter multiplies no bfloat16; a GPU is asked for that as well.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.checkpoint.memory import parameter_bytes, scratch_values
+from model.config import ConfigError, EngineConfig, ModelConfig
+from model.kernels.rounding import round_rows
+from model.network.gpt_bigcode import GPTBigCode
+from model.network.parallel import TensorParallel
+from model.process.rank import Rank
+from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.triton_process import run_with_triton
+
+triton = pytest.importorskip("triton", reason="Triton has no build for this machine")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+KINDS = ["int8", "fp8"] if DEVICE == "cpu" or torch.cuda.get_device_capability() >= (8, 9) else ["int8"]
+
+
+SHAPES = [(rows, 150, 330) for rows in (1, 3, 16, 17, 70)] + [(2, 32, 128), (5, 7, 48)]
+FORMS = [("int8", "float32", True, None), ("int8", "float16", False, 3), ("fp8", "float32", True, 1)]
+if DEVICE == "cuda":
+    FORMS += [(kind, "bfloat16", True, splits) for kind in ("int8", "fp8") for splits in (None, 3)]
+CASES = [(*shape, *form) for shape in SHAPES for form in FORMS if form[0] in KINDS]
+KERNELS = """
+import json, sys, torch
+from model.device import programs_of
+from model.kernels.rounding import round_rows
+from model.kernels.triton_linear import multiply, multiply_widened
+
+device = torch.device(sys.argv[2])
+for rows, outputs, inputs, kind, dtype, has_bias, splits in json.loads(sys.argv[1]):
+    generator = torch.Generator().manual_seed(rows)
+    dtype = getattr(torch, dtype)
+    x = torch.randn(rows, inputs, generator=generator).to(device, dtype)
+    weight, scale = round_rows(torch.randn(outputs, inputs, generator=generator).to(device), kind)
+    bias = torch.randn(outputs, generator=generator).to(device, dtype) if has_bias else None
+    exact = x.double() @ (weight.float().double() * scale[:, None]).T + (0 if bias is None else bias.double())
+    found = multiply(x, weight, scale, bias, programs_of(device), splits)
+    again = multiply(x, weight, scale, bias, programs_of(device), splits)
+    # the last row with as many others as share its tile, none of them as before
+    few = 1 if rows <= 16 else 17 if rows <= 32 else 33
+    other = torch.cat([torch.randn(few - 1, inputs, generator=generator).to(x), x[-1:]])
+    alone = multiply(other, weight, scale, bias, programs_of(device), splits)
+    scratch = torch.empty(inputs * 64, dtype=dtype, device=device)
+    widened = multiply_widened(x, weight, scale, bias, scratch)
+    error, error_of_widened = (((y.double() - exact).abs().max() / exact.abs().max()).item() for y in (found, widened))
+    same = [torch.equal(found, again), torch.equal(found[-1], alone[-1])]
+    print(json.dumps([error, error_of_widened, found.dtype == dtype, *same]))
+"""
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=["-".join(map(str, case)) for case in CASES])
+def test_equals_the_definition(outcomes: list[Any], number: int) -> None:
+    error, of_widened, same_type, again, alone = outcomes[number]
+    limit = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[CASES[number][4]]
+    assert error < limit
+    assert of_widened < limit
+    assert same_type
+    assert again, "another run gives other sums"
+    assert alone, "a row depends on its neighbours"
+
+
+FP8_BY_FP8 = """
+from model.kernels.triton_linear import multiply_fp8
+
+generator = torch.Generator().manual_seed(1)
+x = torch.randn(40, 96, generator=generator).bfloat16()
+bias = torch.randn(48, generator=generator).bfloat16()
+x[3] = 0
+(weight, scale), (narrow, scales) = (round_rows(t, "fp8") for t in (torch.randn(48, 96, generator=generator), x))
+exact = (narrow.float() * scales[:, None]) @ (weight.float() * scale[:, None]).T + bias.float()
+device = "cuda" if device.type == "cuda" and torch.cuda.get_device_capability()[0] == 9 else "cpu"
+found = multiply_fp8(*(t.to(device) for t in (x, weight, scale, bias)))
+print(json.dumps([str(found.dtype), (found.cpu().float() - exact).abs().max().item(), exact.abs().max().item()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[Any]:
+    """Of every case, and of fp8 by fp8."""
+    return run_with_triton(KERNELS + FP8_BY_FP8, json.dumps(CASES), DEVICE)
+
+
+def test_fp8_by_fp8_rounds_both_sides_by_rows(outcomes: list[Any]) -> None:
+    dtype, error, largest = outcomes[-1]
+    assert dtype == "torch.bfloat16"
+    assert error < largest * 2**-7
+
+
+def test_rounding_keeps_the_largest_and_is_off_by_half_a_step_at_most() -> None:
+    weight = torch.randn(2100, 40, generator=torch.Generator().manual_seed(0))
+    weight[5] = 0
+    largest = weight.abs().amax(dim=1)
+    data, scale = round_rows(weight, "int8")
+    assert data.dtype is torch.int8
+    assert (data.abs().amax(dim=1)[weight.any(dim=1)] == 127).all()
+    assert ((data * scale[:, None] - weight).abs() <= (largest / 127 / 2 + 1e-6)[:, None]).all()
+    data, scale = round_rows(weight, "fp8")
+    assert data.dtype is torch.float8_e4m3fn
+    back = data.float() * scale[:, None]
+    # three bits behind the first one, and steps of 2^-9 below 2^-6
+    assert ((back - weight).abs() <= (weight.abs() / 16).maximum((largest / 448 * 2**-10)[:, None]) + 1e-6).all()
+
+
+ENGINE = """
+import json, sys, torch
+from model.network.attention import AttentionPlan
+from model.config import EngineConfig
+from model.network.layers import Linear
+from model.kernels.quantization import Quantizer
+from model.process.rank import Rank
+from model.request import Request, SamplingParams
+from model.kernels.rounding import round_rows
+from tests.model.test_native import batch_of
+
+common = {"model": sys.argv[1], "device": sys.argv[2], "dtype": "float32", "num_threads": 1, "num_kv_blocks": 200}
+
+def rank_of(**options):
+    rank = Rank(EngineConfig(**common, **options))
+    return rank, rank.load()["parameter_bytes"]
+
+def write(rank):
+    engine = rank.engine()
+    params = SamplingParams(max_tokens=3, temperature=0.0, ignore_eos=True)
+    engine.add(Request("0", list(range(5, 30)), params))
+    engine.add(Request("1", list(range(9, 16)), params))
+    answers = {}
+    while engine.has_work():
+        for output in engine.step():
+            answers.setdefault(output.request_id, []).extend(output.token_ids)
+    return answers
+
+def compiles(kind, device):
+    # what loading on a GPU does
+    quantizer = Quantizer(kind, device, torch.float32, 64 * 96)
+    for has_bias in (True, False, True):
+        quantizer.compile(quantizer.product(torch.randn(64, 96, device=device)), has_bias)
+
+for kind in sys.argv[3:]:
+    compiles(kind, torch.device(common["device"]))
+    reference, _ = rank_of()
+    network = reference._runner.network
+    network.lm_head.weight.data = network.lm_head.weight.data.clone()
+    for module in network.modules():
+        if isinstance(module, Linear):
+            data, scale = round_rows(module.weight.data, kind)
+            module.weight.data = data.float() * scale[:, None]
+    ours, held = rank_of(quantization=kind, attention="triton")
+    batch = batch_of([(0, 1), (0, 7), (0, 20)], 211, 3)
+    plain, rounded, found = (rank._runner.run(batch).clone() for rank in (rank_of()[0], reference, ours))
+    assert all(m.weight.numel() == 0 for m in ours._runner.network.modules() if isinstance(m, Linear))
+    many = batch_of([(0, 257)], 211, 3)
+    wide = [rank._runner.run(many) for rank in (reference, ours)]
+    errors = [(a - b).abs().max().item() for a, b in ((found, rounded), (found, plain), wide)]
+    copied = ours._runner.network.head_is_copied
+    print(json.dumps([*errors, held, write(reference) == write(ours), copied]))
+"""
+
+
+RANKS = """
+from model.network.parallel import TensorParallel
+from model.runner import Runner
+
+# each rank's share of a row-parallel product, added up as the ranks would; loading needs no other rank
+partial = []
+for rank in range(2):
+    config = EngineConfig(**common, tensor_parallel_size=2, quantization="int8", attention="triton")
+    runner = Runner(config, TensorParallel(rank, 2), torch.device(common["device"]))
+    layer = runner.network.h[1].mlp.c_proj
+    x = torch.randn(5, 96, generator=torch.Generator().manual_seed(0)).to(common["device"])
+    partial.append(Linear.forward(layer, x.chunk(2, dim=1)[rank]))
+    print(json.dumps([runner.report.parameter_bytes, layer.bias is None]))
+whole = rank_of()[0]._runner.network.h[1].mlp.c_proj
+exact = sum(
+    xs @ (data.float() * scale[:, None]).T
+    for xs, (data, scale) in zip(x.chunk(2, 1), (round_rows(w, "int8") for w in whole.weight.chunk(2, 1)))
+) + whole.bias
+print(json.dumps((sum(partial) - exact).abs().max().item()))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=96, n_positions=320)
+    return write_checkpoint(tmp_path_factory.mktemp("linear") / "model", model)
+
+
+@pytest.fixture(scope="module")
+def engines(checkpoint: Path) -> list[Any]:
+    """Of every kind of weights, of two ranks, and their error."""
+    return run_with_triton(ENGINE + RANKS, str(checkpoint), DEVICE, *KINDS)
+
+
+def test_a_quantised_engine_is_one_with_rounded_weights(checkpoint: Path, engines: list[Any]) -> None:
+    model = ModelConfig.from_checkpoint(checkpoint)
+    for error, by_rounding, of_many, held, same_text, copied in engines[: len(KINDS)]:
+        assert error < 1e-4 < by_rounding
+        assert of_many < 1e-4
+        assert same_text
+        assert copied
+        assert held == parameter_bytes(model, 0, 1, 4, "int8")
+
+
+def test_ranks_round_their_own_slices(checkpoint: Path, engines: list[Any]) -> None:
+    model = ModelConfig.from_checkpoint(checkpoint)
+    *ranks, error = engines[len(KINDS) :]
+    assert ranks == [[parameter_bytes(model, rank, 2, 4, "int8"), rank == 1] for rank in range(2)]
+    assert error < 1e-5
+
+
+def test_the_plan_counts_a_byte_a_weight_and_the_scratch(checkpoint: Path) -> None:
+    model = ModelConfig.from_checkpoint(checkpoint)
+    with torch.device("meta"):
+        network = GPTBigCode(model, TensorParallel())
+    shapes = [tuple(p.shape) for n, p in network.named_parameters() if p.dim() == 2 and n.split(".")[0] == "h"]
+    rounded = [*shapes, (model.vocab_size, model.n_embd)]
+    saved = sum(outputs * (inputs - 4) for outputs, inputs in shapes)  # of two bytes a weight
+    added = model.vocab_size * (model.n_embd + 4)  # a tied head beside the embedding
+    plain, held = parameter_bytes(model, 0, 1, 2), parameter_bytes(model, 0, 1, 2, "fp8")
+    assert plain - held == saved - added
+    assert len(rounded) == 9
+    assert scratch_values(network) == max(outputs * inputs for outputs, inputs in shapes)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"quantization": "fp8"}, "fp8 needs a GPU; on a CPU there is int8"),
+        ({"quantization": "int8", "attention": "triton"}, "int8 with attention=triton needs a GPU"),
+        ({"cpu_kernels": "native", "attention": "triton"}, "exclude each other"),
+        ({"quantization": "int8", "cpu_kernels": "torch"}, "not cpu_kernels=torch"),
+    ],
+)
+def test_where_it_cannot_run_it_says_so(checkpoint: Path, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        Rank(EngineConfig(model=str(checkpoint), device="cpu", **options)).load()
+
+
+def test_without_triton_a_gpu_quantises_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "model.kernels.quantization", None)
+    config = EngineConfig(model=str(checkpoint), device="cpu", quantization="int8", attention="triton")
+    with pytest.raises(ConfigError, match="needs the package triton"):
+        Rank(config).load()
+
+
+def test_older_gpus_have_no_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
+    from model.kernels.quantization import check_device
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    device = torch.device("cuda", 0)
+    check_device("int8", device)
+    with pytest.raises(ConfigError, match=r"NVIDIA A100 has 8\.0"):
+        check_device("fp8", device)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    check_device("fp8", device)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "kind", "rows"),
+    [
+        (90, "bf16", "i8", 16),
+        (90, "bf16", "fp8e4nv", 64),
+        (89, "fp16", "fp8e4nv", 32),
+        (89, "bf16", "i8", 64),
+        (80, "bf16", "i8", 32),
+        (80, "fp32", "i8", 64),
+    ],
+)
+def test_compiles_within_the_shared_memory_of_a_gpu(capability: int, dtype: str, kind: str, rows: int) -> None:
+    """The compiler needs no GPU. 99 KiB is what a program may have on Ada and consumer Ampere."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from model.kernels import triton_linear
+
+    kernel = triton_linear._multiply
+    names = kernel.arg_names
+    tile = triton_linear.Tile.of(
+        rows, getattr(torch, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[dtype])
+    )
+    constants = {"HAS_BIAS": True, "ROWS": tile.rows, "OUTPUTS": tile.outputs, "DEPTH": tile.depth, "SPLITS": 2}
+    types = {"x": f"*{dtype}", "weight": f"*{kind}", "bias": f"*{dtype}", "out": f"*{dtype}", "scale": "*fp32"}
+    types |= {"parts": "*fp32", "M": "i32", "N": "i32", "K": "i32", **dict.fromkeys(constants, "constexpr")}
+    aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if n not in constants and n != "M"}
+    source = ASTSource(
+        kernel, {n: types[n] for n in names}, {(names.index(n),): v for n, v in constants.items()}, aligned
+    )
+    options = {"num_warps": triton_linear.WARPS, "num_stages": tile.stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert compiled.metadata.shared <= 99 << 10
+    assert ("wgmma" in compiled.asm["ptx"]) == (capability == 90 and rows > 16)
