@@ -152,52 +152,7 @@ static inline __attribute__((always_inline)) void finish(
         }
 }
 
-#define INT8_TILE(ROWS, TILES)                                                                                        \
-    static __attribute__((noinline)) void int8_##ROWS##_##TILES(                                                      \
-        const uint8_t *x, int64_t stride, const int8_t *w, int64_t K, __m512 *sums                                    \
-    ) {                                                                                                               \
-        __m512i sum[ROWS][TILES];                                                                                     \
-        UNROLLED for (int i = 0; i < ROWS * TILES; i++) sum[i / TILES][i % TILES] = _mm512_setzero_si512();           \
-        for (int64_t k = 0; k < K; k += 4) {                                                                          \
-            __m512i weight[TILES];                                                                                    \
-            UNROLLED for (int t = 0; t < TILES; t++)                                                                  \
-                weight[t] = _mm512_loadu_si512(w + t * K * LANES + k * LANES);                                        \
-            UNROLLED for (int m = 0; m < ROWS; m++) {                                                                 \
-                int32_t four;                                                                                         \
-                memcpy(&four, x + m * stride + k, 4);                                                                 \
-                __m512i all = _mm512_set1_epi32(four);                                                                \
-                UNROLLED for (int t = 0; t < TILES; t++) DPBUSD(sum[m][t], all, weight[t]);                           \
-            }                                                                                                         \
-        }                                                                                                             \
-        UNROLLED for (int i = 0; i < ROWS * TILES; i++) sums[i] = _mm512_castsi512_ps(sum[i / TILES][i % TILES]);     \
-    }
-/* GCC 12 moves the sums of the intrinsic to and fro, which costs half of its speed. */
-#define DPBUSD(sum, a, b) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b))
-EVERY_TILE(INT8_TILE)
-
-typedef void (*Int8Kernel)(const uint8_t *, int64_t, const int8_t *, int64_t, __m512 *);
-#define INT8_ENTRY(ROWS, TILES) [ROWS][TILES] = int8_##ROWS##_##TILES,
-static const Int8Kernel INT8[13][5] = {EVERY_TILE(INT8_ENTRY)};
-
-/* As `columns`, of int8. */
-static inline __attribute__((always_inline)) void int8_columns(
-    int64_t M, int64_t K, const Rows *x, const Weight *w, int64_t column, int here, enum epilogue how, void *out,
-    int64_t stride
-) {
-    const uint8_t *q = x->q;
-    for (int64_t row = 0, pass = M <= 12 ? M : 6; row < M; row += pass) {
-        int rows = (int)(M - row < pass ? M - row : pass);
-        __m512 sums[SUMS];
-        INT8[rows][here](q + row * K, K, (const int8_t *)w->data + column * K, K, sums);
-        for (int i = 0; i < rows * here; i++) {
-            int64_t at = column + i % here * LANES;
-            __m512i exact = _mm512_sub_epi32(_mm512_castps_si512(sums[i]), _mm512_loadu_si512(w->shift + at));
-            __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(w->scale + at), _mm512_set1_ps(x->q_scale[row + i / here]));
-            sums[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), scale);
-        }
-        finish(how, out, stride, row, column, rows, here, sums, w->bias);
-    }
-}
+#include "products_int8.h"
 
 /*
  * Columns `first` to N of out [M, N] (row stride `stride`) from x [M, K]; to be called by every thread of the region.
@@ -215,19 +170,6 @@ static inline __attribute__((always_inline)) void product(
         int64_t column = first + b * each * LANES;
         if (w->scale) int8_columns(M, K, x, w, column, here, how, out, stride);
         else columns(M, K, x, w, column, here, how, out, stride);
-    }
-}
-
-/* A row in 8 bits: round(127 x / largest) + 128. */
-static void quantise(const act *x, uint8_t *q, float *scale, int64_t width) {
-    __m512 largest = _mm512_setzero_ps();
-    for (int64_t i = 0; i < width; i += LANES) largest = _mm512_max_ps(largest, _mm512_abs_ps(get(x + i)));
-    float top = _mm512_reduce_max_ps(largest);
-    *scale = top / 127.0f;
-    __m512 factor = _mm512_set1_ps(top > 0 ? 127.0f / top : 0.0f);
-    for (int64_t i = 0; i < width; i += LANES) {
-        __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(get(x + i), factor));
-        _mm_storeu_si128((__m128i *)(q + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(value, _mm512_set1_epi32(128))));
     }
 }
 
@@ -253,119 +195,7 @@ static void norm(const float *x, act *out, int64_t width, const float *w, const 
     }
 }
 
-/* A query of one head: where it is, how many positions it sees, and where its answer goes. */
-typedef struct {
-    const bf16 *query;
-    act *out;
-    int64_t context;
-} Query;
-
-/*
- * Up to 16 `registers` queries over one sequence's cache: they are the lanes of the scores, heads of one token or of
- * several that follow each other. Softmax is formed span by span (Milakov and Gimelshein, arXiv:1805.02867), so that a
- * long context needs no more room than a short one. `scale` includes log2(e): the powers are of two. cold: nobody has
- * just read this context.
- */
-static inline __attribute__((always_inline)) void attend(
-    const int registers, const Query *queries, int count, int64_t D, const bf16 *keys, const bf16 *values,
-    const int64_t *table, int64_t block_size, float scale, int cold
-) {
-    const int lanes = registers * LANES;
-    packed query[D / PACK * lanes] __attribute__((aligned(64)));
-    /* Scores, then in their place the weights. A row more, since the last queries are taken GROUP at a time. */
-    float score[(SPAN + 1) * lanes] __attribute__((aligned(64)));
-    float sum[count][D] __attribute__((aligned(64)));
-    float room[KEYS * D] __attribute__((aligned(64)));
-    float keep[3 * LANES] __attribute__((aligned(64)));
-    int32_t sees[3 * LANES] __attribute__((aligned(64)));
-    memset(query, 0, sizeof query);
-    memset(sum, 0, sizeof sum);
-    int64_t context = 0, by_all = INT64_MAX;
-    for (int h = 0; h < lanes; h++) sees[h] = INT32_MAX;
-    for (int h = 0; h < count; h++) {
-        pack_query(query + h, lanes, queries[h].query, D);
-        sees[h] = (int32_t)queries[h].context;
-        if (queries[h].context > context) context = queries[h].context;
-        if (queries[h].context < by_all) by_all = queries[h].context;
-    }
-    __m512 best[3], total[3];
-    for (int r = 0; r < registers; r++) best[r] = _mm512_set1_ps(-1e30f), total[r] = _mm512_setzero_ps();
-    for (int64_t start = 0; start < context; start += SPAN) {
-        int span = context - start < SPAN ? (int)(context - start) : SPAN;
-        /* Where the span's keys and values are. Blocks lie anywhere, so the processor cannot guess what comes next. */
-        const bf16 *key_at[SPAN + KEYS], *value[SPAN + 1];
-        for (int p = 0; p < span;) {
-            int64_t offset = (start + p) % block_size, stop = p + block_size - offset;
-            const int64_t base = (table[(start + p) / block_size] * block_size + offset) * D;
-            for (int64_t i = 0; p < span && p < stop; p++, i += D) {
-                key_at[p] = keys + base + i;
-                value[p] = values + base + i;
-                for (int64_t d = 0; cold && d < D; d += 32) {
-                    _mm_prefetch(key_at[p] + d, _MM_HINT_T0);
-                    _mm_prefetch(value[p] + d, _MM_HINT_T0);
-                }
-            }
-        }
-        for (int p = span; p < span + KEYS; p++) key_at[p] = key_at[span - 1];
-        __m512 top[3];
-        for (int r = 0; r < registers; r++) top[r] = best[r];
-        for (int p = 0; p < span; p += KEYS) {
-            __m512 s[KEYS][3];
-            score_keys(registers, query, key_at + p, D, room, s);
-            int some_do_not_see = start + p + KEYS > by_all;
-            UNROLLED for (int i = 0; i < KEYS * registers; i++) {
-                int at = i / registers, r = i % registers;
-                __m512 scaled = _mm512_mul_ps(s[at][r], _mm512_set1_ps(scale));
-                if (some_do_not_see) {
-                    __mmask16 seen = _mm512_cmpgt_epi32_mask(
-                        _mm512_load_si512(sees + r * LANES), _mm512_set1_epi32((int32_t)(start + p + at)));
-                    scaled = _mm512_mask_blend_ps(seen, _mm512_set1_ps(-1e30f), scaled);
-                }
-                top[r] = _mm512_max_ps(top[r], scaled);
-                _mm512_store_ps(score + (p + at) * lanes + r * LANES, scaled);
-            }
-        }
-        for (int r = 0; r < registers; r++) {
-            __m512 shrink = power_of_two(_mm512_sub_ps(best[r], top[r]));
-            _mm512_store_ps(keep + r * LANES, shrink);
-            total[r] = _mm512_mul_ps(total[r], shrink);
-            best[r] = top[r];
-        }
-        for (int p = 0; p < span; p += 2)
-            for (int r = 0; r < registers; r++) {
-                const float *at = score + p * lanes + r * LANES;
-                __m512 a = power_of_two(_mm512_sub_ps(_mm512_load_ps(at), top[r])), b = _mm512_setzero_ps();
-                if (p + 1 < span) b = power_of_two(_mm512_sub_ps(_mm512_load_ps(at + lanes), top[r]));
-                total[r] = _mm512_add_ps(total[r], _mm512_add_ps(a, b));
-                put_weights(score, p, lanes, r, a, b);
-            }
-        value[span] = value[span - 1]; /* weight zero */
-        mix_values(score, lanes, value, span, count, D, keep, &sum[0][0]);
-    }
-    float totals[3 * LANES] __attribute__((aligned(64)));
-    for (int r = 0; r < registers; r++) _mm512_store_ps(totals + r * LANES, total[r]);
-    for (int h = 0; h < count; h++) {
-        __m512 inverse = _mm512_set1_ps(1.0f / totals[h]);
-        for (int64_t d = 0; d < D; d += 32) {
-            __m512 low = _mm512_mul_ps(_mm512_loadu_ps(&sum[h][d]), inverse);
-            __m512 high = _mm512_mul_ps(_mm512_loadu_ps(&sum[h][d + 16]), inverse);
-            in_order(&low, &high);
-            put(queries[h].out + d, low);
-            put(queries[h].out + d + LANES, high);
-        }
-    }
-}
-
-typedef void (*Attend)(const Query *, int, int64_t, const bf16 *, const bf16 *, const int64_t *, int64_t, float, int);
-#define ATTEND(REGISTERS)                                                                                             \
-    static __attribute__((noinline)) void attend_##REGISTERS(                                                         \
-        const Query *queries, int count, int64_t D, const bf16 *keys, const bf16 *values, const int64_t *table,       \
-        int64_t block_size, float scale, int cold                                                                     \
-    ) {                                                                                                               \
-        attend(REGISTERS, queries, count, D, keys, values, table, block_size, scale, cold);                           \
-    }
-ATTEND(1) ATTEND(2) ATTEND(3)
-static const Attend ATTENDS[] = {NULL, attend_1, attend_2, attend_3};
+#include "attention.h"
 
 /* Heads in one call of `attend`: fewer than it takes where a short batch would leave threads without work. */
 static int64_t heads_each(int64_t heads, int64_t rows, int threads) {
