@@ -32,6 +32,7 @@ from deployments.api.openai.schemas import ending
 from deployments.api.operations import package_version
 from deployments.errors import EngineUnavailableError, ModelNotFoundError, ServeError
 from deployments.protocol import Delta, EndedBy, GenerationRequest, ModelInfo
+from model.text.prompts import Infill, Raw
 
 _TAG = ":latest"
 
@@ -148,14 +149,9 @@ async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Ca
     options, model = body.options, await named_model(api, body.model)
     if body.suffix and "completion_mode" not in options.model_fields_set:
         options = options.model_copy(update={"completion_mode": "auto"})  # only editors send a suffix
-    rendering = Rendering(
-        max_tokens=0,
-        suffix=body.suffix,
-        fim_mode=api.fim_mode if body.suffix else None,
-        truncate=-1,
-    )
+    form = Infill(api.fim_mode(), body.suffix) if body.suffix else Raw()
     wanted = options.num_predict if options.num_predict > 0 else None
-    fitted = await fit_prompts(api, model, [body.prompt], rendering, wanted)
+    fitted = await fit_prompts(api, model, [body.prompt], Rendering(form, truncate=-1), wanted)
     sampling = options.model_copy(update={"seed": None}) if options.seed < 0 else options
     return GenerationRequest(
         request_id=uuid.uuid4().hex,

@@ -80,23 +80,21 @@ class Refactoring(BaseModel):
 async def to_generation_request(body: RefactorRequest, api: ApiContext) -> GenerationRequest:
     """Translate; raise InvalidRequestError, ContextLengthError or ModelNotFoundError."""
     model = await api.served_model(body.model)
-    if len(body.code.encode()) // api.longest_token >= model.max_model_len:
+    if api.least_tokens(body.code) >= model.max_model_len:
         raise _too_long(model.max_model_len, "more")
     try:
         ids = await asyncio.to_thread(render_commit, api.tokenizer, body.code, body.instruction)
     except UnsupportedError as error:
         raise InvalidRequestError(f"{error}.", code="invalid_value") from error
     try:
-        fitted = await fit_prompts(api, model, [ids], Rendering(max_tokens=0), body.max_tokens)
+        unasked = max(_GROWTH * len(ids), _LEAST_TOKENS)
+        fitted = await fit_prompts(api, model, [ids], Rendering(), body.max_tokens, unasked=unasked)
     except ContextLengthError:
         raise _too_long(model.max_model_len, str(len(ids) + (body.max_tokens or 1))) from None
-    limit = fitted.max_tokens
-    if body.max_tokens is None:
-        limit = min(limit, max(_GROWTH * len(ids), _LEAST_TOKENS))
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
         prompts=fitted.prompts,
-        params=body.to_params(max_tokens=limit, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
+        params=body.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
         user=body.user,
     )

@@ -30,7 +30,8 @@ from deployments.api.common.sampling import INT32_MAX, DialectModel
 from deployments.api.openai.schemas import ERROR_RESPONSES, ending
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import CompletionMode, EndedBy, GenerationRequest
-from model.text.fim import ContextFile, RepositoryContext
+from model.text.context import ContextFile, RepositoryContext
+from model.text.prompts import Infill
 from monitoring import IngressMetrics
 from monitoring.metrics import LANGUAGES
 
@@ -147,14 +148,8 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: 
     """Translate; raise InvalidRequestError."""
     segments = body.segments
     prefix, suffix = _unix(segments.prefix), _unix(segments.suffix)
-    rendering = Rendering(
-        max_tokens=0,
-        suffix=suffix,
-        fim_mode=api.fim_mode,
-        truncate=-1,
-        context=segments.to_context(),
-    )
-    fitted = await fit_prompts(api, await api.model(), [prefix], rendering, _MAX_TOKENS)
+    form = Infill(api.fim_mode(), suffix, segments.to_context())
+    fitted = await fit_prompts(api, await api.model(), [prefix], Rendering(form, truncate=-1), _MAX_TOKENS)
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
         prompts=fitted.prompts,
@@ -168,7 +163,7 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: 
             caller,
             user=body.user,
             path=segments.filepath,
-            context=rendering.context,
+            context=form,
         ),
     )
 

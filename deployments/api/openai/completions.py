@@ -27,7 +27,8 @@ from deployments.api.openai.logprobs import legacy_logprobs, prompt_offsets
 from deployments.api.openai.schemas import ERROR_RESPONSES, ModelName, UsageCounter, ending
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest
-from model.text.fim import ContextFile, RepositoryContext
+from model.text.context import ContextFile, RepositoryContext
+from model.text.prompts import Infill, Plain, PromptForm, Raw
 
 
 class StreamOptions(DialectModel):
@@ -116,6 +117,12 @@ class CompletionRequest(CodeFields):
     def is_fim(self) -> bool:
         return bool(self.suffix) or self.fim_mode != "auto"
 
+    def form(self, api: ApiContext) -> PromptForm:
+        context = self.repository.to_context() if self.repository else None
+        if self.is_fim:
+            return Infill(api.fim_mode(self.fim_mode), self.suffix or "", context)
+        return Raw() if context is None else Plain(context)
+
 
 async def to_generation_request(
     body: CompletionRequest, api: ApiContext, caller: Caller = ANYBODY
@@ -133,17 +140,12 @@ async def to_generation_request(
         logprobs=logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
     )
-    fim_mode = api.fim_mode if body.fim_mode == "auto" else body.fim_mode
-    rendering = Rendering(
-        max_tokens=body.max_tokens,
-        suffix=body.suffix or "",
-        fim_mode=fim_mode if body.is_fim else None,
-        truncate=body.truncate_prompt_tokens,
-        context=body.repository.to_context() if body.repository else None,
-    )
+    form = body.form(api)
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        prompts=await render_prompts(api, model, body.prompt, rendering),
+        prompts=await render_prompts(
+            api, model, body.prompt, Rendering(form, body.truncate_prompt_tokens), body.max_tokens
+        ),
         params=params,
         n=body.n,
         best_of=best_of,
@@ -159,7 +161,7 @@ async def to_generation_request(
             caller,
             user=body.user,
             path=body.repository.path if body.repository else None,
-            context=(rendering.context, rendering.fim_mode),
+            context=form,
         ),
     )
 

@@ -160,16 +160,15 @@ async def to_generation_request(
     """Translate; raise InvalidRequestError or ContextLengthError."""
     wants, model = body.parameters, await api.model()
     _check(wants, api, stream)
-    rendering = Rendering(max_tokens=0, truncate=wants.truncate)
-    fitted = await fit_prompts(api, model, [body.inputs], rendering, wants.max_new_tokens)
-    limit = fitted.max_tokens if wants.max_new_tokens else min(fitted.max_tokens, _DEFAULT_NEW_TOKENS)
+    rendering = Rendering(truncate=wants.truncate)
+    fitted = await fit_prompts(api, model, [body.inputs], rendering, wants.max_new_tokens, unasked=_DEFAULT_NEW_TOKENS)
     reports = stream or wants.details or wants.best_of > 1
     sampling = wants if wants.samples else wants.model_copy(update={"temperature": 0.0})
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
         prompts=fitted.prompts,
         params=sampling.to_params(
-            max_tokens=limit,
+            max_tokens=fitted.max_tokens,
             limits=api.limits,
             vocab_size=api.tokenizer.vocab_size,
             logprobs=wants.top_n_tokens if reports else None,
