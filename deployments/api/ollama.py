@@ -24,13 +24,14 @@ from starlette.responses import Response
 from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import INT32_MAX, INT64_MAX, DialectModel
 from deployments.api.common.streaming import JSON_LINES_CONTENT, JsonLineStream, json_line
 from deployments.api.openai.schemas import ending
 from deployments.api.operations import package_version
-from deployments.errors import EngineUnavailableError, ModelNotFoundError, ServeError
+from deployments.errors import ModelNotFoundError, ServeError
 from deployments.protocol import Delta, EndedBy, GenerationRequest, ModelInfo
 from model.text.prompts import Infill, Raw
 
@@ -181,8 +182,7 @@ class OllamaWriter:
         if delta.finish_reason is None:
             self.first_ns = self.first_ns or now
             return {**self.head(), "response": delta.text, "done": False}
-        if delta.finish_reason == "abort":
-            raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+        check_not_given_up(delta)
         prompt_ns = (self.first_ns or self.started_ns) - self.started_ns
         return {
             **self.head(),

@@ -22,12 +22,13 @@ from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import INT32_MAX, SamplingFields
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.schemas import ERROR_RESPONSES, Usage, UsageCounter
-from deployments.errors import ContextLengthError, EngineUnavailableError, InvalidRequestError
+from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import Delta, GenerationRequest
 from model.text.commit import render_commit
 from model.text.fim import UnsupportedError
@@ -151,8 +152,7 @@ class RefactorWriter:
         yield DONE
 
     async def ending(self, delta: Delta, code: str) -> dict[str, Any]:
-        if delta.finish_reason == "abort":
-            raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+        check_not_given_up(delta)
         diff = None
         if len(self.body.code) + len(code) <= _MAX_DIFF_CHARS:
             diff = await asyncio.to_thread(unified_diff, self.body.code, code, self.body.path)

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from deployments.api.common.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import INT32_MAX, DialectModel
@@ -177,8 +178,7 @@ async def answer(body: SegmentsRequest, api: ApiContext, caller: Caller = ANYBOD
     """One `SegmentsCompletion`, with the line ends of the file."""
     request = await to_generation_request(body, api, caller)
     (delta,) = await api.backend.generate(request)
-    if delta.finish_reason == "abort":
-        raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+    check_not_given_up(delta)
     dos = "\r\n" in body.segments.prefix or "\r\n" in body.segments.suffix
     text = delta.text.replace("\n", "\r\n") if dos else delta.text
     whole = {

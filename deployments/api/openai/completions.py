@@ -20,12 +20,12 @@ from starlette.responses import Response
 
 from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields
 from deployments.api.common.context import ApiContext
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.rendering import PromptField, Rendering, render_prompts
 from deployments.api.common.sampling import INT32_MAX, DialectModel
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import legacy_logprobs, prompt_offsets
 from deployments.api.openai.schemas import ERROR_RESPONSES, ModelName, UsageCounter, ending
-from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest
 from model.text.context import ContextFile, RepositoryContext
 from model.text.prompts import Infill, Plain, PromptForm, Raw
@@ -222,8 +222,7 @@ class CompletionWriter:
 
     def choice(self, delta: Delta, index: int, *, first: bool) -> dict[str, Any]:
         """One entry of `choices`; `first`: the completion's first news, which the echo goes before."""
-        if delta.finish_reason == "abort":
-            raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+        check_not_given_up(delta)
         prompt = delta.index // self.request.best_of
         wanted = bool(self.body.max_tokens)
         echo = self.echo(prompt) if first else ""
