@@ -29,7 +29,9 @@ from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
 from model.engine import Engine, Running
 from model.request import Request, SamplingParams
 from model.sampler import Sampled
+from model.text.prompts import Infill, render
 from model.text.tokenizer import Tokenizer
+from model.text.truncation import Window
 
 _NAME = re.compile(r"\b[a-z_][a-z0-9_]{3,}\b")
 _FUNCTION = re.compile(r"^(?P<indent> *)def \w+.*?(?=^(?P=indent)\S|\Z)", re.MULTILINE | re.DOTALL)
@@ -94,7 +96,7 @@ def infills(sources: Sequence[SourceText], tokenizer: Tokenizer, options: argpar
     """Blocks of code between what stands before and after them, as an editor asks for them."""
     cases = []
     for gap in draw_gaps(sources, "block", options.cases, options.seed):
-        prompt = tokenizer.render_fim(gap.prefix, gap.suffix, mode="spm", max_tokens=1500, block_size=16)
+        prompt = render(tokenizer, gap.prefix, Infill("spm", gap.suffix), Window(1500, block_size=16))
         cases.append(Case(prompt, tokenizer.encode(gap.missing)[: options.max_tokens]))
     return cases
 

@@ -27,7 +27,9 @@ from model.config import EngineConfig
 from model.engine import Engine
 from model.process.rank import Rank
 from model.request import Output, Request, SamplingParams, TokenLogprobs
+from model.text.prompts import Infill, render
 from model.text.tokenizer import Tokenizer
+from model.text.truncation import Window
 
 CORPUS = Path("build/pico/corpus.jsonl")
 HELD_OUT = ("heldout_file", "heldout_package")
@@ -128,9 +130,9 @@ def generate(engine: Engine, tokenizer: Tokenizer, gaps: list[Gap], max_tokens: 
     logprobs: dict[str, list[TokenLogprobs]] = {}
     finished: set[str] = set()
     params = SamplingParams(max_tokens=max_tokens, temperature=0.0, logprobs=0)
-    room = engine.max_model_len - max_tokens
+    window = Window(engine.max_model_len - max_tokens, block_size=16)
     for number, gap in enumerate(gaps):
-        prompt = tokenizer.render_fim(gap.prefix, gap.suffix, mode=mode, max_tokens=room, block_size=16)
+        prompt = render(tokenizer, gap.prefix, Infill(mode, gap.suffix), window)
         engine.add(Request(str(number), prompt, params))
     while engine.has_work():
         for output in engine.step():

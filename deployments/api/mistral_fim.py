@@ -27,7 +27,7 @@ from deployments.api.openai.chat_answers import ChatCompletion, ChatWriter
 from deployments.api.openai.schemas import ERROR_RESPONSES, Completion
 from deployments.http.request_record import set_dialect
 from deployments.protocol import CompletionMode, GenerationRequest
-from model.text.fim import RepositoryContext
+from model.text.prompts import Infill, Plain
 
 _TEMPERATURE = 0.2
 
@@ -54,14 +54,8 @@ class FimRequest(CodeFields):
 async def to_generation_request(body: FimRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError, ContextLengthError or ModelNotFoundError."""
     model = await api.served_model(body.model)
-    rendering = Rendering(
-        max_tokens=0,
-        suffix=body.suffix,
-        fim_mode=api.fim_mode if body.suffix else None,
-        truncate=-1,
-        context=RepositoryContext(),
-    )
-    fitted = await fit_prompts(api, model, [body.prompt], rendering, body.max_tokens)
+    form = Infill(api.fim_mode(), body.suffix) if body.suffix else Plain()
+    fitted = await fit_prompts(api, model, [body.prompt], Rendering(form, truncate=-1), body.max_tokens)
     sampling = body if body.random_seed is None else body.model_copy(update={"seed": body.random_seed})
     return GenerationRequest(
         request_id=uuid.uuid4().hex,

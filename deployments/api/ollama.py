@@ -24,14 +24,16 @@ from starlette.responses import Response
 from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import INT32_MAX, INT64_MAX, DialectModel
 from deployments.api.common.streaming import JSON_LINES_CONTENT, JsonLineStream, json_line
 from deployments.api.openai.schemas import ending
 from deployments.api.operations import package_version
-from deployments.errors import EngineUnavailableError, ModelNotFoundError, ServeError
+from deployments.errors import ModelNotFoundError, ServeError
 from deployments.protocol import Delta, EndedBy, GenerationRequest, ModelInfo
+from model.text.prompts import Infill, Raw
 
 _TAG = ":latest"
 
@@ -148,14 +150,9 @@ async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Ca
     options, model = body.options, await named_model(api, body.model)
     if body.suffix and "completion_mode" not in options.model_fields_set:
         options = options.model_copy(update={"completion_mode": "auto"})  # only editors send a suffix
-    rendering = Rendering(
-        max_tokens=0,
-        suffix=body.suffix,
-        fim_mode=api.fim_mode if body.suffix else None,
-        truncate=-1,
-    )
+    form = Infill(api.fim_mode(), body.suffix) if body.suffix else Raw()
     wanted = options.num_predict if options.num_predict > 0 else None
-    fitted = await fit_prompts(api, model, [body.prompt], rendering, wanted)
+    fitted = await fit_prompts(api, model, [body.prompt], Rendering(form, truncate=-1), wanted)
     sampling = options.model_copy(update={"seed": None}) if options.seed < 0 else options
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
@@ -185,8 +182,7 @@ class OllamaWriter:
         if delta.finish_reason is None:
             self.first_ns = self.first_ns or now
             return {**self.head(), "response": delta.text, "done": False}
-        if delta.finish_reason == "abort":
-            raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+        check_not_given_up(delta)
         prompt_ns = (self.first_ns or self.started_ns) - self.started_ns
         return {
             **self.head(),

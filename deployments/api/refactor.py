@@ -22,12 +22,13 @@ from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import INT32_MAX, SamplingFields
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.schemas import ERROR_RESPONSES, Usage, UsageCounter
-from deployments.errors import ContextLengthError, EngineUnavailableError, InvalidRequestError
+from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import Delta, GenerationRequest
 from model.text.commit import render_commit
 from model.text.fim import UnsupportedError
@@ -80,23 +81,21 @@ class Refactoring(BaseModel):
 async def to_generation_request(body: RefactorRequest, api: ApiContext) -> GenerationRequest:
     """Translate; raise InvalidRequestError, ContextLengthError or ModelNotFoundError."""
     model = await api.served_model(body.model)
-    if len(body.code.encode()) // api.longest_token >= model.max_model_len:
+    if api.least_tokens(body.code) >= model.max_model_len:
         raise _too_long(model.max_model_len, "more")
     try:
         ids = await asyncio.to_thread(render_commit, api.tokenizer, body.code, body.instruction)
     except UnsupportedError as error:
         raise InvalidRequestError(f"{error}.", code="invalid_value") from error
     try:
-        fitted = await fit_prompts(api, model, [ids], Rendering(max_tokens=0), body.max_tokens)
+        unasked = max(_GROWTH * len(ids), _LEAST_TOKENS)
+        fitted = await fit_prompts(api, model, [ids], Rendering(), body.max_tokens, unasked=unasked)
     except ContextLengthError:
         raise _too_long(model.max_model_len, str(len(ids) + (body.max_tokens or 1))) from None
-    limit = fitted.max_tokens
-    if body.max_tokens is None:
-        limit = min(limit, max(_GROWTH * len(ids), _LEAST_TOKENS))
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
         prompts=fitted.prompts,
-        params=body.to_params(max_tokens=limit, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
+        params=body.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
         user=body.user,
     )
@@ -153,8 +152,7 @@ class RefactorWriter:
         yield DONE
 
     async def ending(self, delta: Delta, code: str) -> dict[str, Any]:
-        if delta.finish_reason == "abort":
-            raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+        check_not_given_up(delta)
         diff = None
         if len(self.body.code) + len(code) <= _MAX_DIFF_CHARS:
             diff = await asyncio.to_thread(unified_diff, self.body.code, code, self.body.path)

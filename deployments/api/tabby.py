@@ -24,13 +24,15 @@ from starlette.responses import Response
 from deployments.api.common.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import INT32_MAX, DialectModel
 from deployments.api.openai.schemas import ERROR_RESPONSES, ending
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import CompletionMode, EndedBy, GenerationRequest
-from model.text.fim import ContextFile, RepositoryContext
+from model.text.context import ContextFile, RepositoryContext
+from model.text.prompts import Infill
 from monitoring import IngressMetrics
 from monitoring.metrics import LANGUAGES
 
@@ -147,14 +149,8 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: 
     """Translate; raise InvalidRequestError."""
     segments = body.segments
     prefix, suffix = _unix(segments.prefix), _unix(segments.suffix)
-    rendering = Rendering(
-        max_tokens=0,
-        suffix=suffix,
-        fim_mode=api.fim_mode,
-        truncate=-1,
-        context=segments.to_context(),
-    )
-    fitted = await fit_prompts(api, await api.model(), [prefix], rendering, _MAX_TOKENS)
+    form = Infill(api.fim_mode(), suffix, segments.to_context())
+    fitted = await fit_prompts(api, await api.model(), [prefix], Rendering(form, truncate=-1), _MAX_TOKENS)
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
         prompts=fitted.prompts,
@@ -168,7 +164,7 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: 
             caller,
             user=body.user,
             path=segments.filepath,
-            context=rendering.context,
+            context=form,
         ),
     )
 
@@ -182,8 +178,7 @@ async def answer(body: SegmentsRequest, api: ApiContext, caller: Caller = ANYBOD
     """One `SegmentsCompletion`, with the line ends of the file."""
     request = await to_generation_request(body, api, caller)
     (delta,) = await api.backend.generate(request)
-    if delta.finish_reason == "abort":
-        raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+    check_not_given_up(delta)
     dos = "\r\n" in body.segments.prefix or "\r\n" in body.segments.suffix
     text = delta.text.replace("\n", "\r\n") if dos else delta.text
     whole = {

@@ -1,15 +1,10 @@
-"""Fill-in-the-middle and repository context: what StarCoder was trained on, as token ids.
+"""Fill-in-the-middle templates: the two orders in which StarCoder was trained.
 
-FIM (StarCoder, arXiv:2305.06161; BigCode's Megatron-LM, `megatron/data/gpt_dataset.py`): a document is cut in
+Source: StarCoder, arXiv:2305.06161; BigCode's Megatron-LM, `megatron/data/gpt_dataset.py`. A document is cut in
 characters, the parts are encoded separately, and the ids are joined as
 
     PSM    <fim_prefix> prefix <fim_suffix> suffix <fim_middle> middle
     SPMv2  <fim_prefix> <fim_suffix> suffix <fim_middle> prefix middle
-
-Metadata (the same paper, and `formats.md` of BigCode's playground): a document may open with any of
-`<reponame>NAME<filename>PATH<gh_stars>STARS` and a newline, and ends with `<|endoftext|>`. Training cut every
-document on its own, so the metadata of the file being edited lies inside its prefix, and other files stand
-before it as whole documents.
 """
 
 from __future__ import annotations
@@ -53,29 +48,6 @@ class FimTokens:
         if mode == "psm":
             return [self.prefix, *prefix, self.suffix, *suffix, self.middle]
         return [self.prefix, self.suffix, *suffix, self.middle, *prefix]
-
-
-@dataclass(frozen=True)
-class ContextFile:
-    """A file other than the one being edited."""
-
-    path: str
-    content: str
-
-
-@dataclass(frozen=True)
-class RepositoryContext:
-    """Where the edited text comes from, and what else the model should know of that repository.
-
-    name: the repository's name, as in `<reponame>`.
-    path: path of the file being edited, as in `<filename>`.
-    files: other files, the most relevant first. They open the prompt in this order and are given up from the
-        last one on when the window is short, so that what stays keeps its place in the prefix cache.
-    """
-
-    name: str | None = None
-    path: str | None = None
-    files: tuple[ContextFile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,21 @@
-"""Text to token ids and back: plain text, fill-in-the-middle, repository context.
+"""Text to token ids and back.
 
 User text never becomes a special token by accident: `encode` treats their names as text. Special tokens enter
-a prompt as ids only, from a template here or from a raw prompt (`encode_prompt`) in which a client wrote them
-on purpose.
+a prompt as ids only, from a template (model/text/prompts.py) or from text in which a client wrote them on purpose.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 import tokenizers
 
 from model.config import ConfigError
-from model.text.fim import FimMode, FimPrompt, FimTokens, RepositoryContext, UnsupportedError, parse_fim
-from model.text.truncation import anchor_stride, demand, left_cut, round_up, split_window
-
-SUFFIX_SHARE = 0.25
-"""Share of a full window that the suffix may take when both sides overflow."""
-
-CHARS_PER_TOKEN = (8, 32)
-"""How many characters for each token of the window are encoded: most code has 3 to 4, so the first will do.
-The second is tried where it does not fill the window. What lies beyond is cut unread."""
-
-_UNSETTLED = re.compile(r"\s*\S*\Z")
+from model.text.fim import FimMode, FimPrompt, FimTokens, parse_fim
 
 _END_OF_TEXT = "<|endoftext|>"
 
@@ -122,24 +111,8 @@ class Tokenizer:
             text.encode()
             raise
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """A raw prompt: special tokens written in it become their ids, as editors that template expect.
-
-        In a prompt of FIM shape only the template's own markers and the metadata at the start of the prefix
-        do; the two sides of the cursor are plain text.
-        """
-        prompt = self.parse_fim(text)
-        if prompt is None or self.fim is None:
-            return self._encode_with_special(text)
-        prefix = self._encode_with_special(prompt.header) + self.encode(prompt.prefix)
-        ids = self.fim.join(prompt.mode, prefix, self.encode(prompt.suffix))
-        return self._encode_with_special(prompt.head) + ids + self.encode(prompt.started)
-
-    def parse_fim(self, text: str) -> FimPrompt | None:
-        """Take apart a raw prompt that has the shape of PSM or SPM; None for any other."""
-        return parse_fim(text, self.fim, self.eos_token) if self.fim else None
-
-    def _encode_with_special(self, text: str) -> list[int]:
+    def encode_with_special(self, text: str) -> list[int]:
+        """Text in which the names of special tokens stand for them."""
         ids: list[int] = []
         for piece in self._special_pattern.split(text):
             if piece in self.special:
@@ -148,135 +121,9 @@ class Tokenizer:
                 ids.extend(self.encode(piece))
         return ids
 
-    # Prompts that fit a window
-
-    def render_fim(
-        self,
-        prefix: str,
-        suffix: str,
-        *,
-        mode: FimMode,
-        max_tokens: int,
-        block_size: int,
-        context: RepositoryContext | None = None,
-        suffix_share: float = SUFFIX_SHARE,
-    ) -> list[int]:
-        """The prompt for the text between `prefix` and `suffix`, at most `max_tokens` ids.
-
-        What does not fit is cut: context files first, then the prefix from its left and the suffix from its
-        right (model/text/truncation.py says where). Both are plain text.
-        Raises UnsupportedError where the vocabulary lacks the tokens, ValueError below 4 `max_tokens`.
-        """
-        if self.fim is None:
-            raise UnsupportedError("this model has no fill-in-the-middle tokens: `suffix` cannot be used")
-        if not 0 <= suffix_share < 1:
-            raise ValueError(f"suffix_share={suffix_share} is not in [0, 1)")
-        header = self._header(context, max_tokens)
-        budget = max_tokens - 3 - len(header)
-        if budget < 1:
-            raise ValueError(f"a window of {max_tokens} tokens has no room for a fill-in-the-middle prompt")
-        stride = anchor_stride(budget, block_size)
-        before, after = self._encode_end(prefix, budget), self._encode_start(suffix, budget)
-        need = demand(len(before), self._settled(prefix, before), stride)
-        split = split_window(len(before), len(after), budget, stride, suffix_share, need)
-        documents = self._documents(context, budget - len(after) - round_up(need, stride))
-        kept = header + before[self._character_start(before, split.prefix_start) :]
-        return documents + self.fim.join(mode, kept, after[: self._character_end(after, split.suffix_end)])
-
-    def render_plain(
-        self, text: str, *, max_tokens: int, block_size: int, context: RepositoryContext | None = None
-    ) -> list[int]:
-        """The prompt that continues the plain text `text`, cut from its left to at most `max_tokens` ids.
-
-        Raises UnsupportedError where the vocabulary lacks the tokens, ValueError below 1 `max_tokens`.
-        """
-        header = self._header(context, max_tokens)
-        budget = max_tokens - len(header)
-        if budget < 1:
-            raise ValueError(f"a window of {max_tokens} tokens has no room for a prompt")
-        stride = anchor_stride(budget, block_size)
-        ids = self._encode_end(text, budget)
-        need = demand(len(ids), self._settled(text, ids), stride)
-        start = self._character_start(ids, left_cut(len(ids), budget, stride, need))
-        return self._documents(context, budget - round_up(need, stride)) + header + ids[start:]
-
-    def _encode_end(self, text: str, budget: int) -> list[int]:
-        """Ids of the end of `text`: all, or more than `budget`, from an anchored character on."""
-        for limit in (budget * chars for chars in CHARS_PER_TOKEN):
-            start = left_cut(len(text), limit, limit // 4)
-            ids = self.encode(text[start:])
-            if start == 0 or len(ids) > budget:
-                break
-        return ids
-
-    def _encode_start(self, text: str, budget: int) -> list[int]:
-        """Ids of the start of `text`: all, or more than `budget`."""
-        for limit in (budget * chars for chars in CHARS_PER_TOKEN):
-            ids = self.encode(text[:limit])
-            if limit >= len(text) or len(ids) > budget:
-                break
-        return ids
-
-    def _settled(self, text: str, ids: Sequence[int]) -> int:
-        """How many of `ids` no text typed behind `text` can change: those before the last white space.
-
-        Words are encoded one by one, and white space as one run up to the next word.
-        """
-        tail = _UNSETTLED.search(text)
-        open_bytes = len(tail.group().encode()) if tail else 0
-        settled = len(ids)
-        while open_bytes > 0 and settled > 0:
-            settled -= 1
-            open_bytes -= len(self._bytes[ids[settled]])
-        return settled
-
-    def _header(self, context: RepositoryContext | None, max_tokens: int) -> list[int]:
-        """Metadata of the file being edited; left out if it would take over a quarter of the window."""
-        if context is None or not (context.name or context.path):
-            return []
-        header = self._metadata(context.name, context.path) + self.encode("\n")
-        return header if 4 * len(header) <= max_tokens else []
-
-    def _metadata(self, name: str | None, path: str | None) -> list[int]:
-        ids: list[int] = []
-        for token, value in (("<reponame>", name), ("<filename>", path)):
-            if value:
-                if token not in self.special:
-                    raise UnsupportedError(f"this model has no {token}: repository context cannot be used")
-                ids += [self.special[token], *self.encode(value)]
-        return ids
-
-    def _documents(self, context: RepositoryContext | None, room: int) -> list[int]:
-        """Context files as documents, as many as fit in `room` tokens; the last may be cut."""
-        ids: list[int] = []
-        for file in context.files if context else ():
-            metadata = self._metadata(context.name if context else None, file.path)
-            left = room - len(ids) - len(metadata) - 1
-            if left < 1:
-                break
-            content = self._encode_start("\n" + file.content if metadata else file.content, left)
-            kept = self._character_end(content, min(len(content), left))
-            if kept < min(len(content), len(metadata)):
-                break  # a stub is not worth its metadata
-            ids += [*metadata, *content[:kept], self.eos_id]
-            if kept < len(content):
-                break
-        return ids
-
-    def _character_start(self, ids: Sequence[int], start: int) -> int:
-        """`start`, moved right past tokens that begin inside a UTF-8 character."""
-        while 0 < start < len(ids) and self._inside_character(ids[start]):
-            start += 1
-        return start
-
-    def _character_end(self, ids: Sequence[int], end: int) -> int:
-        """`end`, moved left until the token after it does not begin inside a UTF-8 character."""
-        while 0 < end < len(ids) and self._inside_character(ids[end]):
-            end -= 1
-        return end
-
-    def _inside_character(self, id: int) -> bool:
-        return b"\x80" <= self._bytes[id][:1] < b"\xc0"
+    def parse_fim(self, text: str) -> FimPrompt | None:
+        """Take apart a raw prompt that has the shape of PSM or SPM; None for any other."""
+        return parse_fim(text, self.fim, self.eos_token) if self.fim else None
 
     # Ids to text
 

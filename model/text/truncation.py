@@ -17,6 +17,28 @@ from dataclasses import dataclass
 
 STRIDES_PER_WINDOW = 16
 WORD_ALLOWANCE = 32
+SUFFIX_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Window:
+    """The tokens that a prompt may take, and how it is made to fit.
+
+    max_tokens: all of them. block_size: tokens of a cache block.
+    cuts: a longer prompt is cut; otherwise it is refused.
+    suffix_share: share of a full window that the suffix may take when both sides of a cursor overflow.
+
+    Raises ValueError where `suffix_share` is not in [0, 1).
+    """
+
+    max_tokens: int
+    block_size: int
+    cuts: bool = True
+    suffix_share: float = SUFFIX_SHARE
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.suffix_share < 1:
+            raise ValueError(f"suffix_share={self.suffix_share} is not in [0, 1)")
 
 
 def anchor_stride(budget: int, block_size: int) -> int:

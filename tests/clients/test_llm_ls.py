@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from model.text.prompts import Raw
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 
 LLM_LS = "llm-ls: llm.nvim, llm-vscode"
@@ -34,7 +35,7 @@ def _the_template_counts(backend: FakeBackend) -> Any:
     """llm-ls writes the FIM template itself: the tokens in it are meant."""
     yield
     for request in backend.requests:
-        assert request.prompts == [backend.tokenizer.encode_prompt(PROMPT)]
+        assert request.prompts == [Raw().encode(backend.tokenizer, PROMPT)]
 
 
 @pytest.mark.client(LLM_LS, "TGI")

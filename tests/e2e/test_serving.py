@@ -12,6 +12,7 @@ import pytest
 
 from model.config import EngineConfig
 from model.request import Request, SamplingParams
+from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
 from tests.support.cluster import Cluster, wait_until
 
@@ -59,7 +60,7 @@ def test_greedy_text_equals_one_rank_without_ray(cluster: Cluster, sdk: openai.O
     rank.load()
     engine = rank.engine()
     tokenizer = Tokenizer.from_checkpoint(tiny_checkpoint)
-    engine.add(Request("r", tokenizer.encode_prompt(PROMPT), SamplingParams(max_tokens=64, temperature=0)))
+    engine.add(Request("r", Raw().encode(tokenizer, PROMPT), SamplingParams(max_tokens=64, temperature=0)))
     ids: list[int] = []
     while engine.has_work():
         ids += [id for output in engine.step() for id in output.token_ids]

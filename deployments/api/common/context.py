@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from deployments.errors import InvalidRequestError, ModelNotFoundError
 from deployments.http.request_record import current
@@ -68,12 +68,18 @@ class ApiContext:
                 code="too_many_completions",
             )
 
-    @property
-    def fim_mode(self) -> FimMode:
-        """The order of a fill-in-the-middle prompt where the request leaves it open."""
-        return self.tokenizer.fim_mode if self.limits.default_fim_mode == "auto" else self.limits.default_fim_mode
+    def fim_mode(self, asked: FimMode | Literal["auto"] = "auto") -> FimMode:
+        """The order of a fill-in-the-middle prompt: what is asked, else what is set, else what the checkpoint says."""
+        for order in (asked, self.limits.default_fim_mode):
+            if order != "auto":
+                return order
+        return self.tokenizer.fim_mode
+
+    def least_tokens(self, *texts: str) -> int:
+        """How many tokens the texts take at least, told without tokenizing them."""
+        return sum(len(text.encode()) for text in texts) // self._longest_token
 
     @cached_property
-    def longest_token(self) -> int:
-        """UTF-8 bytes of the longest token: text longer than this times the window cannot fit it."""
+    def _longest_token(self) -> int:
+        """UTF-8 bytes of the longest token."""
         return max(len(self.tokenizer.token_bytes(i)) for i in range(self.tokenizer.vocab_size))

@@ -6,7 +6,7 @@ left of the window.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.rendering import Prompts, Rendering, render_prompts
@@ -16,7 +16,7 @@ _LEAST_ROOM = 256
 """Tokens kept free for a completion of unknown length when a prompt is cut, in a window of at least four times that."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Fitted:
     """prompts: token ids; max_tokens: what each completion may have, at least 1."""
 
@@ -25,9 +25,15 @@ class Fitted:
 
 
 async def fit_prompts(
-    api: ApiContext, model: ModelInfo, prompts: Prompts, rendering: Rendering, wanted: int | None
+    api: ApiContext,
+    model: ModelInfo,
+    prompts: Prompts,
+    rendering: Rendering,
+    wanted: int | None,
+    *,
+    unasked: int | None = None,
 ) -> Fitted:
-    """Render with room for `wanted` tokens; None: for what is left. `rendering.max_tokens` is not looked at.
+    """Render with room for `wanted` tokens; None: for what is left, `unasked` at most.
 
     A rendering that may cut gives the completion up to half of the window and lowers `wanted` to what there is
     room for. Raises like `render_prompts`.
@@ -37,6 +43,7 @@ async def fit_prompts(
         reserve = min(_LEAST_ROOM, window // 4) if cuts else 1
     else:
         reserve = min(wanted, window // 2) if cuts else wanted
-    ids = await render_prompts(api, model, prompts, dataclasses.replace(rendering, max_tokens=reserve))
+    ids = await render_prompts(api, model, prompts, rendering, reserve)
     room = window - max(len(prompt) for prompt in ids)
-    return Fitted(ids, room if wanted is None else max(1, min(wanted, room)))
+    limit = unasked if wanted is None else wanted
+    return Fitted(ids, room if limit is None else max(1, min(limit, room)))

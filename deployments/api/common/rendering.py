@@ -1,15 +1,12 @@
 """From what a client calls a prompt to token ids that fit the model's window.
 
-FIM templates, repository context and the places where text is cut are the tokenizer's; here is decided what a
-request asks for, and what is refused.
+Here is said what a request asks for, and what is refused; how it becomes ids is `model.text.prompts`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
@@ -18,17 +15,12 @@ from deployments.api.common.context import ApiContext
 from deployments.api.common.sampling import INT32_MAX, INT64_MAX, check_token_ids
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import ModelInfo
-from model.text.fim import FimMode, RepositoryContext
+from model.text.prompts import Infill, PromptForm, PromptTooLongError, Raw, render
 from model.text.tokenizer import Tokenizer
-from model.text.truncation import anchor_stride, left_cut
+from model.text.truncation import Window
 
 _THREAD_CHARS = 20_000
 """Text longer than this (about 5 ms of tokenizing) is tokenized off the event loop."""
-
-_CHARS_PER_TOKEN = 32
-"""Of a text that may be cut, more characters than this for each token of the budget are not even tokenized."""
-
-_UNCUT = sys.maxsize
 
 Prompts = list[str] | list[list[int]]
 
@@ -73,132 +65,77 @@ PromptField = Annotated[
 class Rendering:
     """How the prompts of one request become ids.
 
-    max_tokens: what the completion may add; the window has to hold both.
-    fim_mode: render as fill-in-the-middle around `suffix`; None: continue the prompt.
+    form: what their text stands for.
     truncate: None refuses what does not fit; -1 cuts to what fits; k cuts to at most k tokens.
-    context: repository context, as much of it as there is room for.
     """
 
-    max_tokens: int
-    suffix: str = ""
-    fim_mode: FimMode | None = None
+    form: PromptForm = field(default_factory=Raw)
     truncate: int | None = None
-    context: RepositoryContext | None = None
 
 
-async def render_prompts(api: ApiContext, model: ModelInfo, prompts: Prompts, rendering: Rendering) -> list[list[int]]:
-    """Token ids of every prompt.
+async def render_prompts(
+    api: ApiContext, model: ModelInfo, prompts: Prompts, rendering: Rendering, max_tokens: int
+) -> list[list[int]]:
+    """Token ids of every prompt, with room for `max_tokens` of a completion behind it.
 
     Raises ContextLengthError for what does not fit, InvalidRequestError for what the model cannot do.
     """
-    _check(api, model, prompts, rendering)
-    if sum(len(prompt) for prompt in prompts) > _THREAD_CHARS:
-        return await asyncio.to_thread(_render_all, api.tokenizer, model, prompts, rendering)
-    return _render_all(api.tokenizer, model, prompts, rendering)
-
-
-def _check(api: ApiContext, model: ModelInfo, prompts: Prompts, rendering: Rendering) -> None:
-    if rendering.max_tokens >= model.max_model_len:
+    if max_tokens >= model.max_model_len:
         raise ContextLengthError(
             f"This model's maximum context length is {model.max_model_len} tokens; "
-            f"max_tokens ({rendering.max_tokens}) leaves no room for a prompt.",
+            f"max_tokens ({max_tokens}) leaves no room for a prompt.",
             param="max_tokens",
         )
     for prompt in prompts:
-        if not prompt and not (rendering.fim_mode and (rendering.suffix or rendering.context)):
-            raise InvalidRequestError(
-                "`prompt`: is empty; it must hold at least one token or character.",
-                param="prompt",
-                code="invalid_value",
-            )
-        if isinstance(prompt, str):
-            size = len(prompt.encode()) + len(rendering.suffix.encode())
-            least = size // api.longest_token
-            if rendering.truncate is None and least >= model.max_model_len:
-                # Said without tokenizing megabytes first.
-                raise _too_long(model, f"at least {least}", rendering.max_tokens)
-        else:
-            if rendering.truncate is None and len(prompt) >= model.max_model_len:
-                raise _too_long(model, str(len(prompt)), rendering.max_tokens)
-            check_token_ids("prompt", prompt, api.tokenizer.vocab_size)
-            if rendering.fim_mode or rendering.context:
-                raise InvalidRequestError(
-                    "`prompt`: fill-in-the-middle and repository context need the prompt as text, not ids.",
-                    param="prompt",
-                    code="invalid_value",
-                )
+        _check(api, model, prompt, rendering, max_tokens)
+    if sum(len(prompt) for prompt in prompts) > _THREAD_CHARS:
+        return await asyncio.to_thread(_render_all, api.tokenizer, model, prompts, rendering, max_tokens)
+    return _render_all(api.tokenizer, model, prompts, rendering, max_tokens)
 
 
-def _render_all(tokenizer: Tokenizer, model: ModelInfo, prompts: Prompts, rendering: Rendering) -> list[list[int]]:
-    return [_render(tokenizer, model, prompt, rendering) for prompt in prompts]
+def _check(api: ApiContext, model: ModelInfo, prompt: str | list[int], rendering: Rendering, max_tokens: int) -> None:
+    form = rendering.form
+    if not prompt and not (isinstance(form, Infill) and (form.suffix or form.context)):
+        raise _invalid("is empty; it must hold at least one token or character")
+    if isinstance(prompt, str):
+        # Said without tokenizing megabytes first.
+        if rendering.truncate is None and (least := api.least_tokens(prompt, form.suffix)) >= model.max_model_len:
+            raise _too_long(model, f"at least {least}", max_tokens)
+    else:
+        if rendering.truncate is None and len(prompt) >= model.max_model_len:
+            raise _too_long(model, str(len(prompt)), max_tokens)
+        check_token_ids("prompt", prompt, api.tokenizer.vocab_size)
+        if not isinstance(form, Raw):
+            raise _invalid("fill-in-the-middle and repository context need the prompt as text, not ids")
 
 
-def _render(tokenizer: Tokenizer, model: ModelInfo, prompt: str | list[int], rendering: Rendering) -> list[int]:
-    room = model.max_model_len - max(rendering.max_tokens, 1)
-    budget = _UNCUT
-    if rendering.truncate is not None:
-        budget = room if rendering.truncate < 0 else min(rendering.truncate, room)
+def _render_all(
+    tokenizer: Tokenizer, model: ModelInfo, prompts: Prompts, rendering: Rendering, max_tokens: int
+) -> list[list[int]]:
+    return [_render(tokenizer, model, prompt, rendering, max_tokens) for prompt in prompts]
+
+
+def _render(
+    tokenizer: Tokenizer, model: ModelInfo, prompt: str | list[int], rendering: Rendering, max_tokens: int
+) -> list[int]:
+    room = model.max_model_len - max(max_tokens, 1)
+    if rendering.truncate is not None and rendering.truncate >= 0:
+        room = min(room, rendering.truncate)
+    window = Window(room, model.block_size, cuts=rendering.truncate is not None)
     try:
-        if isinstance(prompt, list):
-            ids = _cut_left(prompt, budget, model.block_size)
-        elif rendering.fim_mode or rendering.context:
-            ids = _render_text(tokenizer, model, prompt, rendering, None, budget)
-            if len(ids) <= room and rendering.context:
-                ids = _render_text(tokenizer, model, prompt, rendering, rendering.context, min(budget, room))
-        else:
-            ids = _render_raw(tokenizer, model, prompt, budget)
-    except ValueError as error:  # UnsupportedError, or a window too short for the template
-        raise InvalidRequestError(f"{error}.", param="suffix" if rendering.fim_mode else "prompt") from error
-    if len(ids) > room:
-        raise _too_long(model, str(len(ids)), rendering.max_tokens)
+        ids = render(tokenizer, prompt, rendering.form, window)
+        if not ids:
+            raise ValueError(f"a window of {room} tokens has no room for a prompt")
+    except PromptTooLongError as error:
+        raise _too_long(model, str(error.length), max_tokens) from error
+    except ValueError as error:  # UnsupportedError, or a window too short
+        param = "suffix" if isinstance(rendering.form, Infill) else "prompt"
+        raise InvalidRequestError(f"{error}.", param=param) from error
     return ids
 
 
-def _render_text(
-    tokenizer: Tokenizer,
-    model: ModelInfo,
-    prompt: str,
-    rendering: Rendering,
-    context: RepositoryContext | None,
-    budget: int,
-) -> list[int]:
-    if rendering.fim_mode:
-        return tokenizer.render_fim(
-            prompt,
-            rendering.suffix,
-            mode=rendering.fim_mode,
-            max_tokens=budget,
-            block_size=model.block_size,
-            context=context,
-        )
-    return tokenizer.render_plain(prompt, max_tokens=budget, block_size=model.block_size, context=context)
-
-
-def _render_raw(tokenizer: Tokenizer, model: ModelInfo, prompt: str, budget: int) -> list[int]:
-    """A prompt in which special tokens may stand on purpose.
-
-    A FIM template in it survives truncation with its metadata; documents before it are dropped first.
-    """
-    limit = budget * _CHARS_PER_TOKEN
-    fim = tokenizer.parse_fim(prompt)
-    if fim is None:
-        prompt = prompt[left_cut(len(prompt), limit, max(1, limit // 16)) :]
-        return _cut_left(tokenizer.encode_prompt(prompt), budget, model.block_size)
-    if len(prompt) <= limit:
-        ids = tokenizer.encode_prompt(prompt)
-        if len(ids) <= budget:
-            return ids
-    assert tokenizer.fim is not None
-    header, started = tokenizer.encode_prompt(fim.header), tokenizer.encode(fim.started)
-    room = budget - len(header) - len(started)
-    ids = tokenizer.render_fim(fim.prefix, fim.suffix, mode=fim.mode, max_tokens=room, block_size=model.block_size)
-    opens_prefix = tokenizer.fim.prefix if fim.mode == "psm" else tokenizer.fim.middle
-    at = ids.index(opens_prefix) + 1
-    return ids[:at] + header + ids[at:] + started
-
-
-def _cut_left(ids: Sequence[int], budget: int, block_size: int) -> list[int]:
-    return list(ids[left_cut(len(ids), budget, anchor_stride(budget, block_size)) :])
+def _invalid(problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"`prompt`: {problem}.", param="prompt", code="invalid_value")
 
 
 def _too_long(model: ModelInfo, prompt_tokens: str, max_tokens: int) -> ContextLengthError:

@@ -28,7 +28,8 @@ from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.api.llamacpp.writer import LlamaWriter, SelfStops
 from deployments.errors import ServeError
 from deployments.protocol import CompletionMode, Delta, EndedBy, GenerationRequest
-from model.text.fim import ContextFile, RepositoryContext
+from model.text.context import ContextFile, RepositoryContext
+from model.text.prompts import Infill, Raw
 
 
 def _bias_pairs(value: Any) -> Any:
@@ -165,33 +166,27 @@ class LlamaRoute(JsonRoute):
 async def infill_request(body: InfillRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError."""
     files = tuple(ContextFile(file.filename, file.text) for file in body.input_extra)
-    rendering = Rendering(
-        max_tokens=0,
-        suffix=body.input_suffix,
-        fim_mode=api.fim_mode,
-        truncate=-1,
-        context=RepositoryContext(files=files),
-    )
-    return await _generation_request(body, api, [body.input_prefix + body.prompt], rendering, caller)
+    form = Infill(api.fim_mode(), body.input_suffix, RepositoryContext(files=files))
+    return await _generation_request(body, api, [body.input_prefix + body.prompt], form, caller)
 
 
 async def completion_request(
     body: LlamaCompletionRequest, api: ApiContext, caller: Caller = ANYBODY
 ) -> GenerationRequest:
     """Translate; raise InvalidRequestError."""
-    return await _generation_request(body, api, body.prompt, Rendering(max_tokens=0, truncate=-1), caller)
+    return await _generation_request(body, api, body.prompt, Raw(), caller)
 
 
 async def _generation_request(
     body: LlamaSampling,
     api: ApiContext,
     prompts: list[str] | list[list[int]],
-    rendering: Rendering,
+    form: Infill | Raw,
     caller: Caller,
 ) -> GenerationRequest:
     api.check_fan_out(len(prompts), body.n_cmpl)
     wanted = None if body.n_predict < 0 else max(body.n_predict, 1)
-    fitted = await fit_prompts(api, await api.model(), prompts, rendering, wanted)
+    fitted = await fit_prompts(api, await api.model(), prompts, Rendering(form, truncate=-1), wanted)
     changes = {"temperature": max(body.temperature, 0.0), "seed": None if body.seed < 0 else body.seed}
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
@@ -205,7 +200,7 @@ async def _generation_request(
         n=body.n_cmpl,
         best_of=body.n_cmpl,
         stop=body.stop,
-        **body.options(api.tokenizer, prompts, rendering.suffix, caller, context=rendering.context),
+        **body.options(api.tokenizer, prompts, form.suffix, caller, context=form),
     )
 
 

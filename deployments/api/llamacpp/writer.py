@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.streaming import sse
 from deployments.api.openai.logprobs import finite
 from deployments.api.openai.schemas import ending
-from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from deployments.replica.sequence import merge
 from model.text.tokenizer import Tokenizer
@@ -109,8 +109,7 @@ class LlamaWriter:
         if self.first_at is None:
             self.first_at = self.last_at
         for delta in deltas:
-            if delta.finish_reason == "abort":
-                raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+            check_not_given_up(delta)
             known = self.whole.get(delta.index)
             copy = msgspec.structs.replace(delta)
             self.whole[delta.index] = copy if known is None else merge(known, copy)

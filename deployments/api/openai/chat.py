@@ -103,13 +103,13 @@ async def to_generation_request(body: ChatRequest, api: ApiContext) -> tuple[Gen
     api.check_fan_out(1, body.n)
     turns = [message.to_turn() for message in body.messages]
     wanted = body.limit
-    least = sum(len(turn.content.encode()) for turn in turns) // api.longest_token
+    least = api.least_tokens(*(turn.content for turn in turns))
     if least >= model.max_model_len:
         # Said without tokenizing megabytes first.
         raise _too_long(model, f"at least {least}", wanted)
     prompt = await asyncio.to_thread(render_chat, api.tokenizer, turns)
     try:
-        fitted = await fit_prompts(api, model, [prompt.ids], Rendering(max_tokens=0), wanted)
+        fitted = await fit_prompts(api, model, [prompt.ids], Rendering(), wanted)
     except ContextLengthError:
         raise _too_long(model, str(len(prompt.ids)), wanted) from None
     params = body.to_params(

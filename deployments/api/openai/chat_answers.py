@@ -14,11 +14,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from deployments.api.common.context import ApiContext
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.streaming import DONE, sse
 from deployments.api.openai.logprobs import chat_logprobs
 from deployments.api.openai.schemas import Usage, UsageCounter, ending
 from deployments.api.operations import package_version
-from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, EndedBy, GenerationRequest
 
 
@@ -140,8 +140,7 @@ class ChatWriter:
         return text
 
     def rest(self, delta: Delta) -> dict[str, Any]:
-        if delta.finish_reason == "abort":
-            raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+        check_not_given_up(delta)
         logprobs = None
         if self.top_logprobs is not None and delta.logprobs and not self.silent:
             logprobs = chat_logprobs(self.api.tokenizer, delta.logprobs, self.top_logprobs)

@@ -16,6 +16,7 @@ import jinja2
 import jinja2.sandbox
 
 from deployments.errors import InvalidRequestError
+from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
 
 _RULE = "\n\n-----\n\n"
@@ -99,7 +100,7 @@ def _render_template(tokenizer: Tokenizer, source: str, turns: Sequence[Turn]) -
         ) from error
     ids: list[int] = []
     for number, piece in enumerate(re.split(rf"\[{nonce}:(\d+)\]", text)):
-        ids += tokenizer.encode(names[int(piece)]) if number % 2 else tokenizer.encode_prompt(piece)
+        ids += tokenizer.encode(names[int(piece)]) if number % 2 else Raw().encode(tokenizer, piece)
     return ids
 
 

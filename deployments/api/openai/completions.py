@@ -20,14 +20,15 @@ from starlette.responses import Response
 
 from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields
 from deployments.api.common.context import ApiContext
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.rendering import PromptField, Rendering, render_prompts
 from deployments.api.common.sampling import INT32_MAX, DialectModel
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import legacy_logprobs, prompt_offsets
 from deployments.api.openai.schemas import ERROR_RESPONSES, ModelName, UsageCounter, ending
-from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest
-from model.text.fim import ContextFile, RepositoryContext
+from model.text.context import ContextFile, RepositoryContext
+from model.text.prompts import Infill, Plain, PromptForm, Raw
 
 
 class StreamOptions(DialectModel):
@@ -116,6 +117,12 @@ class CompletionRequest(CodeFields):
     def is_fim(self) -> bool:
         return bool(self.suffix) or self.fim_mode != "auto"
 
+    def form(self, api: ApiContext) -> PromptForm:
+        context = self.repository.to_context() if self.repository else None
+        if self.is_fim:
+            return Infill(api.fim_mode(self.fim_mode), self.suffix or "", context)
+        return Raw() if context is None else Plain(context)
+
 
 async def to_generation_request(
     body: CompletionRequest, api: ApiContext, caller: Caller = ANYBODY
@@ -133,17 +140,12 @@ async def to_generation_request(
         logprobs=logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
     )
-    fim_mode = api.fim_mode if body.fim_mode == "auto" else body.fim_mode
-    rendering = Rendering(
-        max_tokens=body.max_tokens,
-        suffix=body.suffix or "",
-        fim_mode=fim_mode if body.is_fim else None,
-        truncate=body.truncate_prompt_tokens,
-        context=body.repository.to_context() if body.repository else None,
-    )
+    form = body.form(api)
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        prompts=await render_prompts(api, model, body.prompt, rendering),
+        prompts=await render_prompts(
+            api, model, body.prompt, Rendering(form, body.truncate_prompt_tokens), body.max_tokens
+        ),
         params=params,
         n=body.n,
         best_of=best_of,
@@ -159,7 +161,7 @@ async def to_generation_request(
             caller,
             user=body.user,
             path=body.repository.path if body.repository else None,
-            context=(rendering.context, rendering.fim_mode),
+            context=form,
         ),
     )
 
@@ -220,8 +222,7 @@ class CompletionWriter:
 
     def choice(self, delta: Delta, index: int, *, first: bool) -> dict[str, Any]:
         """One entry of `choices`; `first`: the completion's first news, which the echo goes before."""
-        if delta.finish_reason == "abort":
-            raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+        check_not_given_up(delta)
         prompt = delta.index // self.request.best_of
         wanted = bool(self.body.max_tokens)
         echo = self.echo(prompt) if first else ""

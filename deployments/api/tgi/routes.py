@@ -21,6 +21,7 @@ from starlette.responses import Response
 from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.fitting import fit_prompts
+from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.paths import ANY_TEXT
 from deployments.api.common.rendering import Rendering
@@ -30,7 +31,7 @@ from deployments.api.openai.logprobs import finite
 from deployments.api.openai.schemas import ending
 from deployments.api.operations import package_version
 from deployments.api.tgi.tokens import TokenWriter
-from deployments.errors import EngineUnavailableError, ServeError
+from deployments.errors import ServeError
 from deployments.protocol import Delta, EndedBy, GenerationRequest
 
 _DEFAULT_NEW_TOKENS = 1024
@@ -160,16 +161,15 @@ async def to_generation_request(
     """Translate; raise InvalidRequestError or ContextLengthError."""
     wants, model = body.parameters, await api.model()
     _check(wants, api, stream)
-    rendering = Rendering(max_tokens=0, truncate=wants.truncate)
-    fitted = await fit_prompts(api, model, [body.inputs], rendering, wants.max_new_tokens)
-    limit = fitted.max_tokens if wants.max_new_tokens else min(fitted.max_tokens, _DEFAULT_NEW_TOKENS)
+    rendering = Rendering(truncate=wants.truncate)
+    fitted = await fit_prompts(api, model, [body.inputs], rendering, wants.max_new_tokens, unasked=_DEFAULT_NEW_TOKENS)
     reports = stream or wants.details or wants.best_of > 1
     sampling = wants if wants.samples else wants.model_copy(update={"temperature": 0.0})
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
         prompts=fitted.prompts,
         params=sampling.to_params(
-            max_tokens=limit,
+            max_tokens=fitted.max_tokens,
             limits=api.limits,
             vocab_size=api.tokenizer.vocab_size,
             logprobs=wants.top_n_tokens if reports else None,
@@ -201,8 +201,7 @@ def _check(wants: GenerateParameters, api: ApiContext, stream: bool) -> None:
 
 
 def _finish_reason(delta: Delta) -> FinishReason:
-    if delta.finish_reason == "abort":
-        raise EngineUnavailableError("The engine gave up this request.", retry_after=1.0)
+    check_not_given_up(delta)
     if delta.finish_reason == "length":
         return "length"
     return "eos_token" if delta.stop_reason is None and delta.ended_by is None else "stop_sequence"

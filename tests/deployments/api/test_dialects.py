@@ -26,6 +26,7 @@ from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering, render_prompts
 from deployments.api.common.sampling import SamplingFields
 from deployments.protocol import GenerationRequest
+from model.text.prompts import Infill
 
 
 class InfillRequest(SamplingFields):
@@ -34,10 +35,10 @@ class InfillRequest(SamplingFields):
 
 
 async def to_generation_request(body: InfillRequest, api: ApiContext) -> GenerationRequest:
-    rendering = Rendering(max_tokens=100, suffix=body.after, fim_mode="spm")
+    rendering = Rendering(Infill("spm", body.after))
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
-        prompts=await render_prompts(api, await api.model(), [body.before], rendering),
+        prompts=await render_prompts(api, await api.model(), [body.before], rendering, 100),
         params=body.to_params(max_tokens=100, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
     )

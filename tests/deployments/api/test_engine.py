@@ -18,7 +18,9 @@ from deployments.ingress import create_app
 from deployments.protocol import ModelInfo
 from model.config import EngineConfig
 from model.process.client import EngineClient
+from model.text.prompts import Infill, render
 from model.text.tokenizer import Tokenizer
+from model.text.truncation import Window
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.local_backend import LocalBackend
 from tests.support.ranks import RankGroup
@@ -82,14 +84,14 @@ async def test_greedy_text_is_transformers_text(
     http: httpx.AsyncClient, reference: GPTBigCodeForCausalLM, checkpoint: Path
 ) -> None:
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    fim: dict[str, Any] = {"max_tokens": 200, "block_size": 16}
+    window = Window(200, 16)
     cases = [
         ({"prompt": PROMPT}, tokenizer.encode(PROMPT)),
         ({"prompt": tokenizer.encode(PROMPT)}, tokenizer.encode(PROMPT)),
-        ({"prompt": PROMPT, "suffix": "\n\nx"}, tokenizer.render_fim(PROMPT, "\n\nx", mode="psm", **fim)),
+        ({"prompt": PROMPT, "suffix": "\n\nx"}, render(tokenizer, PROMPT, Infill("psm", "\n\nx"), window)),
         (
             {"prompt": PROMPT, "suffix": "\n\nx", "fim_mode": "spm"},
-            tokenizer.render_fim(PROMPT, "\n\nx", mode="spm", **fim),
+            render(tokenizer, PROMPT, Infill("spm", "\n\nx"), window),
         ),
     ]
     for body, ids in cases:

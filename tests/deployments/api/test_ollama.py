@@ -10,6 +10,7 @@ import ollama
 import pytest
 
 from deployments import errors
+from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import ANSWER, MODEL, WINDOW, FakeBackend
 
@@ -50,7 +51,7 @@ async def test_templates_count_in_a_prompt_but_not_beside_a_suffix(
     await generate(client, prompt="a<fim_suffix>", suffix="b")
     await generate(client, suffix="b")
     assert [request.prompts[0] for request in fake_backend.requests] == [
-        tokenizer.encode_prompt(raw),
+        Raw().encode(tokenizer, raw),
         tokenizer.fim.join("psm", tokenizer.encode("a<fim_suffix>"), tokenizer.encode("b")),
         tokenizer.fim.join("psm", [], tokenizer.encode("b")),
     ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from model.config import ConfigError
+from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
 from tests.support.tokenizers import (
     SANTACODER_SPECIAL,
@@ -97,7 +98,7 @@ def test_plain_encoding_equals_transformers_with_split_special_tokens(pair, valu
 def test_raw_prompt_equals_transformers(pair, pieces: list[str]) -> None:
     """Special tokens on purpose, outside of FIM: `<filename>`, `<commit_before>` and the like."""
     ours, reference = pair
-    assert ours.encode_prompt("".join(pieces)) == reference.encode("".join(pieces), add_special_tokens=False)
+    assert Raw().encode(ours, "".join(pieces)) == reference.encode("".join(pieces), add_special_tokens=False)
 
 
 @given(data=st.data())

@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from model.text.prompts import Infill, Raw, render
 from model.text.tokenizer import Tokenizer
+from model.text.truncation import Window
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 
 PROMPT = "import math\n\nclass Größe:\n"
@@ -78,7 +80,7 @@ async def test_special_tokens_count_in_a_raw_prompt_but_never_in_a_suffix(
 ) -> None:
     raw = "<fim_prefix>a = <fim_suffix>\nb<fim_middle>"
     await complete(client, prompt=raw)
-    assert fake_backend.requests[-1].prompts == [tokenizer.encode_prompt(raw)]
+    assert fake_backend.requests[-1].prompts == [Raw().encode(tokenizer, raw)]
     assert fake_backend.requests[-1].prompts[0][0] == tokenizer.special["<fim_prefix>"]
     await complete(client, prompt="a <fim_middle>", suffix="<|endoftext|><fim_middle> b")
     (ids,) = fake_backend.requests[-1].prompts
@@ -93,7 +95,7 @@ async def test_suffix_is_infilled(
     client: httpx.AsyncClient, fake_backend: FakeBackend, tokenizer: Tokenizer, fim_mode: str, mode: Any
 ) -> None:
     await complete(client, prompt="def f(", suffix="\n    return x", fim_mode=fim_mode)
-    expected = tokenizer.render_fim("def f(", "\n    return x", mode=mode, max_tokens=240, block_size=16)
+    expected = render(tokenizer, "def f(", Infill(mode, "\n    return x"), Window(240, 16))
     assert fake_backend.requests[0].prompts == [expected]
 
 
