@@ -5,25 +5,22 @@ Importing this module loads neither Ray nor PyTorch.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from deployments import api as dialects
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
 from deployments.api.operations import package_version
+from deployments.api.registry import dialect_modules
 from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
 from deployments.http.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
 from deployments.http.request_record import report
+from deployments.labels import declared_labels
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend
 from model.text.tokenizer import Tokenizer
@@ -89,7 +86,7 @@ class RefusalCounter:
 
     def metrics(self) -> IngressMetrics | None:
         if self._metrics is None and (model := self._context.known_model) is not None:
-            self._metrics = IngressMetrics(model.id)
+            self._metrics = IngressMetrics(model.id, declared=declared_labels())
         return self._metrics
 
     def __call__(self, error: ServeError) -> None:
@@ -101,16 +98,6 @@ def refusal_reason(error: ServeError) -> str:
     """One of `monitoring.metrics.REJECTION_REASONS`."""
     by_status = {413: "too_large", 429: "queue_full", 503: "unavailable"}
     return by_status.get(error.status, "invalid" if error.status < 500 else "other")
-
-
-def dialect_modules() -> Iterator[ModuleType]:
-    """Every module below `deployments.api` that has a `create_router`, by name."""
-    for found in sorted(
-        pkgutil.walk_packages(dialects.__path__, f"{dialects.__name__}."), key=lambda found: found.name
-    ):
-        module = importlib.import_module(found.name)
-        if hasattr(module, "create_router"):
-            yield module
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

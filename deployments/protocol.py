@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
-from monitoring.labels import DEFAULT_TEAM, DIALECTS
+from monitoring.labels import DEFAULT_TEAM, OTHER_DIALECT
 
 PREFIX_CHARACTERS = 16_384
 SUFFIX_CHARACTERS = 8_192
@@ -25,25 +25,25 @@ TYPED_CHARACTERS = 65_536
 CompletionMode = Literal["auto", "line", "block", "raw"]
 """Where a completion of code ends; `raw` leaves that to the model."""
 
-EndedBy = Literal["line", "block", "suffix", "repetition", "special_token", "low_confidence", "max_time", "superseded"]
-"""The rule of this server that ended a completion, or cut its end."""
+Setting = bool | int | float | str
+"""What a request says of one rule."""
 
 
 class StopRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Rules that end a completion of code early; `deployments.stop_rules` has them.
+    """Rules that end a completion of code early; `deployments.stop_rules` has them, and its `ask` makes this.
 
     language: an editor's identifier. prefixes, suffixes: of each prompt, the text just before and after the cursor.
-    special_ids: special tokens that end it. min_logprob: least mean log-probability of a line.
+    settings: of the rules that are on, by name. special_ids: special tokens that end it.
+    needs_logprobs: a rule reads the tokens' log-probabilities.
     """
 
     mode: CompletionMode = "raw"
     language: str = "other"
     prefixes: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
-    trim_suffix: bool = False
-    stop_repetition: bool = False
+    settings: dict[str, Setting] = {}
     special_ids: tuple[int, ...] = ()
-    min_logprob: float | None = None
+    needs_logprobs: bool = False
 
 
 class EditorSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     session: EditorSession | None = None
     max_time_ms: int | None = None
     team: str = DEFAULT_TEAM
-    dialect: str = DIALECTS[-1]
+    dialect: str = OTHER_DIALECT
     client_request_id: str | None = None
     trace: dict[str, str] = {}
 
@@ -104,7 +104,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         shared = self.params
         if self.rules is not None:
             ids = (*shared.stop_token_ids, *self.rules.special_ids)
-            logprobs = 0 if shared.logprobs is None and self.rules.min_logprob is not None else shared.logprobs
+            logprobs = 0 if shared.logprobs is None and self.rules.needs_logprobs else shared.logprobs
             shared = msgspec.structs.replace(shared, stop_token_ids=ids, logprobs=logprobs)
         for prompt_index, prompt_ids in enumerate(self.prompts):
             for i in range(self.best_of):
@@ -130,7 +130,7 @@ class Delta(msgspec.Struct, kw_only=True):
     prompt_logprobs: on the first delta of a completion, where `params.prompt_logprobs` asks for them.
     finish_reason: set on the last delta of a completion, and only there.
     stop_reason: the stop string or stop token id that ended it; None for end-of-text.
-    ended_by: on the last delta, the rule of this server that ended the completion or cut its end, if one did.
+    ended_by: on the last delta, the stop rule that ended the completion or cut its end, if one did: its name.
     cached_tokens: prompt tokens that came from the prefix cache (the newest known value, not a sum).
     queue_seconds: how long the sequence waited before its first step.
     first_token_seconds: from the request's arrival at the replica to the first token, on the delta that brings it.
@@ -145,7 +145,7 @@ class Delta(msgspec.Struct, kw_only=True):
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
-    ended_by: EndedBy | None = None
+    ended_by: str | None = None
     cached_tokens: int = 0
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0

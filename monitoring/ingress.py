@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from monitoring import labels, metrics
-from monitoring.labels import DEFAULT_TEAM, DIALECTS, OUTCOMES, bounded
+from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, OUTCOMES, DeclaredLabels, bounded
 from monitoring.process import families
 
 
 class IngressMetrics:
-    """The metrics of one ingress process. teams: those with keys. Raises ValueError for too many to tell apart."""
+    """The metrics of one ingress process.
 
-    def __init__(self, model: str, teams: Iterable[str] = ()) -> None:
+    teams: those with keys. declared: what is not among them counts as the dialect `other`. Raises ValueError for too
+    many teams to tell apart.
+    """
+
+    def __init__(self, model: str, teams: Iterable[str] = (), declared: DeclaredLabels = NOTHING_DECLARED) -> None:
         own = families()
         self._teams = labels.team_names(teams)
+        self._dialects = declared.dialects
         known = self._teams[:-1]
         self._requests = own.counters(metrics.HTTP_REQUESTS, model)
         self._rejected = own.counters(metrics.REQUESTS_REJECTED, model)
         for team in known:
-            for dialect in DIALECTS:
+            for dialect in self._dialects:
                 for outcome in OUTCOMES:
                     self._requests(team, dialect, outcome)
             for reason in labels.REJECTION_REASONS:
@@ -30,9 +35,10 @@ class IngressMetrics:
             for language in labels.LANGUAGES
         }
 
-    def request_ended(self, outcome: str, dialect: str = DIALECTS[-1], team: str = DEFAULT_TEAM) -> None:
+    def request_ended(self, outcome: str, dialect: str = OTHER_DIALECT, team: str = DEFAULT_TEAM) -> None:
         """A request for work has been answered, or not. Outcomes are labels.OUTCOMES."""
-        self._requests(bounded(team, self._teams), bounded(dialect, DIALECTS), bounded(outcome, OUTCOMES)).inc()
+        dialect = bounded(dialect, self._dialects)
+        self._requests(bounded(team, self._teams), dialect, bounded(outcome, OUTCOMES)).inc()
 
     def completion_event(self, event: str, language: str) -> None:
         """Somebody saw, took or dismissed a completion. Events are labels.COMPLETION_EVENT_KINDS.

@@ -6,11 +6,9 @@ Never a key, a request id or an editor session: those belong in logs and traces.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-DIALECTS = (
-    *("openai", "openai_chat", "mistral", "deepseek", "tgi", "llamacpp", "ollama", "tabby", "refactor", "other"),
-)
-"""The API that a request came in by."""
+OTHER_DIALECT = "other"
 
 OUTCOMES = ("ok", "refused", "shed", "aborted", "superseded", "failed")
 """How an HTTP request ended. ok: answered whole; refused: the client's fault (4xx); shed: no room for it (429);
@@ -19,10 +17,6 @@ aborted: the client went away; superseded: a newer request of its editor session
 
 FINISH_REASONS = ("stop", "length", "abort", "error")
 REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
-STOP_RULES = (
-    *("line", "block", "suffix", "repetition", "special_token"),
-    *("low_confidence", "max_time", "superseded"),
-)
 WASTE_CAUSES = ("superseded", "cancelled")
 STEP_PHASES = ("schedule", "forward", "sample", "other")
 FAILURE_CAUSES = ("died", "hung", "heartbeat", "other")
@@ -39,23 +33,43 @@ DEFAULT_TEAM = "default"
 OTHER_TEAM = "other"
 MOST_TEAMS = 64
 
-LABELS: dict[str, str] = {
-    "model": "the served name; one a deployment",
-    "team": f"the team that the request's key belongs to, at most {MOST_TEAMS}; `{DEFAULT_TEAM}` without keys, "
-    f"`{OTHER_TEAM}` for one that was not configured",
-    "dialect": ", ".join(DIALECTS),
-    "outcome": ", ".join(OUTCOMES),
-    "finished_reason": ", ".join(FINISH_REASONS),
-    "reason": ", ".join(REJECTION_REASONS),
-    "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
-    "rule": ", ".join(STOP_RULES),
-    "phase": ", ".join(STEP_PHASES),
-    "event": ", ".join(COMPLETION_EVENT_KINDS),
-    "language": f"{len(LANGUAGES)} identifiers of editors, `other` included",
-    "rank": "the tensor-parallel rank, from 0",
-    "gpu": "the UUID of a GPU of the node",
-}
-"""Label to the values it takes, for people."""
+
+@dataclass(frozen=True)
+class DeclaredLabels:
+    """Values that what stands above this package declares: each dialect its own, and each stop rule.
+
+    apis: the dialects that there are. dialects: they, and what stands for all others. rules: the stop rules.
+    """
+
+    apis: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+
+    @property
+    def dialects(self) -> tuple[str, ...]:
+        return (*self.apis, OTHER_DIALECT)
+
+
+NOTHING_DECLARED = DeclaredLabels()
+
+
+def documented(declared: DeclaredLabels) -> dict[str, str]:
+    """Label to the values it takes, for people."""
+    return {
+        "model": "the served name; one a deployment",
+        "team": f"the team that the request's key belongs to, at most {MOST_TEAMS}; `{DEFAULT_TEAM}` without keys, "
+        f"`{OTHER_TEAM}` for one that was not configured",
+        "dialect": ", ".join(declared.dialects),
+        "outcome": ", ".join(OUTCOMES),
+        "finished_reason": ", ".join(FINISH_REASONS),
+        "reason": ", ".join(REJECTION_REASONS),
+        "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
+        "rule": ", ".join(declared.rules),
+        "phase": ", ".join(STEP_PHASES),
+        "event": ", ".join(COMPLETION_EVENT_KINDS),
+        "language": f"{len(LANGUAGES)} identifiers of editors, `other` included",
+        "rank": "the tensor-parallel rank, from 0",
+        "gpu": "the UUID of a GPU of the node",
+    }
 
 
 def bounded(value: str, allowed: tuple[str, ...]) -> str:

@@ -13,12 +13,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from monitoring.labels import (
     COMPLETION_EVENT_KINDS,
-    DIALECTS,
     FINISH_REASONS,
     LANGUAGES,
     OUTCOMES,
     REJECTION_REASONS,
-    STOP_RULES,
 )
 from monitoring.specs import (
     FIRST_TOKEN_BUCKETS,
@@ -40,14 +38,12 @@ from monitoring.specs import (
 __all__ = [
     "COMPLETION_EVENT_KINDS",
     "DECLARED",
-    "DIALECTS",
     "FINISH_REASONS",
     "LANGUAGES",
     "OUTCOMES",
     "PREFIX",
     "REJECTION_REASONS",
     "SECTIONS",
-    "STOP_RULES",
     "Families",
 ]
 

@@ -9,7 +9,7 @@ from prometheus_client import Counter
 
 from monitoring import labels, metrics
 from monitoring.ingress import IngressMetrics
-from monitoring.labels import DEFAULT_TEAM, DIALECTS, bounded
+from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, DeclaredLabels, bounded
 from monitoring.process import families
 
 __all__ = ["EngineSnapshot", "GpuUse", "IngressMetrics", "ReplicaMetrics", "RequestMetrics", "StepTimes"]
@@ -172,17 +172,19 @@ class RequestMetrics:
 class ReplicaMetrics:
     """The metrics of one replica, which runs one engine. Series of known teams exist, at zero, from the start.
 
-    teams: those with keys. Raises ValueError for too many to tell apart.
+    teams: those with keys. declared: what is not among them counts as the dialect `other`. Raises ValueError for too
+    many teams to tell apart.
     """
 
-    def __init__(self, model: str, teams: Iterable[str] = ()) -> None:
+    def __init__(self, model: str, teams: Iterable[str] = (), declared: DeclaredLabels = NOTHING_DECLARED) -> None:
         own = families()
         self._own = own
+        self._dialects = declared.dialects
         self._model = model
         self._teams = labels.team_names(teams)
         self._requests: dict[tuple[str, str], RequestMetrics] = {}
         for team in self._teams[:-1]:
-            for dialect in DIALECTS:
+            for dialect in self._dialects:
                 self.of(team, dialect)
         gauges = {
             spec: own.gauge(spec, model)
@@ -204,7 +206,7 @@ class ReplicaMetrics:
         self._step_tokens = own.histogram(metrics.STEP_TOKENS, model)
         self._phases = [own.counter(metrics.STEP_PHASE_TIME, model, phase) for phase in labels.STEP_PHASES]
         self._phase_seconds = [0.0] * len(labels.STEP_PHASES)
-        self._rule_ends = {rule: own.counter(metrics.STOP_RULE_ENDS, model, rule) for rule in labels.STOP_RULES}
+        self._rule_ends = {rule: own.counter(metrics.STOP_RULE_ENDS, model, rule) for rule in declared.rules}
         self._starts = own.counter(metrics.ENGINE_STARTS, model)
         self._failures = {cause: own.counter(metrics.RANK_FAILURES, model, cause) for cause in labels.FAILURE_CAUSES}
 
@@ -222,9 +224,9 @@ class ReplicaMetrics:
         self._read_bytes = total(metrics.READ_BYTES)
         self._flops = total(metrics.FLOPS)
 
-    def of(self, team: str = DEFAULT_TEAM, dialect: str = DIALECTS[-1]) -> RequestMetrics:
+    def of(self, team: str = DEFAULT_TEAM, dialect: str = OTHER_DIALECT) -> RequestMetrics:
         """The recorder of a team's requests by a dialect; unknown ones are the team and the dialect `other`."""
-        key = bounded(team, self._teams), bounded(dialect, DIALECTS)
+        key = bounded(team, self._teams), bounded(dialect, self._dialects)
         if key not in self._requests:
             self._requests[key] = RequestMetrics(self._model, *key)
         return self._requests[key]
@@ -238,7 +240,7 @@ class ReplicaMetrics:
         self.of(team).typed_ahead(tokens)
 
     def rule_ended(self, rule: str) -> None:
-        """A rule of labels.STOP_RULES ended a completion. Raises KeyError for another."""
+        """A declared rule ended a completion. Raises KeyError for another."""
         self._rule_ends[rule].inc()
 
     def engine_ready(self, seconds: float, loading_seconds: Iterable[float], weight_bytes: Iterable[int]) -> None:

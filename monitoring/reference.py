@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.labels import LABELS
+from monitoring.labels import DeclaredLabels, documented
 from monitoring.metrics import SECTIONS
 from monitoring.specs import AnySpec, GaugeSpec, HistogramSpec
 
@@ -21,8 +21,8 @@ what to do when one fires.
 """
 
 
-def reference() -> str:
-    """The whole document."""
+def reference(declared: DeclaredLabels) -> str:
+    """The whole document. declared: the values that stand above the metrics."""
     parts = [_HEAD]
     for title, specs in SECTIONS.items():
         parts.append(f"\n## {title}\n\n| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n")
@@ -33,7 +33,7 @@ def reference() -> str:
             if isinstance(spec, HistogramSpec):
                 parts.append(f"- `{spec.full_name}`: {', '.join(f'{bound:g}' for bound in spec.buckets)}\n")
     parts.append("\n## Labels\n\nBounded by construction: any other value is counted as the last one of its set.\n\n")
-    parts += [f"- `{label}`: {values}\n" for label, values in LABELS.items()]
+    parts += [f"- `{label}`: {values}\n" for label, values in documented(declared).items()]
     return "".join(parts)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.engine.in_process import Bench, add_engine_arguments, drive
 from benchmarks.report import Result
+from deployments.labels import declared_labels
 from deployments.replica.service import STATS_PERIOD_S
 from model.batch import Batch
 from model.process.wire import HEADER, Step, frame, report
@@ -109,7 +110,7 @@ def engine_side(bench: Bench, sequences: int, context: int) -> Callable[[], obje
 
 def replica_side(sequences: int) -> Callable[[], object]:
     """What the replica records for a step: its timing, and a token of each sequence."""
-    metrics = ReplicaMetrics("benchmark")
+    metrics = ReplicaMetrics("benchmark", declared=declared_labels())
     requests = metrics.of()
     body = frame(Step([], EngineStats(), StepTiming(sequences, sequences, 0.02, 0.001, 0.015, 0.003)))[HEADER.size :]
 
@@ -125,6 +126,6 @@ def replica_side(sequences: int) -> Callable[[], object]:
 
 
 def statistics_side() -> Callable[[], object]:
-    metrics = ReplicaMetrics("benchmark")
+    metrics = ReplicaMetrics("benchmark", declared=declared_labels())
     stats = EngineStats(kv_blocks_total=100)
     return lambda: metrics.engine_stats(stats)

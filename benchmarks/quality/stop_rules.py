@@ -19,9 +19,12 @@ import numpy as np
 from benchmarks.quality.code_gaps import KINDS, Gap, SourceText, draw_gaps
 from benchmarks.report import Result, Row
 from benchmarks.sources import source_files
-from deployments.protocol import GenerationRequest, StopRules
+from deployments.protocol import CompletionMode, GenerationRequest, Setting, StopRules
 from deployments.replica.sequence import SequenceText
+from deployments.stop_rules.ask import ask, settings
 from deployments.stop_rules.languages import guess_language
+from deployments.stop_rules.registry import stop_rules
+from deployments.stop_rules.rule import StopRule
 from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
 from model.config import EngineConfig
 from model.engine import Engine
@@ -33,7 +36,16 @@ from model.text.truncation import Window
 
 CORPUS = Path("build/pico/corpus.jsonl")
 HELD_OUT = ("heldout_file", "heldout_package")
-SETS = ("off", "line", "block", "suffix", "repetition", "special_token", "auto", "auto and confidence")
+TRIED = tuple(rule for rule in stop_rules().values() if rule.watches)
+SETS = {
+    "off": None,
+    **{rule.name: rule for rule in TRIED if rule.trial.alone},
+    "auto": None,
+    **{rule.trial.name: rule for rule in TRIED if not rule.trial.alone},
+}
+"""Name to the rule that is tried: alone, or beside what editors get by default (`auto`)."""
+NUMBERS = {rule.field.name: rule for rule in TRIED if rule.field is not None and rule.trial.setting is not True}
+"""Field to the rule that takes a number: an option of the command says it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=150, help="gaps of each kind")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--fim-mode", choices=("psm", "spm"), default=None, help="default: what the checkpoint prefers")
-    parser.add_argument("--min-logprob", type=float, default=-1.0, help="of the set with a floor of confidence")
+    for name, rule in NUMBERS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=float, default=rule.trial.setting, help=f"of the set {rule.trial.name!r}")
     parser.add_argument("--num-threads", type=int, default=1, help="on CPU; more pay for large models only")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -83,7 +97,7 @@ def run(options: argparse.Namespace) -> Result:
         answers = generate(engine, tokenizer, gaps[kind], options.max_tokens, options.fim_mode)
         found[kind] = {name: [apply(a, name, tokenizer, options) for a in answers] for name in SETS}
     settings = {
-        **{name: getattr(options, name) for name in ("cases", "max_tokens", "fim_mode", "min_logprob", "seed")},
+        **{name: getattr(options, name) for name in ("cases", "max_tokens", "fim_mode", *NUMBERS, "seed")},
         "model": Path(str(options.model)).name,
         "sources": origin,
         "files": len(sources),
@@ -145,27 +159,34 @@ def generate(engine: Engine, tokenizer: Tokenizer, gaps: list[Gap], max_tokens: 
     return [Answer(gap, ids[str(n)], logprobs[str(n)], str(n) in finished) for n, gap in enumerate(gaps)]
 
 
-def rules_of(name: str, gap: Gap, tokenizer: Tokenizer, min_logprob: float) -> StopRules | None:
-    """One rule alone, or what editors get by default (`auto`)."""
+def rules_of(name: str, gap: Gap, tokenizer: Tokenizer, options: argparse.Namespace) -> StopRules | None:
+    """The rules of a set; None: those of `off`."""
     if name == "off":
         return None
-    auto = name.startswith("auto")
-    special = tuple(sorted(tokenizer.special_ids - {tokenizer.eos_id}))
-    return StopRules(
-        mode="line" if name == "line" else "auto" if auto or name == "block" else "raw",
+    rule = SETS[name]
+    mode: CompletionMode = "auto" if rule is None else rule.trial.mode
+    wanted: dict[str, Setting] = {} if rule is not None and rule.trial.alone else settings(mode, {})
+    if rule is not None and not rule.of_mode:
+        wanted[rule.name] = _setting(rule, options)
+    return ask(
+        mode,
+        wanted,
+        tokenizer,
         language=guess_language(None, gap.name, gap.prefix),
         prefixes=(gap.prefix,),
         suffixes=(gap.suffix,),
-        trim_suffix=auto or name == "suffix",
-        stop_repetition=auto or name == "repetition",
-        special_ids=special if auto or name == "special_token" else (),
-        min_logprob=min_logprob if name == "auto and confidence" else None,
     )
+
+
+def _setting(rule: StopRule, options: argparse.Namespace) -> Setting:
+    if rule.field is None or rule.field.name not in NUMBERS:
+        return rule.trial.setting
+    return float(getattr(options, rule.field.name))
 
 
 def apply(answer: Answer, name: str, tokenizer: Tokenizer, options: argparse.Namespace) -> Outcome:
     """Feed the answer token by token, as a replica does, until it ends."""
-    rules = rules_of(name, answer.gap, tokenizer, options.min_logprob)
+    rules = rules_of(name, answer.gap, tokenizer, options)
     params = SamplingParams(max_tokens=options.max_tokens)
     request = GenerationRequest(request_id="", prompts=[[0]], params=params, rules=rules)
     special = rules.special_ids if rules is not None else ()

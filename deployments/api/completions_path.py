@@ -1,4 +1,7 @@
-"""`POST /v1/completions`, where OpenAI's and Tabby's clients meet: a body with `segments` is Tabby's."""
+"""`POST /v1/completions`, where OpenAI's and Tabby's clients meet: a body with `segments` is Tabby's.
+
+What is refused before that is known is refused as OpenAI's.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ Body = Annotated[
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["completions"])
+    router = APIRouter(route_class=JsonRoute.of(completions.DIALECT), tags=["completions"])
 
     @router.post(
         "/v1/completions",
@@ -41,7 +44,7 @@ def create_router(api: ApiContext) -> APIRouter:
     )
     async def complete(body: Body, request: Request, caller: CallerOf) -> Response:
         if isinstance(body, SegmentsRequest):
-            set_dialect("tabby")
+            set_dialect(tabby.DIALECT.name)
             return await tabby.answer(body, api, caller)
         return await completions.answer(body, api, caller)
 

@@ -1,9 +1,7 @@
-"""Fill-in-the-middle as Mistral's Codestral and DeepSeek serve it.
+"""Fill-in-the-middle as Mistral's Codestral serves it: `POST /v1/fim/completions`.
 
-`POST /v1/fim/completions`: https://docs.mistral.ai/api/#tag/fim. A chat completion answers; a prompt that is too long
+Source: https://docs.mistral.ai/api/#tag/fim. A chat completion answers; a prompt that is too long
 is cut, where Mistral refuses it: editors send whole files. Both sides of the cursor are plain text.
-`POST /beta/completions`, `/v1/beta/completions`: https://api-docs.deepseek.com/api/create-completion, which is
-OpenAI's completion with `suffix`.
 """
 
 from __future__ import annotations
@@ -15,19 +13,22 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
-from deployments.api.common.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CallerOf, CodeFields
+from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields, CompletionModeField
 from deployments.api.common.context import ApiContext
+from deployments.api.common.dialect import Dialect
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
-from deployments.api.common.sampling import INT32_MAX, INT64_MAX
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
-from deployments.api.openai import completions
 from deployments.api.openai.chat_answers import ChatCompletion, ChatWriter
-from deployments.api.openai.schemas import ERROR_RESPONSES, Completion
-from deployments.http.request_record import set_dialect
-from deployments.protocol import CompletionMode, GenerationRequest
+from deployments.api.openai.schemas import ERROR_RESPONSES
+from deployments.api.parameters.length import MAX_TOKENS
+from deployments.api.parameters.seed import SEED
+from deployments.api.parameters.temperature import TEMPERATURE
+from deployments.protocol import GenerationRequest
 from model.text.prompts import Infill, Plain
+
+DIALECT = Dialect("mistral", "Mistral")
 
 _TEMPERATURE = 0.2
 
@@ -38,16 +39,12 @@ class FimRequest(CodeFields):
     model: str | None = Field(default=None, description="Id of the model; the served one if left out.")
     prompt: str = Field(description="Text before the cursor.")
     suffix: str = Field(default="", description="Text after the cursor; without it, `prompt` is continued.")
-    temperature: float = Field(
-        default=_TEMPERATURE, ge=0, le=2, description="0 always takes the most likely token; higher values vary more."
+    temperature: float = TEMPERATURE.field(default=_TEMPERATURE)
+    max_tokens: int | None = MAX_TOKENS.field(
+        default=None, ge=1, description="Most tokens to generate; left out: what the window holds."
     )
-    max_tokens: int | None = Field(
-        default=None, ge=1, le=INT32_MAX, description="Most tokens to generate; left out: what the window holds."
-    )
-    random_seed: int | None = Field(
-        default=None, ge=-INT64_MAX - 1, le=INT64_MAX, description="The same seed gives the same text."
-    )
-    completion_mode: CompletionMode = Field(default="auto", description=MODE_DESCRIPTION)
+    random_seed: int | None = SEED.field(description=SEED.brief)
+    completion_mode: CompletionModeField = "auto"
     stream: bool = Field(default=False, description="Answer with server-sent events as tokens come.")
 
 
@@ -67,7 +64,7 @@ async def to_generation_request(body: FimRequest, api: ApiContext, caller: Calle
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["fill in the middle"])
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["fill in the middle"])
 
     @router.post(
         "/v1/fim/completions",
@@ -89,17 +86,5 @@ def create_router(api: ApiContext) -> APIRouter:
             return await EventStream.open(writer.to_events())
         whole = writer.to_response(await api.backend.generate(request))
         return Response(msgspec.json.encode(whole), media_type="application/json")
-
-    for path in ("/beta/completions", "/v1/beta/completions"):
-
-        @router.post(
-            path,
-            response_model=Completion,
-            responses=completions.RESPONSES,
-            summary="The same as /v1/completions, where clients of DeepSeek look for it",
-        )
-        async def complete(body: completions.CompletionRequest, caller: CallerOf) -> Response:
-            set_dialect("deepseek")
-            return await completions.answer(body, api, caller)
 
     return router

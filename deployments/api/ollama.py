@@ -23,32 +23,37 @@ from starlette.responses import Response
 
 from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields
 from deployments.api.common.context import ApiContext
+from deployments.api.common.dialect import Dialect
+from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
-from deployments.api.common.sampling import INT32_MAX, INT64_MAX, DialectModel
+from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import JSON_LINES_CONTENT, JsonLineStream, json_line
 from deployments.api.openai.schemas import ending
 from deployments.api.operations import package_version
+from deployments.api.parameters.candidates import TOP_K, TOP_P
+from deployments.api.parameters.length import MAX_TOKENS
+from deployments.api.parameters.penalties import REPETITION_PENALTY
+from deployments.api.parameters.seed import SEED
+from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import ModelNotFoundError, ServeError
-from deployments.protocol import Delta, EndedBy, GenerationRequest, ModelInfo
+from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from model.text.prompts import Infill, Raw
 
 _TAG = ":latest"
 
 
 class OllamaOptions(CodeFields):
-    num_predict: int = Field(
-        default=-1, ge=-2, le=INT32_MAX, description="Most tokens to generate; 0 or less: what the window holds."
+    num_predict: int = MAX_TOKENS.field(
+        default=-1, ge=-2, description="Most tokens to generate; 0 or less: what the window holds."
     )
-    temperature: float = Field(default=0.8, ge=0, le=100, description="0 always takes the most likely token.")
-    top_k: int = Field(default=40, ge=-1, le=INT32_MAX, description="Sample from the k most likely tokens.")
-    top_p: float = Field(default=0.9, ge=0, le=1, description="Sample from the fewest tokens with this probability.")
-    repetition_penalty: float = Field(
-        default=1.0, alias="repeat_penalty", ge=0.01, le=100, description="Above 1, tokens are less likely to repeat."
-    )
-    seed: int = Field(default=-1, ge=-1, le=INT64_MAX, description="-1: another one each time.")
+    temperature: float = TEMPERATURE.field(default=0.8, le=100, description="0 always takes the most likely token.")
+    top_k: int = TOP_K.field(default=40)
+    top_p: float = TOP_P.field(default=0.9)
+    repetition_penalty: float = REPETITION_PENALTY.field(alias="repeat_penalty")
+    seed: int = SEED.field(default=-1, ge=-1, description="-1: another one each time.")
 
 
 class OllamaRequest(DialectModel):
@@ -67,9 +72,7 @@ class OllamaGeneration(BaseModel):
     response: str = Field(description="The completion; in a stream, the part that is new.")
     done: bool = Field(description="Whether it has ended.")
     done_reason: Literal["stop", "length", "load"] | None = Field(default=None, description="Why it ended.")
-    ended_by: EndedBy | None = Field(
-        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
-    )
+    ended_by: EndedBy = None
     total_duration: int | None = Field(default=None, description="Nanoseconds from the request to its end.")
     load_duration: int | None = Field(default=None, description="Always 0: the model is loaded.")
     prompt_eval_count: int | None = Field(default=None, description="Tokens of the prompt.")
@@ -129,9 +132,11 @@ class OllamaError(BaseModel):
     error: str = Field(description="What is wrong.")
 
 
-class OllamaRoute(JsonRoute):
-    def error_shape(self, error: ServeError) -> tuple[int, Any]:
-        return error.status, {"error": error.message}
+def ollama_error(error: ServeError) -> tuple[int, Any]:
+    return error.status, {"error": error.message}
+
+
+DIALECT = Dialect("ollama", "Ollama", error_shape=ollama_error)
 
 
 async def named_model(api: ApiContext, name: str) -> ModelInfo:
@@ -231,7 +236,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=OllamaRoute, tags=["ollama"], responses=_ERRORS)
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["ollama"], responses=_ERRORS)
 
     @router.post(
         "/api/generate",

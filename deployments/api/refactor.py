@@ -21,17 +21,22 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
+from deployments.api.common.dialect import Dialect
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
-from deployments.api.common.sampling import INT32_MAX, SamplingFields
+from deployments.api.common.sampling import SamplingFields
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.schemas import ERROR_RESPONSES, Usage, UsageCounter
+from deployments.api.parameters.length import MAX_TOKENS
+from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import Delta, GenerationRequest
 from model.text.commit import render_commit
 from model.text.fim import UnsupportedError
+
+DIALECT = Dialect("refactor", "")
 
 _TEMPERATURE = 0.2
 _MAX_DIFF_CHARS = 200_000
@@ -51,11 +56,9 @@ class RefactorRequest(SamplingFields):
         default=None, max_length=64, description="Language of the code: names the file in the diff without `filename`."
     )
     filename: str | None = Field(default=None, max_length=4096, description="Path of the file: named in the diff.")
-    temperature: float = Field(
-        default=_TEMPERATURE, ge=0, le=2, description="0 always takes the most likely token; higher values vary more."
-    )
-    max_tokens: int | None = Field(
-        default=None, ge=1, le=INT32_MAX, description="Most tokens of the new code; left out: twice those of the old."
+    temperature: float = TEMPERATURE.field(default=_TEMPERATURE)
+    max_tokens: int | None = MAX_TOKENS.field(
+        default=None, ge=1, description="Most tokens of the new code; left out: twice those of the old."
     )
     stream: bool = Field(default=False, description="Answer with server-sent events as tokens come.")
     user: str | None = Field(default=None, max_length=1024, description="Your name for your end user.")
@@ -160,7 +163,7 @@ class RefactorWriter:
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["refactoring"])
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["refactoring"])
 
     @router.post(
         "/v1/refactor",

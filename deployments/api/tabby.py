@@ -21,24 +21,30 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from deployments.api.common.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CodeFields
+from deployments.api.common.bounds import INT32_MAX, UINT64_MAX
+from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields, CompletionModeField
 from deployments.api.common.context import ApiContext
+from deployments.api.common.dialect import Dialect
+from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
-from deployments.api.common.sampling import INT32_MAX, DialectModel
+from deployments.api.common.sampling import DialectModel
 from deployments.api.openai.schemas import ERROR_RESPONSES, ending
+from deployments.api.parameters.seed import SEED
+from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import EngineUnavailableError
-from deployments.protocol import CompletionMode, EndedBy, GenerationRequest
+from deployments.protocol import GenerationRequest
 from model.text.context import ContextFile, RepositoryContext
 from model.text.prompts import Infill
 from monitoring import IngressMetrics
 from monitoring.metrics import LANGUAGES
 
+DIALECT = Dialect("tabby", "Tabby")
+
 _MAX_TOKENS = 64
 _TEMPERATURE = 0.1
-_UINT64_MAX = 2**64 - 1
 _REPOSITORY = re.compile(r"([^/:]+/[^/:]+?)(?:\.git)?/*\Z")
 
 
@@ -78,11 +84,9 @@ class SegmentsRequest(CodeFields):
 
     language: str = Field(default="other", max_length=64, description="The editor's identifier of the language.")
     segments: Segments = Field(description="What is around the cursor. Plain text always.")
-    temperature: float = Field(
-        default=_TEMPERATURE, ge=0, le=2, description="0 always takes the most likely token; higher values vary more."
-    )
-    seed: int | None = Field(default=None, ge=0, le=_UINT64_MAX, description="The same seed gives the same text.")
-    completion_mode: CompletionMode = Field(default="auto", description=MODE_DESCRIPTION)
+    temperature: float = TEMPERATURE.field(default=_TEMPERATURE)
+    seed: int | None = SEED.field(ge=0, le=UINT64_MAX)
+    completion_mode: CompletionModeField = "auto"
     mode: Literal["standard"] = Field(default="standard", description="Next-edit suggestions are not offered.")
     user: str | None = Field(default=None, max_length=1024, description="Your name for your end user.")
 
@@ -90,9 +94,7 @@ class SegmentsRequest(CodeFields):
 class SegmentsChoice(BaseModel):
     index: int = Field(description="Always 0.")
     text: str = Field(description="The completion.")
-    ended_by: EndedBy | None = Field(
-        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
-    )
+    ended_by: EndedBy = None
 
 
 class SegmentsCompletion(BaseModel):
@@ -200,7 +202,7 @@ def language_of(completion_id: str) -> str:
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["tabby"], responses=ERROR_RESPONSES)
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["tabby"], responses=ERROR_RESPONSES)
 
     @cache
     def metrics(model: str) -> IngressMetrics:

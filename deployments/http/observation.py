@@ -19,7 +19,7 @@ from deployments.http.middleware import given_request_id, request_id
 from deployments.http.request_record import RequestRecord
 from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo
 from monitoring import IngressMetrics, logs
-from monitoring.labels import DIALECTS
+from monitoring.labels import OTHER_DIALECT
 from monitoring.tracing import NO_CARRIER, NO_SPAN, Span, Tracing, Value
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class ObservationMiddleware:
         if record.dialect is None and route is not None:
             record.dialect = getattr(scope.get("endpoint"), "__module__", "").rpartition(".")[2]
         if record.method == "POST" and (metrics := self.metrics()) is not None:
-            metrics.request_ended(record.outcome, record.dialect or DIALECTS[-1], record.team)
+            metrics.request_ended(record.outcome, record.dialect or OTHER_DIALECT, record.team)
         level = _level(record)
         if logs.logger.isEnabledFor(level):
             logs.event("request", level=level, exception=self._exception(record), **record.fields())

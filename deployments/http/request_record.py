@@ -12,14 +12,13 @@ from typing import Any, Literal
 
 from deployments.errors import InternalError, ServeError, unwrap
 from deployments.protocol import Delta, GenerationRequest
+from deployments.stop_rules import superseded
 from monitoring import logs
 from monitoring.labels import DEFAULT_TEAM
 from monitoring.tracing import NO_SPAN, Span
 
 Outcome = Literal["ok", "refused", "shed", "aborted", "superseded", "failed"]
 """`monitoring.labels.OUTCOMES` says what they mean."""
-
-SUPERSEDED: Literal["superseded"] = "superseded"
 
 # These messages say what was sent, which can be a piece of a prompt; `param` names the field.
 _QUOTING_CODES = ("invalid_value", None)
@@ -114,8 +113,8 @@ class RequestRecord:
 
     @property
     def outcome(self) -> Outcome:
-        if SUPERSEDED in self.ended_by:
-            return SUPERSEDED
+        if superseded.RULE.name in self.ended_by:
+            return "superseded"
         if self.error is not None:
             if self.error.status == 429:
                 return "shed"

@@ -19,6 +19,7 @@ import monitoring
 from deployments.cluster import progress, succession
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.errors import ServeError, unwrap
+from deployments.labels import declared_labels
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 from deployments.replica.admission import Admission
 from deployments.replica.group import RankGroup
@@ -110,7 +111,7 @@ class EngineReplica:
             raise
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
         record_on_this_node(settings)
-        metrics = monitoring.ReplicaMetrics(settings.model_id)
+        metrics = monitoring.ReplicaMetrics(settings.model_id, declared=declared_labels())
         reports = self._group.reports
         metrics.engine_ready(
             time.monotonic() - started_at,

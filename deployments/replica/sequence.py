@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from deployments.protocol import Delta, EndedBy, GenerationRequest
+from deployments.protocol import Delta, GenerationRequest
+from deployments.stop_rules import special
 from deployments.stop_rules.pipeline import RulePipeline, build_pipeline
+from deployments.stop_rules.rule import StopRule
 from model.request import Output
 from model.text.detokenizer import Detokenizer
 from model.text.stop_strings import StopStrings
@@ -82,10 +84,10 @@ class SequenceText:
         self._finish(delta)
         return delta
 
-    def end(self, reason: EndedBy) -> Delta:
+    def end(self, rule: StopRule) -> Delta:
         """The last delta of a sequence that is ended from outside: what was held back, as far as it is to be shown."""
-        delta = Delta(index=self.index, text=self._rest(), finish_reason="length" if reason == "max_time" else "stop")
-        delta.ended_by = reason
+        delta = Delta(index=self.index, text=self._rest(), finish_reason=rule.finish_reason)
+        delta.ended_by = rule.name
         self.finished = True
         return delta
 
@@ -94,7 +96,7 @@ class SequenceText:
         if output.stop_token_id in self._params.stop_token_ids:
             delta.stop_reason = output.stop_token_id
         elif self._rules is not None and output.stop_token_id in self._special_ids:
-            delta.ended_by = "special_token"
+            delta.ended_by = special.RULE.name
         delta.text += self._rest()
         if self._stops.matched is not None:
             delta.finish_reason, delta.stop_reason = "stop", self._stops.matched

@@ -10,11 +10,13 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
 from deployments.errors import EngineUnavailableError
-from deployments.protocol import Delta, EndedBy, GenerationRequest, HealthReport
+from deployments.protocol import Delta, GenerationRequest, HealthReport
 from deployments.replica.admission import Admission
 from deployments.replica.sequence import SequenceText, SequenceTimes, merge
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
+from deployments.stop_rules import max_time, superseded
+from deployments.stop_rules.rule import StopRule
 from model.process.client import EngineDeadError, FailureKind
 from model.request import EngineStats, Output, Request
 from model.text.tokenizer import Tokenizer
@@ -50,13 +52,13 @@ class Client(Protocol):
 class Run:
     """One request while it is answered, for those who end it from outside.
 
-    turn: its place in its session. trace: its spans. ended_by: why it was ended, once it was.
+    turn: its place in its session. trace: its spans. ended_by: the rule that ended it, once one has.
     """
 
     def __init__(self, turn: Turn, trace: RequestTrace) -> None:
         self.turn = turn
         self.trace = trace
-        self.ended_by: EndedBy | None = None
+        self.ended_by: StopRule | None = None
         self._on_end: list[Callable[[], object]] = []
 
     def on_end(self, *callbacks: Callable[[], object]) -> None:
@@ -66,17 +68,18 @@ class Run:
             for callback in callbacks:
                 callback()
 
-    def end(self, reason: EndedBy) -> None:
+    def end(self, rule: StopRule) -> None:
         """Only the first call counts."""
         if self.ended_by is None:
-            self.ended_by = reason
+            self.ended_by = rule
             for callback in self._on_end:
                 callback()
 
     @property
     def outcome(self) -> str:
         """How sequences that it cut short are counted."""
-        return "length" if self.ended_by == "max_time" else "abort"
+        rule = self.ended_by
+        return "length" if rule is not None and rule.finish_reason == "length" else "abort"
 
 
 class EngineService:
@@ -213,10 +216,10 @@ class EngineService:
         ):
             run = Run(turn, trace)
             run.on_end(lease.release)
-            turn.end = lambda: run.end("superseded")
+            turn.end = lambda: run.end(superseded.RULE)
             timer = None
             if request.max_time_ms is not None:
-                timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, "max_time")
+                timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, max_time.RULE)
             try:
                 if len(pairs) == 1 and not may_end_early(request):
                     batches = self._one(*pairs[0], pause, run, recorder)
@@ -231,7 +234,7 @@ class EngineService:
             finally:
                 if timer is not None:
                     timer.cancel()
-                if run.ended_by == "superseded":
+                if run.ended_by is superseded.RULE:
                     recorder.superseded(turn.wasted)
 
     @contextlib.contextmanager
@@ -295,7 +298,7 @@ class EngineService:
                 times.cancelled()
             else:
                 times.ended(run.outcome)
-            trace.ended(run.ended_by or run.outcome)
+            trace.ended(run.outcome if run.ended_by is None else run.ended_by.name)
 
     async def _many(
         self,

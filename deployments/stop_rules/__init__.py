@@ -1,4 +1,5 @@
-"""Rules that end a completion of code where its reader would: each looks at the text only, character by character.
+"""Rules that end a completion of code where its reader would.
 
-`rule.Rule` is their interface, `pipeline.RulePipeline` runs them together.
+A rule is one module with a `RULE` (`rule.StopRule`), which says all that is to be known of it; `registry.stop_rules`
+finds them. What looks at the text is a `watcher.Watcher`, character by character; `pipeline.RulePipeline` runs them.
 """

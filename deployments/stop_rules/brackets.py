@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from deployments.protocol import EndedBy
-from deployments.stop_rules.rule import Code, Place
 from deployments.stop_rules.scanner import OPENER_OF, Scanner
+from deployments.stop_rules.watcher import Code, Place
 
 
 class BracketBlock:
@@ -16,8 +13,6 @@ class BracketBlock:
     block that it opens. Outside of all brackets, a block of siblings ends with the first of them that has a block of
     its own, or at a blank line.
     """
-
-    name: ClassVar[EndedBy] = "block"
 
     def __init__(self, place: Place, siblings: bool) -> None:
         self.safe = 0

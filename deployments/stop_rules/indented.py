@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
 
-from deployments.protocol import EndedBy
 from deployments.stop_rules.languages import Language
-from deployments.stop_rules.rule import Code, Place, indentation
+from deployments.stop_rules.watcher import Code, Place, indentation
 
 _WORD = re.compile(r"\w*")
 
@@ -19,8 +17,6 @@ class IndentedBlock:
     with the block that it opens. Lines that are not indented end a block of siblings where one of them had a block of
     its own, or a blank line comes first. A word that closes the block belongs to it, unless the suffix has it.
     """
-
-    name: ClassVar[EndedBy] = "block"
 
     def __init__(self, place: Place, siblings: bool) -> None:
         self.safe = 0

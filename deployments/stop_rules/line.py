@@ -1,19 +1,16 @@
-"""`completion_mode: line`: the completion ends with its line."""
+"""The rule `line`: the completion ends with its line."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from deployments.protocol import EndedBy
-from deployments.stop_rules.rule import Code, Place
+from deployments.stop_rules.mode import ends_with_line
+from deployments.stop_rules.rule import StopRule, Trial
+from deployments.stop_rules.watcher import Code, Place
 
 
 class LineEnd:
     """Ends before the first newline that comes after text. Behind a cursor at the end of its line, that is the next
     line's end; where text follows the cursor in its line, any newline ends it.
     """
-
-    name: ClassVar[EndedBy] = "line"
 
     def __init__(self, place: Place) -> None:
         self.safe = 0
@@ -27,3 +24,14 @@ class LineEnd:
 
     def flush(self, code: Code) -> int | None:
         return None
+
+
+RULE = StopRule(
+    name="line",
+    order=10,
+    description="with the line of the cursor, or with the next one where the cursor stands at the end of its line",
+    word="ended with the line",
+    of_mode=True,
+    watch=lambda asked: [LineEnd(asked.place)] if ends_with_line(asked) else [],
+    trial=Trial(mode="line"),
+)

@@ -1,11 +1,12 @@
-"""Text that goes round in circles, as small models write it."""
+"""The rule `repetition`: text that goes round in circles, as small models write it."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pydantic import Field
 
-from deployments.protocol import EndedBy
-from deployments.stop_rules.rule import Code, Place
+from deployments.request_field import RequestField
+from deployments.stop_rules.rule import StopRule
+from deployments.stop_rules.watcher import Code, Place
 
 _COPIES = 3
 _LONGEST_PERIOD_LINES = 8
@@ -23,8 +24,6 @@ class Repetition:
     Blank lines do not count, nor lines without a letter. Within a line, up to 24 characters over and over end it when
     they have filled some 72, or 112 where one sign is drawn out, as in `# -----`.
     """
-
-    name: ClassVar[EndedBy] = "repetition"
 
     def __init__(self, place: Place) -> None:
         self.safe = 0
@@ -93,3 +92,19 @@ class Repetition:
         for period in self._likely:
             certain = min(certain, self._ends[len(self._lines) - self._matches[period]])
         return certain
+
+
+RULE = StopRule(
+    name="repetition",
+    order=40,
+    description="where the same lines come a third time, and keeps them once; or where the same few characters fill a "
+    "line",
+    word="cut: went in circles",
+    field=RequestField(
+        "stop_repetition",
+        bool | None,
+        Field(default=None, description="End where the text goes round in circles. Left out: as with `trim_suffix`."),
+    ),
+    by_mode=True,
+    watch=lambda asked: [Repetition(asked.place)],
+)

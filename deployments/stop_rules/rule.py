@@ -1,156 +1,81 @@
-"""What a stop rule is, and the text that all of them look at."""
+"""What a stop rule says of itself. A module of this package that has a `RULE` is one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, Literal
 
-from deployments.protocol import EndedBy
-from deployments.stop_rules.languages import LANGUAGES, Language
-from deployments.stop_rules.scanner import Line, Scanner, State
-
-SCANNED_CHARACTERS = 12_288
-"""Of the text before the cursor, what is read to know which brackets and strings are open: about 2 ms."""
-
-_LONG_SEGMENT = 400
-
-
-class Rule(Protocol):
-    """Sees a completion grow by one character at a time, and says where it ends.
-
-    name: what clients are told. safe: so many characters of the text the rule will never cut off.
-    """
-
-    name: ClassVar[EndedBy]
-    safe: int
-
-    def push(self, code: Code) -> int | None:
-        """The text has grown by one character. Answers the length to which it is to be cut, if it ends here."""
-        ...
-
-    def flush(self, code: Code) -> int | None:
-        """The text has ended, for another reason. Answers the length to which it is to be cut, if it is."""
-        ...
+from deployments.protocol import CompletionMode, Setting
+from deployments.request_field import RequestField
+from deployments.stop_rules.watcher import Place, Watcher
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the cursor stands.
+class Asked:
+    """What a request wants of one rule, and where.
 
-    before: its line, up to it. tail: the rest of its line. suffix: everything known after it. fresh: the state at the
-    start of its line, and here: at the cursor. closers: brackets that the suffix closes and does not open.
+    setting: what the rule's field says; True where it has none. special: names of special tokens, where they end it.
     """
 
-    language: Language
-    before: str
-    suffix: str
-    fresh: State
-    here: Line
-    closers: int
-
-    @classmethod
-    def of(cls, language: str, prefix: str, suffix: str, suffix_is_cut: bool = False) -> Place:
-        known = LANGUAGES[language]
-        scanner = Scanner(known)
-        seen = _recent(prefix)
-        fresh = scanner.read(seen)
-        before = seen[seen.rfind("\n") + 1 :]
-        here = scanner.line(before, fresh)
-        following = _behind_text(suffix, here)
-        state = scanner.read(following, State(within=here.state.within, nesting=here.state.nesting))
-        closers = scanner.line(following.rpartition("\n")[2], state).state.unmatched
-        if closers and suffix_is_cut:
-            closers = max(closers, len(here.state.open))  # the others are probably further down
-        return cls(known, before, suffix, fresh, here, closers)
-
-    @property
-    def tail(self) -> str:
-        return self.suffix.partition("\n")[0]
-
-    @property
-    def blank(self) -> bool:
-        return not self.before.strip()
-
-    @property
-    def indent(self) -> int:
-        return indentation(self.before)
+    setting: Setting
+    mode: CompletionMode
+    language: str
+    place: Place
+    special: Sequence[str]
 
 
-class Code:
-    """A completion, character by character, and what it is made of.
+def _nothing(asked: Asked) -> Sequence[Watcher]:
+    return ()
 
-    text: all of it so far; solid: how many of its characters come before the white space at its end.
-    line: the current line, which at first is the cursor's; line_start: where it begins in `text`, below 0 for the
-    cursor's. line_text: all of it. before: the line as it was before the newest character. Their `code`
-    is complete at a newline only.
-    logprobs: of each token so far, whose text may not have come yet.
+
+@dataclass(frozen=True)
+class Trial:
+    """How the benchmark tries a rule: by itself in `mode`, or beside all that `mode` turns on.
+
+    name: of the set of rules; empty: the rule's. setting: of the rule, where it takes a number.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.text = ""
-        self.solid = 0
-        self.line = place.here
-        self.before = self.line
-        self.line_start = -len(place.before)
-        self.line_text = place.before
-        self.logprobs: list[float] = []
-        self._scanner = Scanner(place.language)
-        self._segment, self._fresh = place.before, place.fresh
+    name: str = ""
+    mode: CompletionMode = "raw"
+    alone: bool = True
+    setting: Setting = True
 
-    def push(self, char: str) -> None:
-        self.text += char
-        if not char.isspace():
-            self.solid = len(self.text)
-        if char == "\n":
-            self._catch_up()
-        self.before = self.line
-        if char == "\n":
-            self._segment, self._fresh = "", self.line.state
-            self.line_text, self.line_start = "", len(self.text)
-        else:
-            self.line_text += char
-            if len(self._segment) > _LONG_SEGMENT and not self.line.in_text:
-                # A line is read again with each character: a very long one in parts.
-                self._segment, self._fresh = "", self.line.state
-            self._segment += char
-            if char.isalnum() or char in " _.,":
-                return  # it opens and closes nothing
-        self._catch_up()
 
-    def _catch_up(self) -> None:
-        self.line = self._scanner.line(self._segment, self._fresh)
+@dataclass(frozen=True, eq=False)
+class StopRule:
+    """Everything that anybody lists of a rule.
 
-    @property
-    def char(self) -> str:
-        return self.text[-1]
+    name: what clients are told in `ended_by`, and the value of the metric's label `rule`.
+    order: of two rules that cut at one place, the lower is named; lists have this order too.
+    description: where it ends a completion, for the documentation. word: the same in the playground, in a few words.
+    field: of request bodies, if it has one; left out of a body, its value is None.
+    by_mode: on in every mode but `raw`, unless the field says otherwise.
+    of_mode: the mode alone decides whether it applies.
+    watch: what looks at the text; nothing where the rule does not apply to such a place, or ends it from outside.
+    needs_logprobs: it reads the tokens' log-probabilities.
+    finish_reason: what a completion is told that it ends from outside.
+    trial: how the benchmark tries it, where it looks at the text.
+    """
+
+    name: str
+    order: int
+    description: str
+    word: str
+    field: RequestField[Any] | None = None
+    by_mode: bool = False
+    of_mode: bool = False
+    watch: Callable[[Asked], Sequence[Watcher]] = _nothing
+    needs_logprobs: bool = False
+    finish_reason: Literal["stop", "length"] = "stop"
+    trial: Trial = Trial()
 
     @property
-    def solid_in_line(self) -> bool:
-        return self.solid > max(self.line_start, 0)
+    def watches(self) -> bool:
+        """It looks at the text; other rules end a completion from outside."""
+        return self.watch is not _nothing
 
-
-def indentation(line: str) -> int:
-    """Columns before its first word; a tab reaches to the next multiple of 8."""
-    blank = line[: len(line) - len(line.lstrip())]
-    return len(blank.expandtabs(8))
-
-
-def _behind_text(suffix: str, here: Line) -> str:
-    """The suffix from where it leaves the comment or the string of one line that the cursor is in."""
-    if not here.in_text or here.state.within:
-        return suffix
-    tail = suffix.partition("\n")[0]
-    quote = next((at for at, char in enumerate(tail) if char in "\"'`"), len(tail))
-    return suffix[len(tail) if here.in_comment else quote + 1 :]
-
-
-def _recent(prefix: str) -> str:
-    """The end of the prefix that is read, if possible from a line that is not indented."""
-    if len(prefix) <= SCANNED_CHARACTERS:
-        return prefix
-    start = len(prefix) - SCANNED_CHARACTERS
-    at = prefix.find("\n", start) + 1
-    while 0 < at < len(prefix) and (prefix[at].isspace() or prefix[at] in ")]}\"'#/*"):
-        at = prefix.find("\n", at) + 1
-    return prefix[at if 0 < at < len(prefix) else start :]
+    def setting(self, mode: CompletionMode, said: Setting | None) -> Setting | None:
+        """What holds where a request says `said` of it, or nothing; None: it is off."""
+        setting = self.by_mode and mode != "raw" if said is None else said
+        return None if setting is False else setting

@@ -1,19 +1,16 @@
-"""Special tokens that a model spells out in letters."""
+"""The rule `special_token`: special tokens that a model spells out in letters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
-from deployments.protocol import EndedBy
-from deployments.stop_rules.rule import Code
+from deployments.stop_rules.rule import StopRule
+from deployments.stop_rules.watcher import Code
 from model.text.stop_strings import StopStrings
 
 
 class SpecialText:
     """Ends before the name of a special token. The tokens themselves end generation in the engine."""
-
-    name: ClassVar[EndedBy] = "special_token"
 
     def __init__(self, names: Sequence[str]) -> None:
         self.safe = 0
@@ -32,3 +29,13 @@ class SpecialText:
 
     def flush(self, code: Code) -> int | None:
         return None
+
+
+RULE = StopRule(
+    name="special_token",
+    order=50,
+    description="at a special token that is not end-of-text (fill in the middle, metadata), or at its name in letters",
+    word="cut: special token",
+    by_mode=True,
+    watch=lambda asked: [SpecialText(asked.special)] if asked.special else [],
+)

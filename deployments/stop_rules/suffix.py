@@ -1,13 +1,15 @@
-"""Where the completion comes to what already stands after the cursor."""
+"""The rule `suffix`: where the completion comes to what already stands after the cursor."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pydantic import Field
 
-from deployments.protocol import EndedBy
-from deployments.stop_rules.rule import Code, Place
+from deployments.request_field import RequestField
+from deployments.stop_rules.rule import Asked, StopRule
 from deployments.stop_rules.scanner import OPENER_OF
+from deployments.stop_rules.watcher import Code, Place, Watcher
 
+_PROSE = ("other", "markdown")
 _LONGEST_OVERLAP = 64
 _DISTINCT_CHARACTERS = 6
 """A line with so many letters and digits is no `else:` or `}`: to meet it again is no coincidence."""
@@ -40,8 +42,6 @@ class Overlap:
 
 class SuffixBracket:
     """Ends before a bracket that closes what the suffix closes too."""
-
-    name: ClassVar[EndedBy] = "suffix"
 
     def __init__(self, place: Place) -> None:
         self.safe = 0
@@ -81,8 +81,6 @@ class SuffixOverlap:
     those at the cursor: `)` is no repetition behind `f(x`. Of the lines after it, the first one counts if it is
     distinctive, else the first two together. A newline at the end, where the suffix begins with one, is cut too.
     """
-
-    name: ClassVar[EndedBy] = "suffix"
 
     def __init__(self, place: Place) -> None:
         self.safe = 0
@@ -164,3 +162,30 @@ class SuffixOverlap:
 
 def _distinct(line: str) -> bool:
     return sum(char.isalnum() for char in line) >= _DISTINCT_CHARACTERS
+
+
+def _watch(asked: Asked) -> list[Watcher]:
+    if not asked.place.suffix.strip():
+        return []
+    overlap = SuffixOverlap(asked.place)
+    return [overlap] if asked.language in _PROSE else [overlap, SuffixBracket(asked.place)]
+
+
+RULE = StopRule(
+    name="suffix",
+    order=30,
+    description="where the text comes to what follows the cursor (a bracket that the suffix closes, the rest of the "
+    "line, the next lines), and leaves that out",
+    word="ended where the suffix begins",
+    field=RequestField(
+        "trim_suffix",
+        bool | None,
+        Field(
+            default=None,
+            description="End where the text begins to repeat what follows the cursor, and leave the repetition out. "
+            "Left out: so unless `completion_mode` is `raw`.",
+        ),
+    ),
+    by_mode=True,
+    watch=_watch,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from monitoring.boards.cluster import CLUSTER
@@ -12,12 +13,14 @@ from monitoring.reference import reference
 
 ROOT = Path(__file__).parents[2]
 BOARDS = (SERVICE, ENGINE, CLUSTER)
+DECLARED_IN = "deployments.labels"
+"""Whose `declared_labels` has the values of labels that are not the metrics' own: by name, as it stands above them."""
 
 
 def files() -> dict[Path, str]:
     """What is generated: path below the repository's root -> text."""
     written = {Path("monitoring/dashboards") / f"{board.uid}.json": to_json(board) for board in BOARDS}
-    return written | {Path("docs/metrics.md"): reference()}
+    return written | {Path("docs/metrics.md"): reference(import_module(DECLARED_IN).declared_labels())}
 
 
 def main() -> None:

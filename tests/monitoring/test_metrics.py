@@ -12,11 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model.request import EngineStats, StepTiming
 from monitoring import metrics, specs
-from monitoring.labels import DIALECTS, LABELS, MOST_TEAMS, OUTCOMES
+from monitoring.labels import MOST_TEAMS, OUTCOMES, DeclaredLabels, documented
 from monitoring.metrics import CounterSpec, GaugeSpec, HistogramSpec
 from monitoring.process import init, render
 from monitoring.recorders import IngressMetrics, ReplicaMetrics
 
+DECLARED = DeclaredLabels(apis=("tabby", "tgi"), rules=("block", "line"))
 ALL = pytest.mark.parametrize("spec", metrics.DECLARED, ids=lambda spec: spec.name)
 
 
@@ -49,7 +50,7 @@ def test_declarations_follow_prometheus_conventions(spec: CounterSpec | GaugeSpe
     assert len(spec.documentation) > 10
     assert spec.documentation.endswith(".")
     assert spec.labels[0] == "model"
-    assert set(spec.labels) <= set(LABELS)
+    assert set(spec.labels) <= documented(DECLARED).keys()
     # vLLM calls one histogram a total
     assert spec.name == "iteration_tokens_total" or (spec.kind == "counter") == spec.name.endswith("_total")
     if isinstance(spec, HistogramSpec):
@@ -91,11 +92,11 @@ def test_buckets_suit_typing() -> None:
 
 
 def test_exposition_parses_with_types_and_documentation() -> None:
-    replica = ReplicaMetrics("pico")
+    replica = ReplicaMetrics("pico", declared=DECLARED)
     replica.engine_ready(3.0, [1.0, 2.0], [100, 100])
     replica.device_limits(1e12, 1e15)
     replica.gpu_memory([SimpleNamespace(gpu="GPU-1", used=1, total=2)])
-    IngressMetrics("pico")
+    IngressMetrics("pico", declared=DECLARED)
     families = {family.name: family for family in text_string_to_metric_families(render().decode())}
     for spec in metrics.DECLARED:
         total = spec.kind == "counter"
@@ -149,7 +150,7 @@ def test_tokens_that_leave_together_share_the_time() -> None:
 
 
 def test_requests_are_counted_by_why_they_ended() -> None:
-    replica, ingress = ReplicaMetrics("pico").of("default", "tgi"), IngressMetrics("pico")
+    replica, ingress = ReplicaMetrics("pico", declared=DECLARED).of("default", "tgi"), IngressMetrics("pico")
     replica.queued(0.002)
     for reason in ("stop", "stop", "length", "never heard of"):
         replica.request_finished(reason, 0.1)
@@ -202,7 +203,7 @@ def test_steps_are_split_and_measured() -> None:
 
 
 def test_waste_and_reuse_are_counted_by_team() -> None:
-    replica = ReplicaMetrics("pico", ["red"])
+    replica = ReplicaMetrics("pico", ["red"], DECLARED)
     replica.superseded(7, "red")
     replica.rule_ended("line")
     assert value("stop_rule_ends_total", rule="line") == value("stop_rule_ends_total") == 1
@@ -217,7 +218,7 @@ def test_waste_and_reuse_are_counted_by_team() -> None:
 
 def test_no_client_adds_series() -> None:
     """Whatever team, dialect, outcome or reason somebody makes up, it falls into a set that is known."""
-    replica, ingress = ReplicaMetrics("pico", ["red"]), IngressMetrics("pico", ["red"])
+    replica, ingress = ReplicaMetrics("pico", ["red"], DECLARED), IngressMetrics("pico", ["red"], DECLARED)
 
     def use(name: str) -> None:
         recorder = replica.of(name, name)
@@ -239,9 +240,9 @@ def test_no_client_adds_series() -> None:
 
 
 def test_every_outcome_of_a_known_team_exists_from_the_start() -> None:
-    IngressMetrics("pico", ["red"])
+    IngressMetrics("pico", ["red"], DECLARED)
     series = [labels for name, labels in samples() if name == "starcoder_requests_total"]
-    assert len(series) == 2 * len(DIALECTS) * len(OUTCOMES)
+    assert len(series) == 2 * len(DECLARED.dialects) * len(OUTCOMES)
 
 
 def test_limits_are_absent_where_they_are_not_configured() -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.errors import InvalidRequestError, ServeError
-from deployments.http.middleware import openai_error, set_error_shape
+from deployments.api.common.dialect import Dialect
+from deployments.errors import InvalidRequestError
+from deployments.http.middleware import set_error_shape
 from deployments.http.request_record import set_dialect
 
 _LONE_SURROGATE = re.compile(
@@ -69,16 +70,6 @@ def check_content_type(content_type: str | None) -> None:
         )
 
 
-_DIALECTS = {
-    "completions_path": "openai",
-    "openai.chat": "openai_chat",
-    "mistral_fim": "mistral",
-    "llamacpp.routes": "llamacpp",
-    "tgi.routes": "tgi",
-}
-"""Where a module's name is not that of the dialect it speaks."""
-
-
 class _JsonRequest(Request):
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
@@ -88,21 +79,26 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route whose JSON body is parsed by `decode_json`, and whose failures have the shape of its dialect."""
+    """A route whose JSON body is parsed by `decode_json`, and whose failures have the shape of its dialect.
 
-    def error_shape(self, error: ServeError) -> tuple[int, Any]:
-        """HTTP status and body of a failure."""
-        return openai_error(error)
+    dialect: None: it speaks none, and fails as OpenAI does.
+    """
+
+    dialect: ClassVar[Dialect | None] = None
+
+    @classmethod
+    def of(cls, dialect: Dialect) -> type[JsonRoute]:
+        """The routes of a dialect."""
+        return type(cls.__name__, (cls,), {"dialect": dialect})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         has_body = self.body_field is not None
-        module = self.endpoint.__module__.removeprefix("deployments.api.")
-        dialect = _DIALECTS.get(module, module)
 
         async def handle_strictly(request: Request) -> Response:
-            set_error_shape(request.scope, self.error_shape)
-            set_dialect(dialect)
+            if self.dialect is not None:
+                set_error_shape(request.scope, self.dialect.error_shape)
+                set_dialect(self.dialect.name)
             request = _JsonRequest(request.scope, request.receive)
             if has_body:
                 # Parsed before FastAPI does, which would wrap what is raised here.

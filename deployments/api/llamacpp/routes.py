@@ -18,16 +18,25 @@ from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from starlette.responses import Response
 
-from deployments.api.common.code_fields import ANYBODY, MODE_DESCRIPTION, Caller, CallerOf, CodeFields
+from deployments.api.common.bounds import INT32_MAX
+from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields, CompletionModeField
 from deployments.api.common.context import ApiContext
+from deployments.api.common.dialect import Dialect
+from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import PromptField, Rendering
-from deployments.api.common.sampling import INT32_MAX, INT64_MAX, DialectModel
+from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.api.llamacpp.writer import LlamaWriter, SelfStops
+from deployments.api.parameters.candidates import TOP_K, TOP_P
+from deployments.api.parameters.length import MAX_TOKENS
+from deployments.api.parameters.logprobs import LOGPROBS
+from deployments.api.parameters.penalties import LOGIT_BIAS, REPETITION_PENALTY
+from deployments.api.parameters.seed import SEED
+from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import ServeError
-from deployments.protocol import CompletionMode, Delta, EndedBy, GenerationRequest
+from deployments.protocol import Delta, GenerationRequest
 from model.text.context import ContextFile, RepositoryContext
 from model.text.prompts import Infill, Raw
 
@@ -57,23 +66,22 @@ _PAIRS_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "array"}}, {"type
 class LlamaSampling(CodeFields):
     """Options of both routes. Unknown fields are ignored; null stands for a field's default."""
 
-    n_predict: int = Field(
+    n_predict: int = MAX_TOKENS.field(
         default=-1,
         ge=-2,
-        le=INT32_MAX,
         description="Most tokens to generate; -1: what the window holds. 0 reads the prompt into the cache only.",
     )
-    temperature: float = Field(default=0.8, ge=-1, le=100, description="0 or less: take the most likely token.")
-    top_k: int = Field(default=40, ge=-1, le=INT32_MAX, description="Sample from the k most likely tokens.")
-    top_p: float = Field(default=0.95, ge=0, le=1, description="Sample from the fewest tokens with this probability.")
-    repetition_penalty: float = Field(
-        default=1.0, alias="repeat_penalty", ge=0.01, le=100, description="Above 1, tokens are less likely to repeat."
+    temperature: float = TEMPERATURE.field(
+        default=0.8, ge=-1, le=100, description="0 or less: take the most likely token."
     )
-    seed: int = Field(default=-1, ge=-1, le=INT64_MAX, description="-1: another one each time.")
-    logit_bias: Annotated[dict[int, float], BeforeValidator(_bias_pairs), WithJsonSchema(_PAIRS_SCHEMA)] = Field(
-        default_factory=dict, description="Pairs of a token id and what to add to its logit; `false` bans it."
+    top_k: int = TOP_K.field(default=40)
+    top_p: float = TOP_P.field(default=0.95)
+    repetition_penalty: float = REPETITION_PENALTY.field(alias="repeat_penalty")
+    seed: int = SEED.field(default=-1, ge=-1, description="-1: another one each time.")
+    logit_bias: Annotated[dict[int, float], BeforeValidator(_bias_pairs), WithJsonSchema(_PAIRS_SCHEMA)] = (
+        LOGIT_BIAS.field(description="Pairs of a token id and what to add to its logit; `false` bans it.")
     )
-    n_probs: int = Field(default=0, ge=0, le=INT32_MAX, description="Report this many alternatives for each token.")
+    n_probs: int = LOGPROBS.field(default=0)
     n_cmpl: int = Field(default=1, ge=1, le=INT32_MAX, description="Completions of each prompt; more: an array.")
     n_indent: int = Field(
         default=0, ge=0, le=INT32_MAX, description="End before a line that is indented less than this, after the first."
@@ -108,7 +116,7 @@ class InfillRequest(LlamaSampling):
     input_prefix: str = Field(default="", description="Text before the cursor's line.")
     input_suffix: str = Field(default="", description="Text after the cursor.")
     prompt: str = Field(default="", description="The cursor's line, up to the cursor.")
-    completion_mode: CompletionMode = Field(default="auto", description=MODE_DESCRIPTION)
+    completion_mode: CompletionModeField = "auto"
     input_extra: list[InfillFile] = Field(
         default_factory=list, max_length=1024, description="Parts of other files, used as far as there is room."
     )
@@ -139,9 +147,7 @@ class LlamaCompletion(BaseModel):
     tokens_cached: int | None = Field(default=None, description="Those of them that came from the cache.")
     truncated: bool | None = Field(default=None, description="Always false: the window is never exceeded.")
     stop_type: Literal["none", "eos", "limit", "word"] | None = Field(default=None, description="Why it ended.")
-    ended_by: EndedBy | None = Field(
-        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
-    )
+    ended_by: EndedBy = None
     stopping_word: str | None = Field(default=None, description="The stop string that ended it, or nothing.")
     generation_settings: dict[str, Any] | None = Field(default=None, description="What was asked for.")
     timings: Timings | None = Field(default=None, description="How long it took.")
@@ -157,10 +163,12 @@ class LlamaError(BaseModel):
     error: LlamaErrorDetail = Field(description="What went wrong.")
 
 
-class LlamaRoute(JsonRoute):
-    def error_shape(self, error: ServeError) -> tuple[int, Any]:
-        kind = {404: "not_found_error", 503: "unavailable_error"}.get(error.status, error.type)
-        return error.status, {"error": {"code": error.status, "message": error.message, "type": kind}}
+def llama_error(error: ServeError) -> tuple[int, Any]:
+    kind = {404: "not_found_error", 503: "unavailable_error"}.get(error.status, error.type)
+    return error.status, {"error": {"code": error.status, "message": error.message, "type": kind}}
+
+
+DIALECT = Dialect("llamacpp", "llama.cpp", error_shape=llama_error)
 
 
 async def infill_request(body: InfillRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
@@ -228,7 +236,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=LlamaRoute, tags=["llama.cpp"], responses=_RESPONSES)
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["llama.cpp"], responses=_RESPONSES)
     answer_model = LlamaCompletion | list[LlamaCompletion]
 
     async def answer(body: LlamaSampling, request: GenerationRequest, several: bool) -> Response:

@@ -16,18 +16,24 @@ from fastapi import APIRouter
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
+from deployments.api.common.bounds import INT32_MAX
 from deployments.api.common.context import ApiContext
+from deployments.api.common.dialect import Dialect
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
-from deployments.api.common.sampling import INT32_MAX, DialectModel, SamplingFields
+from deployments.api.common.sampling import DialectModel, SamplingFields
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.api.openai.chat_answers import ChatCompletion, ChatWriter
 from deployments.api.openai.chat_prompt import Turn, render_chat
 from deployments.api.openai.completions import StreamOptions
 from deployments.api.openai.schemas import ERROR_RESPONSES, ModelName
+from deployments.api.parameters.length import MAX_TOKENS
+from deployments.api.parameters.logprobs import LOGPROBS
 from deployments.errors import ContextLengthError
 from deployments.protocol import GenerationRequest, ModelInfo
+
+DIALECT = Dialect("openai_chat", "OpenAI")
 
 
 class ContentPart(DialectModel):
@@ -55,21 +61,18 @@ class ChatRequest(SamplingFields):
     messages: list[ChatMessage] = Field(
         min_length=1, max_length=4096, description="The conversation. An assistant's message at its end is continued."
     )
-    max_completion_tokens: int | None = Field(
-        default=None, ge=1, le=INT32_MAX, description="Most tokens of the answer; left out: what the window holds."
+    max_completion_tokens: int | None = MAX_TOKENS.field(
+        default=None, ge=1, description="Most tokens of the answer; left out: what the window holds."
     )
-    max_tokens: int | None = Field(default=None, ge=1, le=INT32_MAX, description="Older name of the same.")
-    n_predict: int | None = Field(
+    max_tokens: int | None = MAX_TOKENS.field(default=None, ge=1, description="Older name of the same.")
+    n_predict: int | None = MAX_TOKENS.field(
         default=None,
         ge=-2,
-        le=INT32_MAX,
         description="llama.cpp's name of it. 0 reads the conversation into the cache only; less: as if left out.",
     )
     n: int = Field(default=1, ge=1, le=INT32_MAX, description="Answers to give.")
     logprobs: bool = Field(default=False, description="Report the log-probability of each token.")
-    top_logprobs: int | None = Field(
-        default=None, ge=0, le=INT32_MAX, description="Report this many alternatives too; needs `logprobs`."
-    )
+    top_logprobs: int | None = LOGPROBS.field(description="Report this many alternatives too; needs `logprobs`.")
     response_format: ResponseFormat | None = Field(default=None, description="Text only.")
     stream: bool = Field(default=False, description="Answer with server-sent events as tokens come.")
     stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
@@ -142,7 +145,7 @@ def _too_long(model: ModelInfo, message_tokens: str, wanted: int | None) -> Cont
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["chat"])
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["chat"])
 
     @router.post(
         "/v1/chat/completions",

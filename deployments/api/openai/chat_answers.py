@@ -14,12 +14,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from deployments.api.common.context import ApiContext
+from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.streaming import DONE, sse
 from deployments.api.openai.logprobs import chat_logprobs
 from deployments.api.openai.schemas import Usage, UsageCounter, ending
 from deployments.api.operations import package_version
-from deployments.protocol import Delta, EndedBy, GenerationRequest
+from deployments.protocol import Delta, GenerationRequest
 
 
 class ChatTopLogprob(BaseModel):
@@ -46,9 +47,7 @@ class ChatChoice(BaseModel):
     message: AnswerMessage = Field(description="The completion; in a stream, `delta` with the part that is new.")
     logprobs: ChatLogprobs | None = Field(default=None, description="Where they are asked for.")
     finish_reason: Literal["stop", "length"] = Field(description="`stop`: end-of-text or a stop string.")
-    ended_by: EndedBy | None = Field(
-        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
-    )
+    ended_by: EndedBy = None
 
 
 class ChatCompletion(BaseModel):

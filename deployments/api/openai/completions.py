@@ -18,17 +18,23 @@ import msgspec
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
+from deployments.api.common.bounds import INT32_MAX
 from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields
 from deployments.api.common.context import ApiContext
+from deployments.api.common.dialect import Dialect
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.rendering import PromptField, Rendering, render_prompts
-from deployments.api.common.sampling import INT32_MAX, DialectModel
+from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import legacy_logprobs, prompt_offsets
 from deployments.api.openai.schemas import ERROR_RESPONSES, ModelName, UsageCounter, ending
+from deployments.api.parameters.length import MAX_TOKENS
+from deployments.api.parameters.logprobs import LOGPROBS
 from deployments.protocol import Delta, GenerationRequest
 from model.text.context import ContextFile, RepositoryContext
 from model.text.prompts import Infill, Plain, PromptForm, Raw
+
+DIALECT = Dialect("openai", "OpenAI")
 
 
 class StreamOptions(DialectModel):
@@ -79,7 +85,7 @@ class CompletionRequest(CodeFields):
         description="Cut longer prompts to this many tokens, or with -1 to what fits beside max_tokens. A plain "
         "prompt loses its start; around a cursor, the text nearest to it is kept.",
     )
-    max_tokens: int = Field(default=16, ge=0, le=INT32_MAX, description="Most tokens to generate for each completion.")
+    max_tokens: int = MAX_TOKENS.field()
     n: int = Field(default=1, ge=1, le=INT32_MAX, description="Completions for each prompt.")
     best_of: int | None = Field(
         default=None,
@@ -87,12 +93,7 @@ class CompletionRequest(CodeFields):
         le=INT32_MAX,
         description="Sample this many and keep the `n` with the highest mean log-probability.",
     )
-    logprobs: int | None = Field(
-        default=None,
-        ge=0,
-        le=INT32_MAX,
-        description="Report this many alternatives for each token; at most 20 unless the server is set otherwise.",
-    )
+    logprobs: int | None = LOGPROBS.field()
     echo: bool = Field(default=False, description="Put the prompt before the completion.")
     stream: bool = Field(default=False, description="Answer with server-sent events as tokens come.")
     stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from deployments.protocol import Delta, EndedBy, GenerationRequest
+from deployments.api.common.ended_by import EndedBy
+from deployments.protocol import Delta, GenerationRequest
 
 _NOBODYS_MODEL = re.compile(r"|tgi|dummy|https?://\S*")
 
@@ -69,9 +70,7 @@ class CompletionChoice(BaseModel):
     stop_reason: str | int | None = Field(
         default=None, description="The stop string or stop token id that ended it, if one did."
     )
-    ended_by: EndedBy | None = Field(
-        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
-    )
+    ended_by: EndedBy = None
 
 
 class Completion(BaseModel):

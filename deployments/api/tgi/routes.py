@@ -18,24 +18,31 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from deployments.api.common.bounds import INT32_MAX, UINT64_MAX, refuse_if
 from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields
 from deployments.api.common.context import ApiContext
+from deployments.api.common.dialect import Dialect
+from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.paths import ANY_TEXT
 from deployments.api.common.rendering import Rendering
-from deployments.api.common.sampling import INT32_MAX, DialectModel, refuse_if
+from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import finite
 from deployments.api.openai.schemas import ending
 from deployments.api.operations import package_version
+from deployments.api.parameters.candidates import TOP_K, TOP_P
+from deployments.api.parameters.length import MAX_TOKENS
+from deployments.api.parameters.logprobs import LOGPROBS, check_alternatives
+from deployments.api.parameters.seed import SEED
+from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.api.tgi.tokens import TokenWriter
 from deployments.errors import ServeError
-from deployments.protocol import Delta, EndedBy, GenerationRequest
+from deployments.protocol import Delta, GenerationRequest
 
 _DEFAULT_NEW_TOKENS = 1024
-_UINT64_MAX = 2**64 - 1
 
 
 class GenerateParameters(CodeFields):
@@ -43,16 +50,13 @@ class GenerateParameters(CodeFields):
 
     best_of: int = Field(default=1, ge=1, le=INT32_MAX, description="Sample this many and answer with the likeliest.")
     do_sample: bool = Field(default=False, description="Sample, even if no other field asks for it.")
-    temperature: float = Field(default=1.0, ge=0, le=100, description="Other than 1: sample with this temperature.")
-    top_k: int = Field(default=0, ge=0, le=INT32_MAX, description="Sample from the k most likely tokens.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Sample from the fewest tokens with this probability.")
+    temperature: float = TEMPERATURE.field(le=100, description="Other than 1: sample with this temperature.")
+    top_k: int = TOP_K.field(ge=0)
+    top_p: float = TOP_P.field(gt=0)
     typical_p: float = Field(default=1.0, gt=0, le=1, description="Ignored.")
-    seed: int | None = Field(default=None, ge=0, le=_UINT64_MAX, description="The same seed gives the same text.")
-    max_new_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        le=INT32_MAX,
-        description="Most tokens to generate; left out: 1024 or what there is room for.",
+    seed: int | None = SEED.field(ge=0, le=UINT64_MAX)
+    max_new_tokens: int | None = MAX_TOKENS.field(
+        default=None, ge=1, description="Most tokens to generate; left out: 1024 or what there is room for."
     )
     return_full_text: bool | None = Field(
         default=None, description="Put `inputs` before the text; left out: only where arrays are answered."
@@ -60,7 +64,7 @@ class GenerateParameters(CodeFields):
     truncate: int | None = Field(default=None, ge=1, le=INT32_MAX, description="Keep this many tokens of `inputs`.")
     details: bool = Field(default=False, description="Report tokens, log-probabilities and why it ended.")
     decoder_input_details: bool = Field(default=False, description="Report the log-probabilities of `inputs` too.")
-    top_n_tokens: int = Field(default=0, ge=0, le=INT32_MAX, description="Report this many alternatives.")
+    top_n_tokens: int = LOGPROBS.field(default=0, description="Report this many alternatives.")
     grammar: Any = Field(default=None, description="Refused.")
     adapter_id: str | None = Field(default=None, description="Refused.")
 
@@ -96,9 +100,7 @@ class Token(BaseModel):
 
 class Sequence(BaseModel):
     finish_reason: FinishReason = Field(description="Why it ended.")
-    ended_by: EndedBy | None = Field(
-        default=None, description="The rule of this server that ended the text or cut its end; absent if none did."
-    )
+    ended_by: EndedBy = None
     generated_tokens: int = Field(description="How many tokens were generated.")
     seed: int | None = Field(description="The request's seed.")
     prefill: list[PrefillToken] = Field(description="The prompt, if `decoder_input_details` asks for it.")
@@ -150,9 +152,7 @@ def tgi_error(error: ServeError) -> tuple[int, Any]:
     return 500, {"error": error.message, "error_type": "incomplete_generation"}
 
 
-class TgiRoute(JsonRoute):
-    def error_shape(self, error: ServeError) -> tuple[int, Any]:
-        return tgi_error(error)
+DIALECT = Dialect("tgi", "TGI", error_shape=tgi_error)
 
 
 async def to_generation_request(
@@ -193,10 +193,7 @@ def _check(wants: GenerateParameters, api: ApiContext, stream: bool) -> None:
         "decoder_input_details",
         "is not supported when streaming tokens",
     )
-    most = api.limits.max_logprobs
-    refuse_if(
-        wants.top_n_tokens > most, "top_n_tokens", f"{wants.top_n_tokens} is too many; at most {most} are allowed"
-    )
+    check_alternatives("top_n_tokens", wants.top_n_tokens, api.limits)
     api.check_fan_out(1, wants.best_of)
 
 
@@ -301,7 +298,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=TgiRoute, tags=["text generation inference"], responses=_ERRORS)
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["text generation inference"], responses=_ERRORS)
 
     async def whole(body: GenerateRequest, full_text: bool, caller: Caller) -> tuple[dict[str, Any], dict[str, str]]:
         request = await to_generation_request(body, api, caller, stream=False)

@@ -51,7 +51,8 @@ async def test_editors_get_sensible_ends(
 ) -> None:
     rules = (await asked(client, fake_backend, path, body)).rules
     assert rules is not None
-    assert (rules.mode, rules.language, rules.trim_suffix, rules.stop_repetition) == ("auto", "python", True, True)
+    assert (rules.mode, rules.language) == ("auto", "python")
+    assert rules.settings == {"suffix": True, "repetition": True, "special_token": True}
     assert (rules.prefixes, rules.suffixes) == ((PREFIX,), (SUFFIX,))
     assert rules.special_ids
     assert fake_backend.tokenizer.eos_id not in rules.special_ids
@@ -74,7 +75,8 @@ async def test_raw_routes_leave_the_text_alone(
     }
     request = await asked(client, fake_backend, path, with_fields(path, body, **fields))
     assert request.rules is not None
-    assert (request.rules.mode, request.rules.language, request.rules.trim_suffix) == ("block", "java", False)
+    assert (request.rules.mode, request.rules.language) == ("block", "java")
+    assert "suffix" not in request.rules.settings
     assert (request.rules.prefixes, request.rules.suffixes, request.max_time_ms) == ((PREFIX,), (SUFFIX,), 70)
     assert request.session is not None
     assert (request.session.prefix, request.session.prefix_length) == (PREFIX, len(PREFIX))

@@ -13,11 +13,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployments.protocol import SUFFIX_CHARACTERS, CompletionMode, StopRules
+from deployments.stop_rules.ask import ask, settings
 from deployments.stop_rules.languages import LANGUAGES, guess_language
 from deployments.stop_rules.pipeline import build_pipeline
 
-TOKENIZER = SimpleNamespace(special={"<fim_middle>": 2, "<|endoftext|>": 0})
-HELD_OUT = (Path(__file__).parents[1] / "model/data/pico_heldout.txt").read_text()
+TOKENIZER = SimpleNamespace(special={"<fim_middle>": 2, "<|endoftext|>": 0}, special_ids=frozenset({0, 2}), eos_id=0)
+HELD_OUT = (Path(__file__).parents[2] / "model/data/pico_heldout.txt").read_text()
 
 
 def rules(
@@ -28,15 +29,19 @@ def rules(
     least: float | None = None,
     **changes: bool,
 ) -> StopRules:
-    return StopRules(
-        mode=mode,
+    said = {
+        "suffix": changes.get("trim_suffix", True),
+        "repetition": changes.get("stop_repetition", True),
+        "special_token": changes.get("special", True),
+        "low_confidence": least,
+    }
+    return ask(
+        mode,
+        settings(mode, said),
+        TOKENIZER,
         language=language,
         prefixes=(prefix,),
         suffixes=(suffix[:SUFFIX_CHARACTERS],),
-        trim_suffix=changes.get("trim_suffix", True),
-        stop_repetition=changes.get("stop_repetition", True),
-        special_ids=(2,) if changes.get("special", True) else (),
-        min_logprob=least,
     )
 
 

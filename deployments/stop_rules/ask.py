@@ -1,0 +1,51 @@
+"""From what a request says of the stop rules to what the replica gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from deployments.protocol import CompletionMode, Setting, StopRules
+from deployments.stop_rules import special
+from deployments.stop_rules.registry import stop_rules
+
+
+class SpecialIds(Protocol):
+    """What is needed of `model.text.tokenizer.Tokenizer`."""
+
+    special_ids: frozenset[int]
+    eos_id: int
+
+
+def settings(mode: CompletionMode, said: Mapping[str, Setting | None]) -> dict[str, Setting]:
+    """Of the rules that are on. said: by rule, what a request says; None, or no entry: nothing."""
+    found = {}
+    for rule in stop_rules().values():
+        if rule.watches and not rule.of_mode and (setting := rule.setting(mode, said.get(rule.name))) is not None:
+            found[rule.name] = setting
+    return found
+
+
+def ask(
+    mode: CompletionMode,
+    wanted: dict[str, Setting],
+    tokenizer: SpecialIds,
+    *,
+    language: str,
+    prefixes: tuple[str, ...],
+    suffixes: tuple[str, ...],
+) -> StopRules:
+    """What ends completions. wanted: of the rules that are on. language: a key of `languages.LANGUAGES`.
+
+    prefixes, suffixes: of each prompt, the text before and after the cursor.
+    """
+    ids = tokenizer.special_ids - {tokenizer.eos_id}
+    return StopRules(
+        mode=mode,
+        language=language,
+        prefixes=prefixes,
+        suffixes=suffixes,
+        settings=wanted,
+        special_ids=tuple(sorted(ids)) if special.RULE.name in wanted else (),
+        needs_logprobs=any(stop_rules()[name].needs_logprobs for name in wanted),
+    )

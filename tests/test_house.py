@@ -1,0 +1,93 @@
+"""The house is as its documents draw it: rooms, arrows, paths, and no file of two subjects."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+PACKAGES = ("model", "deployments", "monitoring", "benchmarks", "k8s")
+LONGEST_FILE = 400
+MOST_FILES_OF_A_REQUEST = 7
+
+ARROW = re.compile(r"^\s*(\w+)(?:\[[^]]*\])? --> (\w+)", re.MULTILINE)
+SHARED = re.compile(r"^\s*%% known to all: (.+)$", re.MULTILINE)
+FENCE = re.compile(r"^```mermaid\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)}|tests|docs)/[\w./-]*\w)(?![\w*{{])")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files of the project, those not yet committed among them."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [ROOT / name for name in sorted(set(names)) if (ROOT / name).is_file()]
+
+
+@cache
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph(*PACKAGES, cache_dir=None)
+
+
+def room_imports(package: str) -> set[tuple[str, str]]:
+    """Which parts of a package import which, by the names right below it; of the project, by package."""
+    graph, found = imports(), set()
+    for module in graph.modules:
+        for other in graph.find_modules_directly_imported_by(module):
+            ends = _room(package, module), _room(package, other)
+            if all(ends) and ends[0] != ends[1]:
+                found.add(ends)
+    return found
+
+
+def _room(package: str, module: str) -> str:
+    name = module if package == "project" else module.removeprefix(f"{package}.")
+    return "" if package != "project" and name == module else name.partition(".")[0]
+
+
+def pictures() -> dict[str, tuple[set[tuple[str, str]], set[str]]]:
+    """Arrows of each picture by its package, and the parts that all others know, to which none is drawn."""
+    found = {}
+    for picture in FENCE.findall(ARCHITECTURE.read_text()):
+        title = re.search(r"^title: (\w+)$", picture, re.MULTILINE)
+        assert title, "a picture without a title"
+        shared = SHARED.search(picture)
+        found[title[1]] = set(ARROW.findall(picture)), set(shared[1].split(", ") if shared else ())
+    return found
+
+
+@pytest.mark.parametrize("package", ["project", "model", "deployments", "monitoring", "benchmarks"])
+def test_the_picture_shows_the_imports(package: str) -> None:
+    arrows, shared = pictures()[package]
+    assert arrows == {(a, b) for a, b in room_imports(package) if b not in shared}
+    assert not {a for a, b in room_imports(package) if a in shared and b not in shared}
+
+
+def test_no_file_has_two_subjects() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in tracked("*.py", "*.c", "*.h", "*.js", "*.mjs")}
+    assert {path.relative_to(ROOT).as_posix(): n for path, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docs"])
+def test_paths_in_documents_exist(document: str) -> None:
+    files = tracked(f"{document}/*.md") if (ROOT / document).is_dir() else [ROOT / document]
+    assert files
+    named = [(path.name, name) for path in files for name in PATH.findall(path.read_text())]
+    assert [(file, name) for file, name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_life_of_a_request_is_read_in_seven_files() -> None:
+    story = ARCHITECTURE.read_text().partition("## The life of a request")[2].partition("\n## ")[0]
+    files = re.findall(r"^\d\. .*?`((?:model|deployments)/[\w/]+\.py)`", story, re.MULTILINE)
+    assert files == list(dict.fromkeys(files))
+    assert 0 < len(files) <= MOST_FILES_OF_A_REQUEST
+
+
+def test_every_folder_says_what_it_is() -> None:
+    silent = [path for path in tracked("*/__init__.py") if not path.read_text().lstrip().startswith(('"""', 'r"""'))]
+    assert [path.relative_to(ROOT).as_posix() for path in silent if path.parts[len(ROOT.parts)] != "tests"] == []
