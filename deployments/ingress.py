@@ -19,7 +19,6 @@ from starlette.responses import Response
 from deployments import api as dialects
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
-from deployments.api.operations import package_version
 from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
 from deployments.http.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
@@ -29,6 +28,7 @@ from deployments.protocol import Backend
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
+from monitoring.version import package_version
 
 
 def create_app(

@@ -29,9 +29,9 @@ from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import INT32_MAX, INT64_MAX, DialectModel
 from deployments.api.common.streaming import JSON_LINES_CONTENT, JsonLineStream, json_line
 from deployments.api.openai.schemas import ending
-from deployments.api.operations import package_version
 from deployments.errors import EngineUnavailableError, ModelNotFoundError, ServeError
 from deployments.protocol import Delta, EndedBy, GenerationRequest, ModelInfo
+from monitoring.version import package_version
 
 _TAG = ":latest"
 

@@ -14,7 +14,7 @@ from deployments.errors import InternalError, ServeError, unwrap
 from deployments.protocol import Delta, GenerationRequest
 from monitoring import logs
 from monitoring.labels import DEFAULT_TEAM
-from monitoring.tracing import NO_SPAN, Span
+from monitoring.spans import NO_SPAN, Span
 
 Outcome = Literal["ok", "refused", "shed", "aborted", "superseded", "failed"]
 """`monitoring.labels.OUTCOMES` says what they mean."""

@@ -17,9 +17,9 @@ from deployments.api.common.context import ApiContext
 from deployments.api.common.streaming import DONE, sse
 from deployments.api.openai.logprobs import chat_logprobs
 from deployments.api.openai.schemas import Usage, UsageCounter, ending
-from deployments.api.operations import package_version
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import Delta, EndedBy, GenerationRequest
+from monitoring.version import package_version
 
 
 class ChatTopLogprob(BaseModel):

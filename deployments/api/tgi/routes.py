@@ -28,10 +28,10 @@ from deployments.api.common.sampling import INT32_MAX, DialectModel, refuse_if
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import finite
 from deployments.api.openai.schemas import ending
-from deployments.api.operations import package_version
 from deployments.api.tgi.tokens import TokenWriter
 from deployments.errors import EngineUnavailableError, ServeError
 from deployments.protocol import Delta, EndedBy, GenerationRequest
+from monitoring.version import package_version
 
 _DEFAULT_NEW_TOKENS = 1024
 _UINT64_MAX = 2**64 - 1
