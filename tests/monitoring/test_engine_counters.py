@@ -9,8 +9,8 @@ import pytest
 from model.process.wire import HEADER, Step, frame, report
 from monitoring import metrics
 from monitoring.process import init, render
-from monitoring.recorders import ReplicaMetrics
 from monitoring.reference import reference
+from monitoring.replica import ReplicaMetrics
 from monitoring.specs import EngineCounterSpec
 from tests.support.toy_engine import toy_engine
 

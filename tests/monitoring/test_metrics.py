@@ -12,10 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model.statistics import EngineStats, StepTiming
 from monitoring import metrics, specs
+from monitoring.ingress import IngressMetrics
 from monitoring.labels import DIALECTS, LABELS, MOST_TEAMS, OUTCOMES
 from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS, PROMPT_TOKENS
 from monitoring.process import init, render
-from monitoring.recorders import IngressMetrics, ReplicaMetrics
+from monitoring.replica import ReplicaMetrics
 from monitoring.specs import CounterSpec, GaugeSpec, HistogramSpec
 
 ALL = pytest.mark.parametrize("spec", metrics.declared(), ids=lambda spec: spec.name)
@@ -206,7 +207,7 @@ def test_steps_are_split_and_measured() -> None:
 
 def test_waste_and_reuse_are_counted_by_team() -> None:
     replica = ReplicaMetrics("pico", ["red"])
-    replica.superseded(7, "red")
+    replica.of("red").superseded(7)
     replica.rule_ended("line")
     assert value("stop_rule_ends_total", rule="line") == value("stop_rule_ends_total") == 1
     replica.of("red").cancelled(3)

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from monitoring import metrics
+from monitoring.ingress import IngressMetrics
 from monitoring.process import init
-from monitoring.recorders import IngressMetrics, ReplicaMetrics
+from monitoring.replica import ReplicaMetrics
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model.statistics import EngineStats
 from monitoring import ReplicaMetrics, RequestMetrics
-from monitoring.recorders import EngineSnapshot
+from monitoring.engine import EngineSnapshot
 
 
 class RecordedMetrics(ReplicaMetrics):
