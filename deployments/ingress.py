@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
-from deployments.api.operations import package_version
 from deployments.api.registry import dialect_modules
 from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
 from deployments.http.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
@@ -26,6 +25,7 @@ from deployments.protocol import Backend
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
+from monitoring.version import package_version
 
 
 def create_app(
@@ -95,7 +95,7 @@ class RefusalCounter:
 
 
 def refusal_reason(error: ServeError) -> str:
-    """One of `monitoring.metrics.REJECTION_REASONS`."""
+    """One of `monitoring.labels.REJECTION_REASONS`."""
     by_status = {413: "too_large", 429: "queue_full", 503: "unavailable"}
     return by_status.get(error.status, "invalid" if error.status < 500 else "other")
 

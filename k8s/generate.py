@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,45 +144,51 @@ def overlay_documents(overlay: Path) -> Documents:
 
 def dashboards_documents(source: Path, target: Path) -> Documents:
     """A ConfigMap a dashboard, which Grafana's sidecar finds by its label (one for all could exceed 1 MiB)."""
-    files = sorted(source.glob("*.json"))
-    names = []
-    documents: Documents = {}
-    for file in files:
-        json.loads(file.read_text())
-        names.append(f"{file.stem}.yaml")
-        config_map = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": f"starcoder-dashboard-{file.stem.removeprefix('starcoder-')}",
-                "labels": {**PART_OF, "grafana_dashboard": "1"},
-                "annotations": {"grafana_folder": "StarCoder"},
-            },
-            "data": {file.name: file.read_text()},
-        }
-        documents[target / names[-1]] = HEADER.format(source=_relative(file)) + dump(config_map)
-    documents[target / "kustomization.yaml"] = _component(names, source)
-    return documents
+    return _component_documents(source, "*.json", target, _dashboard)
+
+
+def _dashboard(file: Path) -> dict[str, object]:
+    json.loads(file.read_text())
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": f"starcoder-dashboard-{file.stem.removeprefix('starcoder-')}",
+            "labels": {**PART_OF, "grafana_dashboard": "1"},
+            "annotations": {"grafana_folder": "StarCoder"},
+        },
+        "data": {file.name: file.read_text()},
+    }
 
 
 def rules_documents(source: Path, target: Path) -> Documents:
     """The rule files as PrometheusRules, which the Prometheus operator loads."""
-    names = []
-    documents: Documents = {}
-    for file in sorted(source.glob("*.yaml")):
-        names.append(f"{file.stem}.yaml")
-        rule = {
-            "apiVersion": "monitoring.coreos.com/v1",
-            "kind": "PrometheusRule",
-            "metadata": {
-                "name": f"starcoder-{file.stem}",
-                "labels": {**PART_OF, "release": "kube-prometheus-stack"},
-            },
-            "spec": {"groups": yaml.safe_load(file.read_text())["groups"]},
-        }
-        documents[target / names[-1]] = HEADER.format(source=_relative(file)) + dump(rule)
-    documents[target / "kustomization.yaml"] = _component(names, source)
-    return documents
+    return _component_documents(source, "*.yaml", target, _rule)
+
+
+def _rule(file: Path) -> dict[str, object]:
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {
+            "name": f"starcoder-{file.stem}",
+            "labels": {**PART_OF, "release": "kube-prometheus-stack"},
+        },
+        "spec": {"groups": yaml.safe_load(file.read_text())["groups"]},
+    }
+
+
+def _component_documents(
+    source: Path, pattern: str, target: Path, manifest: Callable[[Path], dict[str, object]]
+) -> Documents:
+    """A manifest of each file, and the component that names them."""
+    files = sorted(source.glob(pattern))
+    names = [f"{file.stem}.yaml" for file in files]
+    documents = {
+        target / name: HEADER.format(source=_relative(file)) + dump(manifest(file))
+        for name, file in zip(names, files, strict=True)
+    }
+    return documents | {target / "kustomization.yaml": _component(names, source)}
 
 
 def _component(names: list[str], source: Path) -> str:

@@ -1,7 +1,8 @@
-"""Metrics: declared once in `metrics.py`, recorded through `recorders.py`, scraped as text from `process.py`."""
+"""Metrics: declared once in `metrics.py`, recorded through `ingress.py` and `replica.py`, scraped from `process.py`."""
 
 from monitoring.ingress import IngressMetrics
 from monitoring.process import CONTENT_TYPE, init, render
-from monitoring.recorders import ReplicaMetrics, RequestMetrics
+from monitoring.replica import ReplicaMetrics
+from monitoring.requests import RequestMetrics
 
 __all__ = ["CONTENT_TYPE", "IngressMetrics", "ReplicaMetrics", "RequestMetrics", "init", "render"]

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    SpanKind,
+    Status,
+    StatusCode,
+    set_span_in_context,
+)
 from opentelemetry.trace import Span as ApiSpan
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from monitoring.tracing import Carrier, Span, Value
-from monitoring.tracing import SpanKind as Kind
+from monitoring.spans import Carrier, Span, Value
+from monitoring.spans import SpanKind as Kind
+from monitoring.version import package_version
 
 SERVICE = "starcoder"
 TRACES_PATH = "/v1/traces"
@@ -29,6 +36,8 @@ SEND_TIMEOUT_S = 5
 
 _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
 _propagator = TraceContextTextMapPropagator()
+_NOTHING = NonRecordingSpan(INVALID_SPAN_CONTEXT)
+_ROOT = set_span_in_context(_NOTHING)
 
 
 class OpenTelemetry:
@@ -42,7 +51,7 @@ class OpenTelemetry:
 
     def __init__(self, endpoint: str, sample_ratio: float, resource: Mapping[str, str]) -> None:
         url = endpoint if endpoint.endswith(TRACES_PATH) else endpoint.rstrip("/") + TRACES_PATH
-        attributes = {"service.name": SERVICE, "service.version": _version()}
+        attributes = {"service.name": SERVICE, "service.version": package_version()}
         attributes |= {f"service.{name}": value for name, value in resource.items()}
         self._provider = TracerProvider(
             sampler=ParentBasedTraceIdRatio(sample_ratio),
@@ -104,20 +113,3 @@ class _Span:
         if self._open:
             self._open = False
             self._span.end(at_ns)
-
-
-def _nothing() -> ApiSpan:
-    from opentelemetry.trace import NonRecordingSpan
-
-    return NonRecordingSpan(INVALID_SPAN_CONTEXT)
-
-
-_NOTHING = _nothing()
-_ROOT = set_span_in_context(_NOTHING)
-
-
-def _version() -> str:
-    try:
-        return version("starcoder-serve")
-    except PackageNotFoundError:
-        return "0+source"

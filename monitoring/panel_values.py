@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitoring.boards.__main__ import BOARDS
 from monitoring.boards.panel import Board, Panel
 
 WINDOW = "1m"
@@ -81,8 +82,6 @@ def table(rows: Iterable[Shown]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from monitoring.boards.__main__ import BOARDS
-
     parser = argparse.ArgumentParser(prog="python -m monitoring.panel_values", description=__doc__)
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="its address (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="write the table there")

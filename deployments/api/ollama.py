@@ -32,7 +32,6 @@ from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import JSON_LINES_CONTENT, JsonLineStream, json_line
 from deployments.api.openai.schemas import ending
-from deployments.api.operations import package_version
 from deployments.api.parameters.candidates import TOP_K, TOP_P
 from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.penalties import REPETITION_PENALTY
@@ -41,6 +40,7 @@ from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import ModelNotFoundError, ServeError
 from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from model.text.prompts import Infill, Raw
+from monitoring.version import package_version
 
 _TAG = ":latest"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from fastapi import APIRouter
@@ -15,6 +13,7 @@ import monitoring
 from deployments.api.common.context import ApiContext
 from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
+from monitoring.version import package_version
 
 
 class Version(BaseModel):
@@ -29,14 +28,6 @@ class Health(BaseModel):
     waiting: int = Field(description="Sequences that wait for a place in the batch.")
     kv_cache_usage: float = Field(description="Share of the cache that running sequences hold, 0 to 1.")
     heartbeat_seconds: float | None = Field(description="Age of the engine's newest sign of life.")
-
-
-@cache
-def package_version() -> str:
-    try:
-        return version("starcoder-serve")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def create_router(api: ApiContext) -> APIRouter:

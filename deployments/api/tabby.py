@@ -39,7 +39,7 @@ from deployments.protocol import GenerationRequest
 from model.text.context import ContextFile, RepositoryContext
 from model.text.prompts import Infill
 from monitoring import IngressMetrics
-from monitoring.metrics import LANGUAGES
+from monitoring.labels import LANGUAGES
 
 DIALECT = Dialect("tabby", "Tabby")
 

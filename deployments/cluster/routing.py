@@ -19,7 +19,7 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 from deployments.protocol import GenerationRequest
 from model.scheduling.kv_cache import BlockHash, chain_hashes
 from monitoring import tracing
-from monitoring.tracing import Value
+from monitoring.spans import Value
 
 REMEMBERED_BLOCKS = 200_000
 """About 3 million tokens; some 40 MB in the ingress."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from deployments.errors import ServeError, unwrap
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 
 if TYPE_CHECKING:
-    from ray.serve.handle import DeploymentHandle
+    from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 
 class HandleBackend:
@@ -21,17 +22,9 @@ class HandleBackend:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         response = self._streaming.stream.remote(request)
-        finished = False
-        try:
+        with _answering(response):
             async for deltas in response:
                 yield _raised(deltas)
-            finished = True
-        except Exception as error:
-            finished = True
-            raise unwrap(error) from error
-        finally:
-            if not finished:
-                response.cancel()
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
         deltas: list[Delta] = await self._call("generate", request)
@@ -47,17 +40,20 @@ class HandleBackend:
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         response = getattr(self._handle, method).remote(*arguments)
-        finished = False
-        try:
-            result = await response
-            finished = True
-            return _raised(result)
-        except Exception as error:
-            finished = True
-            raise unwrap(error) from error
-        finally:
-            if not finished:
-                response.cancel()
+        with _answering(response):
+            return _raised(await response)
+
+
+@contextlib.contextmanager
+def _answering(response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any]) -> Iterator[None]:
+    """Errors come out unwrapped; the replica is told where nobody waits any more."""
+    try:
+        yield
+    except Exception as error:
+        raise unwrap(error) from error
+    except BaseException:
+        response.cancel()
+        raise
 
 
 def _raised(result: Any) -> Any:

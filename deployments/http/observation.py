@@ -20,7 +20,8 @@ from deployments.http.request_record import RequestRecord
 from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo
 from monitoring import IngressMetrics, logs
 from monitoring.labels import OTHER_DIALECT
-from monitoring.tracing import NO_CARRIER, NO_SPAN, Span, Tracing, Value
+from monitoring.spans import NO_CARRIER, NO_SPAN, Span, Value
+from monitoring.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from deployments.protocol import Delta, GenerationRequest
 from deployments.stop_rules import superseded
 from monitoring import logs
 from monitoring.labels import DEFAULT_TEAM
-from monitoring.tracing import NO_SPAN, Span
+from monitoring.spans import NO_SPAN, Span
 
 Outcome = Literal["ok", "refused", "shed", "aborted", "superseded", "failed"]
 """`monitoring.labels.OUTCOMES` says what they mean."""

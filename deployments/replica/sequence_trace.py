@@ -13,7 +13,8 @@ from types import TracebackType
 from deployments.errors import ServeError
 from deployments.protocol import Delta, GenerationRequest
 from model.request import Output, Request
-from monitoring.tracing import NO_SPAN, Span, Tracing, Value
+from monitoring.spans import NO_SPAN, Span, Value
+from monitoring.tracing import Tracing
 
 MAX_TRACED_SEQUENCES = 8
 """Of one request; the others are in the request's own span only."""

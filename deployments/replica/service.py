@@ -18,7 +18,8 @@ from deployments.replica.sessions import Sessions, Turn
 from deployments.stop_rules import max_time, superseded
 from deployments.stop_rules.rule import StopRule
 from model.process.client import EngineDeadError, FailureKind
-from model.request import EngineStats, Output, Request
+from model.request import Output, Request
+from model.statistics import EngineStats
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, RequestMetrics
 from monitoring.tracing import OFF, Tracing

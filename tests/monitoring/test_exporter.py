@@ -189,7 +189,7 @@ def test_a_forked_child_counts_for_itself(tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from monitoring.process import init
-from monitoring.recorders import ReplicaMetrics
+from monitoring.replica import ReplicaMetrics
 init(Path({str(tmp_path)!r}))
 replica = ReplicaMetrics("pico")
 replica.of().first_token(0.1)
@@ -210,7 +210,7 @@ def test_a_parents_death_is_noticed_though_a_forked_child_lives(tmp_path: Path) 
 import os, sys
 from pathlib import Path
 from monitoring.process import init
-from monitoring.recorders import ReplicaMetrics
+from monitoring.replica import ReplicaMetrics
 init(Path({str(tmp_path)!r}))
 ReplicaMetrics("pico")
 if os.fork() == 0:

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from monitoring.keeper import keep_exporter
 from monitoring.process import init
-from monitoring.recorders import ReplicaMetrics
+from monitoring.replica import ReplicaMetrics
 node = Path(sys.argv[1])
 init(node)
 metrics = ReplicaMetrics("pico")

@@ -8,54 +8,23 @@ import heapq
 import inspect
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer
 
-STARCODER_SPECIAL = (
-    "<|endoftext|>",
-    "<fim_prefix>",
-    "<fim_middle>",
-    "<fim_suffix>",
-    "<fim_pad>",
-    "<filename>",
-    "<gh_stars>",
-    "<issue_start>",
-    "<issue_comment>",
-    "<issue_closed>",
-    "<jupyter_start>",
-    "<jupyter_text>",
-    "<jupyter_code>",
-    "<jupyter_output>",
-    "<empty_output>",
-    "<commit_before>",
-    "<commit_msg>",
-    "<commit_after>",
-    "<reponame>",
-)
-"""In the order of their ids, 0 to 18."""
+from model.pico.tokenizer_training import SPECIAL_TOKENS as STARCODER_SPECIAL
+from model.pico.tokenizer_training import train_tokenizer
 
 SANTACODER_SPECIAL = ("<|endoftext|>", "<fim-prefix>", "<fim-middle>", "<fim-suffix>", "<fim-pad>")
 
 _OTHER_TEXT = "größer, naïve, 漢字の例, привет, 👩‍💻 🎉 café\n" * 20
 
 
-def _train(vocab_size: int, special: tuple[str, ...]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(special),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+def _train(vocab_size: int, special: Sequence[str]) -> Tokenizer:
     corpus = [inspect.getsource(module) for module in (textwrap, heapq, argparse)]
-    tokenizer.train_from_iterator([*corpus, _OTHER_TEXT], trainer)
-    return tokenizer
+    return train_tokenizer([*corpus, _OTHER_TEXT], vocab_size, special)
 
 
 @functools.cache

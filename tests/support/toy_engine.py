@@ -15,8 +15,9 @@ import torch
 
 from model.batch import Batch, resolve
 from model.engine import Engine
-from model.request import GpuMemory, Output, Request
+from model.request import Output, Request
 from model.runner import Executor
+from model.statistics import GpuMemory
 
 VOCABULARY = 50
 EOS = 0

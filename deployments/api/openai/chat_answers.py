@@ -19,8 +19,8 @@ from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.streaming import DONE, sse
 from deployments.api.openai.logprobs import chat_logprobs
 from deployments.api.openai.schemas import Usage, UsageCounter, ending
-from deployments.api.operations import package_version
 from deployments.protocol import Delta, GenerationRequest
+from monitoring.version import package_version
 
 
 class ChatTopLogprob(BaseModel):

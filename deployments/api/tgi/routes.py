@@ -32,7 +32,6 @@ from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import finite
 from deployments.api.openai.schemas import ending
-from deployments.api.operations import package_version
 from deployments.api.parameters.candidates import TOP_K, TOP_P
 from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.logprobs import LOGPROBS, check_alternatives
@@ -41,6 +40,7 @@ from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.api.tgi.tokens import TokenWriter
 from deployments.errors import ServeError
 from deployments.protocol import Delta, GenerationRequest
+from monitoring.version import package_version
 
 _DEFAULT_NEW_TOKENS = 1024
 

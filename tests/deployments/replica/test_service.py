@@ -14,11 +14,12 @@ from deployments.protocol import Delta, GenerationRequest
 from deployments.replica import service as module
 from deployments.replica.admission import Admission
 from deployments.replica.service import EngineService
-from model.request import EngineStats, SamplingParams
+from model.request import SamplingParams
+from model.statistics import EngineStats
 from model.text.tokenizer import Tokenizer
-from monitoring import ReplicaMetrics, RequestMetrics
-from monitoring.recorders import EngineSnapshot
+from monitoring.metrics import ENGINE_STEPS
 from tests.support.fake_engine import FakeEngine
+from tests.support.recorded_metrics import RecordedMetrics
 from tests.support.tokenizers import starcoder_rules
 
 
@@ -30,54 +31,6 @@ def tokens() -> Tokenizer:
 @pytest.fixture
 async def engine() -> FakeEngine:
     return FakeEngine()
-
-
-class RecordedRequests(RequestMetrics):
-    def __init__(self, metrics: RecordedMetrics) -> None:
-        super().__init__("test", "default", "other")
-        self.seen = metrics
-
-    def first_token(self, seconds: float) -> None:
-        super().first_token(seconds)
-        self.seen.first.append(seconds)
-
-    def inter_token(self, seconds: float, count: int = 1) -> None:
-        super().inter_token(seconds, count)
-        self.seen.between.append(count)
-
-    def request_finished(self, finish_reason: str, seconds: float) -> None:
-        super().request_finished(finish_reason, seconds)
-        self.seen.finished.append(finish_reason)
-
-    def cancelled(self, wasted_tokens: int) -> None:
-        super().cancelled(wasted_tokens)
-        self.seen.wasted.append(wasted_tokens)
-
-
-class RecordedMetrics(ReplicaMetrics):
-    """Remembers what was recorded, beside recording it."""
-
-    def __init__(self) -> None:
-        self.first: list[float] = []
-        self.between: list[int] = []
-        self.finished: list[str] = []
-        self.wasted: list[int] = []
-        self.lost: list[str] = []
-        self.asked_for: list[tuple[str, str]] = []
-        self.newest: EngineStats | None = None
-        super().__init__("test")  # makes the known recorders through `of`
-
-    def of(self, team: str = "default", dialect: str = "other") -> RequestMetrics:
-        self.asked_for.append((team, dialect))
-        return RecordedRequests(self)
-
-    def engine_lost(self, cause: str) -> None:
-        super().engine_lost(cause)
-        self.lost.append(cause)
-
-    def engine_stats(self, stats: EngineSnapshot) -> None:
-        super().engine_stats(stats)
-        self.newest = stats  # type: ignore[assignment]
 
 
 @pytest.fixture
@@ -294,7 +247,7 @@ async def test_every_sequence_is_measured_and_ends_once(
     assert len(metrics.first) == 2
     assert metrics.between == [2]
     assert metrics.finished == ["length", "abort", "error", "error"]
-    assert metrics.wasted == [1]  # one token of the request whose client left
+    assert metrics.cancelled_tokens == [1]  # one token of the request whose client left
 
 
 async def test_a_failed_engine_is_counted_by_cause_and_a_stopped_one_not(
@@ -325,6 +278,6 @@ async def test_stats_are_recorded_after_the_last_request_too(
     watch = asyncio.create_task(service.watch())
     engine.say("r-0", 100, finish="length")
     await service.generate(request())
-    engine.stats = EngineStats(steps_total=7)
-    await until(lambda: metrics.newest is not None and metrics.newest.steps_total == 7)
+    engine.stats = EngineStats(totals={ENGINE_STEPS.name: 7})
+    await until(lambda: metrics.newest is not None and metrics.newest[ENGINE_STEPS] == 7)
     watch.cancel()

@@ -19,8 +19,9 @@ from model.process.client import EngineClient
 from model.process.loop import EngineLoop
 from model.request import Output, SamplingParams
 from model.text.tokenizer import Tokenizer
-from monitoring import ReplicaMetrics, RequestMetrics
+from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS
 from tests.support.fake_engine import FakeEngine
+from tests.support.recorded_metrics import RecordedMetrics
 from tests.support.tokenizers import starcoder_rules
 from tests.support.toy_engine import toy_engine
 
@@ -28,36 +29,6 @@ from tests.support.toy_engine import toy_engine
 @functools.cache
 def tokens() -> Tokenizer:
     return Tokenizer(starcoder_rules())
-
-
-class RecordedRequests(RequestMetrics):
-    def __init__(self, metrics: RecordedMetrics) -> None:
-        super().__init__("test", "default", "other")
-        self.seen = metrics
-
-    def superseded(self, wasted_tokens: int) -> None:
-        self.seen.wasted.append(wasted_tokens)
-
-    def typed_ahead(self, tokens: int) -> None:
-        self.seen.reused += 1
-
-    def request_finished(self, finish_reason: str, seconds: float) -> None:
-        self.seen.finished.append(finish_reason)
-
-
-class RecordedMetrics(ReplicaMetrics):
-    def __init__(self) -> None:
-        self.wasted: list[int] = []
-        self.reused = 0
-        self.rules: list[str] = []
-        self.finished: list[str] = []
-        super().__init__("test")  # makes the known recorders through `of`
-
-    def of(self, team: str = "default", dialect: str = "other") -> RequestMetrics:
-        return RecordedRequests(self)
-
-    def rule_ended(self, rule: str) -> None:
-        self.rules.append(rule)
 
 
 @pytest.fixture
@@ -121,7 +92,7 @@ async def test_the_older_request_ends_well_and_gives_its_place_to_the_newer(
     assert engine.aborted == ["a-0"]
     engine.say("b-0", finish="length")
     assert (await newer).text == "2"
-    assert metrics.wasted == [len(tokens().encode("foo(1)"))]
+    assert metrics.superseded_tokens == [len(tokens().encode("foo(1)"))]
     assert metrics.finished == ["abort", "length"]
     assert (service.admission.open, service.open_streams) == (0, 0)
 
@@ -183,7 +154,7 @@ async def test_what_was_typed_ahead_is_answered_at_once_and_continued(
     assert resumed.params.max_tokens == 40 - len(first.token_ids)
     engine.say("b-0", *tokens().encode(" + 3"), finish="length")
     assert (await task).text == " + 3"
-    assert (metrics.wasted, metrics.reused) == ([0], 1)
+    assert (metrics.superseded_tokens, metrics.reused) == ([0], 1)
     # And again, with all that both have said.
     assert await following(service, "x = foo(1", ", 2) + 3")
 
@@ -214,7 +185,7 @@ async def test_an_answer_that_has_ended_needs_no_engine(
     ended = await rest(service.stream(request("b", "x = foo")))
     assert (ended.text, ended.finish_reason, ended.ended_by) == ("(1)", "stop", None)
     assert "b-0" not in engine.requests
-    assert metrics.wasted == []
+    assert metrics.superseded_tokens == []
 
 
 async def test_no_more_is_reused_than_was_asked_for(service: EngineService, engine: FakeEngine) -> None:
@@ -346,9 +317,9 @@ async def test_a_rule_ends_generation_within_two_steps(tmp_path: Path, metrics: 
         rest(service.stream(GenerationRequest(request_id="r", prompts=[[1, 2, 3]], params=params, rules=rules)))
     )
     for _ in range(900):
-        before = client.stats.steps_total
+        before = client.stats[ENGINE_STEPS]
         may_step.release()
-        await until(lambda before=before: client.stats.steps_total > before)  # type: ignore[misc]
+        await until(lambda before=before: client.stats[ENGINE_STEPS] > before)  # type: ignore[misc]
         await asyncio.sleep(0)
         if task.done():
             break
@@ -357,6 +328,6 @@ async def test_a_rule_ends_generation_within_two_steps(tmp_path: Path, metrics: 
     for _ in range(5):
         may_step.release()
     await until(lambda: not engine.has_work())
-    assert engine.stats().generation_tokens_total <= len(ended.token_ids) + 1
+    assert engine.stats()[GENERATION_TOKENS] <= len(ended.token_ids) + 1
     await client.shutdown()
     await asyncio.to_thread(thread.join, 30)

@@ -1,0 +1,39 @@
+"""The recorder of one replica: its requests by team and dialect, and its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from monitoring import labels, metrics
+from monitoring.engine import EngineMetrics
+from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, DeclaredLabels, bounded
+from monitoring.requests import RequestMetrics
+
+
+class ReplicaMetrics(EngineMetrics):
+    """The metrics of one replica, which runs one engine. Series of known teams exist, at zero, from the start.
+
+    teams: those with keys. declared: what is not among them counts as the dialect `other`. Raises ValueError for too
+    many teams to tell apart.
+    """
+
+    def __init__(self, model: str, teams: Iterable[str] = (), declared: DeclaredLabels = NOTHING_DECLARED) -> None:
+        super().__init__(model)
+        self._dialects = declared.dialects
+        self._teams = labels.team_names(teams)
+        self._requests: dict[tuple[str, str], RequestMetrics] = {}
+        for team in self._teams[:-1]:
+            for dialect in self._dialects:
+                self.of(team, dialect)
+        self._rule_ends = {rule: self._own.counter(metrics.STOP_RULE_ENDS, model, rule) for rule in declared.rules}
+
+    def of(self, team: str = DEFAULT_TEAM, dialect: str = OTHER_DIALECT) -> RequestMetrics:
+        """The recorder of a team's requests by a dialect; unknown ones are the team and the dialect `other`."""
+        key = bounded(team, self._teams), bounded(dialect, self._dialects)
+        if key not in self._requests:
+            self._requests[key] = RequestMetrics(self._model, *key)
+        return self._requests[key]
+
+    def rule_ended(self, rule: str) -> None:
+        """A declared rule ended a completion. Raises KeyError for another."""
+        self._rule_ends[rule].inc()
