@@ -44,8 +44,8 @@ SETS = {
     **{rule.trial.name: rule for rule in TRIED if not rule.trial.alone},
 }
 """Name to the rule that is tried: alone, or beside what editors get by default (`auto`)."""
-NUMBERS = {rule.field.name: rule for rule in TRIED if rule.field is not None and rule.trial.setting is not True}
-"""Field to the rule that takes a number: an option of the command says it."""
+VALUES = {rule.field.name: rule.trial for rule in TRIED if rule.field is not None and rule.trial.setting is not True}
+"""Field to how its rule is tried, where it is more than on or off: an option of the command says it."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=150, help="gaps of each kind")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--fim-mode", choices=("psm", "spm"), default=None, help="default: what the checkpoint prefers")
-    for name, rule in NUMBERS.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=float, default=rule.trial.setting, help=f"of the set {rule.trial.name!r}")
+    for name, trial in VALUES.items():
+        option, kind = f"--{name.replace('_', '-')}", type(trial.setting)
+        parser.add_argument(option, type=kind, default=trial.setting, help=f"of the set {trial.name!r}")
     parser.add_argument("--num-threads", type=int, default=1, help="on CPU; more pay for large models only")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> Result:
         answers = generate(engine, tokenizer, gaps[kind], options.max_tokens, options.fim_mode)
         found[kind] = {name: [apply(a, name, tokenizer, options) for a in answers] for name in SETS}
     settings = {
-        **{name: getattr(options, name) for name in ("cases", "max_tokens", "fim_mode", *NUMBERS, "seed")},
+        **{name: getattr(options, name) for name in ("cases", "max_tokens", "fim_mode", *VALUES, "seed")},
         "model": Path(str(options.model)).name,
         "sources": origin,
         "files": len(sources),
@@ -179,9 +179,10 @@ def rules_of(name: str, gap: Gap, tokenizer: Tokenizer, options: argparse.Namesp
 
 
 def _setting(rule: StopRule, options: argparse.Namespace) -> Setting:
-    if rule.field is None or rule.field.name not in NUMBERS:
+    if rule.field is None or rule.field.name not in VALUES:
         return rule.trial.setting
-    return float(getattr(options, rule.field.name))
+    setting: Setting = getattr(options, rule.field.name)
+    return setting
 
 
 def apply(answer: Answer, name: str, tokenizer: Tokenizer, options: argparse.Namespace) -> Outcome:

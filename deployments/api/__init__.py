@@ -1,1 +1,1 @@
-"""The dialects. Every module below that has a `create_router` is mounted by `deployments.ingress`."""
+"""The dialects: modules with a `DIALECT`. `deployments.ingress` mounts every module that has a `create_router`."""

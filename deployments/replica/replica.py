@@ -95,6 +95,7 @@ class EngineReplica:
         placement_group = get_current_placement_group()
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
         bundle = placement_group.bundle_specs[1]
+        declared = asyncio.create_task(asyncio.to_thread(declared_labels))  # loads the dialects, while the ranks load
         self._group = await RankGroup.start(
             engine_config(settings, model, directory, bundle),
             placement_group,
@@ -111,7 +112,7 @@ class EngineReplica:
             raise
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
         record_on_this_node(settings)
-        metrics = monitoring.ReplicaMetrics(settings.model_id, declared=declared_labels())
+        metrics = monitoring.ReplicaMetrics(settings.model_id, declared=await declared)
         reports = self._group.reports
         metrics.engine_ready(
             time.monotonic() - started_at,

@@ -33,7 +33,7 @@ def _nothing(asked: Asked) -> Sequence[Watcher]:
 class Trial:
     """How the benchmark tries a rule: by itself in `mode`, or beside all that `mode` turns on.
 
-    name: of the set of rules; empty: the rule's. setting: of the rule, where it takes a number.
+    name: of the set of rules that is tried; for a rule alone, its own. setting: where it is more than on.
     """
 
     name: str = ""

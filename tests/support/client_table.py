@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DIALECTS = ("OpenAI", "Mistral", "DeepSeek", "TGI", "llama.cpp", "Ollama", "Tabby")
 BEGIN = "<!-- made by `pytest --client-table docs/clients.md`: tests/support/client_table.py -->"
 END = "<!-- end of the table -->"
 
@@ -58,6 +57,13 @@ def clients() -> list[Client]:
     ]
 
 
+def columns() -> list[str]:
+    """The dialects that clients of other people speak."""
+    from deployments.api.registry import dialects
+
+    return list(dict.fromkeys(dialect.title for dialect in dialects().values() if dialect.title))
+
+
 class ClientTable:
     """Counts outcomes by cell: `passed`, `failed` and `skipped`."""
 
@@ -70,8 +76,9 @@ class ClientTable:
 
     def render(self) -> str:
         """A Markdown table."""
-        rows = [["client", "version", *DIALECTS], ["---"] * (len(DIALECTS) + 2)]
-        rows += [[one.name, one.version, *(self._cell((one.name, d)) for d in DIALECTS)] for one in clients()]
+        titles = columns()
+        rows = [["client", "version", *titles], ["---"] * (len(titles) + 2)]
+        rows += [[one.name, one.version, *(self._cell((one.name, title)) for title in titles)] for one in clients()]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def _cell(self, cell: Cell) -> str:

@@ -74,32 +74,8 @@ class CodeFields(_RuleFields):
         """
         path = self.filename or path
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-        mode = self.completion_mode
-        wanted = settings(mode, {rule.name: rule.field.of(self) for rule in stop_rules().values() if rule.field})
-        wants_rules = mode != "raw" or bool(wanted)
-        min_tokens = MIN_TOKENS.of(self)
-        refuse_if(
-            wants_rules and len(texts) < len(prompts),
-            "completion_mode",
-            "completions that know code need the prompt as text, not ids",
-        )
-        refuse_if(
-            bool(wants_rules and min_tokens and "completion_mode" in self.model_fields_set),
-            "min_tokens",
-            "cannot be combined with a completion that ends by rules",
-        )
         places = [(text, suffix) if suffix else _around_the_cursor(tokenizer, text) for text in texts]
-        rules = None
-        if wants_rules and not min_tokens:
-            seen = places[0][0][:PREFIX_CHARACTERS] + places[0][1][:SUFFIX_CHARACTERS]
-            rules = ask(
-                mode,
-                wanted,
-                tokenizer,
-                language=guess_language(self.language, path, seen),
-                prefixes=tuple(prefix[-PREFIX_CHARACTERS:] for prefix, _ in places),
-                suffixes=tuple(after[:SUFFIX_CHARACTERS] for _, after in places),
-            )
+        rules = self._rules(tokenizer, places, path, all_text=len(texts) == len(prompts))
         key = self._session_key(caller, user, path)
         session = None
         if key is not None:
@@ -111,6 +87,29 @@ class CodeFields(_RuleFields):
                 surroundings=_digest(after, repr(context)),
             )
         return CodeOptions(rules=rules, session=session, max_time_ms=max_time.FIELD.of(self))
+
+    def _rules(
+        self, tokenizer: Tokenizer, places: list[tuple[str, str]], path: str | None, all_text: bool
+    ) -> StopRules | None:
+        mode = self.completion_mode
+        wanted = settings(mode, {rule.name: rule.field.of(self) for rule in stop_rules().values() if rule.field})
+        if mode == "raw" and not wanted:
+            return None
+        refuse_if(not all_text, "completion_mode", "completions that know code need the prompt as text, not ids")
+        if MIN_TOKENS.of(self):
+            named = "completion_mode" in self.model_fields_set
+            refuse_if(named, "min_tokens", "cannot be combined with a completion that ends by rules")
+            return None
+        prefix, suffix = places[0]
+        seen = prefix[:PREFIX_CHARACTERS] + suffix[:SUFFIX_CHARACTERS]
+        return ask(
+            mode,
+            wanted,
+            tokenizer,
+            language=guess_language(self.language, path, seen),
+            prefixes=tuple(prefix[-PREFIX_CHARACTERS:] for prefix, _ in places),
+            suffixes=tuple(after[:SUFFIX_CHARACTERS] for _, after in places),
+        )
 
     def _session_key(self, caller: Caller, user: str | None, path: str | None) -> str | None:
         """One session of one caller in one file.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 from fastapi import APIRouter
 
 from deployments.api.common.context import ApiContext
 from deployments.api.pages.markdown_page import to_page
 from deployments.api.pages.static_content import StaticContent
 from deployments.playground import STATIC, TERMS
+from deployments.stop_rules.registry import stop_rules
 
 _MEDIA_TYPES = {  # not left to the machine's own tables, which differ
     ".css": "text/css; charset=utf-8",
@@ -26,6 +28,12 @@ the model was trained on, under which licence it may be used, and what it is kno
 """
 
 
+def stop_rule_words() -> bytes:
+    """A script with what the playground says of each stop rule."""
+    words = {rule.name: rule.word for rule in stop_rules().values()}
+    return b"export const RULES = " + msgspec.json.encode(words) + b";\n"
+
+
 def resources(api: ApiContext) -> dict[str, StaticContent]:
     """Everything the playground is made of, by path."""
     found = {
@@ -33,6 +41,7 @@ def resources(api: ApiContext) -> dict[str, StaticContent]:
         for path in sorted(STATIC.iterdir())
         if path.name != _INDEX
     }
+    found["/playground/stop-rules.js"] = StaticContent(stop_rule_words(), _MEDIA_TYPES[".js"])
     found["/"] = StaticContent((STATIC / _INDEX).read_bytes(), _HTML)
     found["/model-card"] = StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)
     found["/terms"] = StaticContent(to_page("Use restrictions", TERMS.read_text(encoding="utf-8")), _HTML)

@@ -1,19 +1,10 @@
 // The output of a completion: its choices side by side, and the figures.
 
 import { byId, element } from "./dom.js";
+import { RULES } from "./stop-rules.js"; // made by the server
 import { TokenView } from "./tokens.js";
 
 const ENDINGS = { stop: "ended", length: "max tokens" };
-const RULES = {
-  line: "ended with the line",
-  block: "ended with the block",
-  suffix: "ended where the suffix begins",
-  repetition: "cut: went in circles",
-  special_token: "cut: special token",
-  low_confidence: "cut: too unsure",
-  max_time: "ran out of time",
-  superseded: "overtaken by a newer one",
-};
 const integer = new Intl.NumberFormat("en");
 const tokens = (count) => `${integer.format(count)} ${count === 1 ? "token" : "tokens"}`;
 

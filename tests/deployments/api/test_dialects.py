@@ -9,68 +9,68 @@ import httpx
 import pytest
 
 import deployments.api
-from deployments.ingress import create_app, dialect_modules
-from model.text.tokenizer import Tokenizer
-from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
-
-DIALECT = '''
-"""A dialect with one field and a bare answer."""
-
-import uuid
-
-from fastapi import APIRouter
-from starlette.responses import PlainTextResponse
-
 from deployments.api.common.context import ApiContext
-from deployments.api.common.json_body import JsonRoute
-from deployments.api.common.rendering import Rendering, render_prompts
-from deployments.api.common.sampling import SamplingFields
-from deployments.protocol import GenerationRequest
-from model.text.prompts import Infill
+from deployments.api.registry import dialect_modules, dialects
+from deployments.ingress import create_app
+from model.text.tokenizer import Tokenizer
+from monitoring.boards.__main__ import files
+from monitoring.process import init, render
+from tests.support.client_table import columns
+from tests.support.contributing import example
+from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
+from tests.support.log_lines import captured
+from tests.support.product_files import lists_of
 
-
-class InfillRequest(SamplingFields):
-    before: str
-    after: str
-
-
-async def to_generation_request(body: InfillRequest, api: ApiContext) -> GenerationRequest:
-    rendering = Rendering(Infill("spm", body.after))
-    return GenerationRequest(
-        request_id=uuid.uuid4().hex,
-        prompts=await render_prompts(api, await api.model(), [body.before], rendering, 100),
-        params=body.to_params(max_tokens=100, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
-        stop=body.stop,
-    )
-
-
-def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute)
-
-    @router.post("/bare_infill")
-    async def infill(body: InfillRequest) -> PlainTextResponse:
-        (delta,) = await api.backend.generate(await to_generation_request(body, api))
-        return PlainTextResponse(delta.text)
-
-    return router
-'''
+DIALECT = example("A dialect")
 
 
 async def test_a_file_is_a_dialect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_backend: FakeBackend, tokenizer: Tokenizer
 ) -> None:
+    init(None)
     (tmp_path / "bare_infill.py").write_text(DIALECT)
     monkeypatch.setattr(deployments.api, "__path__", [*deployments.api.__path__, str(tmp_path)])
     assert "deployments.api.bare_infill" in [module.__name__ for module in dialect_modules()]
+    assert "- `dialect`: bare, deepseek," in files()[Path("docs/metrics.md")]
+    assert columns()[0] == "Bare"
     app = create_app(backend=fake_backend, tokenizer=tokenizer)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        answer = await client.post("/bare_infill", json={"before": "a", "after": "b", "stop": "return"})
+        with captured() as lines:
+            answer = await client.post("/bare_infill", json={"before": "a", "after": "b", "stop": "return"})
+        assert [line["dialect"] for line in lines.requests()] == ["bare"]
+        assert fake_backend.requests[-1].dialect == "bare"
+        assert f'requests_total{{dialect="bare",model="{MODEL}",outcome="ok",team="default"}} 1.0' in exposed()
         assert answer.text == ANSWER.split("return")[0]
         refused = await client.post("/bare_infill", json={"before": "a", "after": "b", "temperature": 5})
-        assert refused.json()["error"]["param"] == "temperature"
+        assert refused.json() == {"wrong": "temperature", "why": "invalid_value"}
         too_long = await client.post("/bare_infill", json={"before": "a " * 9000, "after": "b"})
-        assert too_long.json()["error"]["code"] == "context_length_exceeded"
+        assert too_long.json()["why"] == "context_length_exceeded"
         assert (await client.post("/v1/completions", json={"prompt": "x"})).status_code == 200
+
+
+def exposed() -> str:
+    return render().decode()
+
+
+def test_nobody_else_keeps_a_list() -> None:
+    assert lists_of(dialects(), 2) == []
+
+
+def test_two_dialects_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "copied.py").write_text(
+        "from deployments.api.common.dialect import Dialect\nDIALECT = Dialect('tgi', 'TGI')\n"
+    )
+    monkeypatch.setattr(deployments.api, "__path__", [*deployments.api.__path__, str(tmp_path)])
+    with pytest.raises(ValueError, match="'tgi'"):
+        dialects()
+
+
+def test_whatever_answers_a_completion_declares_its_dialect(fake_backend: FakeBackend, tokenizer: Tokenizer) -> None:
+    """Otherwise its requests would be counted as `other`."""
+    routers = [module.create_router(ApiContext(fake_backend, tokenizer)) for module in dialect_modules()]
+    routes = [route for router in routers for route in router.routes if "POST" in route.methods]
+    assert len(routes) > 10
+    assert {route.path for route in routes if route.dialect is None} == {"/v1/completions/render"}  # runs nothing
 
 
 @pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
