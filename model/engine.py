@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.batch import Batch
@@ -192,10 +193,10 @@ class Engine:
         return sequence.speculator is not None or params.penalises or sequence.wants_prompt_logprobs
 
     def _await(self, running: Running) -> None:
-        """Note the tokens that are to come as places among what the step draws."""
+        """Let each sequence know in which row of what the step draws its next token is to come."""
         for row, scheduled in enumerate(running.finishing):
             if self._lives(scheduled.sequence):
-                scheduled.sequence.tokens.append(-1 - row)
+                scheduled.sequence.awaited = row
 
     def _lives(self, sequence: Sequence) -> bool:
         """Neither finished nor aborted since it was scheduled."""
@@ -208,8 +209,7 @@ class Engine:
         for scheduled in running.finishing:
             sequence = scheduled.sequence
             if sampled is not None and self._lives(sequence):
-                if sequence.awaiting:
-                    sequence.tokens.pop()
+                sequence.awaited = None
                 outputs.append(self._extend(scheduled, sampled, first))
             first += len(scheduled.draft) + 1
         return outputs
@@ -254,7 +254,7 @@ class Engine:
             if rows <= 0:
                 return
             if sequence.speculator is not None:
-                room = sequence.limit - len(sequence.tokens) - 1
+                room = sequence.limit - sequence.length - 1
                 sequence.draft = sequence.speculator.draft(sequence.tokens)[: max(0, min(room, rows))]
                 rows -= len(sequence.draft)
 
@@ -282,8 +282,14 @@ class Engine:
         starts = np.cumsum(counts) - counts
         positions = np.arange(counts.sum()) - np.repeat(starts - computed, counts)
         tokens: list[int] = []
+        drawn_rows: npt.NDArray[np.int64] | None = None
         for s in plan:
             tokens += s.sequence.tokens[s.sequence.computed : s.sequence.computed + s.count]
+            if s.completes and s.sequence.awaited is not None:
+                if drawn_rows is None:
+                    drawn_rows = np.full(counts.sum(), -1, dtype=np.int64)
+                drawn_rows[len(tokens)] = s.sequence.awaited
+                tokens.append(0)
             tokens += s.draft
         logit_rows = [
             int(start) + position - s.sequence.computed
@@ -303,6 +309,7 @@ class Engine:
             logit_rows=np.array(logit_rows, dtype=np.int64),
             num_decodes=int((counts == 1).sum()),
             shares=shares,
+            drawn_rows=drawn_rows,
         )
 
     @staticmethod

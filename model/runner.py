@@ -276,8 +276,8 @@ class Runner:
         The next call may overwrite them.
         """
         if self.native is not None:
-            if batch.refers_back:
-                batch = dataclasses.replace(batch, tokens=self._tokens(batch).numpy())
+            if batch.awaits:
+                batch = dataclasses.replace(batch, tokens=self._tokens(batch).numpy(), drawn_rows=None)
             return self.native.run(batch, self.cache)
         if self.graphs is not None and self.graphs.fit(batch):
             hidden = self.graphs.run(batch)
@@ -294,7 +294,9 @@ class Runner:
     def _tokens(self, batch: Batch) -> torch.Tensor:
         """The batch's tokens [T] on the device, those that the step before drew among them."""
         tokens = put(batch.tokens, self.device)
-        return resolve(tokens, self._drawn) if batch.refers_back else tokens
+        if batch.drawn_rows is None:
+            return tokens
+        return resolve(tokens, put(batch.drawn_rows, self.device), self._drawn)
 
     def receive(self, count: int, tokens: torch.Tensor | None = None) -> None:
         """Keep `count` drawn tokens for the next batch; on rank 0 they are given, and go to the other ranks."""

@@ -23,9 +23,8 @@ class Sequence:
     limit: its length at most, prompt included.
     computed: tokens whose keys and values are in the cache. published: leading blocks that can be found by hash.
     draft: tokens that may follow, to be checked along with the next step if there is room.
-
-    The last token may be one that a step still draws while the next is prepared: `-1 - row`, a place among what that
-    step draws. The sequence is then `awaiting` it.
+    tokens: the ids that are known. awaited: one more token, which a running step still draws while the next step is
+        prepared, as its row among what that step draws; None where no token is awaited.
     """
 
     request: Request
@@ -36,6 +35,7 @@ class Sequence:
     arrived_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     tokens: list[int] = field(default_factory=list)
+    awaited: int | None = None
     draft: list[int] = field(default_factory=list)
     computed: int = 0
     published: int = 0
@@ -61,27 +61,23 @@ class Sequence:
         return self.tokens[self.prompt_length :]
 
     @property
+    def length(self) -> int:
+        """Tokens of the sequence, an awaited one included."""
+        return len(self.tokens) + (self.awaited is not None)
+
+    @property
     def num_output(self) -> int:
-        return len(self.tokens) - self.prompt_length
+        return self.length - self.prompt_length
 
     @property
     def pending(self) -> int:
         """Tokens whose keys and values are still to be computed: 1 for a decoding sequence."""
-        return len(self.tokens) - self.computed
-
-    @property
-    def awaiting(self) -> bool:
-        return self.tokens[-1] < 0
-
-    @property
-    def known(self) -> int:
-        """Tokens whose ids are known."""
-        return len(self.tokens) - self.awaiting
+        return self.length - self.computed
 
     @property
     def ends(self) -> bool:
         """The token it awaits is its last, whatever it turns out to be."""
-        return self.awaiting and len(self.tokens) >= self.limit
+        return self.awaited is not None and self.length >= self.limit
 
     @property
     def wants_prompt_logprobs(self) -> bool:
@@ -102,7 +98,7 @@ class Scheduled:
 
     @property
     def completes(self) -> bool:
-        """The step reaches the end of the known tokens, so it samples the next one."""
+        """The step reaches the end of the sequence, so it samples the next token."""
         return self.count == self.sequence.pending
 
 
@@ -233,11 +229,10 @@ class Scheduler:
         """
         cached: list[Block] = []
         if self.pool.caching and not sequence.wants_prompt_logprobs:
-            usable = (len(sequence.tokens) - 1) // self.pool.block_size
-            known = sequence.tokens[: sequence.known]
-            sequence.hashes = chain_hashes(known, self.pool.block_size, sequence.hashes)
+            usable = (sequence.length - 1) // self.pool.block_size
+            sequence.hashes = chain_hashes(sequence.tokens, self.pool.block_size, sequence.hashes)
             cached = self.pool.match(sequence.hashes[:usable])
-        end = min(len(sequence.tokens), len(cached) * self.pool.block_size + self.max_num_batched_tokens)
+        end = min(sequence.length, len(cached) * self.pool.block_size + self.max_num_batched_tokens)
         needed = self._blocks_for(end) - len(cached) + self.pool.free_among(cached)
         return cached if needed + len(self.running) <= self.pool.num_free else None
 
@@ -259,7 +254,7 @@ class Scheduler:
         size = self.pool.block_size
         for scheduled in plan:
             sequence = scheduled.sequence
-            last = min(sequence.computed + scheduled.count, sequence.known) // size
+            last = min(sequence.computed + scheduled.count, len(sequence.tokens)) // size
             if last > len(sequence.hashes):
                 sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes)
             for index in range(sequence.published, last):

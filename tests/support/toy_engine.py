@@ -59,8 +59,8 @@ class ToyExecutor:
         self.largest_step = max(self.largest_step, len(batch.tokens))
         self.computed_tokens += len(batch.tokens)
         tokens = batch.tokens
-        if batch.refers_back:
-            tokens = resolve(torch.from_numpy(tokens), self.drawn).numpy()
+        if batch.drawn_rows is not None:
+            tokens = resolve(*map(torch.from_numpy, (tokens, batch.drawn_rows)), self.drawn).numpy()
         self.drawn = torch.empty(0, dtype=torch.int64)  # one step's draws are for the next alone
         self.expected_shares = batch.shares
         self.slots[batch.slots, 0] = tokens
