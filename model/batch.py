@@ -18,7 +18,7 @@ class Batch:
     query_lens [S]: new tokens of each sequence; context_lens [S]: its length including them.
     block_tables [S, n]: its blocks in order, padded with 0.
     logit_rows [R]: rows of T whose next-token logits are wanted.
-    shares: tokens that are drawn of this step and go to every rank, for the next one's batch.
+    broadcasts: how many tokens are drawn of this step and go to every rank, for the next one's batch.
     drawn_rows [T]: of each token that was still awaited when the batch was built, its row among what the step before
         drew, and `tokens` holds 0; -1 for all others. None where no token is awaited.
     """
@@ -31,7 +31,7 @@ class Batch:
     block_tables: npt.NDArray[np.int64]
     logit_rows: npt.NDArray[np.int64]
     num_decodes: int
-    shares: int = 0
+    broadcasts: int = 0
     drawn_rows: npt.NDArray[np.int64] | None = None
 
     @property

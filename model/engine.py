@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from model.batch import Batch
+from model.executor import Executor, ForwardTimer
 from model.request import EngineStats, FinishReason, Output, Request, StepTiming, TokenLogprobs
-from model.runner import Executor, ForwardTimer
 from model.sampler import Drawn, Sampled, draw, token_logprobs
 from model.scheduling.costs import StepCosts
 from model.scheduling.kv_cache import BlockPool
@@ -29,8 +29,8 @@ Drafts fill a step up to here and no further: where many decode at once, they wo
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """A sequence as it will stand if its draft's first tokens turn out right: a row for the sampler."""
+class DraftRow:
+    """A row for the sampler: a sequence as it will stand if its draft's first tokens turn out right."""
 
     sequence: Sequence
     draft: tuple[int, ...]
@@ -53,7 +53,7 @@ class Ahead:
 
 
 @dataclass(frozen=True)
-class Running:
+class StepInFlight:
     """A step that was started.
 
     finishing: the sequences that it draws a token for. stays: it is read after the next one was started.
@@ -103,7 +103,7 @@ class Engine:
         self._seeds = random.Random(seed)
         self._refused: list[Output] = []
         self._async = async_scheduling
-        self._running: Running | None = None
+        self._running: StepInFlight | None = None
         self._speculative_tokens = speculative_tokens
         self._drafted_rows = DRAFTED_ROWS[runner.device.type]
         self._steps = self._prompt_tokens = self._generated_tokens = 0
@@ -163,7 +163,7 @@ class Engine:
             self.timing = self._timing(finished, time.perf_counter() - started, scheduled)
         return outputs
 
-    def _launch(self) -> Running | None:
+    def _launch(self) -> StepInFlight | None:
         """Choose a batch and start it; None where there is nothing to run."""
         self._draft()
         plan = self.scheduler.schedule()
@@ -180,10 +180,10 @@ class Engine:
             self._note_prompt_logprobs(plan, prompt_rows, logits)
             drawn = self._draw(finishing, logits[sum(len(r) for r in prompt_rows) :])
             if drawn is not None and stays:
-                self.executor.share(drawn.tokens)
+                self.executor.broadcast(drawn.tokens)
         self._advance(plan)
         self._count(batch)
-        return Running(finishing, drawn, stays, len(plan), len(batch.tokens), scheduled, self.executor.timer)
+        return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), scheduled, self.executor.timer)
 
     @staticmethod
     def _needs_tokens(scheduled: Scheduled) -> bool:
@@ -192,7 +192,7 @@ class Engine:
         params = sequence.request.params
         return sequence.speculator is not None or params.penalises or sequence.wants_prompt_logprobs
 
-    def _await(self, running: Running) -> None:
+    def _await(self, running: StepInFlight) -> None:
         """Let each sequence know in which row of what the step draws its next token is to come."""
         for row, scheduled in enumerate(running.finishing):
             if self._lives(scheduled.sequence):
@@ -202,7 +202,7 @@ class Engine:
         """Neither finished nor aborted since it was scheduled."""
         return self.sequences.get(sequence.request.request_id) is sequence
 
-    def _collect(self, running: Running) -> list[Output]:
+    def _collect(self, running: StepInFlight) -> list[Output]:
         """Wait for a step, and append what it drew."""
         sampled = self._read(running)
         outputs, first = [], 0
@@ -219,20 +219,20 @@ class Engine:
         rows = self._rows(finishing)
         return draw(logits, rows, self.model.eos_token_ids) if rows else None
 
-    def _read(self, running: Running) -> Sampled | None:
+    def _read(self, running: StepInFlight) -> Sampled | None:
         return running.drawn.read() if running.drawn is not None else None
 
     @staticmethod
-    def _timing(running: Running, seconds: float, schedule: float) -> StepTiming:
+    def _timing(running: StepInFlight, seconds: float, schedule: float) -> StepTiming:
         """Of the call that collected a step. What ran while the next was prepared has cost no time of its own."""
         forward = min(running.timer.seconds(), seconds - schedule)
         rest = seconds - schedule - forward
         return StepTiming(running.sequences, running.tokens, seconds, schedule, forward, rest)
 
     @staticmethod
-    def _rows(finishing: list[Scheduled]) -> list[Ahead]:
+    def _rows(finishing: list[Scheduled]) -> list[DraftRow]:
         """What each row of logits is drawn for: a sequence as it stands, then with its draft's first tokens."""
-        return [Ahead(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
+        return [DraftRow(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
 
     def _count(self, batch: Batch) -> None:
         self._steps += 1
@@ -271,7 +271,7 @@ class Engine:
             return range(0)
         return range(sequence.computed, min(sequence.computed + scheduled.count, sequence.prompt_length - 1))
 
-    def _batch(self, plan: list[Scheduled], prompt_rows: list[range], shares: int) -> Batch:
+    def _batch(self, plan: list[Scheduled], prompt_rows: list[range], broadcasts: int) -> Batch:
         size = self.pool.block_size
         counts = np.array([s.total for s in plan], dtype=np.int64)
         computed = np.array([s.sequence.computed for s in plan], dtype=np.int64)
@@ -308,7 +308,7 @@ class Engine:
             block_tables=tables,
             logit_rows=np.array(logit_rows, dtype=np.int64),
             num_decodes=int((counts == 1).sum()),
-            shares=shares,
+            broadcasts=broadcasts,
             drawn_rows=drawn_rows,
         )
 

@@ -26,7 +26,7 @@ from benchmarks.quality.code_gaps import SourceText, draw_gaps
 from benchmarks.quality.stop_rules import CORPUS, held_out
 from benchmarks.report import Result, Row, number
 from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
-from model.engine import Engine, Running
+from model.engine import Engine, StepInFlight
 from model.request import Request, SamplingParams
 from model.sampler import Sampled
 from model.text.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ class ReplayEngine(Engine):
             self.step()
         return time.perf_counter() - started
 
-    def _read(self, running: Running) -> Sampled | None:
+    def _read(self, running: StepInFlight) -> Sampled | None:
         sampled = super()._read(running)
         if sampled is None:
             return None

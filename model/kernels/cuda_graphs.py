@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from model.batch import Batch, resolve
-from model.device import fill
+from model.device import copy_into
 from model.network.attention import AttentionPlan, Kernel
 
 Forward = Callable[[torch.Tensor, torch.Tensor, AttentionPlan], torch.Tensor]
@@ -129,7 +129,7 @@ class DecodeGraphs:
         contexts[:count] = batch.context_lens
         tables = np.full((size, used), self._spare_block, dtype=np.int32)
         tables[:count] = batch.block_tables
-        fill(step.numbers, numbers)
-        fill(step.contexts, contexts)
-        fill(step.tables[:, :used], tables)
+        copy_into(step.numbers, numbers)
+        copy_into(step.contexts, contexts)
+        copy_into(step.tables[:, :used], tables)
         return step.replay()[:count]

@@ -15,8 +15,8 @@ import torch
 
 from model.batch import Batch, resolve
 from model.engine import Engine
+from model.executor import Executor
 from model.request import GpuMemory, Output, Request
-from model.runner import Executor
 
 VOCABULARY = 50
 EOS = 0
@@ -46,7 +46,7 @@ class ToyExecutor:
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
         self.timer = SimpleNamespace(seconds=lambda: 0.0)
         self.drawn = torch.empty(0, dtype=torch.int64)
-        self.expected_shares = 0
+        self.expected_broadcast = 0
         self.largest_batch = 0
         self.largest_step = 0
         self.computed_tokens = 0
@@ -62,7 +62,7 @@ class ToyExecutor:
         if batch.drawn_rows is not None:
             tokens = resolve(*map(torch.from_numpy, (tokens, batch.drawn_rows)), self.drawn).numpy()
         self.drawn = torch.empty(0, dtype=torch.int64)  # one step's draws are for the next alone
-        self.expected_shares = batch.shares
+        self.expected_broadcast = batch.broadcasts
         self.slots[batch.slots, 0] = tokens
         self.slots[batch.slots, 1] = batch.positions
         contexts: list[list[int]] = []
@@ -75,8 +75,8 @@ class ToyExecutor:
             return None
         return torch.stack([toy_logits(contexts[row]) for row in batch.logit_rows])
 
-    def share(self, tokens: torch.Tensor) -> None:
-        assert len(tokens) == self.expected_shares, "the other ranks wait for another number of tokens"
+    def broadcast(self, tokens: torch.Tensor) -> None:
+        assert len(tokens) == self.expected_broadcast, "the other ranks wait for another number of tokens"
         self.drawn = tokens.clone()
 
     def ping(self, timeout_s: float) -> list[GpuMemory]:
