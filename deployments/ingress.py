@@ -98,7 +98,7 @@ class RefusalCounter:
 
 
 def refusal_reason(error: ServeError) -> str:
-    """One of `monitoring.metrics.REJECTION_REASONS`."""
+    """One of `monitoring.labels.REJECTION_REASONS`."""
     by_status = {413: "too_large", 429: "queue_full", 503: "unavailable"}
     return by_status.get(error.status, "invalid" if error.status < 500 else "other")
 

@@ -13,12 +13,14 @@ import torch
 
 from model.batch import Batch
 from model.executor import Executor, ForwardTimer
-from model.request import EngineStats, FinishReason, Output, Request, StepTiming, TokenLogprobs
+from model.request import FinishReason, Output, Request, TokenLogprobs
 from model.sampler import Drawn, Sampled, draw, token_logprobs
 from model.scheduling.costs import StepCosts
 from model.scheduling.kv_cache import BlockPool
 from model.scheduling.scheduler import Scheduled, Scheduler, Sequence
 from model.scheduling.speculation import Speculator
+from model.statistics import EngineCounters, EngineStats, StepTiming
+from monitoring import metrics
 
 DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens in a step: small enough on CPU that a prefill chunk does not stall those who stream."""
@@ -97,7 +99,8 @@ class Engine:
         self.max_model_len = runner.max_model_len
         self.pool = BlockPool(runner.num_kv_blocks, runner.block_size, caching=enable_prefix_caching)
         tokens = max_num_batched_tokens or DEFAULT_BATCHED_TOKENS[runner.device.type]
-        self.scheduler = Scheduler(self.pool, max_num_seqs, max(tokens, max_num_seqs))
+        self.counters = EngineCounters()
+        self.scheduler = Scheduler(self.pool, max_num_seqs, max(tokens, max_num_seqs), self.counters)
         self.sequences: dict[str, Sequence] = {}
         self._arrivals = itertools.count()
         self._seeds = random.Random(seed)
@@ -106,10 +109,7 @@ class Engine:
         self._running: StepInFlight | None = None
         self._speculative_tokens = speculative_tokens
         self._drafted_rows = DRAFTED_ROWS[runner.device.type]
-        self._steps = self._prompt_tokens = self._generated_tokens = 0
-        self._drafted_tokens = self._accepted_tokens = 0
         self._costs = costs
-        self._read_bytes = self._flops = 0
         self.timing: StepTiming | None = None
 
     def add(self, request: Request) -> None:
@@ -235,10 +235,10 @@ class Engine:
         return [DraftRow(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
 
     def _count(self, batch: Batch) -> None:
-        self._steps += 1
+        self.counters.add(metrics.ENGINE_STEPS)
         if self._costs is not None:
-            self._read_bytes += self._costs.read_bytes(batch)
-            self._flops += self._costs.flops(batch)
+            self.counters.add(metrics.READ_BYTES, float(self._costs.read_bytes(batch)))
+            self.counters.add(metrics.FLOPS, float(self._costs.flops(batch)))
 
     def _draft(self) -> None:
         """Propose tokens for the sequences that are decoding; never beyond where they have to end.
@@ -249,7 +249,7 @@ class Engine:
             return
         decoding = [s for s in self.scheduler.running if s.pending == 1 and s.num_output]
         rows = self._drafted_rows - len(decoding)
-        first = self._steps % max(1, len(decoding))
+        first = int(self.counters[metrics.ENGINE_STEPS]) % max(1, len(decoding))
         for sequence in [*decoding[first:], *decoding[:first]]:
             if rows <= 0:
                 return
@@ -334,7 +334,7 @@ class Engine:
         params = sequence.request.params
         output = Output(sequence.request.request_id, logprobs=None if params.logprobs is None else [])
         if sequence.num_output == 0:
-            self._prompt_tokens += sequence.prompt_length
+            self.counters.add(metrics.PROMPT_TOKENS, sequence.prompt_length)
             output.cached_tokens = sequence.cached_tokens
             output.queue_seconds = (sequence.started_at or time.monotonic()) - sequence.arrived_at
             if params.prompt_logprobs is not None:
@@ -351,11 +351,11 @@ class Engine:
             row += 1
         accepted = len(output.token_ids) - 1
         sequence.computed += accepted
-        self._generated_tokens += len(output.token_ids)
+        self.counters.add(metrics.GENERATION_TOKENS, len(output.token_ids))
         if sequence.speculator is not None and scheduled.draft:
             sequence.speculator.learn(len(scheduled.draft), accepted)
-            self._drafted_tokens += len(scheduled.draft)
-            self._accepted_tokens += accepted
+            self.counters.add(metrics.DRAFT_TOKENS, len(scheduled.draft))
+            self.counters.add(metrics.ACCEPTED_DRAFT_TOKENS, accepted)
         if output.finish_reason is not None:
             self.abort(sequence.request.request_id)
         return output
@@ -376,17 +376,8 @@ class Engine:
             kv_blocks_total=self.pool.num_blocks,
             kv_blocks_used=self.pool.num_used,
             kv_blocks_cached=self.pool.num_cached,
-            steps_total=self._steps,
-            prompt_tokens_total=self._prompt_tokens,
-            generation_tokens_total=self._generated_tokens,
-            prefix_cache_queries_total=self.scheduler.prefix_queries,
-            prefix_cache_hits_total=self.scheduler.prefix_hits,
-            preemptions_total=self.scheduler.preemptions,
-            draft_tokens_total=self._drafted_tokens,
-            accepted_draft_tokens_total=self._accepted_tokens,
             oldest_waiting_seconds=self.scheduler.oldest_waiting(),
-            read_bytes_total=float(self._read_bytes),
-            flops_total=float(self._flops),
+            totals=self.counters.totals(),
         )
 
     def check_integrity(self) -> None:

@@ -8,8 +8,8 @@ import msgspec
 import torch
 
 from model.batch import Batch
-from model.request import GpuMemory
 from model.runner import Runner
+from model.statistics import GpuMemory
 
 PING = b"ping"
 

@@ -23,7 +23,7 @@ from model.kernels.native.network import NativeNetwork, obstacle
 from model.network.attention import AttentionPlan, Kernel
 from model.network.gpt_bigcode import GPTBigCode
 from model.network.parallel import TensorParallel
-from model.request import GpuMemory
+from model.statistics import GpuMemory
 
 logger = logging.getLogger(__name__)
 

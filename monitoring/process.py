@@ -9,8 +9,9 @@ from pathlib import Path
 import prometheus_client
 from prometheus_client import CollectorRegistry, values
 
-from monitoring.metrics import PREFIX, Families
+from monitoring.families import Families
 from monitoring.shared_directory import SharedDirectory, node_registry
+from monitoring.specs import PREFIX
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 

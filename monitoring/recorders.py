@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import Counter
@@ -16,9 +16,9 @@ __all__ = ["EngineSnapshot", "GpuUse", "IngressMetrics", "ReplicaMetrics", "Requ
 
 
 class EngineSnapshot(Protocol):
-    """What is read of an engine's statistics; `*_total` only grow while the engine lives.
+    """What is read of an engine's statistics. totals: by the names of its counters; they grow while the engine lives.
 
-    `model.request.EngineStats` has this shape; the monitoring knows no engine.
+    `model.statistics.EngineStats` has this shape; the monitoring knows no engine.
     """
 
     @property
@@ -34,29 +34,11 @@ class EngineSnapshot(Protocol):
     @property
     def kv_blocks_cached(self) -> int: ...
     @property
-    def steps_total(self) -> int: ...
-    @property
-    def prompt_tokens_total(self) -> int: ...
-    @property
-    def generation_tokens_total(self) -> int: ...
-    @property
-    def prefix_cache_queries_total(self) -> int: ...
-    @property
-    def prefix_cache_hits_total(self) -> int: ...
-    @property
-    def preemptions_total(self) -> int: ...
-    @property
-    def draft_tokens_total(self) -> int: ...
-    @property
-    def accepted_draft_tokens_total(self) -> int: ...
-    @property
-    def read_bytes_total(self) -> float: ...
-    @property
-    def flops_total(self) -> float: ...
+    def totals(self) -> Mapping[str, float]: ...
 
 
 class StepTimes(Protocol):
-    """Size of one step, and its seconds by part. `model.request.StepTiming` has this shape."""
+    """Size of one step, and its seconds by part. `model.statistics.StepTiming` has this shape."""
 
     @property
     def sequences(self) -> int: ...
@@ -75,7 +57,7 @@ class StepTimes(Protocol):
 
 
 class GpuUse(Protocol):
-    """Memory of one GPU, in bytes. `model.request.GpuMemory` has this shape."""
+    """Memory of one GPU, in bytes. `model.statistics.GpuMemory` has this shape."""
 
     @property
     def gpu(self) -> str: ...
@@ -208,19 +190,7 @@ class ReplicaMetrics:
         self._starts = own.counter(metrics.ENGINE_STARTS, model)
         self._failures = {cause: own.counter(metrics.RANK_FAILURES, model, cause) for cause in labels.FAILURE_CAUSES}
 
-        def total(spec: metrics.CounterSpec) -> Callable[[float], None]:
-            return RunningTotal(own.counter(spec, model)).update
-
-        self._steps = total(metrics.ENGINE_STEPS)
-        self._prompt_tokens = total(metrics.PROMPT_TOKENS)
-        self._generation_tokens = total(metrics.GENERATION_TOKENS)
-        self._cache_queries = total(metrics.PREFIX_CACHE_QUERIES)
-        self._cache_hits = total(metrics.PREFIX_CACHE_HITS)
-        self._preemptions = total(metrics.PREEMPTIONS)
-        self._drafted = total(metrics.DRAFT_TOKENS)
-        self._accepted = total(metrics.ACCEPTED_DRAFT_TOKENS)
-        self._read_bytes = total(metrics.READ_BYTES)
-        self._flops = total(metrics.FLOPS)
+        self._totals = {spec.name: RunningTotal(own.counter(spec, model)) for spec in metrics.engine_counters()}
 
     def of(self, team: str = DEFAULT_TEAM, dialect: str = DIALECTS[-1]) -> RequestMetrics:
         """The recorder of a team's requests by a dialect; unknown ones are the team and the dialect `other`."""
@@ -291,16 +261,8 @@ class ReplicaMetrics:
         gauges[metrics.KV_CACHE_BLOCKS_USED].set(stats.kv_blocks_used)
         gauges[metrics.KV_CACHE_BLOCKS_FREE].set(stats.kv_blocks_total - stats.kv_blocks_used)
         gauges[metrics.KV_CACHE_BLOCKS_CACHED].set(stats.kv_blocks_cached)
-        self._steps(stats.steps_total)
-        self._prompt_tokens(stats.prompt_tokens_total)
-        self._generation_tokens(stats.generation_tokens_total)
-        self._cache_queries(stats.prefix_cache_queries_total)
-        self._cache_hits(stats.prefix_cache_hits_total)
-        self._preemptions(stats.preemptions_total)
-        self._drafted(stats.draft_tokens_total)
-        self._accepted(stats.accepted_draft_tokens_total)
-        self._read_bytes(stats.read_bytes_total)
-        self._flops(stats.flops_total)
+        for name, total in self._totals.items():
+            total.update(stats.totals.get(name, 0.0))
         for index, counter in enumerate(self._phases):
             counter.inc(self._phase_seconds[index])
             self._phase_seconds[index] = 0.0

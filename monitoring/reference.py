@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monitoring.labels import LABELS
-from monitoring.metrics import SECTIONS
+from monitoring.metrics import SECTIONS, declared
 from monitoring.specs import AnySpec, GaugeSpec, HistogramSpec
 
 _HEAD = """\
@@ -24,14 +24,13 @@ what to do when one fires.
 def reference() -> str:
     """The whole document."""
     parts = [_HEAD]
-    for title, specs in SECTIONS.items():
-        parts.append(f"\n## {title}\n\n| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n")
-        parts += [_line(spec) for spec in specs]
+    for section in SECTIONS:
+        parts.append(f"\n## {section.title}\n\n| metric | kind | labels | meaning |\n| --- | --- | --- | --- |\n")
+        parts += [_line(spec) for spec in section.specs]
     parts.append("\n## Buckets\n\nUpper bounds; `+Inf` follows.\n\n")
-    for specs in SECTIONS.values():
-        for spec in specs:
-            if isinstance(spec, HistogramSpec):
-                parts.append(f"- `{spec.full_name}`: {', '.join(f'{bound:g}' for bound in spec.buckets)}\n")
+    for spec in declared():
+        if isinstance(spec, HistogramSpec):
+            parts.append(f"- `{spec.full_name}`: {', '.join(f'{bound:g}' for bound in spec.buckets)}\n")
     parts.append("\n## Labels\n\nBounded by construction: any other value is counted as the last one of its set.\n\n")
     parts += [f"- `{label}`: {values}\n" for label, values in LABELS.items()]
     return "".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -41,6 +41,11 @@ class CounterSpec(MetricSpec):
 
 
 @dataclass(frozen=True)
+class EngineCounterSpec(CounterSpec):
+    """What the engine itself counts: `model.statistics.EngineCounters` keeps a total for each of these."""
+
+
+@dataclass(frozen=True)
 class GaugeSpec(MetricSpec):
     """merge: how the values of a node's living processes become one."""
 
@@ -75,6 +80,51 @@ class HistogramSpec(MetricSpec):
 
 
 AnySpec = CounterSpec | GaugeSpec | HistogramSpec
+Spec = TypeVar("Spec", bound=AnySpec)
+BY_MODEL = ("model",)
+
+
+class Section:
+    """Metrics that stand together in the documentation. Each method declares one, in the order of the calls."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.specs: list[AnySpec] = []
+
+    def counter(
+        self, name: str, documentation: str, *, labels: tuple[str, ...] = BY_MODEL, vllm: bool = False
+    ) -> CounterSpec:
+        return self._declare(CounterSpec(name, documentation, labels, vllm))
+
+    def engine_counter(self, name: str, documentation: str, *, vllm: bool = False) -> EngineCounterSpec:
+        return self._declare(EngineCounterSpec(name, documentation, vllm=vllm))
+
+    def gauge(
+        self,
+        name: str,
+        documentation: str,
+        *,
+        labels: tuple[str, ...] = BY_MODEL,
+        vllm: bool = False,
+        merge: MergeMode = "livesum",
+    ) -> GaugeSpec:
+        return self._declare(GaugeSpec(name, documentation, labels, vllm, merge))
+
+    def histogram(
+        self,
+        name: str,
+        documentation: str,
+        *,
+        labels: tuple[str, ...] = BY_MODEL,
+        vllm: bool = False,
+        buckets: tuple[float, ...],
+    ) -> HistogramSpec:
+        return self._declare(HistogramSpec(name, documentation, labels, vllm, buckets))
+
+    def _declare(self, spec: Spec) -> Spec:
+        self.specs.append(spec)
+        return spec
+
 
 # A completion is felt as instant below 100 ms and given up on after seconds; vLLM's first bucket of tokens is
 # 10 ms, above what a small model needs for one.

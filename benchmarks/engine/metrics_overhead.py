@@ -22,9 +22,10 @@ from benchmarks.report import Result
 from deployments.replica.service import STATS_PERIOD_S
 from model.batch import Batch
 from model.process.wire import HEADER, Step, frame, report
-from model.request import EngineStats, StepTiming
 from model.scheduling.costs import StepCosts
+from model.statistics import EngineCounters, EngineStats, StepTiming
 from monitoring import ReplicaMetrics, init
+from monitoring.metrics import FLOPS, READ_BYTES
 
 REPEATS = 2000
 LIMIT_PERCENT = 2.0
@@ -94,14 +95,15 @@ def engine_side(bench: Bench, sequences: int, context: int) -> Callable[[], obje
     batch = Batch(
         ones, ones * context, ones, ones, ones * (context + 1), ones[:, None], np.arange(sequences), sequences
     )
-    stats = EngineStats()
+    counters = EngineCounters()
 
     def work() -> None:
         for _ in range(5):
             time.perf_counter()
-        costs.read_bytes(batch)
-        costs.flops(batch)
+        counters.add(READ_BYTES, float(costs.read_bytes(batch)))
+        counters.add(FLOPS, float(costs.flops(batch)))
         bench.engine.scheduler.oldest_waiting()
+        stats = EngineStats(totals=counters.totals())
         frame(Step([], stats, StepTiming(sequences, sequences, 0.02, 0.001, 0.015, 0.003)))
 
     return work
@@ -111,7 +113,8 @@ def replica_side(sequences: int) -> Callable[[], object]:
     """What the replica records for a step: its timing, and a token of each sequence."""
     metrics = ReplicaMetrics("benchmark")
     requests = metrics.of()
-    body = frame(Step([], EngineStats(), StepTiming(sequences, sequences, 0.02, 0.001, 0.015, 0.003)))[HEADER.size :]
+    stats = EngineStats(totals=EngineCounters().totals())
+    body = frame(Step([], stats, StepTiming(sequences, sequences, 0.02, 0.001, 0.015, 0.003)))[HEADER.size :]
 
     def work() -> None:
         received = report(body)
@@ -126,5 +129,5 @@ def replica_side(sequences: int) -> Callable[[], object]:
 
 def statistics_side() -> Callable[[], object]:
     metrics = ReplicaMetrics("benchmark")
-    stats = EngineStats(kv_blocks_total=100)
+    stats = EngineStats(kv_blocks_total=100, totals=EngineCounters().totals())
     return lambda: metrics.engine_stats(stats)

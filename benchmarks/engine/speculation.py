@@ -30,6 +30,7 @@ from model.engine import Engine, StepInFlight
 from model.request import Request, SamplingParams
 from model.sampler import Sampled
 from model.text.tokenizer import Tokenizer
+from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
 
 _NAME = re.compile(r"\b[a-z_][a-z0-9_]{3,}\b")
 _FUNCTION = re.compile(r"^(?P<indent> *)def \w+.*?(?=^(?P=indent)\S|\Z)", re.MULTILINE | re.DOTALL)
@@ -144,9 +145,7 @@ def decode(engine: ReplayEngine, cases: Sequence[Case]) -> Measured:
     return Measured(
         seconds,
         sum(len(case.output) - 1 for case in cases),
-        after.steps_total - before.steps_total,
-        after.draft_tokens_total - before.draft_tokens_total,
-        after.accepted_draft_tokens_total - before.accepted_draft_tokens_total,
+        *(int(after[c] - before[c]) for c in (ENGINE_STEPS, DRAFT_TOKENS, ACCEPTED_DRAFT_TOKENS)),
     )
 
 

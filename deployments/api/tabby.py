@@ -32,7 +32,7 @@ from deployments.errors import EngineUnavailableError
 from deployments.protocol import CompletionMode, EndedBy, GenerationRequest
 from model.text.fim import ContextFile, RepositoryContext
 from monitoring import IngressMetrics
-from monitoring.metrics import LANGUAGES
+from monitoring.labels import LANGUAGES
 
 _MAX_TOKENS = 64
 _TEMPERATURE = 0.1

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from deployments.errors import InvalidRequestError, OverloadedError
-from model.request import EngineStats
+from model.statistics import EngineStats
 
 RATE_WINDOW_S = 30.0
 RETRY_AFTER_BOUNDS_S = (1.0, 60.0)

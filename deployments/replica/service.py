@@ -16,7 +16,8 @@ from deployments.replica.sequence import SequenceText, SequenceTimes, merge
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
 from model.process.client import EngineDeadError, FailureKind
-from model.request import EngineStats, Output, Request
+from model.request import Output, Request
+from model.statistics import EngineStats
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, RequestMetrics
 from monitoring.tracing import OFF, Tracing

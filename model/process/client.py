@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
 from model.process.wire import HEADER, Abort, Command, Ping, Pong, Report, Shutdown, Step, Submit, frame, report
-from model.request import EngineStats, GpuMemory, Output, Request, StepTiming
+from model.request import Output, Request
+from model.statistics import EngineStats, GpuMemory, StepTiming
 
 FailureKind = Literal["died", "hung", "heartbeat", "stopped"]
 

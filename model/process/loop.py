@@ -12,7 +12,7 @@ from pathlib import Path
 
 from model.engine import Engine
 from model.process.wire import HEADER, Abort, Command, Ping, Pong, Report, Shutdown, Step, Submit, command, frame
-from model.request import EngineStats
+from model.statistics import EngineStats
 
 logger = logging.getLogger(__name__)
 

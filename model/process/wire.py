@@ -6,7 +6,8 @@ import struct
 
 import msgspec
 
-from model.request import EngineStats, GpuMemory, Output, Request, StepTiming
+from model.request import Output, Request
+from model.statistics import EngineStats, GpuMemory, StepTiming
 
 HEADER = struct.Struct("!I")
 

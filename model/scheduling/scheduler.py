@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from model.request import Request, TokenLogprobs
 from model.scheduling.kv_cache import Block, BlockHash, BlockPool, OutOfBlocks, chain_hashes
 from model.scheduling.speculation import Speculator
+from model.statistics import EngineCounters
+from monitoring import metrics
 
 
 @dataclass(eq=False)
@@ -105,15 +107,15 @@ class Scheduled:
 class Scheduler:
     """Sequences wait, run, and leave. Both lists are kept in order of service."""
 
-    def __init__(self, pool: BlockPool, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+    def __init__(
+        self, pool: BlockPool, max_num_seqs: int, max_num_batched_tokens: int, counters: EngineCounters
+    ) -> None:
         self.pool = pool
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self.preemptions = 0
-        self.prefix_queries = 0
-        self.prefix_hits = 0
+        self.counters = counters
 
     def add(self, sequence: Sequence) -> None:
         bisect.insort(self.waiting, sequence, key=lambda s: s.rank)
@@ -240,8 +242,8 @@ class Scheduler:
         if sequence.started_at is None:
             sequence.cached_tokens = sequence.computed
             if self.pool.caching and not sequence.wants_prompt_logprobs:
-                self.prefix_queries += sequence.prompt_length
-                self.prefix_hits += sequence.computed
+                self.counters.add(metrics.PREFIX_CACHE_QUERIES, sequence.prompt_length)
+                self.counters.add(metrics.PREFIX_CACHE_HITS, sequence.computed)
 
     def _publish(self, plan: list[Scheduled]) -> None:
         """Make the blocks that this step fills findable, for siblings in the same step and for later requests.
@@ -265,7 +267,7 @@ class Scheduler:
         """Give the blocks back and wait again, in the old place; what is still cached then is not recomputed."""
         self.running.remove(victim)
         self._release(victim)
-        self.preemptions += 1
+        self.counters.add(metrics.PREEMPTIONS)
         self.add(victim)
 
     def _release(self, sequence: Sequence) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.request import Request, SamplingParams
+from monitoring.metrics import PREEMPTIONS, PREFIX_CACHE_HITS, PROMPT_TOKENS
 from tests.support.toy_engine import EOS, naive, run_to_end, tokens_of, toy_engine, toy_logits
 
 
@@ -45,7 +46,7 @@ def test_the_prompt_of_an_earlier_request_comes_from_the_cache_with_its_output()
     # 9 + 12 tokens, of which the last was sampled and never computed: 20 in cache, 5 full blocks of 4
     assert outputs[0].cached_tokens == 20
     assert tokens_of(outputs) == naive(follow_up)
-    assert engine.stats().prefix_cache_hits_total == 20
+    assert engine.stats()[PREFIX_CACHE_HITS] == 20
 
 
 def test_identical_prompts_in_one_step_prefill_once():
@@ -55,7 +56,7 @@ def test_identical_prompts_in_one_step_prefill_once():
         engine.add(request(str(number), prompt, max_tokens=2))
     outputs = run_to_end(engine)
     assert [outputs[str(n)][0].cached_tokens for n in range(4)] == [0, 16, 16, 16]
-    assert engine.stats().prompt_tokens_total == 4 * 17
+    assert engine.stats()[PROMPT_TOKENS] == 4 * 17
     assert engine.executor.computed_tokens == 17 + 3 + 4
 
 
@@ -93,7 +94,7 @@ def test_preemption_recomputes_and_loses_nothing():
     for one in requests:
         engine.add(one)
     outputs = run_to_end(engine)
-    assert engine.stats().preemptions_total > 0
+    assert engine.stats()[PREEMPTIONS] > 0
     assert all(tokens_of(outputs[r.request_id]) == naive(r) for r in requests)
 
 

@@ -10,14 +10,15 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.request import EngineStats, StepTiming
+from model.statistics import EngineStats, StepTiming
 from monitoring import metrics, specs
 from monitoring.labels import DIALECTS, LABELS, MOST_TEAMS, OUTCOMES
-from monitoring.metrics import CounterSpec, GaugeSpec, HistogramSpec
+from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS, PROMPT_TOKENS
 from monitoring.process import init, render
 from monitoring.recorders import IngressMetrics, ReplicaMetrics
+from monitoring.specs import CounterSpec, GaugeSpec, HistogramSpec
 
-ALL = pytest.mark.parametrize("spec", metrics.DECLARED, ids=lambda spec: spec.name)
+ALL = pytest.mark.parametrize("spec", metrics.declared(), ids=lambda spec: spec.name)
 
 
 @pytest.fixture(autouse=True)
@@ -59,13 +60,14 @@ def test_declarations_follow_prometheus_conventions(spec: CounterSpec | GaugeSpe
 
 def test_every_specification_of_the_module_is_declared_once() -> None:
     named = [spec for spec in vars(metrics).values() if isinstance(spec, CounterSpec | GaugeSpec | HistogramSpec)]
-    assert {spec for specs in metrics.SECTIONS.values() for spec in specs} == set(metrics.DECLARED)
-    assert sorted(spec.name for spec in named) == sorted(spec.name for spec in metrics.DECLARED)
-    assert len({spec.name for spec in metrics.DECLARED}) == len(metrics.DECLARED)
+    sections = [section for section in vars(metrics).values() if isinstance(section, specs.Section)]
+    assert sections == list(metrics.SECTIONS)
+    assert sorted(spec.name for spec in named) == sorted(spec.name for spec in metrics.declared())
+    assert len({spec.name for spec in metrics.declared()}) == len(metrics.declared())
 
 
 def test_the_names_that_dashboards_rely_on() -> None:
-    assert {spec.name for spec in metrics.DECLARED} >= {
+    assert {spec.name for spec in metrics.declared()} >= {
         "time_to_first_token_seconds",
         "inter_token_latency_seconds",
         "e2e_request_latency_seconds",
@@ -97,7 +99,7 @@ def test_exposition_parses_with_types_and_documentation() -> None:
     replica.gpu_memory([SimpleNamespace(gpu="GPU-1", used=1, total=2)])
     IngressMetrics("pico")
     families = {family.name: family for family in text_string_to_metric_families(render().decode())}
-    for spec in metrics.DECLARED:
+    for spec in metrics.declared():
         total = spec.kind == "counter"
         family = families.pop(spec.full_name.removesuffix("_total") if total else spec.full_name)
         assert (family.type, family.documentation) == (spec.kind, spec.documentation)
@@ -113,7 +115,7 @@ def test_label_values_are_escaped() -> None:
 def test_engine_totals_become_counters_across_an_engines_restart() -> None:
     replica = ReplicaMetrics("pico")
     for total in (5, 5, 12, 3, 4):  # the engine is new before the 3
-        replica.engine_stats(EngineStats(generation_tokens_total=total, prompt_tokens_total=2 * total))
+        replica.engine_stats(EngineStats(totals={GENERATION_TOKENS.name: total, PROMPT_TOKENS.name: 2 * total}))
     assert value("generation_tokens_total") == 12 + 4
     assert value("prompt_tokens_total") == 24 + 8
 
@@ -182,7 +184,8 @@ def test_a_second_place_gets_what_is_recorded_from_then_on(tmp_path: Path) -> No
 
 
 def test_stats_need_only_the_shape() -> None:
-    stats = SimpleNamespace(**dict.fromkeys(EngineStats.__struct_fields__, 1))
+    shape = dict.fromkeys(EngineStats.__struct_fields__, 1)
+    stats = SimpleNamespace(**shape | {"totals": {ENGINE_STEPS.name: 1}})
     ReplicaMetrics("pico").engine_stats(stats)
     assert value("engine_steps_total") == 1
 
@@ -194,8 +197,8 @@ def test_steps_are_split_and_measured() -> None:
     assert value("engine_step_seconds_count") == 2
     assert value("iteration_tokens_total_sum") == 301
     assert value("iteration_tokens_total_bucket", le="1.0") == 1
-    replica.engine_stats(EngineStats(steps_total=2))
-    replica.engine_stats(EngineStats(steps_total=2))
+    replica.engine_stats(EngineStats(totals={ENGINE_STEPS.name: 2}))
+    replica.engine_stats(EngineStats(totals={ENGINE_STEPS.name: 2}))
     assert value("engine_step_phase_seconds_total", phase="forward") == pytest.approx(0.14)
     assert value("engine_step_phase_seconds_total", phase="other") == pytest.approx(0.01)
     assert value("engine_step_phase_seconds_total") == pytest.approx(0.2)

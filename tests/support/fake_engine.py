@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncGenerator
 
 from model.process.client import EngineDeadError, FailureKind, merge
-from model.request import EngineStats, Output, Request
+from model.request import Output, Request
+from model.statistics import EngineStats
 
 
 class FakeEngine:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from monitoring import metrics
 from monitoring.process import init
 from monitoring.recorders import IngressMetrics, ReplicaMetrics
 
@@ -22,16 +23,18 @@ def main() -> None:
             kv_blocks_used=10 * running,
             kv_blocks_cached=5,
             oldest_waiting_seconds=0.5,
-            read_bytes_total=1e9,
-            flops_total=1e9,
-            steps_total=tokens,
-            prompt_tokens_total=2 * tokens,
-            generation_tokens_total=tokens,
-            prefix_cache_queries_total=tokens,
-            prefix_cache_hits_total=tokens // 2,
-            preemptions_total=1,
-            draft_tokens_total=8,
-            accepted_draft_tokens_total=5,
+            totals={
+                metrics.READ_BYTES.name: 1e9,
+                metrics.FLOPS.name: 1e9,
+                metrics.ENGINE_STEPS.name: tokens,
+                metrics.PROMPT_TOKENS.name: 2 * tokens,
+                metrics.GENERATION_TOKENS.name: tokens,
+                metrics.PREFIX_CACHE_QUERIES.name: tokens,
+                metrics.PREFIX_CACHE_HITS.name: tokens // 2,
+                metrics.PREEMPTIONS.name: 1,
+                metrics.DRAFT_TOKENS.name: 8,
+                metrics.ACCEPTED_DRAFT_TOKENS.name: 5,
+            },
         )
     )
     for seconds in (0.004, 0.03, 40.0):

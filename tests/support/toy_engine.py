@@ -16,7 +16,8 @@ import torch
 from model.batch import Batch, resolve
 from model.engine import Engine
 from model.executor import Executor
-from model.request import GpuMemory, Output, Request
+from model.request import Output, Request
+from model.statistics import GpuMemory
 
 VOCABULARY = 50
 EOS = 0

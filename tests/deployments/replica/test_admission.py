@@ -8,7 +8,7 @@ import pytest
 
 from deployments.errors import InvalidRequestError, OverloadedError
 from deployments.replica.admission import Admission
-from model.request import EngineStats
+from model.statistics import EngineStats
 
 IDLE = EngineStats()
 

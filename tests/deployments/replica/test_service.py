@@ -14,9 +14,11 @@ from deployments.protocol import Delta, GenerationRequest
 from deployments.replica import service as module
 from deployments.replica.admission import Admission
 from deployments.replica.service import EngineService
-from model.request import EngineStats, SamplingParams
+from model.request import SamplingParams
+from model.statistics import EngineStats
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, RequestMetrics
+from monitoring.metrics import ENGINE_STEPS
 from monitoring.recorders import EngineSnapshot
 from tests.support.fake_engine import FakeEngine
 from tests.support.tokenizers import starcoder_rules
@@ -325,6 +327,6 @@ async def test_stats_are_recorded_after_the_last_request_too(
     watch = asyncio.create_task(service.watch())
     engine.say("r-0", 100, finish="length")
     await service.generate(request())
-    engine.stats = EngineStats(steps_total=7)
-    await until(lambda: metrics.newest is not None and metrics.newest.steps_total == 7)
+    engine.stats = EngineStats(totals={ENGINE_STEPS.name: 7})
+    await until(lambda: metrics.newest is not None and metrics.newest[ENGINE_STEPS] == 7)
     watch.cancel()

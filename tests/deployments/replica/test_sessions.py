@@ -20,6 +20,7 @@ from model.process.loop import EngineLoop
 from model.request import Output, SamplingParams
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, RequestMetrics
+from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS
 from tests.support.fake_engine import FakeEngine
 from tests.support.tokenizers import starcoder_rules
 from tests.support.toy_engine import toy_engine
@@ -346,9 +347,9 @@ async def test_a_rule_ends_generation_within_two_steps(tmp_path: Path, metrics: 
         rest(service.stream(GenerationRequest(request_id="r", prompts=[[1, 2, 3]], params=params, rules=rules)))
     )
     for _ in range(900):
-        before = client.stats.steps_total
+        before = client.stats[ENGINE_STEPS]
         may_step.release()
-        await until(lambda before=before: client.stats.steps_total > before)  # type: ignore[misc]
+        await until(lambda before=before: client.stats[ENGINE_STEPS] > before)  # type: ignore[misc]
         await asyncio.sleep(0)
         if task.done():
             break
@@ -357,6 +358,6 @@ async def test_a_rule_ends_generation_within_two_steps(tmp_path: Path, metrics: 
     for _ in range(5):
         may_step.release()
     await until(lambda: not engine.has_work())
-    assert engine.stats().generation_tokens_total <= len(ended.token_ids) + 1
+    assert engine.stats()[GENERATION_TOKENS] <= len(ended.token_ids) + 1
     await client.shutdown()
     await asyncio.to_thread(thread.join, 30)

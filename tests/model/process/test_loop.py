@@ -15,6 +15,7 @@ import pytest
 from model.config import EngineConfig
 from model.process.client import EngineDeadError, merge
 from model.request import Output, Request, SamplingParams, TokenLogprobs
+from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import RankGroup, collect
 
@@ -55,9 +56,9 @@ async def test_life_of_one_engine(checkpoint):
             stream = client.generate(Request("b", [1] * 20, ENDLESS))
             await anext(stream)
             await stream.aclose()
-            before = client.stats.steps_total
+            before = client.stats[ENGINE_STEPS]
             await eventually(lambda: client.stats.running == 0)
-            assert client.stats.steps_total <= before + 2
+            assert client.stats[ENGINE_STEPS] <= before + 2
             assert client.stats.kv_blocks_used == 0
             assert client.open_requests == 0
 
@@ -71,7 +72,7 @@ async def test_life_of_one_engine(checkpoint):
 
             stats = await client.ping(30)
             assert stats.running == stats.waiting == 0
-            assert stats.generation_tokens_total > 50
+            assert stats[GENERATION_TOKENS] > 50
             assert stats.parameter_bytes == [group.reports[0]["parameter_bytes"]]
 
             # what can never run

@@ -12,6 +12,7 @@ from model.pico import CHECKPOINT
 from model.process.rank import SPECULATIVE_TOKENS, Rank
 from model.request import Request, SamplingParams
 from model.scheduling.speculation import LONGEST_MATCH, SHORTEST_MATCH, PromptLookup, Speculator
+from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
 from tests.support.toy_engine import naive, run_to_end, tokens_of, toy_engine
 
 
@@ -69,8 +70,8 @@ def test_fewer_steps_same_output():
         assert entries[0] == entries[1]
         assert quick[-1].finish_reason == "length"
     stats = fast.stats()
-    assert stats.steps_total < plain.stats().steps_total
-    assert 0 < stats.accepted_draft_tokens_total <= stats.draft_tokens_total
+    assert stats[ENGINE_STEPS] < plain.stats()[ENGINE_STEPS]
+    assert 0 < stats[ACCEPTED_DRAFT_TOKENS] <= stats[DRAFT_TOKENS]
 
 
 @pytest.mark.parametrize("sequences", [1, 5, 12, 20])
@@ -91,7 +92,7 @@ def test_drafts_fill_a_step_only_as_far_as_they_are_free(sequences):
     for number in range(sequences):
         assert found[str(number)] == naive(Request("", [4, 9, 4, 9, number + 1], params))
     assert len(helped) == (sequences if sequences < 12 else 0)
-    assert (engine.stats().draft_tokens_total > 0) == (sequences < 12)
+    assert (engine.stats()[DRAFT_TOKENS] > 0) == (sequences < 12)
 
 
 @given(st.integers(0, 2**63), st.floats(0.3, 1.5), st.integers(1, 5))
@@ -137,5 +138,5 @@ def test_a_cpu_drafts_unless_told_otherwise(asked, drafts):
     engine = rank.engine()
     engine.add(Request("a", [40, 41, 42, 43, 44, 45] * 5, SamplingParams(max_tokens=12, ignore_eos=True)))
     run_to_end(engine)
-    assert (engine.stats().draft_tokens_total > 0) == drafts
+    assert (engine.stats()[DRAFT_TOKENS] > 0) == drafts
     assert SPECULATIVE_TOKENS["cuda"] == 0

@@ -1,0 +1,40 @@
+"""The declared metrics as one process holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from monitoring.metrics import declared
+from monitoring.specs import CounterSpec, GaugeSpec, HistogramSpec, MetricSpec
+
+Spec = TypeVar("Spec", bound=MetricSpec)
+
+
+class Families:
+    """Every declared metric, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._counters = {spec: spec.build(self.registry) for spec in _of_kind(CounterSpec)}
+        self._gauges = {spec: spec.build(self.registry) for spec in _of_kind(GaugeSpec)}
+        self._histograms = {spec: spec.build(self.registry) for spec in _of_kind(HistogramSpec)}
+
+    def counter(self, spec: CounterSpec, *labels: str) -> Counter:
+        return self._counters[spec].labels(*labels)
+
+    def counters(self, spec: CounterSpec, model: str) -> Callable[..., Counter]:
+        """The children of a counter by its labels after `model`."""
+        return lambda *labels: self._counters[spec].labels(model, *labels)
+
+    def gauge(self, spec: GaugeSpec, *labels: str) -> Gauge:
+        return self._gauges[spec].labels(*labels)
+
+    def histogram(self, spec: HistogramSpec, *labels: str) -> Histogram:
+        return self._histograms[spec].labels(*labels)
+
+
+def _of_kind(kind: type[Spec]) -> Iterable[Spec]:
+    return (spec for spec in declared() if isinstance(spec, kind))

@@ -1,0 +1,48 @@
+"""A counter of the engine is declared once: everything that tells of it finds it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from model.process.wire import HEADER, Step, frame, report
+from monitoring import metrics
+from monitoring.process import init, render
+from monitoring.recorders import ReplicaMetrics
+from monitoring.reference import reference
+from monitoring.specs import EngineCounterSpec
+from tests.support.toy_engine import toy_engine
+
+
+@pytest.fixture
+def made_up() -> Iterator[EngineCounterSpec]:
+    counter = metrics.STEPS.engine_counter("made_up_total", "What a test made up.")
+    init(None)
+    yield counter
+    metrics.STEPS.specs.remove(counter)
+    init(None)
+
+
+def test_a_counter_needs_its_declaration_and_the_line_that_increments_it(made_up: EngineCounterSpec) -> None:
+    engine = toy_engine()
+    engine.counters.add(made_up, 3)
+    arrived = report(frame(Step([], engine.stats()))[HEADER.size :])
+    assert isinstance(arrived, Step)
+    assert arrived.stats[made_up] == 3
+    ReplicaMetrics("pico").engine_stats(arrived.stats)
+    assert 'starcoder_made_up_total{model="pico"} 3.0\n' in render().decode()
+    assert "| `starcoder_made_up_total` | counter | model | What a test made up. |\n" in reference()
+
+
+def test_the_engine_counts_what_is_declared_and_nothing_else(made_up: EngineCounterSpec) -> None:
+    names = {counter.name for counter in metrics.engine_counters()}
+    assert made_up.name in names
+    assert set(toy_engine().stats().totals) == names
+
+
+def test_totals_of_a_snapshot_stay() -> None:
+    engine = toy_engine()
+    before = engine.stats()
+    engine.counters.add(metrics.ENGINE_STEPS)
+    assert (before[metrics.ENGINE_STEPS], engine.stats()[metrics.ENGINE_STEPS]) == (0, 1)
