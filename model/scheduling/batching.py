@@ -63,7 +63,9 @@ def _logit_rows(plan: list[Scheduled], starts: Ints) -> Ints:
     rows: list[int] = []
     drawn: list[int] = []
     for start, scheduled in zip(starts.tolist(), plan, strict=True):
-        rows += [start + position - scheduled.sequence.computed for position in predicting_positions(scheduled)]
+        if positions := predicting_positions(scheduled):
+            first = start - scheduled.sequence.computed
+            rows += range(first + positions.start, first + positions.stop)
         if scheduled.completes:
             drawn += range(start + scheduled.count - 1, start + scheduled.total)
     return np.array(rows + drawn, dtype=np.int64)

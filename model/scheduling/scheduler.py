@@ -76,29 +76,16 @@ class Scheduler:
             count = min(sequence.pending, budget)
             if count == 0:
                 break
-            for victim in self._make_room_to_grow(sequence, count):
+            missing = self._missing_blocks(sequence, sequence.computed + count)
+            while missing > self.pool.num_free and sequence not in preempted:
+                victim = self._preempt_last()
                 preempted.add(victim)
                 budget += chosen.pop(victim, 0)
             if sequence not in preempted:
-                self._grow(sequence, sequence.computed + count)
+                sequence.blocks += self.pool.allocate(missing)
                 chosen[sequence] = count
                 budget -= count
         return [Scheduled(sequence, count) for sequence, count in chosen.items()]
-
-    def _make_room_to_grow(self, sequence: Sequence, count: int) -> list[Sequence]:
-        """Preempt the less important until `count` more tokens have room; the sequence itself may be the last."""
-        needed = self._blocks_for(sequence.computed + count) - len(sequence.blocks)
-        victims: list[Sequence] = []
-        while needed > self.pool.num_free:
-            victims.append(self._preempt_last())
-            if victims[-1] is sequence:
-                break
-        return victims
-
-    def _grow(self, sequence: Sequence, length: int) -> None:
-        """Give the sequence the blocks that its first `length` tokens still lack. Raises OutOfBlocks."""
-        missing = self._blocks_for(length) - len(sequence.blocks)
-        sequence.blocks += self.pool.allocate(max(missing, 0))
 
     def _admit_waiting(self, budget: int) -> list[Scheduled]:
         admitted: list[Scheduled] = []
@@ -113,7 +100,7 @@ class Scheduler:
             sequence.computed = len(cached) * self.pool.block_size
             count = min(sequence.pending, budget)
             try:
-                self._grow(sequence, sequence.computed + count)
+                sequence.blocks += self.pool.allocate(self._missing_blocks(sequence, sequence.computed + count))
             except OutOfBlocks:
                 self._release(sequence)
                 break
@@ -137,7 +124,7 @@ class Scheduler:
                 end = sequence.computed + scheduled.count
                 room = (len(sequence.blocks) + self.pool.num_free) * self.pool.block_size - end
                 draft = draft[: min(budget, room)]
-                self._grow(sequence, end + len(draft))
+                sequence.blocks += self.pool.allocate(self._missing_blocks(sequence, end + len(draft)))
                 budget -= len(draft)
                 scheduled = Scheduled(sequence, scheduled.count, tuple(draft))
             drafted.append(scheduled)
@@ -201,6 +188,10 @@ class Scheduler:
         sequence.draft = []
         sequence.computed = sequence.published = 0
         sequence.prompt_logprobs = []
+
+    def _missing_blocks(self, sequence: Sequence, length: int) -> int:
+        """Blocks that a sequence still lacks for its first `length` tokens."""
+        return max(0, self._blocks_for(length) - len(sequence.blocks))
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.pool.block_size)

@@ -31,6 +31,7 @@ class Sequence:
     seed: int
     arrival: int
     limit: int
+    prompt_length: int = field(init=False)
     speculator: Speculator | None = None
     arrived_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
@@ -47,15 +48,12 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt_ids)
+        self.prompt_length = len(self.tokens)
 
     @property
     def rank(self) -> tuple[int, int]:
         """Order of service: priority, then arrival. Smaller runs first, larger is preempted first."""
         return self.request.priority, self.arrival
-
-    @property
-    def prompt_length(self) -> int:
-        return len(self.request.prompt_ids)
 
     @property
     def output(self) -> list[int]:
