@@ -14,12 +14,13 @@ import torch
 class Batch:
     """T new tokens of S sequences: decodes (one token each) first, then prefill chunks.
 
-    tokens, positions, slots [T]: ids, absolute positions, cache slots. A token below zero, `-1 - row`, is what the
-        step before drew in that row.
+    tokens, positions, slots [T]: ids, absolute positions, cache slots.
     query_lens [S]: new tokens of each sequence; context_lens [S]: its length including them.
     block_tables [S, n]: its blocks in order, padded with 0.
     logit_rows [R]: rows of T whose next-token logits are wanted.
-    shares: tokens that are drawn of this step and go to every rank, for the next one's batch.
+    broadcasts: how many tokens are drawn of this step and go to every rank, for the next one's batch.
+    drawn_rows [T]: of each token that was still awaited when the batch was built, its row among what the step before
+        drew, and `tokens` holds 0; -1 for all others. None where no token is awaited.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -30,12 +31,13 @@ class Batch:
     block_tables: npt.NDArray[np.int64]
     logit_rows: npt.NDArray[np.int64]
     num_decodes: int
-    shares: int = 0
+    broadcasts: int = 0
+    drawn_rows: npt.NDArray[np.int64] | None = None
 
     @property
-    def refers_back(self) -> bool:
-        """Whether some of its tokens are yet places among what the step before drew."""
-        return bool((self.tokens < 0).any())
+    def awaits(self) -> bool:
+        """Whether some of its tokens are yet to be taken from what the step before drew."""
+        return self.drawn_rows is not None
 
     def to_bytes(self) -> bytes:
         return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
@@ -48,6 +50,6 @@ class Batch:
         return batch
 
 
-def resolve(tokens: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """Ids for a batch's tokens [T]: those below zero are rows of `drawn`, what the step before drew."""
-    return torch.where(tokens < 0, drawn[(-1 - tokens).clamp_(min=0)], tokens)
+def resolve(tokens: torch.Tensor, drawn_rows: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """Ids [T] of a batch's `tokens`, those with a row in `drawn_rows` from `drawn`, what the step before drew."""
+    return torch.where(drawn_rows < 0, tokens, drawn[drawn_rows.clamp(min=0)])

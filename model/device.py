@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 
-def put(values: npt.NDArray[Any] | Sequence[float], device: torch.device) -> torch.Tensor:
+def to_device(values: npt.NDArray[Any] | Sequence[float], device: torch.device) -> torch.Tensor:
     """A tensor on `device`, of the values' own type. On a CPU it shares an array's memory.
 
     From pinned memory a GPU fetches it when its turn comes; PyTorch keeps the memory until then.
@@ -19,7 +19,7 @@ def put(values: npt.NDArray[Any] | Sequence[float], device: torch.device) -> tor
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
-def fill(target: torch.Tensor, values: npt.NDArray[Any]) -> None:
+def copy_into(target: torch.Tensor, values: npt.NDArray[Any]) -> None:
     """Write an array over a tensor of its shape."""
     tensor = torch.from_numpy(values)
     target.copy_(tensor.pin_memory() if target.is_cuda else tensor, non_blocking=True)
@@ -30,7 +30,7 @@ def programs_of(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
 
 
-class Fetch:
+class CopyToHost:
     """Tensors on their way to the CPU: the copy starts now, `wait` returns them when it is done."""
 
     def __init__(self, *tensors: torch.Tensor) -> None:

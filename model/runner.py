@@ -15,7 +15,7 @@ from model.checkpoint.hub import resolve_checkpoint
 from model.checkpoint.memory import activation_bytes, block_bytes, cache_shape, scratch_values
 from model.checkpoint.weights import Placed, Progress, load_weights, random_weights
 from model.config import ConfigError, EngineConfig, ModelConfig
-from model.device import programs_of, put
+from model.device import programs_of, to_device
 from model.kernels import cuda_graphs
 from model.kernels.cuda_graphs import DecodeGraphs, Record
 from model.kernels.native.library import Unavailable
@@ -276,25 +276,27 @@ class Runner:
         The next call may overwrite them.
         """
         if self.native is not None:
-            if batch.refers_back:
-                batch = dataclasses.replace(batch, tokens=self._tokens(batch).numpy())
+            if batch.awaits:
+                batch = dataclasses.replace(batch, tokens=self._tokens(batch).numpy(), drawn_rows=None)
             return self.native.run(batch, self.cache)
         if self.graphs is not None and self.graphs.fit(batch):
             hidden = self.graphs.run(batch)
         else:
-            positions, rows = put(batch.positions, self.device), put(batch.logit_rows, self.device)
+            positions, rows = to_device(batch.positions, self.device), to_device(batch.logit_rows, self.device)
             hidden = self.network(self._tokens(batch), positions, self.cache, self._plan(batch), rows)
         return self.network.logits(hidden) if len(batch.logit_rows) else None
 
     def _plan(self, batch: Batch) -> AttentionPlan:
         if self._kernels is not None:
-            return AttentionPlan.by_kernel(put(batch.slots, self.device), self._kernels.of(batch))
+            return AttentionPlan.by_kernel(to_device(batch.slots, self.device), self._kernels.of(batch))
         return AttentionPlan.of(batch, self.block_size, self.device, self.dtype)
 
     def _tokens(self, batch: Batch) -> torch.Tensor:
         """The batch's tokens [T] on the device, those that the step before drew among them."""
-        tokens = put(batch.tokens, self.device)
-        return resolve(tokens, self._drawn) if batch.refers_back else tokens
+        tokens = to_device(batch.tokens, self.device)
+        if batch.drawn_rows is None:
+            return tokens
+        return resolve(tokens, to_device(batch.drawn_rows, self.device), self._drawn)
 
     def receive(self, count: int, tokens: torch.Tensor | None = None) -> None:
         """Keep `count` drawn tokens for the next batch; on rank 0 they are given, and go to the other ranks."""
@@ -309,70 +311,3 @@ class Runner:
             return None
         free, total = torch.cuda.mem_get_info(self.device)
         return GpuMemory(str(torch.cuda.get_device_properties(self.device).uuid), total - free, total)
-
-
-class ForwardTimer:
-    """Seconds of one forward pass. A GPU works on after the call returns, so its own clock is asked there."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
-        if device.type == "cuda":
-            self._events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            self._events[0].record()
-        self._started = time.perf_counter()
-        self._called = 0.0
-
-    def stop(self) -> None:
-        if self._events is not None:
-            self._events[1].record()
-        self._called = time.perf_counter() - self._started
-
-    def seconds(self) -> float:
-        """Of the call alone where the GPU has not finished the pass yet, since nobody waited for it."""
-        if self._events is not None and self._events[1].query():
-            return self._events[0].elapsed_time(self._events[1]) / 1000
-        return self._called
-
-
-class Executor:
-    """Rank 0's handle on all ranks: every batch runs everywhere."""
-
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
-        self.group = runner.group
-        self.timer = ForwardTimer(runner.device)
-        """Of the last `run`. Ask it once the logits have been read."""
-
-    def run(self, batch: Batch) -> torch.Tensor | None:
-        """Start a step; on a GPU it may go on after the call."""
-        self.timer = ForwardTimer(self.runner.device)
-        if self.group.size > 1:
-            self.group.tell(batch.to_bytes())
-        logits = self.runner.run(batch)
-        self.timer.stop()
-        return logits
-
-    def share(self, tokens: torch.Tensor) -> None:
-        """Give every rank what was drawn of the step just run, whose `shares` is its length [R]."""
-        self.runner.receive(len(tokens), tokens)
-
-    def ping(self, timeout_s: float) -> list[GpuMemory]:
-        """Ask every rank for a sign of life, and for its GPU. Raises TimeoutError or EOFError."""
-        self.group.tell(PING)
-        answers = [msgspec.msgpack.decode(a, type=GpuMemory | None) for a in self.group.answers(timeout_s)]
-        return [gpu for gpu in (self.runner.gpu_memory(), *answers) if gpu is not None]
-
-
-PING = b"ping"
-
-
-def obey(runner: Runner) -> None:
-    """The other ranks' loop: run what rank 0 says, until it closes the wire."""
-    while (message := runner.group.hear()) is not None:
-        if message == PING:
-            runner.group.answer(msgspec.msgpack.encode(runner.gpu_memory()))
-        else:
-            batch = Batch.from_bytes(message)
-            runner.run(batch)
-            if batch.shares:
-                runner.receive(batch.shares)

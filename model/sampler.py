@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.device import Fetch, put
+from model.device import CopyToHost, to_device
 from model.request import Request, TokenLogprobs
 
 
@@ -68,13 +68,13 @@ class Drawn:
         self._top = {i: k for i, k in enumerate(asked) if k is not None}
         found: tuple[torch.Tensor, ...] = ()
         if self._top:
-            index = put(list(self._top), logits.device)
+            index = to_device(list(self._top), logits.device)
             found = _best_logprobs(logits[index], tokens[index], max(self._top.values()))
-        self._fetch = Fetch(tokens, *found)
+        self._copy = CopyToHost(tokens, *found)
 
     def read(self) -> Sampled:
         """Waits for the device."""
-        tokens, *found = self._fetch.wait()
+        tokens, *found = self._copy.wait()
         chosen = tokens.tolist()
         logprobs: list[TokenLogprobs | None] = [None] * len(chosen)
         if found:
@@ -97,7 +97,7 @@ def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Dra
     truncated = [i for i in drawing if _truncates(rows[i])]
     for group, invert in ((plain, _draw), (truncated, _draw_truncated)):
         if group:
-            index = put(group, logits.device)
+            index = to_device(group, logits.device)
             tokens[index] = invert(adjusted[index], [rows[i] for i in group])
     return Drawn(logits, tokens, [s.request.params.logprobs for s in rows])
 
@@ -108,7 +108,7 @@ def _truncates(sequence: Row) -> bool:
 
 
 def _column(values: Rows[float], like: torch.Tensor) -> torch.Tensor:
-    return put(np.array(values, dtype=np.float32), like.device).unsqueeze(1)
+    return to_device(np.array(values, dtype=np.float32), like.device).unsqueeze(1)
 
 
 def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> torch.Tensor:
@@ -126,13 +126,13 @@ def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> 
         return logits
     logits = logits.clone()
     if biased:
-        i, t, b = (put(column, logits.device) for column in zip(*biased, strict=True))
+        i, t, b = (to_device(column, logits.device) for column in zip(*biased, strict=True))
         logits.index_put_((i, t), b.to(logits.dtype), accumulate=True)
     if barred:
-        i, t = (put(column, logits.device) for column in zip(*barred, strict=True))
+        i, t = (to_device(column, logits.device) for column in zip(*barred, strict=True))
         logits.index_put_((i, t), torch.full((len(barred),), float("-inf"), device=logits.device))
     if penalised:
-        index = put(penalised, logits.device)
+        index = to_device(penalised, logits.device)
         logits[index] = _penalise(logits[index], [rows[i] for i in penalised])
     return logits
 
@@ -153,7 +153,7 @@ def _counts(tokens: Rows[Rows[int]], like: torch.Tensor) -> torch.Tensor:
     """[R, vocabulary]: how often each token occurs in each row's list."""
     flat = np.concatenate([np.asarray(t, dtype=np.int64) for t in tokens])
     row = np.repeat(np.arange(len(tokens)), [len(t) for t in tokens])
-    index = put(row * like.shape[1] + flat, like.device)
+    index = to_device(row * like.shape[1] + flat, like.device)
     counts = torch.zeros(like.numel(), dtype=torch.float32, device=like.device)
     return counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float32)).view_as(like)
 
@@ -185,7 +185,7 @@ def _invert(weights: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
     """One index a row, drawn in proportion to `weights` [R, V]; never one of weight zero."""
     seeds = np.array([s.seed for s in rows], dtype=np.uint64)
     counters = np.array([s.num_output for s in rows], dtype=np.uint64)
-    draws = put(uniform(seeds, counters), weights.device).unsqueeze(1)
+    draws = to_device(uniform(seeds, counters), weights.device).unsqueeze(1)
     cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
     # right=True: the first index whose cumulated weight exceeds the draw, so it has weight of its own
     index = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True).squeeze(1)
@@ -198,8 +198,8 @@ def token_logprobs(logits: torch.Tensor, tokens: Rows[int], top: Rows[int]) -> l
 
     logits [R, vocabulary] float32. Waits for the device.
     """
-    found = _best_logprobs(logits, put(tokens, logits.device), max(top, default=0))
-    return _entries(tokens, Fetch(*found).wait(), top)
+    found = _best_logprobs(logits, to_device(tokens, logits.device), max(top, default=0))
+    return _entries(tokens, CopyToHost(*found).wait(), top)
 
 
 def _best_logprobs(

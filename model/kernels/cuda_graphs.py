@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from model.batch import Batch, resolve
-from model.device import fill
+from model.device import copy_into
 from model.network.attention import AttentionPlan, Kernel
 
 Forward = Callable[[torch.Tensor, torch.Tensor, AttentionPlan], torch.Tensor]
@@ -65,7 +65,7 @@ def _pool() -> Any:
 
 @dataclass(frozen=True)
 class _Step:
-    """One size's inputs and the step that reads them. numbers [3, size]: tokens, positions, slots."""
+    """One size's inputs and the step that reads them. numbers [4, size]: tokens, positions, slots, drawn rows."""
 
     numbers: torch.Tensor
     contexts: torch.Tensor
@@ -97,14 +97,15 @@ class DecodeGraphs:
         self._steps: dict[int, _Step] = {}
         device = drawn.device
         for size in reversed(self._sizes):  # the largest first: its memory serves the others too
-            numbers = torch.zeros(3, size, dtype=torch.int64, device=device)
+            numbers = torch.zeros(4, size, dtype=torch.int64, device=device)
             numbers[2] = spare_block * block_size
+            numbers[3] = -1
             contexts = torch.ones(size, dtype=torch.int32, device=device)
             tables = torch.full((size, table_width), spare_block, dtype=torch.int32, device=device)
             plan = AttentionPlan.by_kernel(numbers[2], kernel_for(contexts, tables))
 
             def run(numbers: torch.Tensor = numbers, plan: AttentionPlan = plan) -> torch.Tensor:
-                return forward(resolve(numbers[0], drawn), numbers[1], plan)
+                return forward(resolve(numbers[0], numbers[3], drawn), numbers[1], plan)
 
             self._steps[size] = _Step(numbers, contexts, tables, record(run))
 
@@ -118,14 +119,17 @@ class DecodeGraphs:
         count, used = len(batch.tokens), batch.block_tables.shape[1]
         size = next(s for s in self._sizes if s >= count)
         step = self._steps[size]
-        numbers = np.zeros((3, size), dtype=np.int64)
+        numbers = np.zeros((4, size), dtype=np.int64)
         numbers[2] = self._spare_block * self._block_size
-        numbers[:, :count] = batch.tokens, batch.positions, batch.slots
+        numbers[3] = -1
+        numbers[:3, :count] = batch.tokens, batch.positions, batch.slots
+        if batch.drawn_rows is not None:
+            numbers[3, :count] = batch.drawn_rows
         contexts = np.ones(size, dtype=np.int32)
         contexts[:count] = batch.context_lens
         tables = np.full((size, used), self._spare_block, dtype=np.int32)
         tables[:count] = batch.block_tables
-        fill(step.numbers, numbers)
-        fill(step.contexts, contexts)
-        fill(step.tables[:, :used], tables)
+        copy_into(step.numbers, numbers)
+        copy_into(step.contexts, contexts)
+        copy_into(step.tables[:, :used], tables)
         return step.replay()[:count]

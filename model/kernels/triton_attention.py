@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from model.batch import Batch
-from model.device import put
+from model.device import to_device
 from model.network.attention import attend_reference
 
 LARGEST_ROWS = 64
@@ -175,7 +175,7 @@ class TritonPlan:
         starts = np.cumsum(batch.query_lens) - batch.query_lens
 
         def on_device(values: np.ndarray) -> torch.Tensor:
-            return put(values.astype(np.int32), device)
+            return to_device(values.astype(np.int32), device)
 
         return cls(
             rows,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from model.batch import Batch
-from model.device import put
+from model.device import to_device
 
 Kernel = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 """Queries [T, heads, head_dim], a layer's cache and the scale -> [T, heads, head_dim]."""
@@ -60,9 +60,9 @@ class AttentionPlan:
     @classmethod
     def of(cls, batch: Batch, block_size: int, device: torch.device, dtype: torch.dtype) -> AttentionPlan:
         """Of a step for PyTorch's operations."""
-        tables = put(batch.block_tables, device)
+        tables = to_device(batch.block_tables, device)
         decodes = batch.num_decodes
-        contexts = put(batch.context_lens, device)
+        contexts = to_device(batch.context_lens, device)
         blocks = -(-int(batch.context_lens[:decodes].max()) // block_size) if decodes else 0
         positions = torch.arange(blocks * block_size, device=device)
         mask = torch.zeros(decodes, 1, 1, blocks * block_size, device=device, dtype=dtype)
@@ -78,7 +78,7 @@ class AttentionPlan:
             chunks.append(Chunk(start, start + queries, context, tables[row, :used], causal))
             start += queries
         return cls(
-            slots=put(batch.slots, device),
+            slots=to_device(batch.slots, device),
             decodes=decodes,
             decode_blocks=tables[:decodes, :blocks],
             decode_mask=mask,

@@ -110,33 +110,33 @@ class TensorParallel:
 
     # The wire: rank 0 says what to run next.
 
-    def tell(self, message: bytes) -> None:
+    def send(self, message: bytes) -> None:
         """Rank 0: send `message` to every other rank."""
         for wire in self._wires:
             wire.send_bytes(message)
 
-    def hear(self) -> bytes | None:
+    def recv(self) -> bytes | None:
         """Other ranks: wait for rank 0's next message, using no CPU. None when rank 0 is gone."""
         try:
             return self._wires[0].recv_bytes()
         except (EOFError, ConnectionError):
             return None
 
-    def answer(self, message: bytes) -> None:
+    def reply(self, message: bytes) -> None:
         """Other ranks: reply to rank 0."""
         self._wires[0].send_bytes(message)
 
-    def answers(self, timeout_s: float) -> list[bytes]:
+    def replies(self, timeout_s: float) -> list[bytes]:
         """Rank 0: one reply from every other rank.
 
         Raises TimeoutError naming the rank that is silent for `timeout_s` seconds, EOFError for one that is gone.
         """
-        replies = []
+        received = []
         for rank, wire in enumerate(self._wires, start=1):
             if not wire.poll(timeout_s):
                 raise TimeoutError(f"rank {rank} did not answer within {timeout_s:g} s")
-            replies.append(wire.recv_bytes())
-        return replies
+            received.append(wire.recv_bytes())
+        return received
 
     def close(self) -> None:
         """Close wires and collectives. Safe to call twice, and after a failure."""

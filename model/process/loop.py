@@ -17,7 +17,7 @@ from model.statistics import EngineStats
 logger = logging.getLogger(__name__)
 
 IDLE_CHECK_SECONDS = 1.0
-RANK_ANSWER_SECONDS = 10.0
+RANK_REPLY_SECONDS = 10.0
 
 
 class EngineLoop:
@@ -49,7 +49,7 @@ class EngineLoop:
             for received in self._commands():
                 if isinstance(received, Shutdown):
                     return
-                self._obey(received)
+                self._handle(received)
             if self._closed:
                 return
             if self.engine.has_work():
@@ -83,7 +83,7 @@ class EngineLoop:
             select.select([self._client], [], [])
         return True
 
-    def _obey(self, received: Command) -> None:
+    def _handle(self, received: Command) -> None:
         match received:
             case Submit(requests):
                 for request in requests:
@@ -94,7 +94,7 @@ class EngineLoop:
                 if not self.engine.has_work():  # no step will carry the news
                     self._send(Step([], self._stats()))
             case Ping(number):
-                gpus = self.engine.executor.ping(RANK_ANSWER_SECONDS)
+                gpus = self.engine.executor.ping(RANK_REPLY_SECONDS)
                 self._send(Pong(number, self._stats(), gpus))
 
     def _stats(self) -> EngineStats:

@@ -11,9 +11,10 @@ import torch
 from model.checkpoint.weights import Progress
 from model.config import EngineConfig
 from model.engine import Engine
+from model.executor import Executor, run_worker
 from model.network.parallel import TensorParallel
 from model.process.loop import EngineLoop
-from model.runner import Executor, LoadReport, Runner, choose_device, obey
+from model.runner import LoadReport, Runner, choose_device
 from model.scheduling.costs import StepCosts
 
 logger = logging.getLogger(__name__)
@@ -57,11 +58,11 @@ class Rank:
             self.reports = [runner.report]
             return
         if self.group.is_first:
-            others = [msgspec.msgpack.decode(m, type=LoadReport) for m in self.group.answers(timeout_s=3600)]
+            others = [msgspec.msgpack.decode(m, type=LoadReport) for m in self.group.replies(timeout_s=3600)]
             self.reports = [runner.report, *others]
             runner.num_kv_blocks = min(r.num_kv_blocks for r in self.reports)
         else:
-            self.group.answer(msgspec.msgpack.encode(runner.report))
+            self.group.reply(msgspec.msgpack.encode(runner.report))
 
     def run(self, socket_path: str = "") -> None:
         """Serve until the client says shutdown or goes away (rank 0), or rank 0 closes the wire (others).
@@ -73,7 +74,7 @@ class Rank:
             if self.group.is_first:
                 EngineLoop(self.engine(), socket_path, [r.parameter_bytes for r in self.reports]).run()
             else:
-                obey(self._runner)
+                run_worker(self._runner)
         finally:
             self.group.close()
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from model.batch import Batch, resolve
 from model.engine import Engine
 from model.kernels.cuda_graphs import sizes_up_to
 from model.request import Request, SamplingParams
@@ -42,6 +43,53 @@ def test_a_step_is_started_before_the_one_ahead_of_it_is_read(events: list[str])
     engine.add(one)
     assert tokens_of(run_to_end(engine)["a"]) == naive(one)
     assert events == ["start", "start", "read", "start", "read", "start", "read", "read"]
+
+
+def test_an_awaited_token_is_a_row_of_what_the_step_before_drew(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = toy_engine(async_scheduling=True, max_num_batched_tokens=8, max_num_seqs=4)
+    batches: list[Batch] = []
+    run = engine.executor.run
+    monkeypatch.setattr(engine.executor, "run", lambda batch: batches.append(batch) or run(batch))
+    for name, prompt in (("a", [1, 2, 3]), ("b", [4, 5]), ("c", [6] * 9)):
+        engine.add(request(name, prompt, max_tokens=4))
+    engine.step()  # a, b, and the first 3 tokens of c
+    a, b, c = (engine.sequences[name] for name in "abc")
+    assert [s.awaited for s in (a, b, c)] == [0, 1, None]
+    assert [s.tokens for s in (a, b, c)] == [list(s.request.prompt_ids) for s in (a, b, c)]
+    assert [(s.length, s.num_output, s.pending) for s in (a, b, c)] == [(4, 1, 1), (3, 1, 1), (9, 0, 6)]
+    assert not batches[0].awaits
+    engine.step()
+    assert batches[1].tokens.tolist() == [0, 0, *[6] * 6]
+    assert batches[1].drawn_rows is not None
+    assert batches[1].drawn_rows.tolist() == [0, 1, *[-1] * 6]
+    assert [len(s.tokens) - s.prompt_length for s in (a, b, c)] == [1, 1, 0]
+    assert [s.awaited for s in (a, b, c)] == [0, 1, 2]
+    run_to_end(engine)
+    assert not any((batch.tokens < 0).any() for batch in batches)
+
+
+def test_what_is_awaited_is_taken_from_what_was_drawn() -> None:
+    tokens, rows, drawn = torch.tensor([7, 0, 0, 8]), torch.tensor([-1, 1, 0, -1]), torch.tensor([30, 31])
+    assert resolve(tokens, rows, drawn).tolist() == [7, 31, 30, 8]
+
+
+@pytest.mark.parametrize("caching", [False, True])
+def test_a_sequence_that_is_preempted_while_it_awaits_a_token_goes_on_with_it(caching: bool) -> None:
+    engine = toy_engine(num_blocks=16, async_scheduling=True, enable_prefix_caching=caching, max_num_seqs=1)
+    late = request("late", [1, 2, 3], priority=1, max_tokens=9)
+    engine.add(late)
+    outputs = {"late": engine.step() + engine.step()}
+    sequence = engine.sequences["late"]
+    assert sequence.awaited == 0
+    urgent = request("urgent", [4, 5], max_tokens=3)
+    engine.add(urgent)
+    outputs["late"] += engine.step()  # reads what was awaited, though the sequence has left the batch
+    assert sequence in engine.scheduler.waiting
+    assert sequence.awaited is None
+    assert sequence.num_output == 2
+    run_to_end(engine, outputs)
+    assert tokens_of(outputs["late"]) == naive(late)
+    assert tokens_of(outputs["urgent"]) == naive(urgent)
 
 
 def test_no_step_is_run_for_a_sequence_whose_last_token_is_being_drawn() -> None:

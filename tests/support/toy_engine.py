@@ -15,8 +15,8 @@ import torch
 
 from model.batch import Batch, resolve
 from model.engine import Engine
+from model.executor import Executor
 from model.request import Output, Request
-from model.runner import Executor
 from model.statistics import GpuMemory
 
 VOCABULARY = 50
@@ -47,7 +47,7 @@ class ToyExecutor:
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
         self.timer = SimpleNamespace(seconds=lambda: 0.0)
         self.drawn = torch.empty(0, dtype=torch.int64)
-        self.expected_shares = 0
+        self.expected_broadcast = 0
         self.largest_batch = 0
         self.largest_step = 0
         self.computed_tokens = 0
@@ -60,10 +60,10 @@ class ToyExecutor:
         self.largest_step = max(self.largest_step, len(batch.tokens))
         self.computed_tokens += len(batch.tokens)
         tokens = batch.tokens
-        if batch.refers_back:
-            tokens = resolve(torch.from_numpy(tokens), self.drawn).numpy()
+        if batch.drawn_rows is not None:
+            tokens = resolve(*map(torch.from_numpy, (tokens, batch.drawn_rows)), self.drawn).numpy()
         self.drawn = torch.empty(0, dtype=torch.int64)  # one step's draws are for the next alone
-        self.expected_shares = batch.shares
+        self.expected_broadcast = batch.broadcasts
         self.slots[batch.slots, 0] = tokens
         self.slots[batch.slots, 1] = batch.positions
         contexts: list[list[int]] = []
@@ -76,8 +76,8 @@ class ToyExecutor:
             return None
         return torch.stack([toy_logits(contexts[row]) for row in batch.logit_rows])
 
-    def share(self, tokens: torch.Tensor) -> None:
-        assert len(tokens) == self.expected_shares, "the other ranks wait for another number of tokens"
+    def broadcast(self, tokens: torch.Tensor) -> None:
+        assert len(tokens) == self.expected_broadcast, "the other ranks wait for another number of tokens"
         self.drawn = tokens.clone()
 
     def ping(self, timeout_s: float) -> list[GpuMemory]:
