@@ -49,10 +49,11 @@ def ways(weight: torch.Tensor, quantization: Quantization, device: torch.device)
         return {"plain": lambda x: F.linear(x, weight)}
     try:
         from model.kernels import triton_linear
-        from model.kernels.quantization import check_device, multiplies_fp8
+        from model.kernels.quantization import multiplies_fp8, obstacle
     except ImportError as error:
         raise ConfigError(f"quantization={quantization} needs the package triton: {error}") from error
-    check_device(quantization, device)
+    if (reason := obstacle(quantization, device)) is not None:
+        raise ConfigError(f"quantization={quantization} {reason}")
     data, scale = round_rows(weight, quantization)
     programs = programs_of(device)
     scratch = torch.empty(weight.numel(), dtype=weight.dtype, device=device)

@@ -97,8 +97,7 @@ def _checkpoint(options: argparse.Namespace) -> Iterator[Path]:
 def write_noise(directory: Path, shape: str) -> Path:
     """A checkpoint of this shape in bfloat16, its tensors in order in shards of 4 GiB. The noise repeats itself."""
     write_config(directory, shape)
-    with torch.device("meta"):
-        network = GPTBigCode(ModelConfig.from_checkpoint(directory), TensorParallel(0, 1))
+    network = GPTBigCode.without_storage(ModelConfig.from_checkpoint(directory), TensorParallel(0, 1))
     noise = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)).mul_(0.02).bfloat16()
     shard: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}

@@ -14,8 +14,9 @@ import numpy as np
 
 from benchmarks.engine.in_process import Bench, add_engine_arguments
 from benchmarks.report import Result, Row, number
+from model.backends.native import NativeBackend
 from model.engine import Engine
-from model.kernels.native.network import PHASES
+from model.kernels.native.structures import PHASES
 from model.request import Request, SamplingParams
 
 PHASE_NAMES = {
@@ -61,7 +62,8 @@ def profile(engine: Engine, prompts: list[list[int]], output_len: int, decode: b
         engine.add(Request(str(i), prompt, params))
     while decode and not all(s.num_output for s in engine.sequences.values()):
         engine.step()
-    native = engine.executor.runner.native
+    backend = engine.executor.runner.backend
+    native = backend if isinstance(backend, NativeBackend) else None
     spent = np.zeros(len(PHASES), dtype=np.int64)
     if native is not None:
         native.spent = spent

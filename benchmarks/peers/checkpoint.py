@@ -26,8 +26,7 @@ def write_checkpoint(directory: Path, config: dict[str, Any], seed: int = 0) -> 
     if (directory / "complete").is_file():
         return directory
     directory.mkdir(parents=True, exist_ok=True)
-    with torch.device("meta"):
-        network = GPTBigCode(ModelConfig.model_validate(config), TensorParallel(0, 1))
+    network = GPTBigCode.without_storage(ModelConfig.model_validate(config), TensorParallel(0, 1))
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in network.named_parameters():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from model.config import EngineConfig, ModelConfig, Quantization
 from model.network.gpt_bigcode import GPTBigCode
 from model.network.layers import Linear
@@ -26,7 +24,8 @@ def parameter_bytes(
     layer's weights take a byte each and 4 for each output's scale, and a tied head is held beside the embedding.
     Raises ConfigError where `size` does not divide the model.
     """
-    network = _without_storage(model, rank, size)
+    model.check_tensor_parallel(size)
+    network = GPTBigCode.without_storage(model, TensorParallel(rank, size))
     values = sum(p.numel() for p in network.parameters())
     if quantization == "none":
         head = network.lm_head.weight.numel() if model.tie_word_embeddings else 0
@@ -36,15 +35,14 @@ def parameter_bytes(
     return (values - rounded) * bytes_per_value + rounded + sum(len(w) * 4 for w in weights)
 
 
-def scratch_values(network: GPTBigCode) -> int:
-    """Values of the activations' type kept beside quantised weights: the largest layer of a block in plain form."""
-    return max(m.weight.numel() for m in network.h.modules() if isinstance(m, Linear))
+def scratch_values(model: ModelConfig, size: int) -> int:
+    """Values of the activations' type kept beside quantised weights: the largest layer of a block in plain form.
 
-
-def _without_storage(model: ModelConfig, rank: int, size: int) -> GPTBigCode:
+    Raises ConfigError where `size` does not divide the model.
+    """
     model.check_tensor_parallel(size)
-    with torch.device("meta"):
-        return GPTBigCode(model, TensorParallel(rank, size))
+    network = GPTBigCode.without_storage(model, TensorParallel(0, size))
+    return max(m.weight.numel() for m in network.h.modules() if isinstance(m, Linear))
 
 
 def cache_shape(model: ModelConfig, size: int, blocks: int, block_size: int) -> tuple[int, ...]:
@@ -106,7 +104,7 @@ def plan(model: ModelConfig, config: EngineConfig, gpu_memory: int, bytes_per_va
     parameters = parameter_bytes(model, 0, size, bytes_per_value, config.quantization)
     activations = activation_bytes(model, size, config, bytes_per_value)
     if config.quantization != "none":
-        activations += scratch_values(_without_storage(model, 0, size)) * bytes_per_value
+        activations += scratch_values(model, size) * bytes_per_value
     cache = int(gpu_memory * config.gpu_memory_utilization) - DRIVER_BYTES - parameters - activations
     blocks = max(cache, 0) // block_bytes(model, size, config.block_size, bytes_per_value)
     return MemoryPlan(

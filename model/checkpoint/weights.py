@@ -20,8 +20,25 @@ from model.network.parallel import TensorParallel
 
 Progress = Callable[[float], None]
 """Called with the share of the parameters that are loaded, 0 to 1."""
-Placed = Callable[[torch.nn.Module], None]
-"""Called with every module as soon as its weight is loaded, before the next one is read; a tied head's comes last."""
+Place = Callable[[str, torch.Tensor], None]
+"""Called with a parameter's name and this rank's part of it as soon as it is loaded, before the next one is read. A
+tied head's weight comes last: the embedding's own tensor."""
+_EMBEDDING, _HEAD = "wte.weight", "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a model one rank holds, where, and as what type."""
+
+    model: ModelConfig
+    group: TensorParallel
+    device: torch.device
+    dtype: torch.dtype
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of this rank's parts, by the parameters' names."""
+        network = GPTBigCode.without_storage(self.model, self.group)
+        return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
 
 
 class Checkpoint:
@@ -120,38 +137,60 @@ def part_of(name: str, config: ModelConfig, group: TensorParallel) -> Part:
             return Part((width,), (slice(None),))
 
 
-def load_weights(
-    network: GPTBigCode,
-    directory: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: Progress = lambda _: None,
-    placed: Placed = lambda _: None,
-) -> None:
-    """Fill a network built on the meta device with this rank's slices.
+def load_weights(share: Share, directory: Path, place: Place, progress: Progress = lambda _: None) -> int:
+    """Read this rank's slices of a checkpoint. Returns their bytes; a tied head counts once.
 
     Raises ConfigError for a tensor that is missing or of another shape.
     """
     checkpoint = Checkpoint(directory)
-    config, group = network.config, network.group
     prefix = "transformer." if "transformer.wte.weight" in checkpoint else ""
-    tied = config.tie_word_embeddings or "lm_head.weight" not in checkpoint
-    names = [name for name, _ in network.named_parameters() if not (tied and name == "lm_head.weight")]
-    for done, name in enumerate(names, start=1):
-        stored = name if name.startswith("lm_head") else prefix + name
+
+    def read(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        stored = name if name == _HEAD else prefix + name
         if stored not in checkpoint:
             raise ConfigError(f"{directory}: the checkpoint has no tensor {stored!r}")
-        module = network.get_submodule(name.rpartition(".")[0])
-        parameter = getattr(module, name.rpartition(".")[2])
-        value = _read(checkpoint, stored, part_of(name, config, group), tuple(parameter.shape), device, dtype)
-        setattr(module, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False))
-        del parameter, value  # `placed` may put something smaller in its place
-        if name.endswith(".weight"):
-            placed(module)
+        return _read(checkpoint, stored, part_of(name, share.model, share.group), shape, share.device, share.dtype)
+
+    tied = share.model.tie_word_embeddings or _HEAD not in checkpoint
+    return _place_all(share.shapes(), tied, read, place, progress)
+
+
+def random_weights(share: Share, seed: int, place: Place) -> int:
+    """Noise for benchmarks, not comparable across tensor-parallel sizes. Returns its bytes; a tied head counts once."""
+    generator = torch.Generator(share.device).manual_seed(seed + share.group.rank)
+
+    def draw(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        value = torch.empty(shape, dtype=share.dtype, device=share.device)
+        if name.endswith("bias"):
+            return value.zero_()
+        if ".ln_" in name or name.startswith("ln_f"):
+            return value.fill_(1)
+        return value.normal_(0, 0.02, generator=generator)
+
+    return _place_all(share.shapes(), share.model.tie_word_embeddings, draw, place, lambda _: None)
+
+
+def _place_all(
+    shapes: dict[str, tuple[int, ...]],
+    tied: bool,
+    make: Callable[[str, tuple[int, ...]], torch.Tensor],
+    place: Place,
+    progress: Progress,
+) -> int:
+    names = [name for name in shapes if not (tied and name == _HEAD)]
+    held = 0
+    embedding: torch.Tensor | None = None
+    for done, name in enumerate(names, start=1):
+        value = make(name, shapes[name])
+        held += value.nbytes
+        if name == _EMBEDDING:
+            embedding = value
+        place(name, value)
+        del value  # what `place` keeps may be smaller
         progress(done / len(names))
-    if tied:
-        _tie(network)
-        placed(network.lm_head)
+    if tied and embedding is not None:
+        place(_HEAD, embedding)
+    return held
 
 
 def _read(
@@ -174,34 +213,3 @@ def _read(
             row += piece.shape[0]
         value[row:] = 0  # the vocabulary's padding must not hold NaN
     return value
-
-
-def random_weights(
-    network: GPTBigCode, device: torch.device, dtype: torch.dtype, seed: int, placed: Placed = lambda _: None
-) -> None:
-    """Fill the network with noise for benchmarks. Not comparable across tensor-parallel sizes."""
-    generator = torch.Generator(device).manual_seed(seed + network.group.rank)
-    tied = network.config.tie_word_embeddings
-    for name, parameter in list(network.named_parameters()):
-        if tied and name == "lm_head.weight":
-            continue
-        module = network.get_submodule(name.rpartition(".")[0])
-        value = torch.empty(parameter.shape, dtype=dtype, device=device)
-        if name.endswith("bias"):
-            value.zero_()
-        elif ".ln_" in name or name.startswith("ln_f"):
-            value.fill_(1)
-        else:
-            value.normal_(0, 0.02, generator=generator)
-        setattr(module, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False))
-        del parameter, value
-        if name.endswith(".weight"):
-            placed(module)
-    if tied:
-        _tie(network)
-        placed(network.lm_head)
-
-
-def _tie(network: GPTBigCode) -> None:
-    # a parameter of its own over the same storage, so that packing the head leaves the embedding alone
-    network.lm_head.weight = torch.nn.Parameter(network.wte.weight.data, requires_grad=False)

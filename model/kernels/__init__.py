@@ -1,1 +1,1 @@
-"""Faster ways to compute the network: C on CPUs, Triton and recorded steps on GPUs, 8-bit weights."""
+"""What backends compute with: C for CPUs, Triton and recorded steps for GPUs, weights in other forms."""

@@ -3,12 +3,16 @@
 A step of a few sequences is over sooner than the CPU can launch its kernels one by one. A recorded step reads its
 inputs from fixed places and has a fixed size, so a batch is filled up to the next recorded one with rows that read and
 write a block of the cache that belongs to nobody.
+
+A graph keeps addresses, not tensors: whatever it reads has to be kept by somebody, for as long as it is replayed.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +21,14 @@ import torch
 
 from model.batch import Batch, resolve
 from model.device import copy_into
-from model.network.attention import AttentionPlan, Kernel
+from model.network.attention import AttentionPlan
 
 Forward = Callable[[torch.Tensor, torch.Tensor, AttentionPlan], torch.Tensor]
 """Tokens and positions [T], and the attention's plan -> hidden [T, n_embd]."""
 Record = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
 """Makes of a step one that is replayed."""
-DecodeKernel = Callable[[torch.Tensor, torch.Tensor], Kernel]
-"""From context_lens [B] int32 and block tables [B, n] int32, which may change behind it."""
+PlanDecodes = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], AttentionPlan]
+"""From slots [B] int64, contexts [B] int32 and block tables [B, n] int32, which may change behind it."""
 
 
 def sizes_up_to(largest: int) -> list[int]:
@@ -46,8 +50,7 @@ def record(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # thread_local: NCCL's watchdog, a thread of its own, may ask for events meanwhile
-    with torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local"):
+    with _capture(graph):
         out = run()
 
     def replay() -> torch.Tensor:
@@ -57,6 +60,14 @@ def record(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     return replay
 
 
+def _capture(graph: torch.cuda.CUDAGraph) -> AbstractContextManager[None]:
+    # thread_local: NCCL's watchdog, a thread of its own, may ask for events meanwhile
+    capture = functools.partial(torch.cuda.graph, graph, pool=_pool(), capture_error_mode="thread_local")
+    if "check_input_liveness" in inspect.signature(torch.cuda.graph).parameters:
+        return capture(check_input_liveness=True)  # a replay whose inputs are gone fails; Triton's are not seen
+    return capture()
+
+
 @functools.cache
 def _pool() -> Any:
     """One pool for all graphs of the process: only one of them runs at a time."""
@@ -64,50 +75,103 @@ def _pool() -> Any:
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One size's inputs and the step that reads them. numbers [4, size]: tokens, positions, slots, drawn rows."""
+class Spare:
+    """A block of the cache that no sequence owns: what the rows that fill a step read and write."""
 
-    numbers: torch.Tensor
-    contexts: torch.Tensor
-    tables: torch.Tensor
-    replay: Callable[[], torch.Tensor]
+    block: int
+    block_size: int
+
+    @property
+    def slot(self) -> int:
+        return self.block * self.block_size
+
+
+class RecordedStep:
+    """One size's step, and all that it reads: its inputs, the attention's plan, and what `forward` and `drawn` hold.
+
+    numbers [4, size]: tokens, positions, slots, drawn rows. contexts [size]; tables [size, width]: block tables.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        table_width: int,
+        spare: Spare,
+        forward: Forward,
+        plan_decodes: PlanDecodes,
+        drawn: torch.Tensor,
+        record: Record,
+    ) -> None:
+        device = drawn.device
+        self._spare, self._forward, self._drawn = spare, forward, drawn
+        self._numbers = torch.zeros(4, size, dtype=torch.int64, device=device)
+        self._numbers[2] = spare.slot
+        self._numbers[3] = -1
+        # as long as contexts may be, so that recording and its check run every part of the attention
+        longest = table_width * spare.block_size
+        self._contexts = torch.full((size,), longest, dtype=torch.int32, device=device)
+        self._tables = torch.full((size, table_width), spare.block, dtype=torch.int32, device=device)
+        self._plan = plan_decodes(self._numbers[2], self._contexts, self._tables)
+        self._replay = record(self._run)
+
+    def _run(self) -> torch.Tensor:
+        tokens, positions, _, drawn_rows = self._numbers
+        return self._forward(resolve(tokens, drawn_rows, self._drawn), positions, self._plan)
+
+    def max_error(self) -> float:
+        """The largest difference between a replay and the same step run kernel by kernel, by the largest value."""
+        replayed = self._replay().clone()
+        exact = self._run()
+        return float((replayed - exact).abs().max() / exact.abs().max())
+
+    def replay(self, batch: Batch) -> torch.Tensor:
+        """Hidden states [T, n_embd] of a batch of decodes that fits. The next call overwrites them."""
+        count, used = len(batch.tokens), batch.block_tables.shape[1]
+        size = len(self._contexts)
+        numbers = np.zeros((4, size), dtype=np.int64)
+        numbers[2] = self._spare.slot
+        numbers[3] = -1
+        numbers[:3, :count] = batch.tokens, batch.positions, batch.slots
+        if batch.drawn_rows is not None:
+            numbers[3, :count] = batch.drawn_rows
+        contexts = np.ones(size, dtype=np.int32)
+        contexts[:count] = batch.context_lens
+        tables = np.full((size, used), self._spare.block, dtype=np.int32)
+        tables[:count] = batch.block_tables
+        copy_into(self._numbers, numbers)
+        copy_into(self._contexts, contexts)
+        copy_into(self._tables[:, :used], tables)
+        return self._replay()[:count]
 
 
 class DecodeGraphs:
     """Recorded decode steps of up to `largest` sequences.
 
     drawn [n] int64: where the tokens lie that the step before drew; always the same tensor.
-    table_width: blocks of the longest sequence. spare_block: a block of the cache that no sequence owns.
+    table_width: blocks of the longest sequence.
     """
 
     def __init__(
         self,
         forward: Forward,
-        kernel_for: DecodeKernel,
+        plan_decodes: PlanDecodes,
         drawn: torch.Tensor,
         *,
         largest: int,
         table_width: int,
-        block_size: int,
-        spare_block: int,
+        spare: Spare,
         record: Record = record,
     ) -> None:
-        self._spare_block, self._block_size = spare_block, block_size
         self._sizes = sizes_up_to(largest)
-        self._steps: dict[int, _Step] = {}
-        device = drawn.device
-        for size in reversed(self._sizes):  # the largest first: its memory serves the others too
-            numbers = torch.zeros(4, size, dtype=torch.int64, device=device)
-            numbers[2] = spare_block * block_size
-            numbers[3] = -1
-            contexts = torch.ones(size, dtype=torch.int32, device=device)
-            tables = torch.full((size, table_width), spare_block, dtype=torch.int32, device=device)
-            plan = AttentionPlan.by_kernel(numbers[2], kernel_for(contexts, tables))
+        # the largest first: its memory serves the others too
+        self._steps = {
+            size: RecordedStep(size, table_width, spare, forward, plan_decodes, drawn, record)
+            for size in reversed(self._sizes)
+        }
 
-            def run(numbers: torch.Tensor = numbers, plan: AttentionPlan = plan) -> torch.Tensor:
-                return forward(resolve(numbers[0], numbers[3], drawn), numbers[1], plan)
-
-            self._steps[size] = _Step(numbers, contexts, tables, record(run))
+    def max_error(self) -> float:
+        """The largest of all steps; not a number where some result is none. To be asked before batches are run."""
+        return float(torch.tensor([step.max_error() for step in self._steps.values()]).max())
 
     def fit(self, batch: Batch) -> bool:
         """Whether the batch is nothing but decodes, one logit row each, and not too many."""
@@ -116,20 +180,5 @@ class DecodeGraphs:
 
     def run(self, batch: Batch) -> torch.Tensor:
         """Hidden states [T, n_embd], in the order of the batch. The next call overwrites them."""
-        count, used = len(batch.tokens), batch.block_tables.shape[1]
-        size = next(s for s in self._sizes if s >= count)
-        step = self._steps[size]
-        numbers = np.zeros((4, size), dtype=np.int64)
-        numbers[2] = self._spare_block * self._block_size
-        numbers[3] = -1
-        numbers[:3, :count] = batch.tokens, batch.positions, batch.slots
-        if batch.drawn_rows is not None:
-            numbers[3, :count] = batch.drawn_rows
-        contexts = np.ones(size, dtype=np.int32)
-        contexts[:count] = batch.context_lens
-        tables = np.full((size, used), self._spare_block, dtype=np.int32)
-        tables[:count] = batch.block_tables
-        copy_into(step.numbers, numbers)
-        copy_into(step.contexts, contexts)
-        copy_into(step.tables[:, :used], tables)
-        return step.replay()[:count]
+        size = next(s for s in self._sizes if s >= len(batch.tokens))
+        return self._steps[size].replay(batch)

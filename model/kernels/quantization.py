@@ -11,29 +11,36 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from model.config import ConfigError, Quantization
+from model.config import Quantization
 from model.device import programs_of
 from model.kernels import triton_linear
 from model.kernels.rounding import round_rows
-from model.network.layers import Linear
 
 _FP8_CAPABILITY = (8, 9)
 _HOPPER = 9
 
 
-class QuantizedProduct(nn.Module):
-    """A `Product` with weights in 8 bits: by the kernel that reads them as they are, or for many rows by cuBLAS.
+class QuantizedLinear(nn.Module):
+    """A layer with weights in 8 bits: by the kernel that reads them as they are, or for many rows by cuBLAS.
 
-    weight [N, K], scale [N]. scratch: of the activations' type, shared with other layers; it is overwritten.
-    programs: as of `triton_linear.multiply`. fp8_products: whether the GPU multiplies fp8 by fp8 with row scales.
+    weight [N, K], scale [N], bias [N] or None. scratch: of the activations' type, shared with other layers; it is
+    overwritten. programs: as of `triton_linear.multiply`. fp8_products: whether the GPU multiplies fp8 by fp8 with row
+    scales.
     """
 
     def __init__(
-        self, weight: torch.Tensor, scale: torch.Tensor, scratch: torch.Tensor, programs: int, fp8_products: bool
+        self,
+        weight: torch.Tensor,
+        scale: torch.Tensor,
+        bias: torch.Tensor | None,
+        scratch: torch.Tensor,
+        programs: int,
+        fp8_products: bool,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.scale = nn.Parameter(scale, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self._scratch = scratch  # neither parameter nor buffer: it is no layer's own
         self.programs = programs
         aligned = all(n % 16 == 0 for n in weight.shape)
@@ -41,7 +48,11 @@ class QuantizedProduct(nn.Module):
             fp8_products and aligned and weight.dtype is torch.float8_e4m3fn and scratch.dtype is torch.bfloat16
         )
 
-    def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [T, K] -> [T, N]"""
+        return self.multiply(x, self.bias)
+
+    def multiply(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """x [T, K], bias [N] or None -> [T, N]"""
         x = x.contiguous()
         if len(x) <= triton_linear.MOST_ROWS:
@@ -52,7 +63,7 @@ class QuantizedProduct(nn.Module):
 
 
 class Quantizer:
-    """Rounds the layers of one rank's network while they are loaded. Raises ConfigError where it cannot run.
+    """The `Form` of one rank's linear layers: each is rounded as it is loaded. `obstacle` says where it cannot run.
 
     scratch_values: of the activations' type, kept for products of many rows (`memory.scratch_values`).
     """
@@ -60,39 +71,33 @@ class Quantizer:
     def __init__(
         self, quantization: Quantization, device: torch.device, dtype: torch.dtype, scratch_values: int
     ) -> None:
-        check_device(quantization, device)
         self._quantization = quantization
         self._scratch = torch.empty(scratch_values, dtype=dtype, device=device)
         self._programs = programs_of(device)
         self._fp8_products = multiplies_fp8(device)
         self._compiled: set[tuple[int, int, bool]] = set()
 
-    def __call__(self, module: nn.Module) -> None:
-        """Round the module's weight if it is a linear layer; the plain weight is freed."""
-        if isinstance(module, Linear):
-            product = self.product(module.weight.data)
-            module.replace_weight(lambda _: product)
-            if self._scratch.device.type == "cuda":
-                self.compile(product, module.bias is not None)
-
-    def product(self, weight: torch.Tensor) -> QuantizedProduct:
-        """Of a plain weight, rounded."""
+    def __call__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> QuantizedLinear:
+        """The layer of a plain weight [N, K], rounded; on a GPU its kernels are compiled."""
         data, scale = round_rows(weight, self._quantization)
-        return QuantizedProduct(data, scale, self._scratch, self._programs, self._fp8_products)
+        layer = QuantizedLinear(data, scale, bias, self._scratch, self._programs, self._fp8_products)
+        if self._scratch.device.type == "cuda":
+            self.compile(layer)
+        return layer
 
-    def compile(self, product: QuantizedProduct, has_bias: bool) -> None:
-        """Run each kernel that the product may need, once for its shape: the first requests would wait for them.
+    def compile(self, layer: QuantizedLinear) -> None:
+        """Run each kernel that the layer may need, once for its shape: the first requests would wait for them.
 
         What the device or PyTorch refuses fails here, before anything is served.
         """
-        outputs, inputs = product.weight.shape
-        kind = (outputs, inputs, has_bias)
+        outputs, inputs = layer.weight.shape
+        kind = (outputs, inputs, layer.bias is not None)
         if kind in self._compiled:
             return
         self._compiled.add(kind)
-        bias = self._scratch.new_zeros(outputs) if has_bias else None
+        bias = None if layer.bias is None else self._scratch.new_zeros(outputs)  # its own is not loaded yet
         for rows in (1, 17, 33, triton_linear.MOST_ROWS + 1):
-            product(self._scratch.new_zeros(rows, inputs), bias)
+            layer.multiply(self._scratch.new_zeros(rows, inputs), bias)
 
 
 def multiplies_fp8(device: torch.device) -> bool:
@@ -103,17 +108,16 @@ def multiplies_fp8(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == _HOPPER
 
 
-def check_device(quantization: Quantization, device: torch.device) -> None:
-    """Raise ConfigError where the kernels do not run on this device."""
+def obstacle(quantization: Quantization, device: torch.device) -> str | None:
+    """What keeps the kernels from this device, or None."""
     if device.type == "cpu":
-        if not triton_linear.INTERPRETED:
-            raise ConfigError(
-                f"quantization={quantization} with attention=triton needs a GPU (or TRITON_INTERPRET=1, for tests)"
-            )
-        return
+        if triton_linear.INTERPRETED:
+            return None
+        return "with attention=triton needs a GPU (or TRITON_INTERPRET=1, for tests)"
     capability = torch.cuda.get_device_capability(device)
     if quantization == "fp8" and capability < _FP8_CAPABILITY:
-        raise ConfigError(
-            f"quantization=fp8 needs a GPU of compute capability 8.9 or above (Ada, Hopper); "
+        return (
+            f"needs a GPU of compute capability 8.9 or above (Ada, Hopper); "
             f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}: int8 runs there"
         )
+    return None

@@ -16,7 +16,8 @@ import triton
 import triton.language as tl
 
 from model.batch import Batch
-from model.device import to_device
+from model.config import ModelConfig
+from model.device import programs_of, to_device
 from model.network.attention import attend_reference
 
 LARGEST_ROWS = 64
@@ -106,7 +107,7 @@ def _attend(
 
 
 @triton.jit
-def _join(
+def _combine_splits(
     out,
     part_sums,
     part_tops,
@@ -149,10 +150,12 @@ def _join(
 class TritonPlan:
     """What every layer's call needs to know of a step; built once a step.
 
-    rows: (token, head) rows of a tile. tile_sequences, tile_firsts [tiles]: each tile's sequence and first row.
-    query_starts, query_lens, context_lens [S]; tables [S, n]. splits: parts of every context.
+    slots [T]: block * block_size + offset. rows: (token, head) rows of a tile. splits: parts of every context.
+    tile_sequences, tile_firsts [tiles]: each tile's sequence and first row.
+    query_starts, query_lens, context_lens [S]; tables [S, n].
     """
 
+    slots: torch.Tensor
     rows: int
     splits: int
     tile_sequences: torch.Tensor
@@ -178,6 +181,7 @@ class TritonPlan:
             return to_device(values.astype(np.int32), device)
 
         return cls(
+            to_device(batch.slots, device),
             rows,
             splits,
             *map(on_device, (sequences, firsts, starts, batch.query_lens, batch.context_lens, batch.block_tables)),
@@ -185,9 +189,17 @@ class TritonPlan:
 
     @classmethod
     def of_decodes(
-        cls, contexts: torch.Tensor, tables: torch.Tensor, heads: int, programs: int, longest: int
+        cls,
+        slots: torch.Tensor,
+        contexts: torch.Tensor,
+        tables: torch.Tensor,
+        heads: int,
+        programs: int,
+        longest: int,
     ) -> TritonPlan:
-        """Of a step that is recorded: one query a sequence. contexts [S] and tables [S, n], int32, may change later.
+        """Of a step that is recorded: one query a sequence.
+
+        slots [S] int64, contexts [S] and tables [S, n], int32, may change later.
 
         longest: tokens of the longest context there can be; a part that has nothing to do costs next to nothing.
         """
@@ -196,6 +208,7 @@ class TritonPlan:
         tiles = -(-heads // rows)
         every = torch.arange(size, dtype=torch.int32, device=device)
         return cls(
+            slots,
             rows,
             parts(size * tiles, programs, max(1, longest // FEWEST_KEYS)),
             every.repeat_interleave(tiles),
@@ -205,6 +218,70 @@ class TritonPlan:
             contexts,
             tables,
         )
+
+    def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
+        """queries [T, heads, head_dim], cache [2, blocks, block_size, 1, head_dim] -> [T, heads, head_dim].
+
+        head_dim is a power of two, 16 at least.
+        """
+        heads, width = queries.shape[1:]
+        queries = queries.contiguous()
+        out = torch.empty_like(queries)
+        tiles = len(self.tile_sequences)
+        parts = tiles * self.splits * self.rows if self.splits > 1 else 0
+        sums = torch.empty(parts, width, dtype=torch.float32, device=queries.device)
+        tops, totals = torch.empty(2, parts, dtype=torch.float32, device=queries.device)
+        where = (self.tile_sequences, self.tile_firsts, self.query_starts, self.query_lens)
+        sizes = {"HEADS": heads, "WIDTH": width, "ROWS": self.rows, "SPLITS": self.splits}
+        _attend[(tiles, self.splits)](
+            queries,
+            cache[0],
+            cache[1],
+            out,
+            sums,
+            tops,
+            totals,
+            *where,
+            self.context_lens,
+            self.tables,
+            self.tables.shape[1],
+            scale * 1.4426950408889634,
+            BLOCK_SIZE=cache.shape[2],
+            KEYS=KEYS,
+            **sizes,
+        )
+        if self.splits > 1:
+            _combine_splits[(tiles,)](out, sums, tops, totals, *where, **sizes)
+        return out
+
+
+class TritonAttention:
+    """The kernels on one device, for a rank's share of the query heads. `obstacle` says where they do not run."""
+
+    def __init__(self, heads: int, device: torch.device) -> None:
+        self._heads, self._device = heads, device
+        self._programs = programs_of(device) * (2 if device.type == "cuda" else 1)
+
+    def plan(self, batch: Batch) -> TritonPlan:
+        return TritonPlan.of(batch, self._heads, self._device, self._programs)
+
+    def plan_decodes(
+        self, slots: torch.Tensor, contexts: torch.Tensor, tables: torch.Tensor, longest: int
+    ) -> TritonPlan:
+        """For decodes whose slots [S], contexts [S] and block tables [S, n] change later, up to `longest` tokens."""
+        return TritonPlan.of_decodes(slots, contexts, tables, self._heads, self._programs, longest)
+
+
+def obstacle(model: ModelConfig, device: torch.device) -> str | None:
+    """What keeps the kernels from this model or device, or None."""
+    if device.type == "cpu" and not INTERPRETED:
+        return "needs a GPU (or TRITON_INTERPRET=1, for tests)"
+    if not model.multi_query or model.head_dim < 16 or model.head_dim & (model.head_dim - 1):
+        return (
+            "needs a multi-query model whose heads are 16, 32, 64, ... wide; "
+            f"here multi_query={model.multi_query}, head_dim={model.head_dim}"
+        )
+    return None
 
 
 def rows_of_tile(longest: int) -> int:
@@ -217,7 +294,7 @@ def parts(tiles: int, programs: int, useful: int) -> int:
     return min(max(1, programs // tiles), useful, LONGEST_SPLIT)
 
 
-def differs(heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
+def max_error(heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
     """The largest difference between the kernels' answer and the definition's, on a small random batch.
 
     Both kernels run, on decodes and on a chunk behind a cached prefix.
@@ -234,42 +311,6 @@ def differs(heads: int, width: int, block_size: int, dtype: torch.dtype, device:
     queries = torch.randn(int(lens.sum()), heads, width, generator=generator).to(dtype)
     cache = torch.randn(2, len(order), block_size, 1, width, generator=generator).to(dtype)
     plan = TritonPlan.of(batch, heads, device, programs=64)
-    found = attend(queries.to(device), cache.to(device), plan, width**-0.5).float().cpu()
+    found = plan.attend(queries.to(device), cache.to(device), width**-0.5).float().cpu()
     exact = attend_reference(queries.float(), cache.float(), batch, width**-0.5)
     return float((found - exact).abs().max())
-
-
-def attend(queries: torch.Tensor, cache: torch.Tensor, plan: TritonPlan, scale: float) -> torch.Tensor:
-    """queries [T, heads, head_dim], cache [2, blocks, block_size, 1, head_dim] -> [T, heads, head_dim].
-
-    head_dim is a power of two, 16 at least.
-    """
-    heads, width = queries.shape[1:]
-    queries = queries.contiguous()
-    out = torch.empty_like(queries)
-    tiles = len(plan.tile_sequences)
-    parts = tiles * plan.splits * plan.rows if plan.splits > 1 else 0
-    sums = torch.empty(parts, width, dtype=torch.float32, device=queries.device)
-    tops, totals = torch.empty(2, parts, dtype=torch.float32, device=queries.device)
-    where = (plan.tile_sequences, plan.tile_firsts, plan.query_starts, plan.query_lens)
-    sizes = {"HEADS": heads, "WIDTH": width, "ROWS": plan.rows, "SPLITS": plan.splits}
-    _attend[(tiles, plan.splits)](
-        queries,
-        cache[0],
-        cache[1],
-        out,
-        sums,
-        tops,
-        totals,
-        *where,
-        plan.context_lens,
-        plan.tables,
-        plan.tables.shape[1],
-        scale * 1.4426950408889634,
-        BLOCK_SIZE=cache.shape[2],
-        KEYS=KEYS,
-        **sizes,
-    )
-    if plan.splits > 1:
-        _join[(tiles,)](out, sums, tops, totals, *where, **sizes)
-    return out

@@ -100,7 +100,7 @@ def _multiply(
 
 
 @triton.jit(do_not_specialize=["M"])
-def _join(
+def _reduce_splits(
     parts,
     scale,
     bias,
@@ -180,7 +180,7 @@ def multiply(
     )
     if splits > 1:
         block = 512
-        _join[(rows, triton.cdiv(outputs, block))](
+        _reduce_splits[(rows, triton.cdiv(outputs, block))](
             parts, scale, added, out, rows, outputs, HAS_BIAS=bias is not None, OUTPUTS=block, SPLITS=splits
         )
     return out

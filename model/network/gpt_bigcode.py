@@ -12,15 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.config import ConfigError, ModelConfig
-from model.network import attention
-from model.network.attention import AttentionPlan
-from model.network.layers import (
-    ColumnParallelLinear,
-    Linear,
-    RowParallelLinear,
-    VocabParallelEmbedding,
-    one_dnn_product,
-)
+from model.network.attention import AttentionPlan, write
+from model.network.layers import Form, Linear, VocabParallelEmbedding, column_parallel, linear, row_parallel
 from model.network.parallel import TensorParallel
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -37,32 +30,34 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
         super().__init__()
+        self.group = group
         self.heads = config.n_head // group.size
         self.kv_heads = 1 if config.multi_query else self.heads
         self.head_dim = config.head_dim
         self.scale = config.head_dim**-0.5 if config.scale_attn_weights else 1.0
-        self.c_attn = Linear(config.n_embd, (self.heads + 2 * self.kv_heads) * config.head_dim)
-        self.c_proj = RowParallelLinear(config.n_embd, config.n_embd, group)
+        self.c_attn = linear(config.n_embd, (self.heads + 2 * self.kv_heads) * config.head_dim)
+        self.c_proj = row_parallel(config.n_embd, config.n_embd, group)
 
     def forward(
         self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, rows: torch.Tensor | None = None
     ) -> torch.Tensor:
         qkv = self.c_attn(x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         queries, keys, values = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        attention.write(cache, keys, values, plan.slots)
-        attended = attention.attend(queries.contiguous(), cache, plan, self.scale).flatten(1)
-        return self.c_proj(attended if rows is None else attended[rows])
+        write(cache, keys, values, plan.slots)
+        attended = plan.attend(queries.contiguous(), cache, self.scale).flatten(1)
+        return self.group.all_reduce(self.c_proj(attended if rows is None else attended[rows]))
 
 
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
         super().__init__()
-        self.c_fc = ColumnParallelLinear(config.n_embd, config.n_inner, group)
-        self.c_proj = RowParallelLinear(config.n_inner, config.n_embd, group)
+        self.group = group
+        self.c_fc = column_parallel(config.n_embd, config.n_inner, group)
+        self.c_proj = row_parallel(config.n_inner, config.n_embd, group)
         self.activation = ACTIVATIONS[config.activation_function]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.c_proj(self.activation(self.c_fc(x)))
+        return self.group.all_reduce(self.c_proj(self.activation(self.c_fc(x))))
 
 
 class Block(nn.Module):
@@ -82,7 +77,7 @@ class Block(nn.Module):
 
 
 class GPTBigCode(nn.Module):
-    """One rank's share of the network. Construct it under `torch.device("meta")`, then load the weights."""
+    """One rank's share of the network. Construct it `without_storage`, then `place` the weights."""
 
     def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
         super().__init__()
@@ -96,7 +91,22 @@ class GPTBigCode(nn.Module):
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(Block(config, group) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.lm_head = Linear(config.n_embd, self.wte.rows, bias=False)
+        self.lm_head = linear(config.n_embd, self.wte.rows, bias=False)
+
+    @classmethod
+    def without_storage(cls, config: ModelConfig, group: TensorParallel) -> GPTBigCode:
+        """Names and shapes alone. Raises ConfigError for an activation function that is not known."""
+        with torch.device("meta"):
+            return cls(config, group)
+
+    def place(self, name: str, value: torch.Tensor, form: Form = Linear) -> None:
+        """Hold this rank's part of a parameter; of a linear layer's weight, the layer that `form` makes."""
+        path, _, kind = name.rpartition(".")
+        module = self.get_submodule(path)
+        if kind == "weight" and isinstance(module, Linear):
+            self.set_submodule(path, form(value, module.bias))
+        else:
+            setattr(module, kind, nn.Parameter(value, requires_grad=False))
 
     def forward(
         self,
@@ -122,22 +132,7 @@ class GPTBigCode(nn.Module):
         gathered = self.group.gather_last_dim(self.lm_head(self.ln_f(hidden)))
         return None if gathered is None else gathered[:, : self.config.vocab_size].float()
 
-    def note_size(self) -> None:
-        """After loading, before the weights are laid out in another way. Quantised ones count as they are held."""
-        unique = {p.data_ptr(): p.numel() * p.element_size() for p in self.parameters()}
-        self.parameter_bytes = sum(unique.values())
-
-    def pack(self) -> None:
-        """Lay the weights out for oneDNN."""
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.replace_weight(one_dnn_product)
-
     @property
-    def head_is_copied(self) -> bool:
-        """Whether a tied head is held beside the embedding, in another form, and counted for itself."""
-        return self.config.tie_word_embeddings and isinstance(self.lm_head.product, nn.Module)
-
-    parameter_bytes = 0
-    """Bytes of parameters this rank holds; a tied head counts once, unless it is quantised beside the embedding. Known
-    after `note_size`."""
+    def parameter_bytes(self) -> int:
+        """Bytes of the parameters as they are held; those that share memory, as a tied head does, count once."""
+        return sum({p.data_ptr(): p.numel() * p.element_size() for p in self.parameters()}.values())

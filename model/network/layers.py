@@ -14,59 +14,39 @@ from torch import nn
 
 from model.network.parallel import TensorParallel
 
-Product = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""x [T, in] and a bias [out] or None -> `x @ weight.T + bias` [T, out], with a weight in a form of its own."""
-
-
-def one_dnn_product(weight: torch.Tensor) -> Product:
-    """With the weight in oneDNN's blocked layout, so that no product pays for reordering it. CPU only."""
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-
-    def product(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-
-    return product
+Form = Callable[[torch.Tensor, torch.Tensor | None], nn.Module]
+"""Makes of a weight [out, in] and a bias [out] or None the layer that computes with them, x [T, in] -> [T, out]. The
+layer is to have an attribute `bias`: it is set when the bias has been loaded too."""
 
 
 class Linear(nn.Module):
-    """`x @ weight.T + bias`, weight [out, in]. `replace_weight` puts another form in the plain weight's place."""
+    """`x @ weight.T + bias`, with the weight [out, in] as it is."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
-        self.product: Product | None = None
-
-    def replace_weight(self, form: Callable[[torch.Tensor], Product]) -> None:
-        """`form` makes of the plain weight what multiplies by it from now on; the plain weight is dropped."""
-        self.product = form(self.weight.data)
-        self.weight.data = self.weight.data.new_empty(0)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.product is not None:
-            return self.product(x, self.bias)
         return F.linear(x, self.weight, self.bias)
 
 
-class ColumnParallelLinear(Linear):
+def linear(in_features: int, out_features: int, *, bias: bool = True) -> Linear:
+    """A layer to be loaded."""
+    return Linear(torch.empty(out_features, in_features), torch.empty(out_features) if bias else None)
+
+
+def column_parallel(in_features: int, out_features: int, group: TensorParallel) -> Linear:
     """This rank's `out_features / size` outputs of the whole layer."""
-
-    def __init__(self, in_features: int, out_features: int, group: TensorParallel, *, bias: bool = True) -> None:
-        super().__init__(in_features, out_features // group.size, bias=bias)
+    return linear(in_features, out_features // group.size)
 
 
-class RowParallelLinear(Linear):
-    """This rank's `in_features / size` inputs of the whole layer; the outputs are summed over the ranks.
+def row_parallel(in_features: int, out_features: int, group: TensorParallel) -> Linear:
+    """This rank's `in_features / size` inputs of the whole layer; its outputs are to be summed over the ranks.
 
     Only rank 0 holds the bias, so that the sum adds it once.
     """
-
-    def __init__(self, in_features: int, out_features: int, group: TensorParallel) -> None:
-        super().__init__(in_features // group.size, out_features, bias=group.is_first)
-        self.group = group
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.group.all_reduce(super().forward(x))
+    return linear(in_features // group.size, out_features, bias=group.is_first)
 
 
 def padded_vocabulary(vocab_size: int, size: int) -> int:

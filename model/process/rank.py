@@ -8,13 +8,14 @@ import os
 import msgspec
 import torch
 
+from model.backends.choice import choose_device
 from model.checkpoint.weights import Progress
 from model.config import EngineConfig
 from model.engine import Engine
 from model.executor import Executor, run_worker
 from model.network.parallel import TensorParallel
 from model.process.loop import EngineLoop
-from model.runner import LoadReport, Runner, choose_device
+from model.runner import LoadReport, Runner
 from model.scheduling.costs import StepCosts
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Rank:
             self._runner.report.parameter_bytes,
             self._runner.dtype.itemsize,
             self.group.size,
-            self._runner.network.head_is_copied,
+            self._runner.backend.head_is_copied,
         )
 
     def _speculative_tokens(self, runner: Runner) -> int:

@@ -11,7 +11,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from model.config import EngineConfig
+from model.network.parallel import TensorParallel
 from model.process.client import EngineClient
 from model.request import Output, Request
 
@@ -43,6 +46,13 @@ def _memory(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise KeyError(field)
+
+
+class LoneRank(TensorParallel):
+    """One rank of a group whose others are not there: they say what it says, and have nothing to add."""
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
 
 
 class RankGroup:

@@ -29,7 +29,7 @@ def test_noise_is_a_checkpoint_in_shards(tmp_path: Path, monkeypatch: pytest.Mon
     rank = Rank(EngineConfig(model=str(tmp_path), device="cpu", dtype="float32", num_kv_blocks=600, num_threads=1))
     rank.load()
     assert rank._runner is not None
-    weight = rank._runner.network.h[1].mlp.c_fc.weight  # type: ignore[union-attr]
+    weight = rank._runner.backend.network.h[1].mlp.c_fc.weight  # type: ignore[union-attr]
     assert float(weight.std()) == pytest.approx(0.02, rel=0.1)
     assert not torch.equal(weight[0], weight[1])
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.engine.step_profile import PHASE_NAMES, SHAPES
 from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
-from model.kernels.native.network import PHASES
+from model.kernels.native.structures import PHASES
 
 
 def test_every_phase_has_a_name() -> None:

@@ -15,6 +15,7 @@ from model.network.parallel import TensorParallel
 from model.runner import Runner
 from model.scheduling.costs import matrix_parameters
 from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.ranks import LoneRank
 
 GIB = 1 << 30
 
@@ -37,8 +38,8 @@ def test_every_rank_holds_what_was_computed(checkpoint: Path, size: int, dtype: 
         model=str(checkpoint), dtype=dtype, device="cpu", tensor_parallel_size=size, num_kv_blocks=40, block_size=8
     )
     for rank in range(size):
-        # Loading needs no other rank: only steps communicate.
-        runner = Runner(config, TensorParallel(rank, size), torch.device("cpu"))
+        # Loading needs no other rank but to agree on the kernels: only steps communicate.
+        runner = Runner(config, LoneRank(rank, size), torch.device("cpu"))
         assert runner.report.parameter_bytes == parameter_bytes(model, rank, size, width)
         assert runner.report.kv_cache_bytes == 40 * block_bytes(model, size, 8, width)
         assert runner.cache.untyped_storage().nbytes() == runner.report.kv_cache_bytes

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
 from model.checkpoint.hub import resolve_checkpoint
-from model.checkpoint.weights import load_weights, random_weights
+from model.checkpoint.weights import Share, load_weights, random_weights
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.network.gpt_bigcode import GPTBigCode
-from model.network.layers import Linear, RowParallelLinear
+from model.network.layers import Linear
 from model.network.parallel import TensorParallel
 from model.process.rank import Rank
 from tests.support.checkpoints import TINY, random_model, write_checkpoint
@@ -22,9 +23,9 @@ CPU = torch.device("cpu")
 
 
 def load(directory: Path, rank: int = 0, size: int = 1) -> GPTBigCode:
-    with torch.device("meta"):
-        network = GPTBigCode(ModelConfig.from_checkpoint(directory), TensorParallel(rank, size))
-    load_weights(network, directory, CPU, torch.float32)
+    model, group = ModelConfig.from_checkpoint(directory), TensorParallel(rank, size)
+    network = GPTBigCode.without_storage(model, group)
+    load_weights(Share(model, group, CPU, torch.float32), directory, network.place)
     return network
 
 
@@ -69,7 +70,7 @@ def test_the_ranks_slices_make_up_the_whole(size, multi_query, tmp_path):
     whole, ranks = load(directory), [load(directory, r, size) for r in range(size)]
     for name, module in whole.named_modules():
         parts = [r.get_submodule(name) for r in ranks]
-        if isinstance(module, RowParallelLinear):
+        if name.endswith("c_proj"):
             assert torch.equal(torch.cat([p.weight for p in parts], 1), module.weight)
             assert [p.bias is not None for p in parts] == [True] + [False] * (size - 1)
         elif name.endswith("c_fc"):
@@ -195,21 +196,31 @@ def test_the_hub_cache_serves_offline(tmp_path, monkeypatch):
 def test_a_layer_is_handed_over_before_the_next_one_is_read(tied: bool, random: bool, tmp_path: Path) -> None:
     """So that another form takes its place, and the whole model is never there in its plain one."""
     write_checkpoint(tmp_path, random_model(tie_word_embeddings=tied))
-    with torch.device("meta"):
-        network = GPTBigCode(ModelConfig.from_checkpoint(tmp_path), TensorParallel())
-    layers = [module for module in network.modules() if isinstance(module, Linear)]
-    seen: list[Linear] = []
+    model, group = ModelConfig.from_checkpoint(tmp_path), TensorParallel()
+    network = GPTBigCode.without_storage(model, group)
+    names = [name for name, module in network.named_modules() if isinstance(module, Linear)]
+    plain: list[weakref.ref[torch.Tensor]] = []
+    seen: list[torch.Tensor] = []
 
-    def placed(module: torch.nn.Module) -> None:
-        if isinstance(module, Linear):
-            assert [layer for layer in layers if not layer.weight.is_meta and layer.weight.numel()] == [module]
-            module.replace_weight(lambda weight: lambda x, bias: torch.nn.functional.linear(x, weight, bias))
-            seen.append(module)
+    class Doubled(torch.nn.Module):
+        def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+            super().__init__()
+            assert not any(other() is not None for other in plain), "the weight before is still held in its plain form"
+            if weight.data_ptr() != network.wte.weight.data_ptr():
+                plain.append(weakref.ref(weight))
+            self.other, self.bias = weight * 2, bias
+            seen.append(self.other)
 
-    if random:
-        random_weights(network, CPU, torch.float32, 0, placed)
-    else:
-        load_weights(network, tmp_path, CPU, torch.float32, placed=placed)
-    assert seen == layers
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear(x, self.other, self.bias)
+
+    def place(name: str, value: torch.Tensor) -> None:
+        network.place(name, value, Doubled)
+
+    share = Share(model, group, CPU, torch.float32)
+    held = random_weights(share, 0, place) if random else load_weights(share, tmp_path, place)
+    assert held == 4 * model.num_parameters
+    assert [id(network.get_submodule(name).other) for name in names] == [id(other) for other in seen]
     assert network.wte.weight.numel() == TINY["vocab_size"] * TINY["n_embd"]
     assert network.lm_head(torch.ones(1, TINY["n_embd"])).shape == (1, TINY["vocab_size"])
+    assert network.h[1].attn.c_proj.bias.shape == (TINY["n_embd"],)

@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from model import runner
 from model.config import ConfigError, EngineConfig
 from model.process.rank import Rank
 from tests.support.checkpoints import random_model, write_checkpoint
@@ -21,7 +19,7 @@ CASES = """
 import json, sys
 import numpy as np, torch
 from model.network.attention import attend_reference
-from model.kernels.triton_attention import TritonPlan, attend
+from model.kernels.triton_attention import TritonPlan
 from tests.model.network.test_attention import BLOCK, random_batch
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -31,7 +29,7 @@ for sequences, heads, width, splits in json.loads(sys.argv[1]):
     cache = torch.randn(2, int(batch.block_tables.max()) + 4, BLOCK, 1, width, generator=generator)
     queries = torch.randn(len(batch.tokens), heads, width, generator=generator)
     plan = TritonPlan.of(batch, heads, device, programs=64, splits=splits)
-    found = attend(queries.to(device), cache.to(device), plan, width**-0.5).cpu()
+    found = plan.attend(queries.to(device), cache.to(device), width**-0.5).cpu()
     exact = attend_reference(queries, cache, batch, width**-0.5)
     assert torch.isfinite(found).all()
     print(json.dumps([float((found - exact).abs().max()), plan.rows, plan.splits, len(plan.tile_sequences)]))
@@ -86,9 +84,11 @@ def write(attention, recorded=False):
                              async_scheduling=recorded, speculative_tokens=0))
     rank.load()
     if recorded:  # the last block is the one that belongs to nobody
-        rank._runner.num_kv_blocks -= 1
-        rank._runner.graphs = rank._runner.record_decodes(4, replay_eagerly)
-        rank._runner.cache[:, :, -1] = float("nan")
+        runner = rank._runner
+        runner.num_kv_blocks -= 1
+        runner.backend.record_decodes(runner.cache, runner._drawn, runner.max_model_len, replay_eagerly)
+        runner.cache[:, :, -1] = float("nan")
+        replayed.clear()
     engine = rank.engine()
     params = SamplingParams(max_tokens=5, temperature=0.0, ignore_eos=True)
     for i in range(3):
@@ -119,40 +119,15 @@ from model.kernels import triton_attention
 # the interpreter takes the bits of a bfloat16 for an integer
 gpu = torch.cuda.is_available()
 sizes = (48, 128, 16, torch.bfloat16 if gpu else torch.float16, torch.device("cuda" if gpu else "cpu"))
-print(triton_attention.differs(*sizes))
-triton_attention._join = type("Wrong", (), {"__getitem__": lambda *_: lambda out, *_, **__: out.zero_()})()
-print(triton_attention.differs(*sizes))
+print(triton_attention.max_error(*sizes))
+triton_attention._combine_splits = type("Wrong", (), {"__getitem__": lambda *_: lambda out, *_, **__: out.zero_()})()
+print(triton_attention.max_error(*sizes))
 """
 
 
 def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one() -> None:
     right, wrong = run_with_triton(CHECK)
     assert right < 0.05 < wrong
-
-
-class Kernels:
-    """Stands for the Triton kernels of a GPU: what the check finds is given."""
-
-    error: Exception | None = None
-
-    def __init__(self, *_: object) -> None: ...
-
-    def check(self, *_: object) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-@pytest.mark.parametrize("error", [None, RuntimeError("off by 3"), OSError("no compiler")])
-def test_by_itself_a_gpu_gets_the_kernels_only_if_they_are_right(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception | None
-) -> None:
-    monkeypatch.setattr(runner, "TritonKernels", Kernels)
-    monkeypatch.setattr(Kernels, "error", error)
-    config = EngineConfig(model="x", dtype="bfloat16")
-    chosen = runner.choose_kernels(config, None, 1, torch.device("cuda"), torch.bfloat16)  # type: ignore[arg-type]
-    assert isinstance(chosen, Kernels) == (error is None)
-    assert error is None or str(error) in caplog.text
-    assert runner.choose_kernels(config, None, 1, torch.device("cpu"), torch.bfloat16) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

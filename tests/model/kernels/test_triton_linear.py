@@ -116,14 +116,13 @@ def test_rounding_keeps_the_largest_and_is_off_by_half_a_step_at_most() -> None:
 
 ENGINE = """
 import json, sys, torch
-from model.network.attention import AttentionPlan
 from model.config import EngineConfig
 from model.network.layers import Linear
-from model.kernels.quantization import Quantizer
+from model.kernels.quantization import QuantizedLinear, Quantizer
 from model.process.rank import Rank
 from model.request import Request, SamplingParams
 from model.kernels.rounding import round_rows
-from tests.model.test_native import batch_of
+from tests.support.batches import batch_of
 
 common = {"model": sys.argv[1], "device": sys.argv[2], "dtype": "float32", "num_threads": 1, "num_kv_blocks": 200}
 
@@ -146,12 +145,13 @@ def compiles(kind, device):
     # what loading on a GPU does
     quantizer = Quantizer(kind, device, torch.float32, 64 * 96)
     for has_bias in (True, False, True):
-        quantizer.compile(quantizer.product(torch.randn(64, 96, device=device)), has_bias)
+        bias = torch.zeros(64, device=device) if has_bias else None
+        quantizer.compile(quantizer(torch.randn(64, 96, device=device), bias))
 
 for kind in sys.argv[3:]:
     compiles(kind, torch.device(common["device"]))
     reference, _ = rank_of()
-    network = reference._runner.network
+    network = reference._runner.backend.network
     network.lm_head.weight.data = network.lm_head.weight.data.clone()
     for module in network.modules():
         if isinstance(module, Linear):
@@ -160,29 +160,31 @@ for kind in sys.argv[3:]:
     ours, held = rank_of(quantization=kind, attention="triton")
     batch = batch_of([(0, 1), (0, 7), (0, 20)], 211, 3)
     plain, rounded, found = (rank._runner.run(batch).clone() for rank in (rank_of()[0], reference, ours))
-    assert all(m.weight.numel() == 0 for m in ours._runner.network.modules() if isinstance(m, Linear))
+    layers = [m for m in ours._runner.backend.network.modules() if isinstance(m, Linear | QuantizedLinear)]
+    assert len(layers) == 9
+    assert all(isinstance(layer, QuantizedLinear) for layer in layers)
     many = batch_of([(0, 257)], 211, 3)
     wide = [rank._runner.run(many) for rank in (reference, ours)]
     errors = [(a - b).abs().max().item() for a, b in ((found, rounded), (found, plain), wide)]
-    copied = ours._runner.network.head_is_copied
+    copied = ours._runner.backend.head_is_copied
     print(json.dumps([*errors, held, write(reference) == write(ours), copied]))
 """
 
 
 RANKS = """
-from model.network.parallel import TensorParallel
 from model.runner import Runner
+from tests.support.ranks import LoneRank
 
 # each rank's share of a row-parallel product, added up as the ranks would; loading needs no other rank
 partial = []
 for rank in range(2):
     config = EngineConfig(**common, tensor_parallel_size=2, quantization="int8", attention="triton")
-    runner = Runner(config, TensorParallel(rank, 2), torch.device(common["device"]))
-    layer = runner.network.h[1].mlp.c_proj
+    runner = Runner(config, LoneRank(rank, 2), torch.device(common["device"]))
+    layer = runner.backend.network.h[1].mlp.c_proj
     x = torch.randn(5, 96, generator=torch.Generator().manual_seed(0)).to(common["device"])
-    partial.append(Linear.forward(layer, x.chunk(2, dim=1)[rank]))
+    partial.append(layer(x.chunk(2, dim=1)[rank]))
     print(json.dumps([runner.report.parameter_bytes, layer.bias is None]))
-whole = rank_of()[0]._runner.network.h[1].mlp.c_proj
+whole = rank_of()[0]._runner.backend.network.h[1].mlp.c_proj
 exact = sum(
     xs @ (data.float() * scale[:, None]).T
     for xs, (data, scale) in zip(x.chunk(2, 1), (round_rows(w, "int8") for w in whole.weight.chunk(2, 1)))
@@ -222,8 +224,7 @@ def test_ranks_round_their_own_slices(checkpoint: Path, engines: list[Any]) -> N
 
 def test_the_plan_counts_a_byte_a_weight_and_the_scratch(checkpoint: Path) -> None:
     model = ModelConfig.from_checkpoint(checkpoint)
-    with torch.device("meta"):
-        network = GPTBigCode(model, TensorParallel())
+    network = GPTBigCode.without_storage(model, TensorParallel())
     shapes = [tuple(p.shape) for n, p in network.named_parameters() if p.dim() == 2 and n.split(".")[0] == "h"]
     rounded = [*shapes, (model.vocab_size, model.n_embd)]
     saved = sum(outputs * (inputs - 4) for outputs, inputs in shapes)  # of two bytes a weight
@@ -231,7 +232,7 @@ def test_the_plan_counts_a_byte_a_weight_and_the_scratch(checkpoint: Path) -> No
     plain, held = parameter_bytes(model, 0, 1, 2), parameter_bytes(model, 0, 1, 2, "fp8")
     assert plain - held == saved - added
     assert len(rounded) == 9
-    assert scratch_values(network) == max(outputs * inputs for outputs, inputs in shapes)
+    assert scratch_values(model, 1) == max(outputs * inputs for outputs, inputs in shapes)
 
 
 @pytest.mark.parametrize(
@@ -256,16 +257,15 @@ def test_without_triton_a_gpu_quantises_nothing(checkpoint: Path, monkeypatch: p
 
 
 def test_older_gpus_have_no_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
-    from model.kernels.quantization import check_device
+    from model.kernels.quantization import obstacle
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     device = torch.device("cuda", 0)
-    check_device("int8", device)
-    with pytest.raises(ConfigError, match=r"NVIDIA A100 has 8\.0"):
-        check_device("fp8", device)
+    assert obstacle("int8", device) is None
+    assert "NVIDIA A100 has 8.0" in str(obstacle("fp8", device))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
-    check_device("fp8", device)
+    assert obstacle("fp8", device) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.batch import Batch
-from model.network.attention import AttentionPlan, attend, attend_reference, write
+from model.network.attention import attend_reference, write
+from model.network.sdpa_attention import SdpaAttention
 
 BLOCK = 4
 
@@ -54,9 +55,9 @@ def test_equals_the_definition(sequences, heads, seed):
     total = len(batch.tokens)
     queries = torch.randn(total, queries_heads, 8, generator=generator)
     keys, values = torch.randn(2, total, kv_heads, 8, generator=generator)
-    plan = AttentionPlan.of(batch, BLOCK, torch.device("cpu"), torch.float32)
+    plan = SdpaAttention(BLOCK, torch.device("cpu"), torch.float32).plan(batch)
     write(cache, keys, values, plan.slots)
     for row, slot in enumerate(batch.slots):
         assert torch.equal(cache[0, slot // BLOCK, slot % BLOCK], keys[row])
         assert torch.equal(cache[1, slot // BLOCK, slot % BLOCK], values[row])
-    torch.testing.assert_close(attend(queries, cache, plan, 0.3), attend_reference(queries, cache, batch, 0.3))
+    torch.testing.assert_close(plan.attend(queries, cache, 0.3), attend_reference(queries, cache, batch, 0.3))

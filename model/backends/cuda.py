@@ -1,0 +1,120 @@
+"""The network on a GPU: Triton's attention or PyTorch's, weights in 8 bits, decode steps recorded as CUDA graphs.
+
+Triton's kernels run on a CPU too, where they are interpreted (TRITON_INTERPRET=1, for tests).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from model.backends.agreement import Agreement
+from model.backends.backend import Weights
+from model.backends.plain import PlainBackend
+from model.batch import Batch
+from model.checkpoint.memory import scratch_values
+from model.checkpoint.weights import Share
+from model.config import EngineConfig, Quantization
+from model.kernels import cuda_graphs
+from model.kernels.cuda_graphs import DecodeGraphs, Record, Spare
+from model.network.layers import Form, Linear
+from model.network.sdpa_attention import SdpaAttention
+
+if TYPE_CHECKING:
+    from model.kernels.triton_attention import TritonAttention
+
+logger = logging.getLogger(__name__)
+
+
+class CudaBackend:
+    """One rank's network where `choice` has found no obstacle. Only steps of Triton's attention can be recorded."""
+
+    def __init__(
+        self, share: Share, config: EngineConfig, attention: Literal["torch", "triton"], weights: Weights
+    ) -> None:
+        self._share = share
+        self._triton = _triton_attention(share) if attention == "triton" else None
+        self._eager = PlainBackend(
+            share.model,
+            share.group,
+            self._triton or SdpaAttention(config.block_size, share.device, share.dtype),
+            weights,
+            _form(share, config.quantization),
+        )
+        self._graphs: DecodeGraphs | None = None
+        self.network = self._eager.network
+        self.parameter_bytes = self.network.parameter_bytes
+        self.head_is_copied = share.model.tie_word_embeddings and config.quantization != "none"
+        self._records = config.cuda_graphs and self._triton is not None and share.device.type == "cuda"
+        self.spare_blocks = int(self._records)
+        """For the rows that fill recorded steps."""
+        if share.device.type == "cuda":
+            # what plain weights took is the driver's again: the cache is sized by what it says
+            torch.cuda.empty_cache()
+
+    def warm_up(self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int) -> None:
+        """Record the decode steps, where they are to be."""
+        if self._records:
+            self.record_decodes(cache, drawn, max_model_len)
+
+    @torch.inference_mode()
+    def record_decodes(
+        self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int, record: Record = cuda_graphs.record
+    ) -> None:
+        """Record the steps of as many sequences as were drawn for at most. The cache's last block belongs to nobody.
+
+        They are not used where they do not give what the same steps give that are not recorded.
+        """
+        triton = self._triton
+        assert triton is not None, "the steps of PyTorch's attention are not of a fixed size"
+        block_size = cache.shape[3]
+        graphs = DecodeGraphs(
+            lambda tokens, positions, plan: self.network(tokens, positions, cache, plan),
+            lambda slots, contexts, tables: triton.plan_decodes(slots, contexts, tables, max_model_len),
+            drawn,
+            largest=len(drawn),
+            table_width=-(-max_model_len // block_size),
+            spare=Spare(cache.shape[2] - 1, block_size),
+            record=record,
+        )
+        agreement = Agreement(self._share.group, self._share.device)
+        if (reason := agreement.obstacle(_fault(graphs, self._share.dtype))) is None:
+            self._graphs = graphs
+        else:
+            logger.warning("decode steps are not replayed as CUDA graphs: %s", reason)
+
+    def run(self, batch: Batch, cache: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor | None:
+        """One forward pass, as `Backend` has it."""
+        if self._graphs is not None and self._graphs.fit(batch):
+            return self.network.logits(self._graphs.run(batch))
+        return self._eager.run(batch, cache, drawn)
+
+
+def _fault(graphs: DecodeGraphs, dtype: torch.dtype) -> str | None:
+    """What is wrong with recorded steps, or None."""
+    try:
+        error = graphs.max_error()
+    except RuntimeError as failure:  # of a replay whose inputs are gone
+        return str(failure)
+    return None if error <= tolerance(dtype) else f"they are off by {error:.2g} of the largest value"
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far two ways of computing the same may be apart, by values of about 1."""
+    return 1e-3 if dtype is torch.float32 else 5e-2
+
+
+def _triton_attention(share: Share) -> TritonAttention:
+    from model.kernels.triton_attention import TritonAttention
+
+    return TritonAttention(share.model.n_head // share.group.size, share.device)
+
+
+def _form(share: Share, quantization: Quantization) -> Form:
+    if quantization == "none":
+        return Linear
+    from model.kernels.quantization import Quantizer
+
+    return Quantizer(quantization, share.device, share.dtype, scratch_values(share.model, share.group.size))

@@ -1,0 +1,43 @@
+"""The network by PyTorch's operations, which run everywhere."""
+
+from __future__ import annotations
+
+import torch
+
+from model.backends.backend import Weights, token_ids
+from model.batch import Batch
+from model.config import ModelConfig
+from model.device import to_device
+from model.network.attention import PagedAttention
+from model.network.gpt_bigcode import GPTBigCode
+from model.network.layers import Form, Linear
+from model.network.parallel import TensorParallel
+
+
+class PlainBackend:
+    """One rank's network. attention: attends. form: makes the linear layers of their weights, as they are loaded."""
+
+    head_is_copied = False
+    spare_blocks = 0
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        group: TensorParallel,
+        attention: PagedAttention,
+        weights: Weights,
+        form: Form = Linear,
+    ) -> None:
+        self.network = GPTBigCode.without_storage(model, group).eval()
+        self._attention = attention
+        self.parameter_bytes = weights(lambda name, value: self.network.place(name, value, form))
+
+    def warm_up(self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int) -> None:
+        """Nothing is to be done before the first step."""
+
+    def run(self, batch: Batch, cache: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor | None:
+        """One forward pass, as `Backend` has it."""
+        device = cache.device
+        positions, rows = to_device(batch.positions, device), to_device(batch.logit_rows, device)
+        hidden = self.network(token_ids(batch, drawn), positions, cache, self._attention.plan(batch), rows)
+        return self.network.logits(hidden) if len(batch.logit_rows) else None

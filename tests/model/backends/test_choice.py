@@ -1,0 +1,132 @@
+"""Which backend runs and as what type, by settings and by what this machine can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.backends import choice
+from model.backends.agreement import ELSEWHERE, Agreement
+from model.backends.choice import Choice, choose
+from model.config import ConfigError, EngineConfig, ModelConfig
+from model.network.parallel import TensorParallel
+from tests.support.native import needs_kernel
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+SHAPE = {"vocab_size": 64, "n_positions": 64, "n_embd": 192, "n_head": 3, "n_layer": 1, "n_inner": 64}
+MODEL = ModelConfig(**SHAPE)
+
+
+def with_another_rank(monkeypatch: pytest.MonkeyPatch, can: bool) -> TensorParallel:
+    """A group of two, the other of which can do everything or nothing."""
+    monkeypatch.setattr(Agreement, "everywhere", lambda _, here: here and can)
+    return TensorParallel(0, 2)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ({}, {}, torch.bfloat16),
+        ({"multi_query": False}, {}, torch.float32),
+        ({}, {"cpu_kernels": "torch"}, torch.float32),
+        ({}, {"attention": "triton"}, torch.float32),
+        ({}, {"dtype": "float32"}, torch.float32),
+    ],
+)
+def test_where_the_cpu_cannot_multiply_bfloat16_only_our_kernels_choose_it(
+    monkeypatch: pytest.MonkeyPatch, shape: dict[str, object], options: dict[str, str], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(choice, "_triton_obstacle", lambda *_: None)
+    model = ModelConfig(**SHAPE, **shape)
+    chosen = choose(EngineConfig(model="x", device="cpu", **options), model, TensorParallel(), CPU)
+    assert chosen.dtype is expected
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("off by 3"), OSError("no compiler")])
+def test_by_itself_a_gpu_gets_the_kernels_only_if_they_are_right(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception | None
+) -> None:
+    triton_attention = pytest.importorskip("model.kernels.triton_attention")
+
+    def max_error(*_: object) -> float:
+        if error is not None:
+            raise error
+        return 0.0
+
+    monkeypatch.setattr(triton_attention, "max_error", max_error)
+    config = EngineConfig(model="x", dtype="bfloat16")
+    chosen = choose(config, MODEL, TensorParallel(), GPU)
+    assert chosen == Choice("cuda", torch.bfloat16, "triton" if error is None else "torch")
+    assert error is None or str(error) in caplog.text
+    assert choose(config, MODEL, TensorParallel(), CPU).backend != "cuda"
+
+
+@pytest.mark.parametrize("found", [0.04, 0.06, float("nan")])
+def test_the_kernels_may_be_off_by_what_bfloat16_rounds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: float
+) -> None:
+    triton_attention = pytest.importorskip("model.kernels.triton_attention")
+    monkeypatch.setattr(triton_attention, "max_error", lambda *_: found)
+    chosen = choose(EngineConfig(model="x", dtype="bfloat16"), MODEL, TensorParallel(), GPU)
+    assert (chosen.attention == "triton") == (found == 0.04) == ("the Triton kernels are off by" not in caplog.text)
+
+
+@pytest.mark.parametrize("here", [None, "no compiler"])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("device", "what", "auto", "by_name", "fallback"),
+    [
+        (CPU, "native_obstacle", {}, {"cpu_kernels": "native"}, Choice("plain", torch.bfloat16)),
+        (CPU, "native_obstacle", None, {"quantization": "int8"}, None),
+        (CPU, "_triton_obstacle", None, {"attention": "triton"}, None),
+        (CPU, "_quantization_obstacle", None, {"quantization": "int8", "attention": "triton"}, None),
+        (GPU, "_triton_fault", {}, {}, Choice("cuda", torch.bfloat16)),
+        (GPU, "_triton_obstacle", None, {"attention": "triton"}, None),
+        (GPU, "_quantization_obstacle", None, {"quantization": "fp8"}, None),
+    ],
+)
+def test_what_one_rank_cannot_run_no_rank_runs(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    here: str | None,
+    there: bool,
+    device: torch.device,
+    what: str,
+    auto: dict[str, str] | None,
+    by_name: dict[str, str],
+    fallback: Choice | None,
+) -> None:
+    for name in ("native_obstacle", "_triton_obstacle", "_triton_fault", "_quantization_obstacle"):
+        monkeypatch.setattr(choice, name, lambda *_: None)
+    monkeypatch.setattr(choice, what, lambda *_: here)
+
+    group = with_another_rank(monkeypatch, there)
+
+    def chosen(options: dict[str, str]) -> Choice:
+        return choose(EngineConfig(model="x", dtype="bfloat16", **options), MODEL, group, device)
+
+    if here is None and there:
+        assert chosen(by_name) not in (fallback, None)
+        return
+    reason = here or ELSEWHERE
+    if by_name:
+        with pytest.raises(ConfigError, match=reason):
+            chosen(by_name)
+    if auto is not None:
+        with caplog.at_level("INFO"):
+            assert chosen(auto) == fallback
+        assert reason in caplog.text
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_all_ranks_compute_with_the_type_that_all_of_them_multiply(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    config = EngineConfig(model="x", attention="torch", cpu_kernels="torch")
+    assert choose(config, MODEL, with_another_rank(monkeypatch, True), device).dtype is torch.bfloat16
+    other = torch.float32 if device.type == "cpu" else torch.float16
+    assert choose(config, MODEL, with_another_rank(monkeypatch, False), device).dtype is other

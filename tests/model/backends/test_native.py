@@ -1,0 +1,282 @@
+"""The forward pass in C against the same network in PyTorch, and against float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.backends.native import NativeBackend
+from model.backends.plain import PlainBackend
+from model.batch import Batch
+from model.config import ConfigError
+from model.kernels.native import library as native
+from model.network.gpt_bigcode import GPTBigCode
+from model.network.layers import Linear
+from model.runner import Runner
+from tests.support.batches import BLOCK_SIZE, batch_of, part_of
+from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.native import needs_kernel, runner_of, variants
+
+SHAPES = [
+    {"n_embd": 192, "n_head": 3, "n_layer": 2, "n_inner": 272, "vocab_size": 331},
+    {"n_embd": 1280, "n_head": 20, "n_layer": 2, "n_inner": 1280, "vocab_size": 512},  # two groups of heads
+    {"n_embd": 256, "n_head": 2, "n_layer": 3, "n_inner": 1024, "vocab_size": 4096},  # heads of 128, as StarCoder's
+]
+
+
+@pytest.fixture(params=variants())
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[native.Variant]:
+    monkeypatch.setattr(native, "variant", lambda: request.param)
+    native.library.cache_clear()
+    yield request.param
+    native.library.cache_clear()
+
+
+@pytest.fixture(scope="module", params=range(len(SHAPES)))
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last one's matrices have outliers, 30 times as large as the others."""
+    directory = tmp_path_factory.mktemp("native") / "model"
+    model = random_model(seed=request.param, n_positions=512, **SHAPES[request.param])
+    if request.param == len(SHAPES) - 1:
+        generator = torch.Generator().manual_seed(0)
+        for name, weight in model.named_parameters():
+            if is_matrix(name):
+                weight.data *= 1 + 29.0 * (torch.rand(weight.shape, generator=generator) < 0.002)
+    return write_checkpoint(directory, model)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def fill(runner: Runner, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    runner.cache.copy_(torch.randn(runner.cache.shape, generator=generator))
+
+
+def network_of(runner: Runner) -> GPTBigCode:
+    assert isinstance(runner.backend, PlainBackend)
+    return runner.backend.network
+
+
+def error_of(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
+@needs_kernel
+@pytest.mark.usefixtures("threads", "variant")
+def test_it_errs_no_more_than_pytorch_in_the_same_type(checkpoint: Path) -> None:
+    exact, plain, ours = (
+        runner_of(checkpoint, "torch", "float32"),
+        runner_of(checkpoint, "torch"),
+        runner_of(checkpoint, "native"),
+    )
+    vocab_size = exact.model.vocab_size
+
+    @settings(max_examples=12, deadline=None)
+    @given(
+        rows=st.lists(
+            st.tuples(st.integers(0, 300), st.sampled_from([1, 1, 2, 5, 7, 12, 13, 40])), min_size=1, max_size=7
+        ),
+        seed=st.integers(0, 1000),
+    )
+    def check(rows: list[tuple[int, int]], seed: int) -> None:
+        batch = batch_of(rows, vocab_size, seed)
+        logits = []
+        for runner in (exact, plain, ours):
+            fill(runner, seed)
+            if runner is not exact:
+                assert runner.cache.dtype is torch.bfloat16
+            else:
+                runner.cache.copy_(runner.cache.bfloat16())
+            found = runner.run(batch)
+            assert found is not None
+            logits.append(found.clone())
+        assert logits[2].shape == (len(batch.logit_rows), vocab_size)
+        assert error_of(logits[2], logits[0]) <= 1.1 * error_of(logits[1], logits[0]) + 1e-3
+        # what was written for later steps, too
+        written = torch.from_numpy(batch.slots)
+        caches = [r.cache.flatten(2, 3)[:, :, written].float() for r in (exact, plain, ours)]
+        assert error_of(caches[2], caches[0]) <= 1.1 * error_of(caches[1], caches[0]) + 1e-3
+        # and nothing else
+        untouched = torch.ones(ours.cache.shape[2] * BLOCK_SIZE, dtype=torch.bool)
+        untouched[written] = False
+        theirs, mine = (r.cache.flatten(2, 3)[:, :, untouched] for r in (plain, ours))
+        assert torch.equal(theirs, mine)
+
+    check()
+
+
+@needs_kernel
+@pytest.mark.usefixtures("threads", "variant")
+@pytest.mark.parametrize("threads_used", [1, 2, 3])
+def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(checkpoint: Path, threads_used: int) -> None:
+    ours = runner_of(checkpoint, "native", threads=threads_used)
+    rows = [(17, 1), (250, 1), (0, 1), (31, 9), (16, 40)]
+    together = batch_of(rows, ours.model.vocab_size, seed=3)
+    fill(ours, 3)
+    whole = ours.run(together)
+    assert whole is not None
+    whole = whole.clone()
+    starts = np.cumsum(together.query_lens) - together.query_lens
+    torch.set_num_threads(1)
+    for i, start in enumerate(starts):
+        fill(ours, 3)
+        found = ours.run(part_of(together, i, start))
+        assert found is not None
+        assert torch.equal(found, whole[start : start + together.query_lens[i]])
+
+
+@needs_kernel
+@pytest.mark.usefixtures("threads", "variant")
+def test_int8_does_what_rounding_by_its_definition_does(checkpoint: Path) -> None:
+    """Against PyTorch's network in float32 over the rounded weights, every product's input rounded as well."""
+    reference = runner_of(checkpoint, "torch", "float32")
+    for module in network_of(reference).modules():
+        if isinstance(module, Linear):
+            module.weight.data = round_rows(module.weight.data.bfloat16().float())
+            module.register_forward_pre_hook(lambda _, args: (round_rows(args[0]),))
+    ours = runner_of(checkpoint, "auto", quantization="int8")
+    exact = runner_of(checkpoint, "torch", "float32")
+    for seed in range(6):
+        batch = batch_of([(17 * seed, 1), (0, 1), (3, 7), (0, 40)], ours.model.vocab_size, seed)
+        logits = []
+        for runner in (exact, reference, ours):
+            fill(runner, seed)
+            runner.cache.copy_(runner.cache.bfloat16())
+            found = runner.run(batch)
+            assert found is not None
+            logits.append(found.clone())
+        assert error_of(logits[2], logits[0]) < 1.2 * error_of(logits[1], logits[0]) < 0.2
+        starts = np.cumsum(batch.query_lens) - batch.query_lens
+        alone = part_of(batch, 3, starts[3])
+        fill(ours, seed)
+        found = ours.run(alone)
+        assert found is not None
+        assert torch.equal(found, logits[2][starts[3] :])
+
+
+@needs_kernel
+def test_int8_counts_the_bytes_it_holds(checkpoint: Path) -> None:
+    plain, packed = runner_of(checkpoint, "torch"), runner_of(checkpoint, "native", quantization="int8")
+    network = network_of(runner_of(checkpoint, "torch", "float32"))
+    matrices = sum(w.numel() for n, w in network.named_parameters() if is_matrix(n))
+    saved = plain.report.parameter_bytes - packed.report.parameter_bytes
+    assert 0.9 * matrices < saved < matrices
+
+
+def is_matrix(name: str) -> bool:
+    return name.endswith("weight") and ("attn" in name or "mlp" in name or "lm_head" in name)
+
+
+def round_rows(values: torch.Tensor) -> torch.Tensor:
+    scale = values.abs().amax(dim=-1, keepdim=True).clamp_min(1e-30) / 127
+    return (values / scale).round() * scale
+
+
+@pytest.mark.parametrize(("kernels", "dtype"), [("torch", "bfloat16"), ("auto", "float32")])
+def test_int8_is_refused_where_only_pytorch_could_run(checkpoint: Path, kernels: str, dtype: str) -> None:
+    with pytest.raises(ConfigError, match="quantization=int8"):
+        runner_of(checkpoint, kernels, dtype, quantization="int8")
+
+
+@needs_kernel
+def test_weights_are_freed_and_logits_only_made_where_wanted(checkpoint: Path) -> None:
+    ours = runner_of(checkpoint, "native")
+    assert isinstance(ours.backend, NativeBackend)
+    held = {tensor.data_ptr(): tensor.nbytes for tensor in ours.backend._held}
+    embedding = 2 * ours.model.vocab_size * ours.model.n_embd  # beside the head, which is a packed copy of it
+    assert sum(held.values()) <= 1.02 * (ours.report.parameter_bytes + embedding)
+    batch = batch_of([(3, 5)], ours.model.vocab_size, 0)
+    assert ours.run(Batch(**{**batch.__dict__, "logit_rows": np.array([], np.int64)})) is None
+    plain = runner_of(checkpoint, "torch").report.parameter_bytes
+    assert plain <= ours.report.parameter_bytes <= 1.02 * plain  # blocks have exponents
+
+
+@pytest.mark.parametrize(
+    ("kernels", "quantization"),
+    [
+        pytest.param("native", "none", marks=needs_kernel),
+        pytest.param("native", "int8", marks=needs_kernel),
+        ("torch", "none"),
+    ],
+)
+def test_rows_without_logits_leave_what_they_leave_with_them(checkpoint: Path, kernels: str, quantization: str) -> None:
+    runner = runner_of(checkpoint, kernels, quantization=quantization)
+    rows = [(20, 1), (0, 30), (7, 9)]
+    everything = batch_of(rows, runner.model.vocab_size, 5)
+    fill(runner, 5)
+    whole = runner.run(everything)
+    assert whole is not None
+    whole, cache = whole.clone(), runner.cache.clone()
+    for wanted in ([0, 30, 39], [39, 3], [0], []):
+        fill(runner, 5)
+        some = runner.run(Batch(**{**everything.__dict__, "logit_rows": np.array(wanted, np.int64)}))
+        assert torch.equal(runner.cache, cache)
+        if not wanted:
+            assert some is None
+        elif kernels == "native":
+            assert some is not None
+            assert torch.equal(some, whole[wanted])
+        else:
+            assert some is not None
+            torch.testing.assert_close(some, whole[wanted], atol=0.05, rtol=0.05)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("variant", "threads")
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_broken_weight_is_not_hidden(tmp_path: Path, broken: float) -> None:
+    model = random_model(n_positions=64, **SHAPES[0])
+    model.transformer.h[0].mlp.c_proj.weight.data[5, 70] = broken
+    ours = runner_of(write_checkpoint(tmp_path / "model", model), "native")
+    found = ours.run(batch_of([(0, 3)], ours.model.vocab_size, 0))
+    assert found is not None
+    assert bool(found.isnan().any())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "reason"),
+    [
+        ({}, "float32", "weights are float32"),
+        ({"multi_query": False}, "bfloat16", "not multi-query"),
+        ({"activation_function": "relu"}, "bfloat16", "activation relu"),
+        ({"n_embd": 96}, "bfloat16", "heads of 32"),
+    ],
+)
+def test_what_it_does_not_know_is_refused_by_name_and_runs_in_pytorch(
+    tmp_path: Path, shape: dict[str, object], dtype: str, reason: str
+) -> None:
+    model = random_model(**{"n_embd": 192, "n_head": 3, "n_layer": 1, "n_inner": 64, **shape})
+    directory = write_checkpoint(tmp_path / "model", model)
+    with pytest.raises(ConfigError, match=reason):
+        runner_of(directory, "native", dtype)
+    runner = runner_of(directory, "auto", dtype)
+    assert runner.run(batch_of([(0, 3)], runner.model.vocab_size, 0)) is not None
+
+
+def test_without_a_compiler_pytorch_runs(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(native, "_find", lambda variant: None)
+    native.library.cache_clear()
+    try:
+        with caplog.at_level("INFO"):
+            runner = runner_of(checkpoint, "auto")
+        assert runner.run(batch_of([(0, 3)], runner.model.vocab_size, 0)) is not None
+        assert "PyTorch's kernels run instead of ours" in caplog.text
+        assert list(tmp_path.rglob("*.so")) == []
+    finally:
+        native.library.cache_clear()
