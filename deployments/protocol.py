@@ -7,7 +7,7 @@ they cross a Serve handle.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Literal, Protocol
 
 import msgspec
@@ -150,6 +150,32 @@ class Delta(msgspec.Struct, kw_only=True):
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     engine: str = ""
+
+
+def gather(whole: dict[int, Delta], news: Iterable[Delta]) -> None:
+    """Add each delta, in place, to that of its completion in `whole`, which says everything so far by index."""
+    for delta in news:
+        known = whole.get(delta.index)
+        whole[delta.index] = delta if known is None else _merge(known, delta)
+
+
+def _merge(older: Delta, newer: Delta) -> Delta:
+    """Add `newer` to `older`, in place: one delta that says both."""
+    older.text += newer.text
+    older.token_ids = older.token_ids + newer.token_ids
+    if newer.logprobs is not None:
+        older.logprobs = (older.logprobs or []) + newer.logprobs
+    if newer.text_offsets is not None:
+        older.text_offsets = (older.text_offsets or []) + newer.text_offsets
+    older.prompt_logprobs = older.prompt_logprobs or newer.prompt_logprobs
+    older.finish_reason = newer.finish_reason
+    older.stop_reason = newer.stop_reason
+    older.ended_by = newer.ended_by
+    older.cached_tokens = max(older.cached_tokens, newer.cached_tokens)
+    older.queue_seconds = max(older.queue_seconds, newer.queue_seconds)
+    older.first_token_seconds = older.first_token_seconds or newer.first_token_seconds
+    older.engine = older.engine or newer.engine
+    return older
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,6 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from deployments.api.common.bounds import INT32_MAX, UINT64_MAX
 from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields, CompletionModeField
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
@@ -32,6 +31,7 @@ from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import DialectModel
 from deployments.api.openai.schemas import ERROR_RESPONSES, ending
+from deployments.api.parameters.bounds import INT32_MAX, UINT64_MAX
 from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import EngineUnavailableError

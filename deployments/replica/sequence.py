@@ -183,22 +183,3 @@ class SequenceTimes:
         if not self._ended:
             self._recorder.cancelled(self._tokens)
             self.ended("abort")
-
-
-def merge(older: Delta, newer: Delta) -> Delta:
-    """Add `newer` to `older`, in place: one delta that says both."""
-    older.text += newer.text
-    older.token_ids = older.token_ids + newer.token_ids
-    if newer.logprobs is not None:
-        older.logprobs = (older.logprobs or []) + newer.logprobs
-    if newer.text_offsets is not None:
-        older.text_offsets = (older.text_offsets or []) + newer.text_offsets
-    older.prompt_logprobs = older.prompt_logprobs or newer.prompt_logprobs
-    older.finish_reason = newer.finish_reason
-    older.stop_reason = newer.stop_reason
-    older.ended_by = newer.ended_by
-    older.cached_tokens = max(older.cached_tokens, newer.cached_tokens)
-    older.queue_seconds = max(older.queue_seconds, newer.queue_seconds)
-    older.first_token_seconds = older.first_token_seconds or newer.first_token_seconds
-    older.engine = older.engine or newer.engine
-    return older

@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
 from deployments.errors import EngineUnavailableError
-from deployments.protocol import Delta, GenerationRequest, HealthReport
+from deployments.protocol import Delta, GenerationRequest, HealthReport, gather
 from deployments.replica.admission import Admission
-from deployments.replica.sequence import SequenceText, SequenceTimes, merge
+from deployments.replica.sequence import SequenceText, SequenceTimes
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
 from deployments.stop_rules import max_time, superseded
@@ -131,9 +131,7 @@ class EngineService:
         whole: dict[int, Delta] = {}
         async with contextlib.aclosing(self._deltas(request, lambda: 0.0)) as deltas:
             async for batch in deltas:
-                for delta in batch:
-                    known = whole.get(delta.index)
-                    whole[delta.index] = delta if known is None else merge(known, delta)
+                gather(whole, batch)
         return [whole[index] for index in sorted(whole)]
 
     def pause(self) -> float:
@@ -320,8 +318,7 @@ class EngineService:
                 async for (delta,) in batches:
                     # Of what an earlier request of the session generated, nothing is in this one's prompt.
                     delta.cached_tokens = min(delta.cached_tokens, prompt_tokens)
-                    known = pending.get(delta.index)
-                    pending[delta.index] = delta if known is None else merge(known, delta)
+                    gather(pending, [delta])
                     news.set()
 
         lengths = [len(sequence.prompt_ids) for sequence, _ in sequences]
@@ -346,9 +343,7 @@ class EngineService:
                 if run.ended_by is not None:
                     for _, text in sequences:
                         if not text.finished:
-                            last = text.end(run.ended_by)
-                            known = pending.get(text.index)
-                            pending[text.index] = last if known is None else merge(known, last)
+                            gather(pending, [text.end(run.ended_by)])
                 finished = all(text.finished for _, text in sequences) or all(task.done() for task in tasks)
                 if pending:
                     batch = [pending[index] for index in sorted(pending)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from fastapi import Depends, Header, Request
 from pydantic import Field
 
-from deployments.api.common.bounds import refuse_if
 from deployments.api.common.sampling import SamplingFields
+from deployments.api.parameters.bounds import refuse_if
 from deployments.api.parameters.length import MIN_TOKENS
 from deployments.protocol import (
     PREFIX_CHARACTERS,

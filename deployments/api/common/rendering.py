@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from deployments.api.common.bounds import INT32_MAX, INT64_MAX, check_token_ids
 from deployments.api.common.context import ApiContext
+from deployments.api.parameters.bounds import INT32_MAX, INT64_MAX, check_token_ids
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import ModelInfo
 from model.text.prompts import Infill, PromptForm, PromptTooLongError, Raw, render

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from deployments.api.common.bounds import refuse_if, refuse_more
+from deployments.api.parameters.bounds import refuse_if, refuse_more
 from deployments.api.parameters.parameter import Bounds
 from deployments.api.parameters.registry import parameters
 from deployments.limits import ApiLimits

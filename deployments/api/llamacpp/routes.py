@@ -18,7 +18,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from starlette.responses import Response
 
-from deployments.api.common.bounds import INT32_MAX
 from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields, CompletionModeField
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
@@ -29,6 +28,7 @@ from deployments.api.common.rendering import PromptField, Rendering
 from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.api.llamacpp.writer import LlamaWriter, SelfStops
+from deployments.api.parameters.bounds import INT32_MAX
 from deployments.api.parameters.candidates import TOP_K, TOP_P
 from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.logprobs import LOGPROBS

@@ -19,8 +19,7 @@ from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.streaming import sse
 from deployments.api.openai.logprobs import finite
 from deployments.api.openai.schemas import ending
-from deployments.protocol import Delta, GenerationRequest, ModelInfo
-from deployments.replica.sequence import merge
+from deployments.protocol import Delta, GenerationRequest, ModelInfo, gather
 from model.text.tokenizer import Tokenizer
 
 _UNDECIDED = re.compile(r"\n\s*\Z")
@@ -110,9 +109,7 @@ class LlamaWriter:
             self.first_at = self.last_at
         for delta in deltas:
             check_not_given_up(delta)
-            known = self.whole.get(delta.index)
-            copy = msgspec.structs.replace(delta)
-            self.whole[delta.index] = copy if known is None else merge(known, copy)
+            gather(self.whole, [msgspec.structs.replace(delta)])
 
     def to_responses(self) -> list[dict[str, Any]]:
         """Every completion, by index."""

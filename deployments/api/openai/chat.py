@@ -16,7 +16,6 @@ from fastapi import APIRouter
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
-from deployments.api.common.bounds import INT32_MAX
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.fitting import fit_prompts
@@ -28,6 +27,7 @@ from deployments.api.openai.chat_answers import ChatCompletion, ChatWriter
 from deployments.api.openai.chat_prompt import Turn, render_chat
 from deployments.api.openai.completions import StreamOptions
 from deployments.api.openai.schemas import ERROR_RESPONSES, ModelName
+from deployments.api.parameters.bounds import INT32_MAX
 from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.logprobs import LOGPROBS
 from deployments.errors import ContextLengthError

@@ -18,7 +18,6 @@ import msgspec
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
-from deployments.api.common.bounds import INT32_MAX
 from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
@@ -28,6 +27,7 @@ from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import legacy_logprobs, prompt_offsets
 from deployments.api.openai.schemas import ERROR_RESPONSES, ModelName, UsageCounter, ending
+from deployments.api.parameters.bounds import INT32_MAX
 from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.logprobs import LOGPROBS
 from deployments.protocol import Delta, GenerationRequest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.api.common.bounds import INT32_MAX
+from deployments.api.parameters.bounds import INT32_MAX
 from deployments.api.parameters.parameter import Bounds, Parameter
 
 TOP_K: Parameter[int] = Parameter(

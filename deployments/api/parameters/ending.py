@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.api.common.bounds import check_token_ids, refuse_more
+from deployments.api.parameters.bounds import check_token_ids, refuse_more
 from deployments.api.parameters.parameter import Bounds, Parameter
 
 

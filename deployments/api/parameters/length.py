@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.api.common.bounds import INT32_MAX, refuse_if
+from deployments.api.parameters.bounds import INT32_MAX, refuse_if
 from deployments.api.parameters.parameter import Bounds, Parameter
 
 MAX_TOKENS: Parameter[int] = Parameter(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from deployments.api.common.bounds import check_token_ids, refuse_more
+from deployments.api.parameters.bounds import check_token_ids, refuse_more
 from deployments.api.parameters.parameter import Bounds, Parameter
 
 _TOKEN_ID = re.compile(r"[0-9]{1,10}", re.ASCII)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.api.common.bounds import INT64_MAX
+from deployments.api.parameters.bounds import INT64_MAX
 from deployments.api.parameters.parameter import Parameter
 
 # Leaves room for `seed + i` of the i-th completion in a signed 64-bit integer.

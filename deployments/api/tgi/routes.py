@@ -18,7 +18,6 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from deployments.api.common.bounds import INT32_MAX, UINT64_MAX, refuse_if
 from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
@@ -32,6 +31,7 @@ from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import finite
 from deployments.api.openai.schemas import ending
+from deployments.api.parameters.bounds import INT32_MAX, UINT64_MAX, refuse_if
 from deployments.api.parameters.candidates import TOP_K, TOP_P
 from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.logprobs import LOGPROBS, check_alternatives
