@@ -33,8 +33,7 @@ monitor: $(VENV)/.serve
 		$(VENV)/bin/starcoder serve --metrics-dir $(METRICS_DIR) --metrics-port 0 $(ARGS)
 
 boards: $(VENV)/.dev
-	@$(VENV)/bin/python -m monitoring.boards
-	@$(VENV)/bin/python -m deployments.stop_rules
+	@$(VENV)/bin/python -m deployments.command.boards
 
 test: lint
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)

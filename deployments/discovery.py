@@ -12,5 +12,4 @@ def modules_below(package: ModuleType) -> Iterator[ModuleType]:
     """Every module below a package, by name; raises what importing one of them raises."""
     found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     for name in sorted(module.name for module in found):
-        if not name.endswith(".__main__"):
-            yield importlib.import_module(name)
+        yield importlib.import_module(name)

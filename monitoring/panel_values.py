@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitoring.boards.__main__ import BOARDS
+from monitoring.boards.all import BOARDS
 from monitoring.boards.panel import Board, Panel
 
 WINDOW = "1m"

@@ -7,7 +7,7 @@ from monitoring.metrics import SECTIONS, declared
 from monitoring.specs import AnySpec, GaugeSpec, HistogramSpec
 
 _HEAD = """\
-<!-- Made from monitoring/metrics.py by `python -m monitoring.boards`; edit that. -->
+<!-- Made from monitoring/metrics.py by `make boards`; edit that. -->
 
 # Metrics
 

@@ -6,7 +6,7 @@ from deployments.stop_rules.registry import stop_rules
 from deployments.stop_rules.rule import StopRule
 
 _HEAD = """\
-<!-- Made from deployments/stop_rules/ by `python -m deployments.stop_rules`; edit that. -->
+<!-- Made from deployments/stop_rules/ by `make boards`; edit that. -->
 
 # Stop rules
 

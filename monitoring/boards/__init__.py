@@ -1,4 +1,4 @@
-"""The Grafana boards as code: `python -m monitoring.boards` writes `monitoring/dashboards/*.json`.
+"""The Grafana boards as code: `make boards` writes `monitoring/dashboards/*.json`.
 
 `service`, `engine` and `cluster` say what each board shows; `render` makes Grafana's JSON of it. Needs the extra `dev`.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from monitoring.boards.__main__ import BOARDS
+from monitoring.boards.all import BOARDS
 from monitoring.panel_values import Shown, ask, shown, table
 from monitoring.prometheus import command, configuration
 from tests.support.cluster import Cluster, free_port, wait_until

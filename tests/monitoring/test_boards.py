@@ -10,8 +10,9 @@ import promql_parser
 import pytest
 import yaml
 
+from deployments.command.boards import files
 from monitoring import metrics
-from monitoring.boards.__main__ import BOARDS, files
+from monitoring.boards.all import BOARDS
 from monitoring.boards.panel import Board, Panel
 from monitoring.boards.promql import share_below
 from monitoring.specs import HistogramSpec

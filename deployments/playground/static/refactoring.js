@@ -1,48 +1,24 @@
 // Refactoring: the new code as it streams, then the diff.
 
-import { postStream } from "./api.js";
 import { byId, element } from "./dom.js";
+import { Streamed } from "./streamed.js";
 
-export class Refactoring {
+export class Refactoring extends Streamed {
   constructor(body) {
-    this.body = { ...body, stream: true };
+    super("v1/refactor", body);
     this.code = "";
     this.diff = null;
-    this.usage = null;
     this.finishReason = null;
-    this.startedAt = this.firstAt = this.lastAt = null;
-    this.running = false;
-    this.controller = new AbortController();
   }
 
-  abort() {
-    this.controller.abort();
-  }
-
-  get aborted() {
-    return this.controller.signal.aborted;
-  }
-
-  async run(onChange) {
-    this.running = true;
-    this.startedAt = performance.now();
-    try {
-      for await (const chunk of postStream("v1/refactor", this.body, { signal: this.controller.signal })) {
-        this.lastAt = performance.now();
-        this.firstAt ??= this.lastAt;
-        this.code += chunk.code;
-        if (chunk.finish_reason) Object.assign(this, { diff: chunk.diff, usage: chunk.usage, finishReason: chunk.finish_reason });
-        onChange();
-      }
-    } catch (error) {
-      if (error.name !== "AbortError") throw error;
-    } finally {
-      this.running = false;
-    }
-  }
-
-  get ttft() {
-    return this.firstAt === null ? null : this.firstAt - this.startedAt;
+  /** onChange() whenever there is more. Resolves at the end or when aborted; throws ApiError. */
+  run(onChange) {
+    return this.follow((chunk) => {
+      this.noteText();
+      this.code += chunk.code;
+      if (chunk.finish_reason) Object.assign(this, { diff: chunk.diff, usage: chunk.usage, finishReason: chunk.finish_reason });
+      onChange();
+    });
   }
 
   get generated() {
@@ -50,8 +26,7 @@ export class Refactoring {
   }
 
   get speed() {
-    const seconds = (this.lastAt - this.firstAt) / 1000;
-    return seconds > 0.005 && this.generated > 1 ? (this.generated - 1) / seconds : null;
+    return this.rate((this.generated ?? 0) - 1);
   }
 }
 

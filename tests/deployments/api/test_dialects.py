@@ -11,9 +11,9 @@ import pytest
 import deployments.api
 from deployments.api.common.context import ApiContext
 from deployments.api.registry import dialect_modules, dialects
+from deployments.command.boards import files
 from deployments.ingress import create_app
 from model.text.tokenizer import Tokenizer
-from monitoring.boards.__main__ import files
 from monitoring.process import init, render
 from tests.support.client_table import columns
 from tests.support.contributing import example

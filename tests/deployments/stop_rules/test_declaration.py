@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deployments.stop_rules.__main__ import DOCUMENT
+from deployments.command.boards import ROOT
 from deployments.stop_rules.reference import reference
 from deployments.stop_rules.registry import stop_rules
 from tests.support.contributing import example
@@ -23,7 +23,7 @@ from deployments.labels import declared_labels
 from deployments.stop_rules.reference import reference
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, render
-from monitoring.boards.__main__ import files
+from deployments.command.boards import files
 from tests.support.fake_backend import FakeBackend
 from tests.support.log_lines import captured
 from tests.support.tokenizers import starcoder_rules
@@ -103,5 +103,5 @@ def test_nobody_else_keeps_a_list() -> None:
 
 
 def test_the_document_is_todays() -> None:
-    """`python -m deployments.stop_rules` writes it."""
-    assert DOCUMENT.read_text(encoding="utf-8") == reference()
+    """`make boards` writes it."""
+    assert (ROOT / "docs" / "stop-rules.md").read_text(encoding="utf-8") == reference()
