@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
-from deployments.replica.sequence import SequenceText, merge
+from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo, gather
+from deployments.replica.sequence import SequenceText
 from model.request import Output, Request, TokenLogprobs
 from model.text.tokenizer import Tokenizer
 
@@ -90,8 +90,7 @@ class FakeBackend:
         whole: dict[int, Delta] = {}
         async with aclosing(self.stream(request)) as batches:
             async for batch in batches:
-                for delta in batch:
-                    whole[delta.index] = merge(whole[delta.index], delta) if delta.index in whole else delta
+                gather(whole, batch)
         return [whole[index] for index in sorted(whole)]
 
     async def health(self) -> HealthReport:

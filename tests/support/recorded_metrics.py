@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deployments.labels import declared_labels
 from model.statistics import EngineStats
 from monitoring import ReplicaMetrics, RequestMetrics
 from monitoring.engine import EngineSnapshot
@@ -24,7 +25,7 @@ class RecordedMetrics(ReplicaMetrics):
         self.lost: list[str] = []
         self.asked_for: list[tuple[str, str]] = []
         self.newest: EngineStats | None = None
-        super().__init__("test")  # makes the known recorders through `of`
+        super().__init__("test", declared=declared_labels())  # makes the known recorders through `of`
 
     def of(self, team: str = "default", dialect: str = "other") -> RequestMetrics:
         self.asked_for.append((team, dialect))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.protocol import Delta, GenerationRequest
-from deployments.replica.sequence import SequenceText, merge
+from deployments.protocol import Delta, GenerationRequest, gather
+from deployments.replica.sequence import SequenceText
 from model.request import Output, SamplingParams, TokenLogprobs
 from model.text.tokenizer import Tokenizer
 from tests.support.tokenizers import starcoder_rules
@@ -35,12 +35,12 @@ def sequence(stop: tuple[str, ...] = (), include: bool = False, **params: object
 
 
 def run(text: SequenceText, outputs: list[Output]) -> Delta:
-    whole = text.feed(outputs[0])
-    for output in outputs[1:]:
+    whole: dict[int, Delta] = {}
+    for output in outputs:
+        gather(whole, [text.feed(output)])
         if text.finished:
             break
-        whole = merge(whole, text.feed(output))
-    return whole
+    return whole[0]
 
 
 def outputs(ids: list[int], cuts: list[int], finish: str = "length", stop_token_id: int | None = None) -> list[Output]:
