@@ -13,7 +13,8 @@ import pytest
 from model.config import EngineConfig
 from model.request import Request, SamplingParams
 from model.text.tokenizer import Tokenizer
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -118,7 +119,7 @@ def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
         health = cluster.health()
         assert health is not None
         assert health["running"] == 1
-    seconds = wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays", 30)
+    seconds = wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays")
     print(f"left the batch after {seconds:.2f} s")
     whole = httpx.post(
         f"{cluster.url}/v1/completions", json={**long_request(cluster), "stream": False}, timeout=120
@@ -165,9 +166,9 @@ def test_metrics_of_the_replica_reach_the_ingress(cluster: Cluster, sdk: openai.
         model=cluster.name, prompt=PROMPT, max_tokens=10, temperature=0, extra_body={"ignore_eos": True}
     )
     # What earlier tests did may still be on its way.
-    wait_until(lambda: value("starcoder_generation_tokens_total") >= tokens + 10, "the tokens are not counted", 10)
+    wait_until(lambda: value("starcoder_generation_tokens_total") >= tokens + 10, "the tokens are not counted")
     assert value("starcoder_time_to_first_token_seconds_count") == first + 1
-    wait_until(lambda: value("starcoder_num_requests_running") == 0, "it still runs", 10)
+    wait_until(lambda: value("starcoder_num_requests_running") == 0, "it still runs")
 
 
 def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:

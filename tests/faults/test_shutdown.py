@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from deployments.cluster.temporary import PREFIX, short_parent
-from tests.support.cluster import Cluster, is_gone, wait_until
+from tests.support.cluster import Cluster, is_gone
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -45,7 +46,7 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, t
         assert not any('"error"' in line for line in lines)
     finally:
         server.stop()
-    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}", 10)
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
     assert directories_of(tree) == []
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", server.port)) != 0
@@ -95,7 +96,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tiny_checkpoint: Path, tmp_path: 
         assert server.process.wait(60) == 0
     finally:
         server.stop()
-    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}", 10)
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
     assert directories_of(tree) == []
     assert "Traceback" not in server.text()
 

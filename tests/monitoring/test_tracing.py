@@ -11,8 +11,8 @@ import pytest
 
 from monitoring import tracing
 from monitoring.tracing import Tracing
-from tests.support.cluster import free_port
 from tests.support.collector import Collector
+from tests.support.ports import free_port
 
 PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ import httpx
 
 from deployments.command.processes import descendants
 from monitoring import logs
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240.0
@@ -113,20 +113,3 @@ def is_gone(pid: int) -> bool:
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def wait_until(
-    condition: Callable[[], object], message: str | Callable[[], str], timeout_s: float = 120, period_s: float = 0.05
-) -> float:
-    """Seconds until `condition` held."""
-    started_at = time.monotonic()
-    while not condition():
-        waited = time.monotonic() - started_at
-        assert waited < timeout_s, message if isinstance(message, str) else message()
-        time.sleep(period_s)
-    return time.monotonic() - started_at

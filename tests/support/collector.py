@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Kinds
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,11 @@ class Collector:
     def spans(self, trace: str | None = None) -> list[CollectedSpan]:
         return [span for span in self._spans if trace in (None, span.trace)]
 
-    def trace(self, trace: str, *names: str, timeout_s: float = 60) -> dict[str, CollectedSpan]:
+    def trace(self, trace: str, *names: str) -> dict[str, CollectedSpan]:
         """The spans of a trace by name, once all of `names` have come."""
         wait_until(
             lambda: set(names) <= {span.name for span in self.spans(trace)},
             lambda: f"{names} were expected, but there is {self.spans(trace)}",
-            timeout_s,
         )
         return {span.name: span for span in self.spans(trace)}
 

@@ -18,7 +18,7 @@ from benchmarks.server.keystrokes import digest, metrics, plan_sessions, run
 from benchmarks.server.server_counters import growth, read_counters
 from benchmarks.server.typing_model import Pause
 from tests.support.fake_backend import FakeBackend
-from tests.support.http_server import wait_until
+from tests.support.waiting import wait_until
 
 
 def options(*arguments: str) -> Any:

@@ -19,10 +19,11 @@ from model.request import SamplingParams
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, tracing
 from monitoring.tracing import OFF, Tracing
-from tests.support.cluster import free_port, wait_until
 from tests.support.collector import CollectedSpan, Collector
 from tests.support.fake_engine import FakeEngine
 from tests.support.log_lines import LogLines, captured
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -254,7 +255,7 @@ async def test_probes_are_not_traced(client: httpx.AsyncClient, collector: Colle
 
 
 def collector_marker(collector: Collector) -> str:
-    wait_until(lambda: any(span.name == "marker" for span in collector.spans()), "no span came", 60)
+    wait_until(lambda: any(span.name == "marker" for span in collector.spans()), "no span came")
     return next(span.trace for span in collector.spans() if span.name == "marker")
 
 

@@ -13,7 +13,8 @@ from playwright.async_api import BrowserContext, Page, expect
 from deployments.errors import EngineUnavailableError, OverloadedError
 from tests.support.browser import PATIENCE_MS, WatchedPage, document, write
 from tests.support.fake_backend import ANSWER, FakeBackend
-from tests.support.http_server import serving, wait_until
+from tests.support.http_server import serving
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=PATIENCE_MS)

@@ -17,6 +17,7 @@ from model.process.client import EngineDeadError, merge
 from model.request import Output, Request, SamplingParams, TokenLogprobs
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import RankGroup, collect
+from tests.support.waiting import eventually
 
 ENDLESS = SamplingParams(max_tokens=4000, temperature=0, ignore_eos=True)
 
@@ -33,13 +34,6 @@ def config(checkpoint: Path, **options: object) -> EngineConfig:
 async def to_the_end(stream: AsyncIterator[Output]) -> None:
     async for _ in stream:
         pass
-
-
-async def eventually(condition, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition does not come true"
-        await asyncio.sleep(0.01)
 
 
 async def test_life_of_one_engine(checkpoint):
