@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from deployments.cluster.temporary import PREFIX, short_parent
-from tests.support.cluster import Cluster, is_gone
+from tests.support.cluster import Cluster
+from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from deployments.command.processes import descendants
-from tests.support.cluster import ROOT, command_line, is_gone, kill
+from tests.support.cluster import ROOT
+from tests.support.processes import command_line, is_gone, kill
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import is_gone, kill
+from tests.support.processes import is_gone, kill
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,6 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Kinds
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 
@@ -81,6 +84,15 @@ class Collector:
             lambda: f"{names} were expected, but there is {self.spans(trace)}",
         )
         return {span.name: span for span in self.spans(trace)}
+
+
+@contextmanager
+def nobody_collects() -> Iterator[str]:
+    """The address of a collector that is away. At the end it is there: what still tries to reach it would go on."""
+    port = free_port()
+    yield f"http://127.0.0.1:{port}"
+    with Collector(port):
+        wait_until(lambda: not any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()))
 
 
 def collected(span: Any, resource: dict[str, Any]) -> CollectedSpan:
