@@ -42,7 +42,7 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, t
         reader.start()
         wait_until(lambda: len(lines) > 3, server.text)
         assert server.stop(signal.SIGTERM) == 0
-        reader.join(30)
+        reader.join(120)
         assert "data: [DONE]" in lines, (len(lines), lines[-3:], server.text()[-3000:])
         assert not any('"error"' in line for line in lines)
     finally:
@@ -67,7 +67,7 @@ def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(tiny_checkpoint: 
         with socket.socket() as client:
             assert server.pids("starcoder:ingress")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(60)
+            client.settimeout(120)
             client.connect(("127.0.0.1", server.port))
             head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             client.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
@@ -80,7 +80,7 @@ def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(tiny_checkpoint: 
                 if time.monotonic() < gone_at + 4:
                     time.sleep(0.1)  # so slow is this client
         assert b"data: [DONE]" in answer[-100:], (len(answer), answer[-300:], server.text()[-3000:])
-        assert server.process.wait(60) == 0
+        assert server.process.wait(120) == 0
     finally:
         server.stop()
 
@@ -94,7 +94,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tiny_checkpoint: Path, tmp_path: 
         tree = [server.process.pid, *server.pids()]
         assert len(tree) > 3
         os.killpg(server.process.pid, signal.SIGINT)
-        assert server.process.wait(60) == 0
+        assert server.process.wait(120) == 0
     finally:
         server.stop()
     wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")

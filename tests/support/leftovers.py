@@ -12,7 +12,7 @@ from deployments.command.processes import descendants
 from tests.support.processes import command_line, kill
 from tests.support.waiting import wait_until
 
-_MARK = "STARCODER_TESTS"
+_MARK = "TESTS_OF_STARCODER"
 """Processes inherit this variable, also those whose parent has ended."""
 
 _HELPER = "multiprocessing.resource_tracker"

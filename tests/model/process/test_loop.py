@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from model.process.client import EngineDeadError, merge
 from model.request import Output, Request, SamplingParams, TokenLogprobs
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import RankGroup, collect
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, settle, wait_until
 
 ENDLESS = SamplingParams(max_tokens=4000, temperature=0, ignore_eos=True)
 
@@ -29,6 +30,18 @@ def checkpoint(tmp_path_factory) -> Path:
 
 def config(checkpoint: Path, **options: object) -> EngineConfig:
     return EngineConfig(model=str(checkpoint), device="cpu", num_threads=1, num_kv_blocks=600, **options)
+
+
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """A process that stands still during the block."""
+    process = psutil.Process(pid)
+    process.suspend()
+    try:
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        process.resume()
 
 
 async def to_the_end(stream: AsyncIterator[Output]) -> None:
@@ -48,8 +61,10 @@ async def test_life_of_one_engine(checkpoint):
             # abort by closing: the request is gone within two steps
             stream = client.generate(Request("b", [1] * 20, ENDLESS))
             await anext(stream)
-            await stream.aclose()
-            before = client.stats.steps_total
+            with paused(group.processes[0].pid):
+                await settle()  # all that it has said is heard
+                await stream.aclose()
+                before = client.stats.steps_total
             await eventually(lambda: client.stats.running == 0)
             assert client.stats.steps_total <= before + 2
             assert client.stats.kv_blocks_used == 0
@@ -57,8 +72,10 @@ async def test_life_of_one_engine(checkpoint):
 
             # abort by cancelling a task, one of two requests: the other goes on
             other = asyncio.create_task(collect(client, Request("c", [5] * 20, SamplingParams(max_tokens=300))))
-            task = asyncio.create_task(collect(client, Request("d", [6] * 20, ENDLESS)))
-            await eventually(lambda: client.stats.running == 2)
+            stream = client.generate(Request("d", [6] * 20, ENDLESS))
+            await anext(stream)
+            task = asyncio.create_task(to_the_end(stream))
+            await settle()
             task.cancel()
             assert (await other)[-1].finish_reason is not None
             await eventually(lambda: client.stats.running == 0)
