@@ -35,8 +35,10 @@ monitor: $(VENV)/.serve
 boards: $(VENV)/.dev
 	@$(VENV)/bin/python -m deployments.command.boards
 
+# More workers than cores, since many tests wait for other processes.
+TEST_WORKERS ?= 3
 test: lint
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -13,11 +13,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.client_table import (  # noqa: F401
     pytest_addoption,
+    pytest_configure,
     pytest_runtest_makereport,
     pytest_terminal_summary,
 )
 from tests.support.cluster import Cluster
 from tests.support.collector import Collector
+from tests.support.leftovers import nothing_left
+from tests.support.sharing import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,6 +41,13 @@ CLUSTER_OPTIONS = (
     *("--step-timeout-s", "8", "--health-check-period-s", "2"),
     *("--metrics-port", "0", "--device-bandwidth", "2e10", "--device-flops", "1e11"),
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_is_left_as_it_was() -> Iterator[None]:
+    """Made first, so it ends last: whatever other fixtures started has had its chance to end."""
+    with nothing_left():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import pytest
 from deployments.errors import OverloadedError
 from tests.clients.conftest import starts
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
-from tests.support.http_server import wait_until
 from tests.support.json_process import ClientDriver, ClientError
+from tests.support.waiting import wait_until
 
 CONTINUE = "@continuedev/openai-adapters (npm)"
 MESSAGES = [{"role": "user", "content": "größe? 漢字 🎉"}]

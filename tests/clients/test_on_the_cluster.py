@@ -14,8 +14,9 @@ import pytest
 from huggingface_hub import InferenceClient
 
 from tests.clients.conftest import starts, tabby_environment
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.json_process import ClientDriver, ClientError, TabbyAgent
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -182,5 +183,5 @@ def test_an_aborted_stream_leaves_the_batch(
         assert 1 <= len(parts) < 500  # what had arrived already is still handed out
     except ClientError as error:
         assert "abort" in str(error).lower()  # noqa: PT017
-    wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays", 60)
-    wait_until(lambda: aborted(cluster) > before, "no sequence was aborted", 60)
+    wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays")
+    wait_until(lambda: aborted(cluster) > before, "no sequence was aborted")

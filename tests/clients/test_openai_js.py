@@ -8,8 +8,8 @@ import pytest
 
 from deployments.errors import EngineUnavailableError, OverloadedError
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
-from tests.support.http_server import wait_until
 from tests.support.json_process import ClientDriver, ClientError
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.client("openai (npm)", "OpenAI")
 

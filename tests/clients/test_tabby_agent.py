@@ -13,8 +13,8 @@ import pytest
 from deployments.errors import EngineUnavailableError
 from tests.clients.conftest import starts, tabby_environment
 from tests.support.fake_backend import ANSWER, FakeBackend
-from tests.support.http_server import wait_until
 from tests.support.json_process import LanguageServer, TabbyAgent
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.client("tabby-agent (npm)", "Tabby")
 

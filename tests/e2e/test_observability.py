@@ -9,8 +9,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.collector import Collector
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +31,7 @@ def line_of(cluster: Cluster, identifier: str) -> dict[str, Any]:
     def lines() -> list[dict[str, Any]]:
         return [line for line in cluster.lines("request") if line["request_id"] == identifier]
 
-    wait_until(lines, cluster.text, 60)
+    wait_until(lines, cluster.text)
     (line,) = lines()
     return line
 

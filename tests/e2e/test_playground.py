@@ -10,7 +10,8 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 
 from tests.support.browser import PATIENCE_MS, WatchedPage, write
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
 

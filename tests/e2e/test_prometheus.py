@@ -16,8 +16,10 @@ import pytest
 from monitoring.boards.all import BOARDS
 from monitoring.panel_values import Shown, ask, shown, table
 from monitoring.prometheus import command, configuration
-from tests.support.cluster import Cluster, free_port, wait_until
+from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.programs import program
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -35,7 +37,7 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
         arguments = command(program("prometheus"), file, tmp_path / "data", port)
         process = subprocess.Popen(arguments, stdout=output, stderr=output)
     try:
-        wait_until(lambda: process.poll() is not None or up(url) >= {"ray", "starcoder"}, log.read_text, 120)
+        wait_until(lambda: process.poll() is not None or up(url) >= {"ray", "starcoder"}, log.read_text)
         assert process.poll() is None, log.read_text()
         yield url
     finally:
@@ -95,7 +97,7 @@ def test_every_panel_shows_something(prometheus: str, cluster: Cluster, tmp_path
         return all(row.complete for row in rows if row.panel.needs is None)
 
     with Load(cluster):
-        wait_until(all_shown, lambda: "empty:\n" + table(row for row in rows if not row.complete), 120, period_s=1.0)
+        wait_until(all_shown, lambda: "empty:\n" + table(row for row in rows if not row.complete), period_s=1.0)
     print(table(rows))
     for row in rows:
         if row.panel.needs is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from model.config import EngineConfig
 from model.request import Request, SamplingParams
 from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -26,12 +28,12 @@ def sdk(cluster: Cluster) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{cluster.url}/v1", api_key="none", timeout=60, max_retries=0)
 
 
-def long_request(cluster: Cluster) -> dict[str, object]:
+def long_request(cluster: Cluster, max_tokens: int = 800) -> dict[str, object]:
     """Runs for seconds, whatever the random model says."""
     return {
         "model": cluster.name,
         "prompt": PROMPT,
-        "max_tokens": 500,
+        "max_tokens": max_tokens,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
@@ -113,18 +115,18 @@ def test_bad_input_is_a_clear_error(cluster: Cluster, sdk: openai.OpenAI) -> Non
 
 
 def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
-    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=long_request(cluster), timeout=60) as response:
+    before, limit = counted(cluster, "starcoder_generation_tokens_total"), 1900
+    body = long_request(cluster, limit)
+    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=60) as response:
         lines = response.iter_lines()
         assert next(lines).startswith("data: ")
         health = cluster.health()
         assert health is not None
         assert health["running"] == 1
-    seconds = wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays", 30)
-    print(f"left the batch after {seconds:.2f} s")
-    whole = httpx.post(
-        f"{cluster.url}/v1/completions", json={**long_request(cluster), "stream": False}, timeout=120
-    ).elapsed.total_seconds()
-    assert seconds < whole / 2
+    wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays")
+    generated = counted(cluster, "starcoder_generation_tokens_total") - before
+    print(f"left the batch after {generated:.0f} of {limit} tokens")
+    assert generated < limit / 2
 
 
 async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:
@@ -148,7 +150,7 @@ async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:
                 await asyncio.sleep(0.02)
         asked_at = time.monotonic()
         refused = await client.post("/v1/completions", json={**long_request(cluster), "stream": False})
-        assert time.monotonic() - asked_at < 5
+        assert time.monotonic() - asked_at < 30
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert refused.json()["error"]["type"] == "rate_limit_error"
@@ -156,19 +158,22 @@ async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:
     assert set(started) == set(range(8))
 
 
-def test_metrics_of_the_replica_reach_the_ingress(cluster: Cluster, sdk: openai.OpenAI) -> None:
-    def value(name: str) -> float:
-        lines = httpx.get(f"{cluster.url}/metrics", timeout=20).text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+def counted(cluster: Cluster, name: str) -> float:
+    """The metric, over all its labels."""
+    lines = httpx.get(f"{cluster.url}/metrics", timeout=60).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
+
+def test_metrics_of_the_replica_reach_the_ingress(cluster: Cluster, sdk: openai.OpenAI) -> None:
+    value = functools.partial(counted, cluster)
     tokens, first = value("starcoder_generation_tokens_total"), value("starcoder_time_to_first_token_seconds_count")
     sdk.completions.create(
         model=cluster.name, prompt=PROMPT, max_tokens=10, temperature=0, extra_body={"ignore_eos": True}
     )
     # What earlier tests did may still be on its way.
-    wait_until(lambda: value("starcoder_generation_tokens_total") >= tokens + 10, "the tokens are not counted", 10)
+    wait_until(lambda: value("starcoder_generation_tokens_total") >= tokens + 10, "the tokens are not counted")
     assert value("starcoder_time_to_first_token_seconds_count") == first + 1
-    wait_until(lambda: value("starcoder_num_requests_running") == 0, "it still runs", 10)
+    wait_until(lambda: value("starcoder_num_requests_running") == 0, "it still runs")
 
 
 def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:

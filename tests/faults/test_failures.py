@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from deployments.cluster.temporary import PREFIX, short_parent
-from tests.support.cluster import Cluster, is_gone, kill, wait_until
+from tests.support.cluster import Cluster
+from tests.support.processes import is_gone, kill
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -48,7 +50,7 @@ def whole_again(cluster: Cluster) -> Iterator[None]:
     before, counted = text(cluster), counters(cluster)
     assert before is not None
     yield
-    wait_until(lambda: text(cluster) is not None, cluster.text, 120, period_s=0.2)
+    wait_until(lambda: text(cluster) is not None, cluster.text, period_s=0.2)
     assert text(cluster) == before
     assert len(cluster.pids("RankProcess")) == 2
     after = counters(cluster)
@@ -85,10 +87,10 @@ def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> tupl
     assert isinstance(error, dict)
     assert set(error) == {"message", "type", "param", "code"}
     assert error["code"] == "engine_unavailable"
-    wait_until(lambda: text(cluster) is not None, cluster.text, 120, period_s=0.1)
+    wait_until(lambda: text(cluster) is not None, cluster.text, period_s=0.1)
     answered_after = time.monotonic() - broken_at
-    wait_until(lambda: all(is_gone(pid) for pid in engines), lambda: f"{engines} live on", 30)
-    wait_until(lambda: replaced(cluster) == [*before, engine], cluster.text, 30)
+    wait_until(lambda: all(is_gone(pid) for pid in engines), lambda: f"{engines} live on")
+    wait_until(lambda: replaced(cluster) == [*before, engine], cluster.text)
     return error_after, answered_after
 
 
@@ -129,8 +131,8 @@ def test_an_idle_engine_that_hangs_is_replaced(cluster: Cluster) -> None:
     """No request is open, so no step is late: the heartbeat finds it."""
     stopped = cluster.pids("RankProcess")[1]
     kill(stopped, signal.SIGSTOP)
-    wait_until(lambda: is_gone(stopped), cluster.text, 60)
-    wait_until(lambda: text(cluster) is not None, cluster.text, 120, period_s=0.2)
+    wait_until(lambda: is_gone(stopped), cluster.text)
+    wait_until(lambda: text(cluster) is not None, cluster.text, period_s=0.2)
 
 
 def test_sockets_of_the_dead_are_removed(cluster: Cluster) -> None:

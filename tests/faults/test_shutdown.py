@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from deployments.cluster.temporary import PREFIX, short_parent
-from tests.support.cluster import Cluster, is_gone, wait_until
+from tests.support.cluster import Cluster
+from tests.support.processes import is_gone
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -40,12 +42,12 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, t
         reader.start()
         wait_until(lambda: len(lines) > 3, server.text)
         assert server.stop(signal.SIGTERM) == 0
-        reader.join(30)
+        reader.join(120)
         assert "data: [DONE]" in lines, (len(lines), lines[-3:], server.text()[-3000:])
         assert not any('"error"' in line for line in lines)
     finally:
         server.stop()
-    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}", 10)
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
     assert directories_of(tree) == []
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", server.port)) != 0
@@ -65,7 +67,7 @@ def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(tiny_checkpoint: 
         with socket.socket() as client:
             assert server.pids("starcoder:ingress")
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(60)
+            client.settimeout(120)
             client.connect(("127.0.0.1", server.port))
             head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             client.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
@@ -78,7 +80,7 @@ def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(tiny_checkpoint: 
                 if time.monotonic() < gone_at + 4:
                     time.sleep(0.1)  # so slow is this client
         assert b"data: [DONE]" in answer[-100:], (len(answer), answer[-300:], server.text()[-3000:])
-        assert server.process.wait(60) == 0
+        assert server.process.wait(120) == 0
     finally:
         server.stop()
 
@@ -92,10 +94,10 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tiny_checkpoint: Path, tmp_path: 
         tree = [server.process.pid, *server.pids()]
         assert len(tree) > 3
         os.killpg(server.process.pid, signal.SIGINT)
-        assert server.process.wait(60) == 0
+        assert server.process.wait(120) == 0
     finally:
         server.stop()
-    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}", 10)
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
     assert directories_of(tree) == []
     assert "Traceback" not in server.text()
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from deployments.command.processes import descendants
-from tests.support.cluster import ROOT, command_line, is_gone, kill, wait_until
+from tests.support.cluster import ROOT
+from tests.support.processes import command_line, is_gone, kill
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -115,21 +117,21 @@ def exporters(directory: Path) -> list[int]:
 def test_counters_are_monotone_while_a_replica_is_killed_and_replaced(two: TwoNodes) -> None:
     wait_until(lambda: two.by_node("starcoder_engines_up") == [1, 1], "two nodes with one engine each", STARTUP_SECONDS)
     assert len(exporters(two.directory)) == 2
-    wait_until(lambda: min(two.by_node("starcoder_requests_superseded_total")) > 0, "nothing is counted", 60)
+    wait_until(lambda: min(two.by_node("starcoder_requests_superseded_total")) > 0, "nothing is counted")
 
     victim = two.recorders[1]
     kill(victim, signal.SIGKILL)
-    wait_until(lambda: is_gone(victim), "it lives", 60)
+    wait_until(lambda: is_gone(victim), "it lives")
     # Its gauges go, its counts stay; the other node does not notice.
-    wait_until(lambda: two.by_node("starcoder_engines_up") == [1], "the dead replica's gauge stays", 60)
+    wait_until(lambda: two.by_node("starcoder_engines_up") == [1], "the dead replica's gauge stays")
     before = two.by_node("starcoder_wasted_tokens_total")
     assert len(before) == 2
     assert min(before) > 0
 
     two.start(1)
-    wait_until(lambda: two.by_node("starcoder_engines_up") == [1, 1], "the new replica is not seen", 60)
+    wait_until(lambda: two.by_node("starcoder_engines_up") == [1, 1], "the new replica is not seen")
     floor = min(before)
-    wait_until(lambda: min(two.by_node("starcoder_wasted_tokens_total")) > floor + 20, "it counts from zero", 60)
+    wait_until(lambda: min(two.by_node("starcoder_wasted_tokens_total")) > floor + 20, "it counts from zero")
     assert two.by_node("starcoder_engine_starts_total") == [1, 2]
     assert len(exporters(two.directory)) == 2
-    wait_until(lambda: two.scrape() and two.scrapes > 10, "it is not scraped", 60)
+    wait_until(lambda: two.scrape() and two.scrapes > 10, "it is not scraped")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import is_gone, kill, wait_until
+from tests.support.processes import is_gone, kill
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -87,7 +88,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     for process in node.processes:
         process.kill()
         process.communicate()
-    wait_until(lambda: not node.exporters(), "the exporter stays", 30)  # nobody records any more
+    wait_until(lambda: not node.exporters(), "the exporter stays")  # nobody records any more
 
 
 FIRST = 'starcoder_time_to_first_token_seconds_count{dialect="other"'
@@ -95,7 +96,7 @@ FIRST = 'starcoder_time_to_first_token_seconds_count{dialect="other"'
 
 def test_the_exporter_survives_whoever_started_it_and_is_replaced_when_it_dies(node: Node) -> None:
     starter, _other = node.start(), node.start()
-    wait_until(lambda: node.value(FIRST) == 2, "not exported", 60)
+    wait_until(lambda: node.value(FIRST) == 2, "not exported")
     (exporter,) = node.exporters()
     announced = {group["labels"]["job"]: group["targets"] for group in json.loads(node.target.read_text())}
     assert announced.keys() == {"starcoder", "other"}
@@ -104,21 +105,21 @@ def test_the_exporter_survives_whoever_started_it_and_is_replaced_when_it_dies(n
     starter.kill()
     starter.wait(30)
     assert node.value(FIRST) == 2, "a count went away"
-    wait_until(lambda: node.value("starcoder_engines_up") == 1, "the dead one's gauge stays", 30)
+    wait_until(lambda: node.value("starcoder_engines_up") == 1, "the dead one's gauge stays")
     assert node.exporters() == [exporter]
 
     kill(exporter, signal.SIGKILL)
-    wait_until(lambda: is_gone(exporter), "not killed", 30)
-    wait_until(lambda: node.value(FIRST) == 2, "nobody took over", 60)
+    wait_until(lambda: is_gone(exporter), "not killed")
+    wait_until(lambda: node.value(FIRST) == 2, "nobody took over")
     assert len(node.exporters()) == 1
 
 
 def test_it_ends_some_time_after_the_last_process(node: Node) -> None:
     process = node.start()
-    wait_until(lambda: node.value(FIRST) == 1, "not exported", 60)
+    wait_until(lambda: node.value(FIRST) == 1, "not exported")
     process.kill()
     process.wait(30)
-    wait_until(lambda: not node.exporters(), "it stays", 30)
+    wait_until(lambda: not node.exporters(), "it stays")
     assert not node.target.exists(), "Prometheus would go on asking"
 
 

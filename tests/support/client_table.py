@@ -110,25 +110,40 @@ def cells_of(item: pytest.Item) -> list[Cell]:
     return nearest
 
 
-_TABLE = pytest.StashKey[ClientTable]()
+class _Collecting:
+    """Reads reports, which come from other processes where the run has several."""
+
+    def __init__(self) -> None:
+        self.table = ClientTable()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.table.add(((name, dialect) for name, dialect in getattr(report, _CELLS, ())), report.outcome)
+
+
+_CELLS = "clients_and_dialects"
+_COLLECTING = "collecting clients"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--client-table", type=Path, help="write the table client by dialect into this Markdown file")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Collecting(), _COLLECTING)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment,misc]
-    table = item.config.stash.setdefault(_TABLE, ClientTable())
-    if report.when == "call" or report.outcome != "passed":
-        table.add(cells_of(item), report.outcome)
+    setattr(report, _CELLS, cells_of(item))
     return report  # type: ignore[return-value]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    table = config.stash.get(_TABLE, None)
-    if table is None or not table.outcomes:
+    collecting: _Collecting = config.pluginmanager.get_plugin(_COLLECTING)
+    table = collecting.table
+    if not table.outcomes:
         return
     terminalreporter.section("clients by dialect")
     terminalreporter.write_line(table.render())

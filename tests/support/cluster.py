@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,10 @@ import httpx
 
 from deployments.command.processes import descendants
 from monitoring import logs
+from tests.support import leftovers
+from tests.support.ports import free_port
+from tests.support.processes import command_line, kill
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240.0
@@ -75,7 +76,9 @@ class Cluster:
 
     def pids(self, kind: str = "") -> list[int]:
         """Processes of the server whose command line holds `kind`, for example "RankProcess"."""
-        return sorted(pid for pid in descendants(self.process.pid) if kind in command_line(pid))
+        below = descendants(self.process.pid)
+        leftovers.watch_directories([self.process.pid, *below])
+        return sorted(pid for pid in below if kind in command_line(pid))
 
     def health(self) -> dict[str, Any] | None:
         """The body of a healthy answer, else None."""
@@ -85,7 +88,7 @@ class Cluster:
             return None
         return answer.json() if answer.status_code == 200 else None
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 90) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 180) -> int:
         """Send a signal and wait for the end; the exit code. Whatever is left after that is killed."""
         tree = self.pids() if self.process.poll() is None else []
         if self.process.poll() is None:
@@ -96,37 +99,3 @@ class Cluster:
             for pid in [self.process.pid, *tree]:
                 if "ray" in command_line(pid) or pid == self.process.pid:
                     kill(pid)
-
-
-def command_line(pid: int) -> str:
-    """Empty for a process that is gone or a zombie."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def is_gone(pid: int) -> bool:
-    return not command_line(pid)
-
-
-def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def wait_until(
-    condition: Callable[[], object], message: str | Callable[[], str], timeout_s: float = 120, period_s: float = 0.05
-) -> float:
-    """Seconds until `condition` held."""
-    started_at = time.monotonic()
-    while not condition():
-        waited = time.monotonic() - started_at
-        assert waited < timeout_s, message if isinstance(message, str) else message()
-        time.sleep(period_s)
-    return time.monotonic() - started_at

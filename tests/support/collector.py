@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,7 +14,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Kinds
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from tests.support.cluster import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,22 @@ class Collector:
     def spans(self, trace: str | None = None) -> list[CollectedSpan]:
         return [span for span in self._spans if trace in (None, span.trace)]
 
-    def trace(self, trace: str, *names: str, timeout_s: float = 60) -> dict[str, CollectedSpan]:
+    def trace(self, trace: str, *names: str) -> dict[str, CollectedSpan]:
         """The spans of a trace by name, once all of `names` have come."""
         wait_until(
             lambda: set(names) <= {span.name for span in self.spans(trace)},
             lambda: f"{names} were expected, but there is {self.spans(trace)}",
-            timeout_s,
         )
         return {span.name: span for span in self.spans(trace)}
+
+
+@contextmanager
+def nobody_collects() -> Iterator[str]:
+    """The address of a collector that is away. At the end it is there: what still tries to reach it would go on."""
+    port = free_port()
+    yield f"http://127.0.0.1:{port}"
+    with Collector(port):
+        wait_until(lambda: not any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()))
 
 
 def collected(span: Any, resource: dict[str, Any]) -> CollectedSpan:

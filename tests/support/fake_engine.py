@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 
 from model.process.client import EngineDeadError, FailureKind, merge
@@ -19,8 +18,9 @@ class FakeEngine:
     """
 
     def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
         self.stats = EngineStats()
-        self.last_message_at = time.monotonic()
+        self.last_message_at = self._clock()
         self.dead: EngineDeadError | None = None
         self.requests: dict[str, Request] = {}
         self.aborted: list[str] = []
@@ -45,7 +45,7 @@ class FakeEngine:
         cached_tokens: int = 0,
     ) -> None:
         """One step's output for a request."""
-        self.last_message_at = time.monotonic()
+        self.last_message_at = self._clock()
         output = Output(
             request_id,
             list(token_ids),

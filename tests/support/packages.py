@@ -6,7 +6,7 @@ else works without a network. The versions and checksums are in `tests/clients`.
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -56,16 +56,17 @@ def python_packages(name: str) -> Path:
 def _installed(name: str, sources: list[Path], install: Callable[[Path], None]) -> Path:
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     folder = ROOT / "build" / "clients" / f"{name}-{digest}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: another run may install at the same time, or this one be stopped.
-        half = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
-        try:
-            install(half)
-            with contextlib.suppress(OSError):  # another run was faster
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may install the same
+        if not folder.exists():
+            # Whole or not at all: this run may be stopped.
+            half = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
+            try:
+                install(half)
                 half.rename(folder)
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
+            finally:
+                shutil.rmtree(half, ignore_errors=True)
     return folder
 
 

@@ -123,7 +123,7 @@ def test_a_worker_that_fails_says_why(body: str, reason: str, tmp_path: Path) ->
     script = tmp_path / "peer.py"
     script.write_text(f"def load(spec):\n    {body}\n")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    timeout_s = 2 if "sleep" in body else 30
+    timeout_s = 2 if "sleep" in body else 120
     with pytest.raises(RunError) as caught:
         run_worker(fake("peer", script), Path(sys.executable), spec_for(tmp_path), tmp_path / "scratch", timeout_s)
     assert str(caught.value).startswith(reason)
@@ -136,7 +136,7 @@ def test_what_an_engine_prints_is_not_its_answer(tmp_path: Path) -> None:
         "    return lambda prompts, n: [[p[0]] * n for p in prompts]\n"
     )
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    found = run_worker(fake("peer", script), Path(sys.executable), spec_for(tmp_path), tmp_path / "scratch", 30)
+    found = run_worker(fake("peer", script), Path(sys.executable), spec_for(tmp_path), tmp_path / "scratch", 120)
     assert set(found["samples"]) == {"prefill", "decode", "batch"}
     assert "loud" in (tmp_path / "scratch" / "worker.log").read_text()
 

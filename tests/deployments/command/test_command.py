@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from deployments.command.complete import split
 from deployments.command.processes import descendants
 from deployments.settings import Settings
 from model.config import ConfigError
+from tests.support.waiting import wait_until
 
 
 def test_a_port_in_use_is_said_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,4 @@ def test_descendants_are_found_through_generations() -> None:
     finally:
         os.kill(grandchild, signal.SIGKILL)
         child.wait()
-    deadline = time.monotonic() + 10
-    while grandchild in descendants() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert grandchild not in descendants()
+    wait_until(lambda: grandchild not in descendants(), "it is found after its end")

@@ -102,7 +102,13 @@ def test_replicas_are_counted_by_their_processes_names(tmp_path: Path) -> None:
 def test_without_a_cluster_the_hook_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "deployments.command.drain", "--seconds", "60"],
-        env={"PATH": "/usr/bin:/bin", "RAY_ADDRESS": "127.0.0.1:9", "RAY_TMPDIR": "/nonexistent", "HOME": "/tmp"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "RAY_ADDRESS": "127.0.0.1:9",
+            "RAY_TMPDIR": "/nonexistent",
+            "HOME": "/tmp",
+            "RAY_gcs_rpc_server_connect_timeout_s": "1",  # Ray waits for two of these, and then half a minute
+        },
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,

@@ -16,7 +16,8 @@ from deployments.ingress import create_app
 from deployments.limits import ApiLimits
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import FakeBackend
-from tests.support.http_server import serving, wait_until
+from tests.support.http_server import serving
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_stream_whose_client_goes_away_is_closed(url: str, stuck_backend: Fake
             lines = response.iter_lines()  # kept: the connection is closed when it is collected
             assert next(lines).startswith("data: {")
             assert stuck_backend.closed == []
-    wait_until(lambda: len(stuck_backend.closed) == 1, "the backend's generator is still open", timeout_s=10)
+    wait_until(lambda: len(stuck_backend.closed) == 1, "the backend's generator is still open")
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": True}])
@@ -64,7 +65,7 @@ def test_a_request_whose_client_goes_away_unanswered_is_cancelled(
     connection = post(url, {"prompt": "x", "max_tokens": 50, **fields})
     wait_until(lambda: len(stuck_backend.requests) == 1, "the request does not arrive")
     connection.close()
-    wait_until(lambda: len(stuck_backend.closed) == 1, "the backend's generator is still open", timeout_s=10)
+    wait_until(lambda: len(stuck_backend.closed) == 1, "the backend's generator is still open")
 
 
 def test_the_server_goes_on_after_a_hundred_broken_connections(url: str, stuck_backend: FakeBackend) -> None:

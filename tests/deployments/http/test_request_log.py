@@ -22,8 +22,9 @@ from deployments.settings import Settings
 from model.text.tokenizer import Tokenizer
 from monitoring import logs
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
-from tests.support.http_server import serving, wait_until
+from tests.support.http_server import serving
 from tests.support.log_lines import LogLines, captured
+from tests.support.waiting import wait_until
 
 SECRET = "swordfish_one_two_three"
 

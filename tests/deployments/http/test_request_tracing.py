@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import httpx
@@ -17,12 +17,12 @@ from deployments.replica.admission import Admission
 from deployments.replica.service import EngineService
 from model.request import SamplingParams
 from model.text.tokenizer import Tokenizer
-from monitoring import ReplicaMetrics, tracing
+from monitoring import ReplicaMetrics, otlp, tracing
 from monitoring.tracing import OFF, Tracing
-from tests.support.cluster import free_port, wait_until
-from tests.support.collector import CollectedSpan, Collector
+from tests.support.collector import CollectedSpan, Collector, nobody_collects
 from tests.support.fake_engine import FakeEngine
 from tests.support.log_lines import LogLines, captured
+from tests.support.waiting import eventually, wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -47,7 +47,8 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def traced(collector: Collector) -> Iterator[Tracing]:
+def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracing]:
+    monkeypatch.setattr(otlp, "SEND_EVERY_MS", 20)
     traced = tracing.init(collector.url)
     yield traced
     traced.shutdown(5)
@@ -72,20 +73,16 @@ async def client(engine: FakeEngine, tokenizer: Tokenizer, traced: Tracing) -> A
         yield client
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
-async def answered(engine: FakeEngine, request: Awaitable[httpx.Response], **first: Any) -> httpx.Response:
+async def answered(
+    engine: FakeEngine, request: Awaitable[httpx.Response], sequences: int = 1, **first: Any
+) -> httpx.Response:
     """Send it; the engine then says three tokens for each of its sequences."""
     task = asyncio.ensure_future(request)
-    await until(lambda: engine.requests or task.done())
-    await asyncio.sleep(0.02)
+    await eventually(lambda: len(engine.requests) == sequences or task.done())
+    await asyncio.sleep(0.02)  # at least what the engine says that they have waited
     for id in engine.requests:
         engine.say(id, 40, **first)
-    await asyncio.sleep(0.02)
+    await eventually(lambda: len(engine.fetched) == sequences or task.done())
     for id in engine.requests:
         engine.say(id, 41, 42, finish="length")
     return await task
@@ -164,7 +161,7 @@ async def test_sequences_have_phases_of_their_own(
     client: httpx.AsyncClient, engine: FakeEngine, collector: Collector
 ) -> None:
     body = {"prompt": "x", "n": 2, "max_tokens": 3}
-    await answered(engine, client.post("/v1/completions", json=body, headers=HEADERS))
+    await answered(engine, client.post("/v1/completions", json=body, headers=HEADERS), sequences=2)
     spans = await asyncio.to_thread(collector.trace, TRACE, *NAMES)
     assert spans["engine"].attributes["starcoder.sequences"] == 2
     assert spans["text_completion fake"].attributes["gen_ai.request.choice.count"] == 2
@@ -189,7 +186,7 @@ async def test_an_engine_that_dies_fails_every_span_above_it(
     client: httpx.AsyncClient, engine: FakeEngine, collector: Collector
 ) -> None:
     task = asyncio.ensure_future(client.post("/v1/completions", json={"prompt": "x"}, headers=HEADERS))
-    await until(lambda: engine.requests)
+    await eventually(lambda: engine.requests)
     engine.fail("rank 1 died")
     assert (await task).status_code == 503
     spans = await asyncio.to_thread(collector.trace, TRACE, *NAMES[:3], "wait")
@@ -211,7 +208,7 @@ async def test_a_stream_whose_client_leaves_ends_every_span(
         if not started.is_set():
             started.set()
             return {"type": "http.request", "body": json.dumps(body).encode()}
-        await until(lambda: sent)
+        await eventually(lambda: sent)
         return {"type": "http.disconnect"}
 
     sent: list[dict[str, Any]] = []
@@ -223,7 +220,7 @@ async def test_a_stream_whose_client_leaves_ends_every_span(
     headers = [(k.encode(), v.encode()) for k, v in {**HEADERS, "content-type": "application/json"}.items()]
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
     task = asyncio.ensure_future(app({**scope, "http_version": "1.1", "scheme": "http"}, receive, send))
-    await until(lambda: engine.requests)
+    await eventually(lambda: engine.requests)
     engine.say(next(iter(engine.requests)), 40)
     await task
     assert engine.aborted
@@ -254,7 +251,7 @@ async def test_probes_are_not_traced(client: httpx.AsyncClient, collector: Colle
 
 
 def collector_marker(collector: Collector) -> str:
-    wait_until(lambda: any(span.name == "marker" for span in collector.spans()), "no span came", 60)
+    wait_until(lambda: any(span.name == "marker" for span in collector.spans()), "no span came")
     return next(span.trace for span in collector.spans() if span.name == "marker")
 
 
@@ -275,15 +272,16 @@ async def test_off_nothing_is_carried(engine: FakeEngine, tokenizer: Tokenizer) 
 
 
 async def test_a_collector_that_is_away_changes_no_answer(engine: FakeEngine, tokenizer: Tokenizer) -> None:
-    away = tracing.init(f"http://127.0.0.1:{free_port()}")
-    app = create_app(backend=backend(engine, tokenizer, away), tokenizer=tokenizer, tracing=away)
-    with captured() as lines:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            request = client.post("/v1/completions", json={"prompt": "x", "max_tokens": 3}, headers=HEADERS)
-            response = await answered(engine, request)
-        assert response.status_code == 200
-        await until(lambda: lines.all("log"))  # the exporter complains
-    away.shutdown(0.1)
-    tracing.init(None)
+    with nobody_collects() as url:
+        away = tracing.init(url)
+        app = create_app(backend=backend(engine, tokenizer, away), tokenizer=tokenizer, tracing=away)
+        with captured() as lines:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+                request = client.post("/v1/completions", json={"prompt": "x", "max_tokens": 3}, headers=HEADERS)
+                response = await answered(engine, request)
+            assert response.status_code == 200
+            await eventually(lambda: lines.all("log"))  # the exporter complains
+        away.shutdown(0.1)
+        tracing.init(None)
     assert [line["outcome"] for line in lines.requests()] == ["ok"]
     assert len(lines.all("log")) == 1

@@ -13,7 +13,9 @@ from playwright.async_api import BrowserContext, Page, expect
 from deployments.errors import EngineUnavailableError, OverloadedError
 from tests.support.browser import PATIENCE_MS, WatchedPage, document, write
 from tests.support.fake_backend import ANSWER, FakeBackend
-from tests.support.http_server import serving, wait_until
+from tests.support.http_server import serving
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=PATIENCE_MS)
@@ -246,12 +248,13 @@ async def test_a_failure_in_the_middle_keeps_what_there_was(page: Page, fake_bac
 
 
 async def test_a_server_that_is_down_and_comes_back(context: BrowserContext, app: Any) -> None:
-    with serving(app) as url:
+    port = free_port()
+    with serving(app, port) as url:
         watched = await WatchedPage.open(context, url)
     page = watched.page
     await page.click("#run")
     await expect(page.locator("#problem")).to_contain_text("The server is down")
     await expect(page.locator("#server")).to_contain_text("Server down")
-    with serving(app, port=int(url.rpartition(":")[2])):
+    with serving(app, port):
         await expect(page.locator("#server")).to_have_attribute("data-state", "ready")
         await expect(page.locator("#problem")).to_be_hidden()

@@ -14,8 +14,8 @@ from deployments.errors import EngineUnavailableError, OverloadedError
 from deployments.http.request_record import Outcome
 from monitoring.labels import OUTCOMES
 from monitoring.process import init, render
-from tests.support.cluster import wait_until
 from tests.support.fake_backend import MODEL, FakeBackend
+from tests.support.waiting import wait_until
 
 COMPLETION = {"prompt": "import os", "max_tokens": 3}
 

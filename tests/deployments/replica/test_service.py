@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
@@ -21,6 +21,9 @@ from monitoring.metrics import ENGINE_STEPS
 from tests.support.fake_engine import FakeEngine
 from tests.support.recorded_metrics import RecordedMetrics
 from tests.support.tokenizers import starcoder_rules
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.virtual_time
 
 
 @functools.cache
@@ -40,17 +43,12 @@ def metrics() -> RecordedMetrics:
 
 @pytest.fixture
 async def service(engine: FakeEngine, metrics: RecordedMetrics) -> EngineService:
-    return EngineService(engine, tokens(), Admission(4, 4), step_timeout_s=0.5, metrics=metrics)
+    clock = asyncio.get_running_loop().time
+    return EngineService(engine, tokens(), Admission(4, 4), step_timeout_s=0.5, metrics=metrics, clock=clock)
 
 
 def request(id: str = "r", prompts: int = 1, n: int = 1, stop: tuple[str, ...] = ()) -> GenerationRequest:
     return GenerationRequest(request_id=id, prompts=[[1]] * prompts, params=SamplingParams(), n=n, best_of=n, stop=stop)
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 async def next_of(stream: AsyncGenerator[list[Delta], None]) -> list[Delta]:
@@ -100,7 +98,7 @@ async def test_many_sequences_meet_in_one_stream(
 ) -> None:
     stream = service.stream(request(prompts=prompts, n=n))
     started = asyncio.create_task(next_of(stream))
-    await until(lambda: len(engine.requests) == prompts * n)
+    await eventually(lambda: len(engine.requests) == prompts * n)
     for i in range(prompts * n):
         engine.say(f"r-{i}", *tokens().encode(f"text {i}"), finish="stop", stop_token_id=None)
     batches = [await started] + [batch async for batch in stream]
@@ -111,9 +109,9 @@ async def test_many_sequences_meet_in_one_stream(
 
 async def test_generate_gives_one_whole_delta_each(service: EngineService, engine: FakeEngine) -> None:
     task = asyncio.create_task(service.generate(request(n=2)))
-    await until(lambda: len(engine.requests) == 2)
+    await eventually(lambda: len(engine.requests) == 2)
     engine.say("r-1", *tokens().encode("one"))
-    await until(lambda: engine.fetched.get("r-1") == 1)
+    await eventually(lambda: engine.fetched.get("r-1") == 1)
     engine.say("r-0", *tokens().encode("zero"), finish="length")
     engine.say("r-1", *tokens().encode("!"), finish="length")
     assert [(d.index, d.text, d.finish_reason) for d in await task] == [(0, "zero", "length"), (1, "one!", "length")]
@@ -130,7 +128,7 @@ async def test_stop_string_takes_the_sequence_out_of_the_engine(service: EngineS
 async def test_closing_a_stream_aborts_what_is_open(service: EngineService, engine: FakeEngine, n: int) -> None:
     stream = service.stream(request(n=n))
     task = asyncio.create_task(next_of(stream))
-    await until(lambda: len(engine.requests) == n)
+    await eventually(lambda: len(engine.requests) == n)
     engine.say("r-0", 100)
     await task
     await stream.aclose()
@@ -141,7 +139,7 @@ async def test_closing_a_stream_aborts_what_is_open(service: EngineService, engi
 @pytest.mark.parametrize("n", [1, 3])
 async def test_cancelling_a_waiting_call_aborts(service: EngineService, engine: FakeEngine, n: int) -> None:
     task = asyncio.create_task(service.generate(request(n=n)))
-    await until(lambda: len(engine.requests) == n)
+    await eventually(lambda: len(engine.requests) == n)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -150,14 +148,14 @@ async def test_cancelling_a_waiting_call_aborts(service: EngineService, engine: 
 
 async def test_a_full_queue_refuses_before_the_engine_hears_of_it(service: EngineService, engine: FakeEngine) -> None:
     tasks = [asyncio.create_task(service.generate(request(str(i)))) for i in range(8)]
-    await until(lambda: len(engine.requests) == 8)
+    await eventually(lambda: len(engine.requests) == 8)
     with pytest.raises(OverloadedError):
         await service.generate(request("late"))
     assert "late-0" not in engine.requests
     engine.say("0-0", 100, finish="length")
     await tasks[0]
     tasks.append(asyncio.create_task(service.generate(request("later"))))
-    await until(lambda: "later-0" in engine.requests)
+    await eventually(lambda: "later-0" in engine.requests)
     for task in tasks:
         task.cancel()
 
@@ -168,7 +166,7 @@ async def test_death_ends_streams_with_an_error_after_what_had_arrived(
 ) -> None:
     stream = service.stream(request(n=n))
     task = asyncio.create_task(next_of(stream))
-    await until(lambda: len(engine.requests) == n)
+    await eventually(lambda: len(engine.requests) == n)
     engine.say("r-0", 100)
     await task
     engine.fail("a rank died")
@@ -240,7 +238,7 @@ async def test_every_sequence_is_measured_and_ends_once(
     await next_of(left)
     await left.aclose()
     dying = asyncio.create_task(service.generate(request("c", n=2)))
-    await until(lambda: engine.open_requests == 2)
+    await eventually(lambda: engine.open_requests == 2)
     engine.fail("gone")
     with pytest.raises(EngineUnavailableError):
         await dying
@@ -279,5 +277,5 @@ async def test_stats_are_recorded_after_the_last_request_too(
     engine.say("r-0", 100, finish="length")
     await service.generate(request())
     engine.stats = EngineStats(totals={ENGINE_STEPS.name: 7})
-    await until(lambda: metrics.newest is not None and metrics.newest[ENGINE_STEPS] == 7)
+    await eventually(lambda: metrics.newest is not None and metrics.newest[ENGINE_STEPS] == 7)
     watch.cancel()

@@ -1,12 +1,10 @@
-"""Editor sessions and time limits of a replica, over a fake engine and a real one."""
+"""Editor sessions and time limits of a replica, over a fake engine."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import threading
-from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -15,15 +13,14 @@ from deployments.protocol import Delta, EditorSession, GenerationRequest, StopRu
 from deployments.replica.admission import Admission
 from deployments.replica.service import EngineService
 from deployments.replica.sessions import Sessions
-from model.process.client import EngineClient
-from model.process.loop import EngineLoop
-from model.request import Output, SamplingParams
+from model.request import SamplingParams
 from model.text.tokenizer import Tokenizer
-from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS
 from tests.support.fake_engine import FakeEngine
 from tests.support.recorded_metrics import RecordedMetrics
 from tests.support.tokenizers import starcoder_rules
-from tests.support.toy_engine import toy_engine
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.virtual_time
 
 
 @functools.cache
@@ -53,12 +50,6 @@ def request(id: str, prefix: str = "x = ", key: str | None = "s", **changes) -> 
     return GenerationRequest(request_id=id, session=session, **fields)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
 async def rest(stream: AsyncGenerator[list[Delta], None]) -> Delta:
     """What is left of a stream with one completion, as one delta."""
     async with asyncio.timeout(30):
@@ -75,9 +66,9 @@ async def start(
     """A request that is being answered and has said `text`."""
     task = asyncio.create_task(rest(service.stream(wanted)))
     id = f"{wanted.request_id}-0"
-    await until(lambda: id in engine.requests or task.done())
+    await eventually(lambda: id in engine.requests or task.done())
     engine.say(id, *tokens().encode(text))
-    await until(lambda: bool(engine.fetched.get(id)) or task.done())
+    await eventually(lambda: bool(engine.fetched.get(id)) or task.done())
     return task
 
 
@@ -99,12 +90,12 @@ async def test_the_older_request_ends_well_and_gives_its_place_to_the_newer(
 
 async def test_one_that_still_waits_is_superseded_too(service: EngineService, engine: FakeEngine) -> None:
     older = asyncio.create_task(rest(service.stream(request("a"))))
-    await until(lambda: "a-0" in engine.requests)
+    await eventually(lambda: "a-0" in engine.requests)
     newer = asyncio.create_task(rest(service.stream(request("b", "y = "))))
     ended = await older
     assert (ended.text, ended.token_ids, ended.ended_by) == ("", [], "superseded")
-    await until(lambda: engine.aborted == ["a-0"])
-    await until(lambda: "b-0" in engine.requests)
+    await eventually(lambda: engine.aborted == ["a-0"])
+    await eventually(lambda: "b-0" in engine.requests)
     engine.say("b-0", *tokens().encode("1"), finish="stop")
     assert (await newer).text == "1"
 
@@ -148,7 +139,7 @@ async def test_what_was_typed_ahead_is_answered_at_once_and_continued(
     assert first.cached_tokens == len(tokens().encode("x = fo"))
     assert (await older).ended_by == "superseded"
     task = asyncio.create_task(rest(stream))
-    await until(lambda: "b-0" in engine.requests)
+    await eventually(lambda: "b-0" in engine.requests)
     resumed = engine.requests["b-0"]
     assert resumed.prompt_ids == [*tokens().encode("x = "), *said]
     assert resumed.params.max_tokens == 40 - len(first.token_ids)
@@ -220,7 +211,7 @@ async def test_anything_else_starts_anew(
     service = EngineService(engine, tokens(), Admission(9, 9), step_timeout_s=30, metrics=metrics)
     older = await start(service, engine, request("a"), "foo(1)")
     task = asyncio.create_task(rest(service.stream(newer)))
-    await until(lambda: "b-0" in engine.requests)
+    await eventually(lambda: "b-0" in engine.requests)
     assert (await older).ended_by == "superseded"
     assert engine.requests["b-0"].prompt_ids == newer.prompts[0]
     task.cancel()
@@ -255,7 +246,7 @@ async def test_time_is_up_in_the_queue_and_in_the_middle(
 
 async def test_whole_answers_end_alike(service: EngineService, engine: FakeEngine) -> None:
     older = asyncio.create_task(service.generate(request("a")))
-    await until(lambda: "a-0" in engine.requests)
+    await eventually(lambda: "a-0" in engine.requests)
     newer = asyncio.create_task(service.generate(request("b", "z = ", max_time_ms=50)))
     assert [delta.ended_by for delta in await older] == ["superseded"]
     assert [delta.ended_by for delta in await newer] == ["max_time"]
@@ -283,51 +274,3 @@ def test_every_handle_sends_a_session_to_the_same_replica() -> None:
     assert min(list(homes.values()).count(replica) for replica in replicas) > 50
     moved = [session for session, where in homes.items() if home(session, replicas[:4]) != where]
     assert {homes[session] for session in moved} == {"replica-4"}
-
-
-class LetterTokenizer:
-    """Token i is a letter; every seventh is a newline."""
-
-    special_ids: frozenset[int] = frozenset()
-    special: dict[str, int] = {}  # noqa: RUF012
-    eos_id = 0
-
-    def token_bytes(self, id: int) -> bytes:
-        return b"\n" if id % 7 == 6 else bytes([97 + id % 7])
-
-
-async def test_a_rule_ends_generation_within_two_steps(tmp_path: Path, metrics: RecordedMetrics) -> None:
-    """A real engine loop: behind the end it runs the step that was under way, and no other."""
-    path = str(tmp_path / "engine.sock")
-    engine = toy_engine(num_blocks=400, max_model_len=1024)
-    step, may_step = engine.step, threading.Semaphore(0)
-
-    def step_when_told() -> list[Output]:
-        may_step.acquire()
-        return step()
-
-    engine.step = step_when_told  # type: ignore[method-assign]
-    thread = threading.Thread(target=EngineLoop(engine, path, []).run, daemon=True)
-    thread.start()
-    client = await EngineClient.connect(path, 30)
-    service = EngineService(client, LetterTokenizer(), Admission(4, 4), step_timeout_s=60, metrics=metrics)  # type: ignore[arg-type]
-    rules = StopRules(mode="line", language="python", prefixes=("",), suffixes=("",))
-    params = SamplingParams(max_tokens=900, temperature=0.0, ignore_eos=True)
-    task = asyncio.create_task(
-        rest(service.stream(GenerationRequest(request_id="r", prompts=[[1, 2, 3]], params=params, rules=rules)))
-    )
-    for _ in range(900):
-        before = client.stats[ENGINE_STEPS]
-        may_step.release()
-        await until(lambda before=before: client.stats[ENGINE_STEPS] > before)  # type: ignore[misc]
-        await asyncio.sleep(0)
-        if task.done():
-            break
-    ended = await task
-    assert (ended.finish_reason, ended.ended_by) == ("stop", "line")
-    for _ in range(5):
-        may_step.release()
-    await until(lambda: not engine.has_work())
-    assert engine.stats()[GENERATION_TOKENS] <= len(ended.token_ids) + 1
-    await client.shutdown()
-    await asyncio.to_thread(thread.join, 30)

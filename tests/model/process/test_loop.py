@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from model.request import Output, Request, SamplingParams, TokenLogprobs
 from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import RankGroup, collect
+from tests.support.waiting import eventually, settle, wait_until
 
 ENDLESS = SamplingParams(max_tokens=4000, temperature=0, ignore_eos=True)
 
@@ -31,16 +33,21 @@ def config(checkpoint: Path, **options: object) -> EngineConfig:
     return EngineConfig(model=str(checkpoint), device="cpu", num_threads=1, num_kv_blocks=600, **options)
 
 
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """A process that stands still during the block."""
+    process = psutil.Process(pid)
+    process.suspend()
+    try:
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        process.resume()
+
+
 async def to_the_end(stream: AsyncIterator[Output]) -> None:
     async for _ in stream:
         pass
-
-
-async def eventually(condition, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition does not come true"
-        await asyncio.sleep(0.01)
 
 
 async def test_life_of_one_engine(checkpoint):
@@ -55,8 +62,10 @@ async def test_life_of_one_engine(checkpoint):
             # abort by closing: the request is gone within two steps
             stream = client.generate(Request("b", [1] * 20, ENDLESS))
             await anext(stream)
-            await stream.aclose()
-            before = client.stats[ENGINE_STEPS]
+            with paused(group.processes[0].pid):
+                await settle()  # all that it has said is heard
+                await stream.aclose()
+                before = client.stats[ENGINE_STEPS]
             await eventually(lambda: client.stats.running == 0)
             assert client.stats[ENGINE_STEPS] <= before + 2
             assert client.stats.kv_blocks_used == 0
@@ -64,8 +73,10 @@ async def test_life_of_one_engine(checkpoint):
 
             # abort by cancelling a task, one of two requests: the other goes on
             other = asyncio.create_task(collect(client, Request("c", [5] * 20, SamplingParams(max_tokens=300))))
-            task = asyncio.create_task(collect(client, Request("d", [6] * 20, ENDLESS)))
-            await eventually(lambda: client.stats.running == 2)
+            stream = client.generate(Request("d", [6] * 20, ENDLESS))
+            await anext(stream)
+            task = asyncio.create_task(to_the_end(stream))
+            await settle()
             task.cancel()
             assert (await other)[-1].finish_reason is not None
             await eventually(lambda: client.stats.running == 0)

@@ -98,9 +98,9 @@ def test_time_is_linear_in_text_and_stop_length() -> None:
     """The worst case for a search that starts over: a long stop that almost matches, one character a push."""
     stop = "a" * 2000 + "b"
     matcher = StopStrings([stop, *("a" * n + "c" for n in range(1, 60))])
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(20_000):
         assert matcher.push("a").matched is None
     assert matcher.push("b").matched == stop
     # 40 million comparisons would take longer than this by far; the automaton takes some 40 ms.
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2

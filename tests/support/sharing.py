@@ -1,0 +1,45 @@
+"""How pytest-xdist's workers share the tests, and which of them run one after the other in the same worker.
+
+A cluster needs the machine's cores, so there is never more than one; the browser and other people's clients are
+started once. Other tests stay with those of their file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+_CLUSTER = "a cluster"
+_ROOMS = {
+    "tests/e2e/": _CLUSTER,
+    "tests/faults/": _CLUSTER,
+    "tests/clients/test_on_the_cluster.py": _CLUSTER,
+    "tests/clients/": "other people's clients",
+    "tests/deployments/playground/": "a browser",
+}
+"""Start of the path: room. The first that fits counts."""
+
+
+def room(nodeid: str) -> str:
+    return next((name for start, name in _ROOMS.items() if nodeid.startswith(start)), nodeid.partition("::")[0])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Clusters first: they take the longest, and wait most of the time."""
+    items.sort(key=lambda item: room(item.nodeid) != _CLUSTER)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByRoom(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return room(nodeid)
+
+    config.option.loadscopereorder = False  # the order is that of the items
+    return ByRoom(config, log)
