@@ -1,4 +1,7 @@
-"""The house is as its documents draw it: rooms, arrows, paths, and no file of two subjects."""
+"""The house is as its documents draw it: rooms, arrows, paths, and no file of two subjects.
+
+`python -m tests.test_house` draws the arrows of docs/architecture.md anew.
+"""
 
 from __future__ import annotations
 
@@ -50,22 +53,37 @@ def _room(package: str, module: str) -> str:
     return "" if package != "project" and name == module else name.partition(".")[0]
 
 
-def pictures() -> dict[str, tuple[set[tuple[str, str]], set[str]]]:
-    """Arrows of each picture by its package, and the parts that all others know, to which none is drawn."""
-    found = {}
-    for picture in FENCE.findall(ARCHITECTURE.read_text()):
-        title = re.search(r"^title: (\w+)$", picture, re.MULTILINE)
-        assert title, "a picture without a title"
-        shared = SHARED.search(picture)
-        found[title[1]] = set(ARROW.findall(picture)), set(shared[1].split(", ") if shared else ())
-    return found
+def drawn(picture: str) -> str:
+    """The picture with the arrows that the imports make."""
+    head = "".join(line for line in picture.splitlines(keepends=True) if not ARROW.match(line))
+    title, shared = _title(picture), _shared(picture)
+    arrows = sorted((a, b) for a, b in room_imports(title) if b not in shared)
+    return head + "".join(f"    {a} --> {b}\n" for a, b in arrows)
+
+
+def _title(picture: str) -> str:
+    title = re.search(r"^title: (\w+)$", picture, re.MULTILINE)
+    assert title, "a picture without a title"
+    return title[1]
+
+
+def _shared(picture: str) -> set[str]:
+    """What all others know, to which no arrow is drawn."""
+    shared = SHARED.search(picture)
+    return set(shared[1].split(", ") if shared else ())
+
+
+def pictures() -> dict[str, str]:
+    """By the package that they show."""
+    return {_title(picture): picture for picture in FENCE.findall(ARCHITECTURE.read_text())}
 
 
 @pytest.mark.parametrize("package", ["project", "model", "deployments", "monitoring", "benchmarks"])
 def test_the_picture_shows_the_imports(package: str) -> None:
-    arrows, shared = pictures()[package]
-    assert arrows == {(a, b) for a, b in room_imports(package) if b not in shared}
-    assert not {a for a, b in room_imports(package) if a in shared and b not in shared}
+    picture = pictures()[package]
+    assert picture == drawn(picture), "run: python -m tests.test_house"
+    shared = _shared(picture)
+    assert not {(a, b) for a, b in room_imports(package) if a in shared and b not in shared}, "it knows too much"
 
 
 @pytest.mark.parametrize("package", ["model", "deployments"])
@@ -99,3 +117,10 @@ def test_the_life_of_a_request_is_read_in_seven_files() -> None:
 def test_every_folder_says_what_it_is() -> None:
     silent = [path for path in tracked("*/__init__.py") if not path.read_text().lstrip().startswith(('"""', 'r"""'))]
     assert [path.relative_to(ROOT).as_posix() for path in silent if path.parts[len(ROOT.parts)] != "tests"] == []
+
+
+if __name__ == "__main__":
+    text = ARCHITECTURE.read_text()
+    for old in FENCE.findall(text):
+        text = text.replace(old, drawn(old))
+    ARCHITECTURE.write_text(text)
