@@ -26,8 +26,6 @@ from model.backends.plain import PlainBackend
 from model.checkpoint.weights import Share
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.kernels.native.support import obstacle as native_obstacle
-from model.kernels.one_dnn import OneDnnLinear
-from model.network.layers import Linear
 from model.network.parallel import TensorParallel
 from model.network.sdpa_attention import SdpaAttention
 
@@ -52,7 +50,7 @@ class Choice:
             return CudaBackend(share, config, self.attention, weights)
         packs = share.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available()
         attention = SdpaAttention(config.block_size, share.device, share.dtype)
-        return PlainBackend(share.model, share.group, attention, weights, OneDnnLinear if packs else Linear)
+        return PlainBackend(share.model, share.group, attention, weights, packed=packs)
 
 
 def choose_device(device: str, rank: int) -> torch.device:

@@ -8,6 +8,7 @@ from model.backends.backend import Weights, token_ids
 from model.batch import Batch
 from model.config import ModelConfig
 from model.device import to_device
+from model.kernels.one_dnn import OneDnnLinear
 from model.network.attention import PagedAttention
 from model.network.gpt_bigcode import GPTBigCode
 from model.network.layers import Form, Linear
@@ -15,7 +16,11 @@ from model.network.parallel import TensorParallel
 
 
 class PlainBackend:
-    """One rank's network. attention: attends. form: makes the linear layers of their weights, as they are loaded."""
+    """One rank's network. attention: attends. form: makes the linear layers of their weights, as they are loaded.
+
+    packed: the layers' weights are then laid out for oneDNN. Not while they are loaded: what is read and freed between
+    packed weights leaves holes in the memory.
+    """
 
     head_is_copied = False
     spare_blocks = 0
@@ -27,10 +32,13 @@ class PlainBackend:
         attention: PagedAttention,
         weights: Weights,
         form: Form = Linear,
+        packed: bool = False,
     ) -> None:
         self.network = GPTBigCode.without_storage(model, group).eval()
         self._attention = attention
         self.parameter_bytes = weights(lambda name, value: self.network.place(name, value, form))
+        if packed:
+            self.network.replace_linears(OneDnnLinear)
 
     def warm_up(self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int) -> None:
         """Nothing is to be done before the first step."""

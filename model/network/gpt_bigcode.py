@@ -108,6 +108,16 @@ class GPTBigCode(nn.Module):
         else:
             setattr(module, kind, nn.Parameter(value, requires_grad=False))
 
+    def replace_linears(self, form: Form) -> None:
+        """Put what `form` makes of each loaded linear layer in its place, which is freed before the next one's turn."""
+        for path in [path for path, module in self.named_modules() if isinstance(module, Linear)]:
+            self._replace_linear(path, form)
+
+    def _replace_linear(self, path: str, form: Form) -> None:
+        layer = self.get_submodule(path)
+        assert isinstance(layer, Linear)
+        self.set_submodule(path, form(layer.weight, layer.bias))
+
     def forward(
         self,
         tokens: torch.Tensor,

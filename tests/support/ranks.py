@@ -6,23 +6,32 @@ import contextlib
 import multiprocessing
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from model.config import EngineConfig
+from model.config import ConfigError, EngineConfig
 from model.network.parallel import TensorParallel
 from model.process.client import EngineClient
 from model.request import Output, Request
 
 START_SECONDS = 240.0
+Prepare = Callable[[int], None]
+"""Called in a rank's process with its number before it loads. Has to be picklable."""
 
 
-def rank_process(config: EngineConfig, rank: int, pipe: Connection, socket_path: str) -> None:
-    """A process that is one rank: reports its address, its load report with peak memory, then runs."""
+def as_they_are(rank: int) -> None:
+    """Changes nothing."""
+
+
+def rank_process(config: EngineConfig, rank: int, pipe: Connection, socket_path: str, prepare: Prepare) -> None:
+    """A process that is one rank: reports its address, its load report with peak memory and backend, then runs.
+
+    A ConfigError is reported instead.
+    """
     from model.process.rank import Rank
 
     one = Rank(config, rank)
@@ -35,8 +44,15 @@ def rank_process(config: EngineConfig, rank: int, pipe: Connection, socket_path:
     # Not getrusage: its peak survives fork and exec, so a child of a large process starts with that one's.
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
-    report = one.load(address)
-    pipe.send({**report, "peak_growth": _memory("VmHWM") - before})
+    prepare(rank)
+    try:
+        report = one.load(address)
+    except ConfigError as error:
+        pipe.send(error)
+        return
+    assert one._runner is not None
+    backend = type(one._runner.backend).__name__
+    pipe.send({**report, "peak_growth": _memory("VmHWM") - before, "backend": backend})
     one.run(socket_path)
 
 
@@ -56,10 +72,14 @@ class LoneRank(TensorParallel):
 
 
 class RankGroup:
-    """Context manager: starts `config.tensor_parallel_size` processes and ends them on every path."""
+    """Context manager: starts `config.tensor_parallel_size` processes and ends them on every path.
 
-    def __init__(self, config: EngineConfig) -> None:
+    Raises an ExceptionGroup of the ConfigErrors of the ranks that refuse to start.
+    """
+
+    def __init__(self, config: EngineConfig, prepare: Prepare = as_they_are) -> None:
         self.config = config
+        self.prepare = prepare
         self.reports: list[dict[str, Any]] = []
 
     def __enter__(self) -> RankGroup:
@@ -69,7 +89,8 @@ class RankGroup:
         self.processes, pipes = [], []
         for rank in range(self.config.tensor_parallel_size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=rank_process, args=(self.config, rank, theirs, self.socket_path))
+            arguments = (self.config, rank, theirs, self.socket_path, self.prepare)
+            process = context.Process(target=rank_process, args=arguments)
             process.start()
             theirs.close()
             self.processes.append(process)
@@ -78,7 +99,10 @@ class RankGroup:
             addresses = [self._receive(pipe) for pipe in pipes]
             for pipe in pipes:
                 pipe.send(addresses[0])
-            self.reports = [self._receive(pipe) for pipe in pipes]
+            answers = [self._receive(pipe) for pipe in pipes]
+            if refusals := [answer for answer in answers if isinstance(answer, ConfigError)]:
+                raise ExceptionGroup("ranks refuse to start", refusals)
+            self.reports = answers
         except BaseException:
             self.__exit__()
             raise

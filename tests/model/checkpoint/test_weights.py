@@ -224,3 +224,17 @@ def test_a_layer_is_handed_over_before_the_next_one_is_read(tied: bool, random: 
     assert network.wte.weight.numel() == TINY["vocab_size"] * TINY["n_embd"]
     assert network.lm_head(torch.ones(1, TINY["n_embd"])).shape == (1, TINY["vocab_size"])
     assert network.h[1].attn.c_proj.bias.shape == (TINY["n_embd"],)
+
+
+def test_layers_that_are_replaced_later_are_freed_one_by_one(tmp_path: Path) -> None:
+    network = load(write_checkpoint(tmp_path, random_model()))
+    plain: list[weakref.ref[Linear]] = [weakref.ref(m) for m in network.modules() if isinstance(m, Linear)]
+    left: list[int] = []
+
+    def form(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        left.append(sum(layer() is not None for layer in plain))
+        return Linear(weight * 2, bias)
+
+    network.replace_linears(form)
+    assert left == list(range(len(plain), 0, -1))
+    assert not any(layer() for layer in plain)

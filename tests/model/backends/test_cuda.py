@@ -1,0 +1,80 @@
+"""The CUDA backend without a GPU: recorded steps are used where they give what the steps give that are not recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.backends.cuda import CudaBackend
+from model.checkpoint.memory import cache_shape
+from model.checkpoint.weights import Share, load_weights
+from model.config import EngineConfig, ModelConfig
+from model.network.parallel import TensorParallel
+from model.network.sdpa_attention import SdpaAttention, SdpaPlan
+from tests.support.batches import BLOCK_SIZE, batch_of
+from tests.support.checkpoints import random_model, write_checkpoint
+
+CPU = torch.device("cpu")
+Run = Callable[[], torch.Tensor]
+
+
+class FixedSizeAttention(SdpaAttention):
+    """In the place of Triton's: plans what its tensors hold when a step is run."""
+
+    def plan_decodes(
+        self, slots: torch.Tensor, contexts: torch.Tensor, tables: torch.Tensor, longest: int
+    ) -> FixedSizePlan:
+        return FixedSizePlan(self, slots, contexts, tables)
+
+
+class FixedSizePlan:
+    def __init__(
+        self, attention: SdpaAttention, slots: torch.Tensor, contexts: torch.Tensor, tables: torch.Tensor
+    ) -> None:
+        self._attention, self.slots, self._contexts, self._tables = attention, slots, contexts, tables
+
+    def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
+        size = self._tables.shape[1] * cache.shape[2]
+        mask = torch.zeros(len(self.slots), 1, 1, size)
+        mask.masked_fill_(torch.arange(size) >= self._contexts[:, None, None, None], float("-inf"))
+        return SdpaPlan(self.slots, len(self.slots), self._tables.long(), mask, ()).attend(queries, cache, scale)
+
+
+@pytest.mark.parametrize("off_by", [0.0, 0.2])
+def test_recorded_steps_are_used_only_if_they_are_right(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, off_by: float
+) -> None:
+    directory = write_checkpoint(tmp_path / "model", random_model())
+    model = ModelConfig.from_checkpoint(directory)
+    share = Share(model, TensorParallel(), CPU, torch.float32)
+    config = EngineConfig(model=str(directory), device="cpu")
+    backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
+    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
+    replayed = []
+
+    def record(run: Run) -> Run:
+        def replay() -> torch.Tensor:
+            replayed.append(1)
+            return run() * (1 + off_by)
+
+        return replay
+
+    cache = torch.zeros(cache_shape(model, 1, 201, BLOCK_SIZE))
+    drawn = torch.zeros(4, dtype=torch.int64)
+    batch = batch_of([(0, 1), (0, 1), (0, 1)], model.vocab_size, 0)
+    with torch.inference_mode():
+        exact = backend.run(batch, cache, drawn)
+    assert exact is not None
+    backend.record_decodes(cache, drawn, model.n_positions, record)
+    assert len(replayed) == 3
+    assert ("not replayed as CUDA graphs: they are off by 0.2" in caplog.text) == (off_by > 0)
+    with torch.inference_mode():
+        found = backend.run(batch, cache, drawn)
+    assert found is not None
+    assert len(replayed) == (4 if off_by == 0 else 3)
+    torch.testing.assert_close(found, exact)
+    assert np.array_equal(found.argmax(-1).numpy(), exact.argmax(-1).numpy())
