@@ -65,4 +65,4 @@ async def test_a_rule_ends_generation_within_two_steps(tmp_path: Path) -> None:
     await eventually(lambda: not engine.has_work())
     assert engine.stats().generation_tokens_total <= sum(len(delta.token_ids) for delta in deltas) + 1
     await client.shutdown()
-    await asyncio.to_thread(thread.join, 60)
+    await asyncio.to_thread(thread.join, 120)
