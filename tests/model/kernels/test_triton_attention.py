@@ -22,7 +22,7 @@ import json, sys
 import numpy as np, torch
 from model.network.attention import attend_reference
 from model.kernels.triton_attention import TritonPlan, attend
-from tests.model.test_attention import BLOCK, random_batch
+from tests.model.network.test_attention import BLOCK, random_batch
 
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 for sequences, heads, width, splits in json.loads(sys.argv[1]):

@@ -123,7 +123,7 @@ from model.kernels.quantization import Quantizer
 from model.process.rank import Rank
 from model.request import Request, SamplingParams
 from model.kernels.rounding import round_rows
-from tests.model.test_native import batch_of
+from tests.model.kernels.test_native import batch_of
 
 common = {"model": sys.argv[1], "device": sys.argv[2], "dtype": "float32", "num_threads": 1, "num_kv_blocks": 200}
 
