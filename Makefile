@@ -5,6 +5,7 @@
 #
 # Options of `starcoder serve` go into ARGS:        make serve ARGS="--model bigcode/starcoder --tensor-parallel-size 4"
 # Options of pytest go into PYTEST_ARGS:            make test PYTEST_ARGS="tests/model -x"
+# Tests run in TEST_WORKERS processes; for --pdb 0: make test PYTEST_ARGS=--pdb TEST_WORKERS=0
 # Another Python (3.11 to 3.13):                    make serve PYTHON=python3.12
 # Without a GPU, TORCH_INDEX names a package index of CPU builds of PyTorch, which are a tenth of the size.
 
@@ -13,6 +14,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 ARGS ?=
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 3
 
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -35,8 +37,7 @@ monitor: $(VENV)/.serve
 boards: $(VENV)/.dev
 	@$(VENV)/bin/python -m deployments.command.boards
 
-# More workers than cores, since many tests wait for other processes.
-TEST_WORKERS ?= 3
+# More workers than the two cores of continuous integration: many tests wait for other processes.
 test: lint
 	$(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) $(PYTEST_ARGS)
 

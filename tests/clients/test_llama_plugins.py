@@ -120,7 +120,7 @@ VSCODE_WARM_UP = {
 
 @pytest.fixture
 def http(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, headers={"authorization": "Bearer unused"}, timeout=60) as client:
+    with httpx.Client(base_url=url, headers={"authorization": "Bearer unused"}, timeout=120) as client:
         yield client
 
 

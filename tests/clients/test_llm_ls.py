@@ -23,7 +23,7 @@ HEADERS = {"user-agent": "llm-ls/0.5.3; rust/unknown; ide/Neovim", "authorizatio
 
 
 def ask(url: str, path: str, body: dict[str, Any]) -> Any:
-    return httpx.post(url + path, json=body, headers=HEADERS, timeout=60).json()
+    return httpx.post(url + path, json=body, headers=HEADERS, timeout=120).json()
 
 
 def by_prompt(**options: Any) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_tabbys_agent_completes_and_reports(cluster: Cluster, tabby_command: lis
 
 
 def aborted(cluster: Cluster) -> float:
-    lines = httpx.get(f"{cluster.url}/metrics", timeout=20).text.splitlines()
+    lines = httpx.get(f"{cluster.url}/metrics", timeout=120).text.splitlines()
     return sum(
         float(line.rpartition(" ")[2])
         for line in lines

@@ -111,7 +111,7 @@ def test_the_newer_agent_of_the_extensions(url: str, backend: FakeBackend) -> No
         "relevant_snippets_from_changed_files": snippets,
         "relevant_snippets_from_recently_opened_files": snippets,
     }
-    with httpx.Client(base_url=url, headers={"authorization": "Bearer unused"}, timeout=60) as http:
+    with httpx.Client(base_url=url, headers={"authorization": "Bearer unused"}, timeout=120) as http:
         answer = http.post("/v1/completions", json={"language": "python", "segments": segments}).json()
         assert [choice["index"] for choice in answer["choices"]] == [0]
         assert starts(answer["choices"][0]["text"], ANSWER)

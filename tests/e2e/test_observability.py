@@ -23,7 +23,7 @@ def ask(cluster: Cluster, path: str = "/v1/completions", **fields: Any) -> tuple
     identifier = f"test-{uuid4().hex}"
     body = {"prompt": SECRET, "max_tokens": 8, "temperature": 0, "ignore_eos": True, **fields}
     headers = {"x-request-id": identifier, "traceparent": f"00-{uuid4().hex}-b7ad6b7169203331-01"}
-    response = httpx.post(f"{cluster.url}{path}", json=body, headers=headers, timeout=60)
+    response = httpx.post(f"{cluster.url}{path}", json=body, headers=headers, timeout=120)
     return response, line_of(cluster, identifier)
 
 
@@ -66,7 +66,7 @@ def test_a_client_that_leaves_and_one_that_errs_have_lines(cluster: Cluster, clu
     identifier = f"test-{uuid4().hex}"
     body = {"prompt": SECRET, "max_tokens": 1900, "ignore_eos": True, "stream": True}
     headers = {"x-request-id": identifier}
-    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, headers=headers, timeout=60) as response:
+    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, headers=headers, timeout=120) as response:
         next(response.iter_lines())
     line = line_of(cluster, identifier)
     assert (line["outcome"], line["level"]) == ("aborted", "info")

@@ -26,7 +26,7 @@ async def test_suggestions_come_from_the_engine_and_stop_there_too(cluster: Clus
         await write(page, "def wrap(text, width=70):\n    return")
     body = json.loads((await asked.value).post_data or "")
     same = await asyncio.to_thread(
-        httpx.post, f"{cluster.url}/v1/completions", json={**body, "stream": False, "stream_options": None}, timeout=60
+        httpx.post, f"{cluster.url}/v1/completions", json={**body, "stream": False, "stream_options": None}, timeout=120
     )
     wanted = same.json()["choices"][0]["text"]
     assert wanted

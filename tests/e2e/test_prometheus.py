@@ -42,13 +42,13 @@ def prometheus(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def up(url: str) -> set[str]:
     """Jobs whose targets answer."""
     try:
-        with urllib.request.urlopen(f"{url}/api/v1/targets?state=active", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}/api/v1/targets?state=active", timeout=120) as answer:
             targets = json.load(answer)["data"]["activeTargets"]
     except OSError:
         return set()
@@ -73,7 +73,7 @@ class Load:
 
     def _run(self) -> None:
         prefix = "def wrap(text, width=70):\n    return text" + " + text" * 20
-        with httpx.Client(base_url=self.cluster.url, timeout=60) as client:
+        with httpx.Client(base_url=self.cluster.url, timeout=120) as client:
             while not self._stop.is_set():
                 prefix += " + 1"
                 body = {"prompt": prefix[-400:], "suffix": "\n\nprint(wrap)\n", "max_tokens": 12, "ignore_eos": True}

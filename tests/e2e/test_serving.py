@@ -25,7 +25,7 @@ PROMPT = "def wrap(text, width=70):\n    return"
 
 @pytest.fixture
 def sdk(cluster: Cluster) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{cluster.url}/v1", api_key="none", timeout=60, max_retries=0)
+    return openai.OpenAI(base_url=f"{cluster.url}/v1", api_key="none", timeout=120, max_retries=0)
 
 
 def long_request(cluster: Cluster, max_tokens: int = 800) -> dict[str, object]:
@@ -45,7 +45,7 @@ def test_healthy_from_a_heartbeat_of_both_ranks(cluster: Cluster) -> None:
     assert health is not None
     assert health["status"] == "ok"
     assert len(cluster.pids("RankProcess")) == 2
-    assert httpx.get(f"{cluster.url}/-/healthz", timeout=20).status_code == 200
+    assert httpx.get(f"{cluster.url}/-/healthz", timeout=120).status_code == 200
 
 
 def test_model_is_described(cluster: Cluster, sdk: openai.OpenAI) -> None:
@@ -117,7 +117,7 @@ def test_bad_input_is_a_clear_error(cluster: Cluster, sdk: openai.OpenAI) -> Non
 def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
     before, limit = counted(cluster, "starcoder_generation_tokens_total"), 1900
     body = long_request(cluster, limit)
-    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=60) as response:
+    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=120) as response:
         lines = response.iter_lines()
         assert next(lines).startswith("data: ")
         health = cluster.health()
@@ -160,7 +160,7 @@ async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:
 
 def counted(cluster: Cluster, name: str) -> float:
     """The metric, over all its labels."""
-    lines = httpx.get(f"{cluster.url}/metrics", timeout=60).text.splitlines()
+    lines = httpx.get(f"{cluster.url}/metrics", timeout=120).text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
 

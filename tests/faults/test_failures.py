@@ -34,7 +34,7 @@ def text(cluster: Cluster) -> str | None:
 
 def counters(cluster: Cluster) -> dict[str, float]:
     """Everything that may only grow, by its series."""
-    lines = httpx.get(f"{cluster.url}/metrics", timeout=60).text.splitlines()
+    lines = httpx.get(f"{cluster.url}/metrics", timeout=120).text.splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {name: float(value) for name, _, value in pairs if re.search(r"_(total|count|sum|bucket)\{", name)}
 

@@ -24,6 +24,11 @@ pytestmark = pytest.mark.faults
 STARTUP_SECONDS = 240.0
 
 
+def exporters(directory: Path) -> list[int]:
+    lines = {int(e.name): command_line(int(e.name)) for e in Path("/proc").iterdir() if e.name.isdigit()}
+    return [pid for pid, line in lines.items() if "monitoring.exporter" in line and str(directory) in line]
+
+
 class TwoNodes:
     """The cluster, its recorders' process ids by node, and a scraper that compares each counter with the last time."""
 
@@ -65,7 +70,7 @@ class TwoNodes:
         series: dict[str, float] = {}
         for target in sorted((self.directory / "targets").glob("node-*.json")):
             (address,) = json.loads(target.read_text())[0]["targets"]
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=120) as answer:
                 for line in answer.read().decode().splitlines():
                     if not line.startswith("#"):
                         name, _, value = line.rpartition(" ")
@@ -96,8 +101,11 @@ class TwoNodes:
         finally:
             self.process.kill()
             for pid in tree:
-                if "ray" in command_line(pid) or str(self.directory) in command_line(pid):
+                if "ray" in command_line(pid):
                     kill(pid)
+            # They outlive whoever started them, for as long as a replica takes to come back.
+            for pid in exporters(self.directory):
+                kill(pid)
 
 
 @pytest.fixture
@@ -107,11 +115,6 @@ def two(tmp_path: Path) -> Iterator[TwoNodes]:
         yield nodes
     finally:
         nodes.close()
-
-
-def exporters(directory: Path) -> list[int]:
-    lines = {int(e.name): command_line(int(e.name)) for e in Path("/proc").iterdir() if e.name.isdigit()}
-    return [pid for pid, line in lines.items() if "monitoring.exporter" in line and str(directory) in line]
 
 
 def test_counters_are_monotone_while_a_replica_is_killed_and_replaced(two: TwoNodes) -> None:

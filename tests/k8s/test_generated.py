@@ -165,7 +165,7 @@ def test_workers_wait_until_the_weights_are_there(pods: list[Pod], tmp_path: Pat
         (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
         (tmp_path / name).chmod(0o755)
     command = [*wait["command"], *wait["args"]]
-    result = subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=60)
+    result = subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=120)
     assert result.returncode == 0
     assert log.read_text() == "download --model bigcode/starcoder --revision main\n" * 3
 

@@ -30,7 +30,7 @@ def plain(value: Any) -> Any:
 
 def test_kubectl_renders_the_same(overlay: str, manifests: list[Manifest]) -> None:
     kubectl = program("kubectl", "kubernetes-client")
-    version = subprocess.run([kubectl, "version", "--client"], capture_output=True, text=True, timeout=60).stdout
+    version = subprocess.run([kubectl, "version", "--client"], capture_output=True, text=True, timeout=120).stdout
     found = re.search(r"v(\d+)\.(\d+)", version) or re.search(r'Major:"(\d+)", Minor:"(\d+)', version)
     assert found, version
     if (int(found[1]), int(found[2])) < OLDEST:

@@ -70,7 +70,7 @@ class Node:
     def scrape(self) -> dict[str, float] | None:
         try:
             (address,) = json.loads(self.target.read_text())[0]["targets"]
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=120) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return None
@@ -103,7 +103,7 @@ def test_the_exporter_survives_whoever_started_it_and_is_replaced_when_it_dies(n
     assert announced["other"] == ["127.0.0.1:1"]
 
     starter.kill()
-    starter.wait(30)
+    starter.wait(120)
     assert node.value(FIRST) == 2, "a count went away"
     wait_until(lambda: node.value("starcoder_engines_up") == 1, "the dead one's gauge stays")
     assert node.exporters() == [exporter]
@@ -118,7 +118,7 @@ def test_it_ends_some_time_after_the_last_process(node: Node) -> None:
     process = node.start()
     wait_until(lambda: node.value(FIRST) == 1, "not exported")
     process.kill()
-    process.wait(30)
+    process.wait(120)
     wait_until(lambda: not node.exporters(), "it stays")
     assert not node.target.exists(), "Prometheus would go on asking"
 
@@ -131,7 +131,7 @@ def test_it_ends_when_the_directory_is_removed(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("metrics of this node")
         shutil.rmtree(directory)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.communicate()

@@ -27,7 +27,7 @@ def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tr
     monkeypatch.setattr(otlp, "SEND_EVERY_MS", 20)
     tracing_on = tracing.init(collector.url, **{"instance.id": "one"})
     yield tracing_on
-    tracing_on.shutdown(5)
+    tracing_on.shutdown(60)
     tracing.init(None)
 
 
@@ -89,7 +89,7 @@ def test_a_ratio_of_zero_records_what_callers_ask_for_only(collector: Collector)
     asked = none.start("theirs", PARENT)
     asked.end()
     collector.trace(asked.trace_id, "theirs")
-    none.shutdown(5)
+    none.shutdown(60)
     tracing.init(None)
     assert {span.name for span in collector.spans()} == {"theirs"}
 

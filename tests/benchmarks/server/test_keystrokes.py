@@ -104,7 +104,7 @@ async def test_a_request_can_be_given_up_at_the_next_key(url: str, fake_backend:
     """Which may ask for nothing."""
     fake_backend.gate = asyncio.Event()  # one token, then nothing
     plan = [Pause(0.0, 1, next_key=0.2)]
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         work = asyncio.create_task(
             edit(client, plan, lambda _: {"prompt": "x"}, started=time.perf_counter(), cancel_on="key")
         )
@@ -123,7 +123,7 @@ async def test_older_requests_are_cancelled(url: str, fake_backend: FakeBackend,
         sent = [r.params.seed for r in fake_backend.requests]
         return 3 in sent and len(fake_backend.closed) == len(sent) - 1
 
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         began = time.perf_counter()
         work = asyncio.create_task(
             edit(client, plan, lambda typed: {**body, "seed": typed}, started=began, cancel_on=cancel_on)

@@ -105,7 +105,7 @@ print(orphan, end_descendants(patience_s=0.5) == [orphan], descendants() == [])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 def test_a_stubborn_orphan_is_found_and_killed() -> None:
-    result = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, check=True, timeout=120)
     pid, *rest = result.stdout.split()
     assert rest == ["True", "True"]
     assert not Path(f"/proc/{pid}").exists()

@@ -29,7 +29,7 @@ def stuck_backend(fake_backend: FakeBackend) -> FakeBackend:
 
 def connect(url: str) -> socket.socket:
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+    return socket.create_connection((parts.hostname, parts.port), timeout=120)
 
 
 def post(url: str, body: dict[str, object]) -> socket.socket:
@@ -86,10 +86,10 @@ def test_a_large_body_is_refused_while_it_is_being_sent(url: str, fake_backend: 
             yield b"x" * 10_000
 
     headers = {"content-type": "application/json"}
-    response = httpx.post(f"{url}/v1/completions", content=endless(), headers=headers, timeout=30)
+    response = httpx.post(f"{url}/v1/completions", content=endless(), headers=headers, timeout=120)
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "request_too_large"
-    response = httpx.post(f"{url}/v1/completions", content=b"x" * 300_000, headers=headers, timeout=30)
+    response = httpx.post(f"{url}/v1/completions", content=b"x" * 300_000, headers=headers, timeout=120)
     assert response.status_code == 413
     connection = connect(url)
     connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 9999999999\r\n\r\n")
@@ -112,7 +112,7 @@ def test_streams_do_not_wait_for_each_other(url: str, fake_backend: FakeBackend)
 
     def ask() -> None:
         body = {"prompt": "x", "stream": True, "max_tokens": 50}
-        answers.append(httpx.post(f"{url}/v1/completions", json=body, timeout=60).text)
+        answers.append(httpx.post(f"{url}/v1/completions", json=body, timeout=120).text)
 
     threads = [threading.Thread(target=ask) for _ in range(16)]
     for thread in threads:

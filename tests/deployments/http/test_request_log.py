@@ -183,7 +183,7 @@ def test_a_client_that_leaves_has_a_line(
     with serving(create_app(backend=fake_backend, tokenizer=tokenizer)) as url:
         body = {"prompt": "x", "stream": stream, "max_tokens": 50}
         if stream:
-            with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
+            with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=120) as response:
                 next(response.iter_lines())
         else:
             with pytest.raises(httpx.ReadTimeout):

@@ -51,7 +51,7 @@ def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tr
     monkeypatch.setattr(otlp, "SEND_EVERY_MS", 20)
     traced = tracing.init(collector.url)
     yield traced
-    traced.shutdown(5)
+    traced.shutdown(60)
     tracing.init(None)
 
 

@@ -66,4 +66,4 @@ async def test_a_rule_ends_generation_within_two_steps(tmp_path: Path) -> None:
     await eventually(lambda: not engine.has_work())
     assert engine.stats()[GENERATION_TOKENS] <= sum(len(delta.token_ids) for delta in deltas) + 1
     await client.shutdown()
-    await asyncio.to_thread(thread.join, 60)
+    await asyncio.to_thread(thread.join, 120)

@@ -80,7 +80,7 @@ async def test_an_error_in_a_stream_is_no_success(client: httpx.AsyncClient, fak
 
 
 async def test_a_client_that_leaves_is_counted(url: str, fake_backend: FakeBackend) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         await client.post("/v1/completions", json=COMPLETION)
         fake_backend.gate = asyncio.Event()
         async with client.stream("POST", "/v1/completions", json={**COMPLETION, "stream": True}) as response:
