@@ -26,9 +26,10 @@ from benchmarks.quality.code_gaps import SourceText, draw_gaps
 from benchmarks.quality.stop_rules import CORPUS, held_out
 from benchmarks.report import Result, Row, number
 from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
-from model.engine import Engine, StepInFlight
+from model.engine import Engine
 from model.request import Request, SamplingParams
 from model.sampler import Sampled
+from model.step import StepInFlight, draft_rows
 from model.text.tokenizer import Tokenizer
 from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
 
@@ -73,11 +74,11 @@ class ReplayEngine(Engine):
             self.step()
         return time.perf_counter() - started
 
-    def _read(self, running: StepInFlight) -> Sampled | None:
-        sampled = super()._read(running)
+    def _read(self, step: StepInFlight) -> Sampled | None:
+        sampled = super()._read(step)
         if sampled is None:
             return None
-        tokens = [self.texts[row.request.request_id][row.num_output] for row in self._rows(running.finishing)]
+        tokens = [self.texts[row.request.request_id][row.num_output] for row in draft_rows(step.finishing)]
         return dataclasses.replace(sampled, tokens=tokens)
 
 

@@ -1,116 +1,30 @@
-"""Which sequences run in the next step: continuous batching with chunked prefill, priorities and preemption.
-
-A sequence is a list of tokens of which the first `computed` have their keys and values in the cache. A step computes
-some more of them; when it reaches the end of the list, the sampler adds one. Prefill, decode and recomputation after
-preemption are this one rule.
-"""
+"""Which sequences run in the next step: continuous batching with chunked prefill, priorities and preemption."""
 
 from __future__ import annotations
 
 import bisect
 import time
-from dataclasses import dataclass, field
 
-from model.request import Request, TokenLogprobs
-from model.scheduling.kv_cache import Block, BlockHash, BlockPool, OutOfBlocks, chain_hashes
-from model.scheduling.speculation import Speculator
+from model.scheduling.block_tables import BlockTables
+from model.scheduling.kv_cache import Block, BlockPool, OutOfBlocks, chain_hashes
+from model.scheduling.sequence import Scheduled, Sequence
 from model.statistics import EngineCounters
 from monitoring import metrics
-
-
-@dataclass(eq=False)
-class Sequence:
-    """One request on its way through the engine.
-
-    limit: its length at most, prompt included.
-    computed: tokens whose keys and values are in the cache. published: leading blocks that can be found by hash.
-    draft: tokens that may follow, to be checked along with the next step if there is room.
-    tokens: the ids that are known. awaited: one more token, which a running step still draws while the next step is
-        prepared, as its row among what that step draws; None where no token is awaited.
-    """
-
-    request: Request
-    seed: int
-    arrival: int
-    limit: int
-    speculator: Speculator | None = None
-    arrived_at: float = field(default_factory=time.monotonic)
-    started_at: float | None = None
-    tokens: list[int] = field(default_factory=list)
-    awaited: int | None = None
-    draft: list[int] = field(default_factory=list)
-    computed: int = 0
-    published: int = 0
-    blocks: list[Block] = field(default_factory=list)
-    hashes: list[BlockHash] = field(default_factory=list)
-    cached_tokens: int = 0
-    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.tokens = list(self.request.prompt_ids)
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Order of service: priority, then arrival. Smaller runs first, larger is preempted first."""
-        return self.request.priority, self.arrival
-
-    @property
-    def prompt_length(self) -> int:
-        return len(self.request.prompt_ids)
-
-    @property
-    def output(self) -> list[int]:
-        return self.tokens[self.prompt_length :]
-
-    @property
-    def length(self) -> int:
-        """Tokens of the sequence, an awaited one included."""
-        return len(self.tokens) + (self.awaited is not None)
-
-    @property
-    def num_output(self) -> int:
-        return self.length - self.prompt_length
-
-    @property
-    def pending(self) -> int:
-        """Tokens whose keys and values are still to be computed: 1 for a decoding sequence."""
-        return self.length - self.computed
-
-    @property
-    def ends(self) -> bool:
-        """The token it awaits is its last, whatever it turns out to be."""
-        return self.awaited is not None and self.length >= self.limit
-
-    @property
-    def wants_prompt_logprobs(self) -> bool:
-        return self.request.params.prompt_logprobs is not None and self.num_output == 0
-
-
-@dataclass(frozen=True)
-class Scheduled:
-    """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them."""
-
-    sequence: Sequence
-    count: int
-    draft: tuple[int, ...] = ()
-
-    @property
-    def total(self) -> int:
-        return self.count + len(self.draft)
-
-    @property
-    def completes(self) -> bool:
-        """The step reaches the end of the sequence, so it samples the next token."""
-        return self.count == self.sequence.pending
 
 
 class Scheduler:
     """Sequences wait, run, and leave. Both lists are kept in order of service."""
 
     def __init__(
-        self, pool: BlockPool, max_num_seqs: int, max_num_batched_tokens: int, counters: EngineCounters
+        self,
+        pool: BlockPool,
+        tables: BlockTables,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        counters: EngineCounters,
     ) -> None:
         self.pool = pool
+        self.tables = tables
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.waiting: list[Sequence] = []
@@ -148,35 +62,30 @@ class Scheduler:
                 return
             if len(self.running) < self.max_num_seqs and self._first_chunk(urgent) is not None:
                 return
-            self._preempt(victim)
+            self._preempt_last()
 
     def _continue_running(self) -> list[Scheduled]:
         """Decodes before prefill chunks, so that a long prompt does not hold up those who already stream."""
         budget = self.max_num_batched_tokens
         chosen: dict[Sequence, int] = {}
+        preempted: set[Sequence] = set()
         order = sorted((s for s in self.running if not s.ends), key=lambda s: s.pending > 1)
         for sequence in order:
-            if sequence not in self.running:  # preempted by one before it
+            if sequence in preempted:
                 continue
             count = min(sequence.pending, budget)
             if count == 0:
                 break
-            if self._grow(sequence, count, chosen):
+            missing = self._missing_blocks(sequence, sequence.computed + count)
+            while missing > self.pool.num_free and sequence not in preempted:
+                victim = self._preempt_last()
+                preempted.add(victim)
+                budget += chosen.pop(victim, 0)
+            if sequence not in preempted:
+                sequence.blocks += self.pool.allocate(missing)
                 chosen[sequence] = count
-            budget = self.max_num_batched_tokens - sum(chosen.values())
+                budget -= count
         return [Scheduled(sequence, count) for sequence, count in chosen.items()]
-
-    def _grow(self, sequence: Sequence, count: int, chosen: dict[Sequence, int]) -> bool:
-        """Get blocks for `count` more tokens, preempting the less important. False: it was itself preempted."""
-        needed = self._blocks_for(sequence.computed + count) - len(sequence.blocks)
-        while needed > self.pool.num_free:
-            victim = self.running[-1]
-            self._preempt(victim)
-            chosen.pop(victim, None)
-            if victim is sequence:
-                return False
-        sequence.blocks += self.pool.allocate(max(needed, 0))
-        return True
 
     def _admit_waiting(self, budget: int) -> list[Scheduled]:
         admitted: list[Scheduled] = []
@@ -191,8 +100,7 @@ class Scheduler:
             sequence.computed = len(cached) * self.pool.block_size
             count = min(sequence.pending, budget)
             try:
-                needed = self._blocks_for(sequence.computed + count) - len(cached)
-                sequence.blocks = cached + self.pool.allocate(needed)
+                sequence.blocks += self.pool.allocate(self._missing_blocks(sequence, sequence.computed + count))
             except OutOfBlocks:
                 self._release(sequence)
                 break
@@ -216,8 +124,7 @@ class Scheduler:
                 end = sequence.computed + scheduled.count
                 room = (len(sequence.blocks) + self.pool.num_free) * self.pool.block_size - end
                 draft = draft[: min(budget, room)]
-                missing = self._blocks_for(end + len(draft)) - len(sequence.blocks)
-                sequence.blocks += self.pool.allocate(max(missing, 0))
+                sequence.blocks += self.pool.allocate(self._missing_blocks(sequence, end + len(draft)))
                 budget -= len(draft)
                 scheduled = Scheduled(sequence, scheduled.count, tuple(draft))
             drafted.append(scheduled)
@@ -263,19 +170,28 @@ class Scheduler:
                 self.pool.publish(sequence.blocks[index], sequence.hashes[index])
             sequence.published = max(sequence.published, last)
 
-    def _preempt(self, victim: Sequence) -> None:
-        """Give the blocks back and wait again, in the old place; what is still cached then is not recomputed."""
-        self.running.remove(victim)
+    def _preempt_last(self) -> Sequence:
+        """The least important gives its blocks back and waits again, in its old place.
+
+        What is still cached when it runs again is not recomputed.
+        """
+        victim = self.running.pop()
         self._release(victim)
         self.counters.add(metrics.PREEMPTIONS)
         self.add(victim)
+        return victim
 
     def _release(self, sequence: Sequence) -> None:
         self.pool.release(sequence.blocks)
+        self.tables.release(sequence)
         sequence.blocks = []
         sequence.draft = []
         sequence.computed = sequence.published = 0
         sequence.prompt_logprobs = []
+
+    def _missing_blocks(self, sequence: Sequence, length: int) -> int:
+        """Blocks that a sequence still lacks for its first `length` tokens."""
+        return max(0, self._blocks_for(length) - len(sequence.blocks))
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.pool.block_size)
@@ -290,3 +206,4 @@ class Scheduler:
         for sequence in self.running:
             assert len(sequence.blocks) >= self._blocks_for(sequence.computed), "computed tokens without a block"
         self.pool.check_integrity(s.blocks for s in self.running)
+        self.tables.check_integrity(self.running)

@@ -20,7 +20,7 @@ from transformers import (
 
 from model.request import Request, SamplingParams
 from model.sampler import draw, token_logprobs, uniform
-from model.scheduling.scheduler import Sequence
+from model.scheduling.sequence import Sequence
 
 EOS = (0,)
 

@@ -1,0 +1,101 @@
+"""One request on its way through the engine, and what a step does of it.
+
+A sequence is a list of tokens of which the first `computed` have their keys and values in the cache. A step computes
+some more of them; when it reaches the end of the list, the sampler adds one. Prefill, decode and recomputation after
+preemption are this one rule.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from model.request import Request, TokenLogprobs
+from model.scheduling.kv_cache import Block, BlockHash
+from model.scheduling.speculation import Speculator
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One request on its way through the engine.
+
+    limit: its length at most, prompt included.
+    computed: tokens whose keys and values are in the cache. published: leading blocks that can be found by hash.
+    draft: tokens that may follow, to be checked along with the next step if there is room.
+    tokens: the ids that are known. awaited: one more token, which a running step still draws while the next step is
+        prepared, as its row among what that step draws; None where no token is awaited.
+    gone: it has finished or was aborted.
+    """
+
+    request: Request
+    seed: int
+    arrival: int
+    limit: int
+    prompt_length: int = field(init=False)
+    speculator: Speculator | None = None
+    arrived_at: float = field(default_factory=time.monotonic)
+    started_at: float | None = None
+    tokens: list[int] = field(default_factory=list)
+    awaited: int | None = None
+    draft: list[int] = field(default_factory=list)
+    computed: int = 0
+    published: int = 0
+    blocks: list[Block] = field(default_factory=list)
+    hashes: list[BlockHash] = field(default_factory=list)
+    cached_tokens: int = 0
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    gone: bool = False
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.request.prompt_ids)
+        self.prompt_length = len(self.tokens)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Order of service: priority, then arrival. Smaller runs first, larger is preempted first."""
+        return self.request.priority, self.arrival
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[self.prompt_length :]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the sequence, an awaited one included."""
+        return len(self.tokens) + (self.awaited is not None)
+
+    @property
+    def num_output(self) -> int:
+        return self.length - self.prompt_length
+
+    @property
+    def pending(self) -> int:
+        """Tokens whose keys and values are still to be computed: 1 for a decoding sequence."""
+        return self.length - self.computed
+
+    @property
+    def ends(self) -> bool:
+        """The token it awaits is its last, whatever it turns out to be."""
+        return self.awaited is not None and self.length >= self.limit
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        return self.request.params.prompt_logprobs is not None and self.num_output == 0
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them."""
+
+    sequence: Sequence
+    count: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return self.count + len(self.draft)
+
+    @property
+    def completes(self) -> bool:
+        """The step reaches the end of the sequence, so it samples the next token."""
+        return self.count == self.sequence.pending

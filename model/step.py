@@ -1,0 +1,85 @@
+"""A step between its start and the moment when what it drew is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from model.executor import ForwardTimer
+from model.request import Request
+from model.sampler import Drawn
+from model.scheduling.sequence import Scheduled, Sequence
+from model.statistics import StepTiming
+
+
+@dataclass(frozen=True)
+class DraftRow:
+    """A row for the sampler: a sequence as it will stand if its draft's first tokens turn out right."""
+
+    sequence: Sequence
+    draft: tuple[int, ...]
+
+    @property
+    def request(self) -> Request:
+        return self.sequence.request
+
+    @property
+    def seed(self) -> int:
+        return self.sequence.seed
+
+    @property
+    def output(self) -> list[int]:
+        return [*self.sequence.output, *self.draft]
+
+    @property
+    def num_output(self) -> int:
+        return self.sequence.num_output + len(self.draft)
+
+
+def draft_rows(finishing: list[Scheduled]) -> list[DraftRow]:
+    """What each row of logits is drawn for: a sequence as it stands, then with its draft's first tokens."""
+    return [DraftRow(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
+
+
+def needs_tokens(scheduled: Scheduled) -> bool:
+    """Whether the next step cannot be prepared before this one's tokens, or logits, have been read."""
+    sequence = scheduled.sequence
+    params = sequence.request.params
+    return sequence.speculator is not None or params.penalises or sequence.wants_prompt_logprobs
+
+
+@dataclass(frozen=True)
+class StepInFlight:
+    """A step that was started.
+
+    finishing: the sequences that it draws a token for. stays: it is read after the next one was started.
+    sequences, tokens: its size. scheduled: when its batch was ready, by the performance counter.
+    """
+
+    finishing: list[Scheduled]
+    drawn: Drawn | None
+    stays: bool
+    sequences: int
+    tokens: int
+    scheduled: float
+    timer: ForwardTimer
+
+    def announce(self) -> None:
+        """Let each sequence that is still there know in which row its next token is to come."""
+        for row, scheduled in enumerate(self.finishing):
+            if not scheduled.sequence.gone:
+                scheduled.sequence.awaited = row
+
+    def first_rows(self) -> Iterator[tuple[Scheduled, int]]:
+        """Of each sequence that is still there, the first of the rows that were drawn for it."""
+        row = 0
+        for scheduled in self.finishing:
+            if not scheduled.sequence.gone:
+                yield scheduled, row
+            row += len(scheduled.draft) + 1
+
+    def timing(self, seconds: float, schedule: float) -> StepTiming:
+        """Of the call that collected it. What ran while the next was prepared has cost no time of its own."""
+        forward = min(self.timer.seconds(), seconds - schedule)
+        rest = seconds - schedule - forward
+        return StepTiming(self.sequences, self.tokens, seconds, schedule, forward, rest)
