@@ -36,6 +36,7 @@ monitor: $(VENV)/.serve
 
 boards: $(VENV)/.dev
 	@$(VENV)/bin/python -m deployments.command.boards
+	@$(VENV)/bin/python -m k8s.generate
 
 # More workers than the two cores of continuous integration: many tests wait for other processes.
 test: lint

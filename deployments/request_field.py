@@ -26,6 +26,10 @@ class RequestField(Generic[Value]):
 
 
 def with_fields(base: type[Body], name: str, fields: Iterable[RequestField[Any]]) -> type[Body]:
-    """A model of request bodies that has these fields too."""
-    definitions: dict[str, Any] = {field.name: (field.type, field.info) for field in fields}
+    """A model of request bodies that has these fields too. Raises ValueError where two fields have one name."""
+    definitions: dict[str, Any] = {}
+    for field in fields:
+        if field.name in base.model_fields or field.name in definitions:
+            raise ValueError(f"two fields of request bodies are called {field.name!r}")
+        definitions[field.name] = field.type, field.info
     return create_model(name, __base__=base, **definitions)

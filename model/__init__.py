@@ -1,4 +1,4 @@
-"""The engine: token ids in, token ids out. PyTorch only; it knows neither Ray nor HTTP.
+"""The engine: token ids in, token ids out. It knows neither Ray nor HTTP.
 
 Names load on first use, so that processes which only talk to an engine do not import PyTorch.
 """

@@ -34,11 +34,6 @@ class Batch:
     broadcasts: int = 0
     drawn_rows: npt.NDArray[np.int64] | None = None
 
-    @property
-    def awaits(self) -> bool:
-        """Whether some of its tokens are yet to be taken from what the step before drew."""
-        return self.drawn_rows is not None
-
     def to_bytes(self) -> bytes:
         return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
 

@@ -19,6 +19,10 @@ class ConfigError(ValueError):
     """A model or engine configuration that cannot work; the message says why and what would."""
 
 
+ELSEWHERE = "cannot be had on another rank, whose log says why"
+"""What a rank says that has no obstacle itself, where all ranks have to do without something."""
+
+
 class ModelConfig(BaseModel):
     """GPTBigCode's shape. Field names are those of `config.json`."""
 

@@ -109,7 +109,7 @@ class Engine:
         self.timing = None
         finished, self._in_flight = self._in_flight, None
         launched = self._launch()
-        scheduled = time.perf_counter() - started if launched is None else launched.scheduled - started
+        schedule_seconds = (time.perf_counter() if launched is None else launched.ready_at) - started
         if finished is not None:
             outputs += self._collect(finished)
         if launched is not None and launched.stays:
@@ -119,7 +119,7 @@ class Engine:
             outputs += self._collect(launched)
             finished = launched
         if finished is not None:
-            self.timing = finished.timing(time.perf_counter() - started, scheduled)
+            self.timing = finished.timing(time.perf_counter() - started, schedule_seconds)
         return outputs
 
     def _launch(self) -> StepInFlight | None:
@@ -132,7 +132,7 @@ class Engine:
         finishing = [s for s in plan if s.completes]
         stays = self._async and not any(map(needs_tokens, plan))
         batch = build_batch(plan, self.scheduler.tables, self.pool.block_size, len(finishing) if stays else 0)
-        scheduled = time.perf_counter()
+        ready_at = time.perf_counter()
         logits = self.executor.run(batch)
         drawn = None
         if logits is not None:
@@ -143,7 +143,7 @@ class Engine:
         for s in plan:
             s.sequence.computed += s.count
         self._count_step(batch)
-        return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), scheduled, self.executor.timer)
+        return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), ready_at, self.executor.timer)
 
     def _draw(self, finishing: list[Scheduled], logits: torch.Tensor) -> Drawn | None:
         """Draw what follows these sequences, and each of their drafted tokens, from the last rows of the logits."""

@@ -47,7 +47,10 @@ class Executor:
         """Of the last `run`. Ask it once the logits have been read."""
 
     def run(self, batch: Batch) -> torch.Tensor | None:
-        """Start a step; on a GPU it may go on after the call."""
+        """Start a step; on a GPU it may go on after the call.
+
+        Returns logits [R, vocabulary] in float32, or None where no row wants any; the next call may overwrite them.
+        """
         self.timer = ForwardTimer(self.runner.device)
         if self.group.size > 1:
             self.group.send(batch.to_bytes())

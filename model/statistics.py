@@ -27,7 +27,11 @@ class EngineCounters:
 
 
 class EngineStats(msgspec.Struct):
-    """A snapshot of the engine. totals: by the names of its counters; they only grow."""
+    """A snapshot of the engine.
+
+    running, waiting: sequences. kv_blocks_total, used, cached: blocks of one rank's cache; held by running sequences;
+    whose content can be found by hash. totals: by the names of its counters; they only grow.
+    """
 
     running: int = 0
     waiting: int = 0

@@ -52,8 +52,9 @@ def needs_tokens(scheduled: Scheduled) -> bool:
 class StepInFlight:
     """A step that was started.
 
-    finishing: the sequences that it draws a token for. stays: it is read after the next one was started.
-    sequences, tokens: its size. scheduled: when its batch was ready, by the performance counter.
+    finishing: the sequences that it draws a token for. drawn: what it draws, in the rows of `draft_rows`; None where
+    it draws nothing. stays: it is read after the next one was started. sequences, tokens: its size.
+    ready_at: when its batch was built, by the performance counter, in seconds. timer: of its forward pass.
     """
 
     finishing: list[Scheduled]
@@ -61,7 +62,7 @@ class StepInFlight:
     stays: bool
     sequences: int
     tokens: int
-    scheduled: float
+    ready_at: float
     timer: ForwardTimer
 
     def announce(self) -> None:
@@ -79,7 +80,10 @@ class StepInFlight:
             row += len(scheduled.draft) + 1
 
     def timing(self, seconds: float, schedule: float) -> StepTiming:
-        """Of the call that collected it. What ran while the next was prepared has cost no time of its own."""
+        """Of the call that collected it. What ran while the next was prepared has cost no time of its own.
+
+        seconds: of that call. schedule: those of them in which the next batch was chosen and built.
+        """
         forward = min(self.timer.seconds(), seconds - schedule)
         rest = seconds - schedule - forward
         return StepTiming(self.sequences, self.tokens, seconds, schedule, forward, rest)

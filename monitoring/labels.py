@@ -1,4 +1,5 @@
-"""Every label and the values it may take. What is none of them is written as the last one, so no client can add series.
+"""Every label and the values it may take, or who declares them. No client can add series: what is none of the values is
+written as the last one.
 
 Never a key, a request id or an editor session: those belong in logs and traces.
 """

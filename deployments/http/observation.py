@@ -101,7 +101,10 @@ class ObservationMiddleware:
     def _end(self, record: RequestRecord, scope: Scope) -> None:
         route = scope.get("route")
         if record.dialect is None and route is not None:
-            record.dialect = getattr(scope.get("endpoint"), "__module__", "").rpartition(".")[2]
+            spoken = getattr(route, "dialect", None)
+            record.dialect = (
+                spoken.name if spoken else getattr(scope.get("endpoint"), "__module__", "").rpartition(".")[2]
+            )
         if record.method == "POST" and (metrics := self.metrics()) is not None:
             metrics.request_ended(record.outcome, record.dialect or OTHER_DIALECT, record.team)
         level = _level(record)

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from deployments.cluster.temporary import private_directory, remove_stale
-from model.config import EngineConfig
+from model.config import ELSEWHERE, EngineConfig
 from monitoring import logs
 
 PROGRESS_PERIOD_S = 1.0
@@ -54,18 +54,43 @@ class RankProcess:
         def progress(share: float) -> None:
             self._loaded = share
 
-        return self._rank.load(address, progress)
+        with _failure_in_the_log():
+            return self._rank.load(address, progress)
 
     def run(self, socket_path: str) -> None:
-        try:
+        with _failure_in_the_log():
             self._rank.run(socket_path)
-        except Exception as error:
-            # Said here, too: the replica may be gone, and gets the first line only.
-            logs.event("rank.failed", level=logging.ERROR, exception=logs.describe(error))
-            raise
 
     def progress(self) -> float:
         return self._loaded
+
+
+@contextlib.contextmanager
+def _failure_in_the_log() -> Iterator[None]:
+    """Said in the rank, too: the replica may be gone, and gets the first line of the first rank only."""
+    try:
+        yield
+    except Exception as error:
+        logs.event("rank.failed", level=logging.ERROR, exception=logs.describe(error))
+        raise
+
+
+async def cause(loads: Iterable[asyncio.Future[Any]], patience_s: float = 10.0) -> BaseException:
+    """Why ranks could not load, some of which have failed.
+
+    One failed rank leaves the others waiting, so they are not waited for; but where all that have failed say that the
+    reason is another rank's, that one gets some time to tell it.
+    """
+    loads = list(loads)
+    while True:
+        errors = [error for load in loads if load.done() and (error := load.exception()) is not None]
+        reasons = [error for error in errors if ELSEWHERE not in str(error)]
+        waiting = [load for load in loads if not load.done()]
+        if reasons or not waiting:
+            return (reasons or errors)[0]
+        done, _ = await asyncio.wait(waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            return errors[0]
 
 
 class RankGroup:
@@ -130,8 +155,8 @@ class RankGroup:
                 done, pending = await asyncio.wait(
                     loads, timeout=PROGRESS_PERIOD_S, return_when=asyncio.FIRST_EXCEPTION
                 )
-                for load in done:
-                    load.result()  # one failed rank leaves the others waiting: do not wait with them
+                if any(load.exception() is not None for load in done):
+                    raise await cause(loads)
                 if not pending:
                     return [load.result() for load in loads]
                 shares = await asyncio.gather(*[actor.progress.remote() for actor in self._actors])

@@ -86,7 +86,9 @@ class EngineReplica:
         directory = await asyncio.to_thread(resolve_checkpoint, settings.model, settings.revision)
         model = ModelConfig.from_checkpoint(directory)
         settings.check_model(model)
-        tokenizer = await asyncio.to_thread(Tokenizer.from_checkpoint, directory)
+        tokenizer, labels = await asyncio.gather(
+            asyncio.to_thread(Tokenizer.from_checkpoint, directory), asyncio.to_thread(declared_labels)
+        )
         if tokenizer.vocab_size > model.vocab_size:
             raise ConfigError(
                 f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but config.json says "
@@ -95,7 +97,6 @@ class EngineReplica:
         placement_group = get_current_placement_group()
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
         bundle = placement_group.bundle_specs[1]
-        declared = asyncio.create_task(asyncio.to_thread(declared_labels))  # loads the dialects, while the ranks load
         self._group = await RankGroup.start(
             engine_config(settings, model, directory, bundle),
             placement_group,
@@ -112,7 +113,7 @@ class EngineReplica:
             raise
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
         record_on_this_node(settings)
-        metrics = monitoring.ReplicaMetrics(settings.model_id, declared=await declared)
+        metrics = monitoring.ReplicaMetrics(settings.model_id, declared=labels)
         reports = self._group.reports
         metrics.engine_ready(
             time.monotonic() - started_at,

@@ -47,7 +47,8 @@ class StopRule:
     """Everything that anybody lists of a rule.
 
     name: what clients are told in `ended_by`, and the value of the metric's label `rule`.
-    order: of two rules that cut at one place, the lower is named; lists have this order too.
+    order: of two rules that cut at one place, when the same character has come, the lower is named; lists have this
+        order too.
     description: where it ends a completion, for the documentation. word: the same in the playground, in a few words.
     field: of request bodies, if it has one; left out of a body, its value is None.
     by_mode: on in every mode but `raw`, unless the field says otherwise.

@@ -123,10 +123,6 @@ class Code:
     def char(self) -> str:
         return self.text[-1]
 
-    @property
-    def solid_in_line(self) -> bool:
-        return self.solid > max(self.line_start, 0)
-
 
 def indentation(line: str) -> int:
     """Columns before its first word; a tab reaches to the next multiple of 8."""

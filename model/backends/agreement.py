@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
+from model.config import ELSEWHERE
 from model.network.parallel import TensorParallel
-
-ELSEWHERE = "cannot be had on another rank, whose log says why"
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Asks all ranks of a group that has joined. Questions are collectives: every rank asks the same, in one order."""
+    """Asks all ranks of a group that has joined.
+
+    Questions are collectives: every rank asks the same, in one order, and must not raise in between.
+    """
 
     group: TensorParallel
     device: torch.device
@@ -27,4 +29,6 @@ class Agreement:
 
     def obstacle(self, here: str | None) -> str | None:
         """This rank's obstacle; where it has none but another rank has one, that; None where nobody has one."""
-        return None if self.everywhere(here is None) else here or ELSEWHERE
+        if self.everywhere(here is None):
+            return None
+        return ELSEWHERE if here is None else here

@@ -148,5 +148,5 @@ def _triton_fault(config: EngineConfig, model: ModelConfig, ranks: Agreement, dt
         heads = model.n_head // ranks.group.size
         error = max_error(heads, model.head_dim, config.block_size, dtype, ranks.device)
     except Exception as failure:  # a compiler fails in many ways, and none of them may keep the model from serving
-        return str(failure)
+        return f"{type(failure).__name__}: {failure}"
     return None if error <= tolerance(dtype) else f"the Triton kernels are off by {error:.2g} on {ranks.device}"

@@ -63,6 +63,7 @@ class NativeBackend:
         self.parameter_bytes = weights(self._place) - self._saved
 
     def _place(self, name: str, value: torch.Tensor) -> None:
+        """Give a parameter to C. The embedding comes before a tied head, which is told by its memory."""
         match name.split("."):
             case ["wte" | "wpe" as table, "weight"]:
                 setattr(self._model, table, self._hold(value))
@@ -72,6 +73,8 @@ class NativeBackend:
                 self._pack(self._model.head, value)
             case ["h", number, *rest]:
                 self._place_in_layer(self._layers[int(number)], ".".join(rest), value)
+            case _:
+                raise AssertionError(f"the kernel knows no parameter {name}")
 
     def _place_in_layer(self, layer: Layer, name: str, value: torch.Tensor) -> None:
         if name in _NORMS:

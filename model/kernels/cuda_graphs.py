@@ -5,14 +5,14 @@ inputs from fixed places and has a fixed size, so a batch is filled up to the ne
 write a block of the cache that belongs to nobody.
 
 A graph keeps addresses, not tensors: whatever it reads has to be kept by somebody, for as long as it is replayed.
+PyTorch can check that at each replay (`check_input_liveness`), for some 50 us of the launch that graphs are to save,
+and does not see what Triton's kernels read: a `RecordedStep` owns everything instead.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,8 @@ def record(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with _capture(graph):
+    # thread_local: NCCL's watchdog, a thread of its own, may ask for events meanwhile
+    with torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local"):
         out = run()
 
     def replay() -> torch.Tensor:
@@ -58,14 +59,6 @@ def record(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         return out
 
     return replay
-
-
-def _capture(graph: torch.cuda.CUDAGraph) -> AbstractContextManager[None]:
-    # thread_local: NCCL's watchdog, a thread of its own, may ask for events meanwhile
-    capture = functools.partial(torch.cuda.graph, graph, pool=_pool(), capture_error_mode="thread_local")
-    if "check_input_liveness" in inspect.signature(torch.cuda.graph).parameters:
-        return capture(check_input_liveness=True)  # a replay whose inputs are gone fails; Triton's are not seen
-    return capture()
 
 
 @functools.cache

@@ -30,7 +30,9 @@ class AttentionPlan(Protocol):
 class PagedAttention(Protocol):
     """A way of computing attention. All give what `attend_reference` gives, but for the order of sums."""
 
-    def plan(self, batch: Batch) -> AttentionPlan: ...
+    def plan(self, batch: Batch) -> AttentionPlan:
+        """Of a step, on the device of the cache."""
+        ...
 
 
 def write(cache: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor) -> None:

@@ -1,7 +1,9 @@
 """The tensor-parallel group: who I am, the collectives the network needs, and rank 0's wire to the others.
 
-Collectives (gloo on CPU, NCCL on GPU) run only inside a forward pass. Between steps the other ranks wait on a
-socket from rank 0, because a rank that idles in a collective is killed by its watchdog.
+Collectives (gloo on CPU, NCCL on GPU) run where all ranks are known to come by: while they agree on what to load, in
+a forward pass, and when drawn tokens are broadcast behind it. A rank that raises in between leaves the others waiting,
+so it has to end. Between steps the other ranks wait on a socket from rank 0, because a rank that idles in a collective
+is killed by its watchdog.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ class TensorParallel:
             path = self._store.get(_WIRE_KEY).decode()
             self._wires = [Client(path, family="AF_UNIX")]
 
-    # Collectives: only inside a forward pass, on every rank.
+    # Collectives: every rank calls them, in one order.
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""

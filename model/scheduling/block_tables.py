@@ -21,7 +21,10 @@ class BlockTables:
         self._row_of: dict[Sequence, int] = {}
 
     def of(self, sequences: list[Sequence]) -> npt.NDArray[np.int64]:
-        """Their tables as they are now [S, n], in order, padded with 0; n: blocks of the longest."""
+        """Their tables as they are now [S, n], in order, padded with 0; n: blocks of the longest. S is at least 1.
+
+        Gives a row to those that have none. The answer is a copy: a step in flight keeps it.
+        """
         rows = [self._brought_up_to_date(s) for s in sequences]
         return self._table[rows, : max(self._written[row] for row in rows)]
 

@@ -65,13 +65,13 @@ class BlockPool:
         return len(self._hash_of)
 
     def allocate(self, count: int) -> list[Block]:
-        """Take `count` blocks, forgetting the content of the least recently used. Raises OutOfBlocks, taking none."""
+        """Take `count` blocks, evicting the content of the least recently used. Raises OutOfBlocks, taking none."""
         if count > len(self._free):
             raise OutOfBlocks
         taken = [self._free.popitem(last=False)[0] for _ in range(count)]
         for block in taken:
             self._references[block] = 1
-            self._forget(block)
+            self._evict(block)
         return taken
 
     def match(self, hashes: Iterable[BlockHash]) -> list[Block]:
@@ -113,7 +113,7 @@ class BlockPool:
             self._block_of[value] = block
             self._hash_of[block] = value
 
-    def _forget(self, block: Block) -> None:
+    def _evict(self, block: Block) -> None:
         value = self._hash_of.pop(block, None)
         if value is not None:
             del self._block_of[value]

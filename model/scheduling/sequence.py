@@ -24,6 +24,8 @@ class Sequence:
     draft: tokens that may follow, to be checked along with the next step if there is room.
     tokens: the ids that are known. awaited: one more token, which a running step still draws while the next step is
         prepared, as its row among what that step draws; None where no token is awaited.
+    arrived_at, started_at: when it was added and when it first ran, by the monotonic clock, in seconds.
+    hashes: of its leading full blocks. cached_tokens: of its prompt, what its first step found in the cache.
     gone: it has finished or was aborted.
     """
 

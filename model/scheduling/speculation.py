@@ -3,7 +3,7 @@
 Code repeats itself, and an edit repeats the file around it, so the sequence itself is a good draft model (Saxena:
 Prompt Lookup Decoding, 2023). A draft is checked in one step with the token it follows. Since each position's draw is
 a function of its context, seed and position alone, keeping the drafted tokens that equal the drawn ones gives exactly
-the output without speculation, greedy or sampled.
+the output without speculation, greedy or sampled. `drafting` says who drafts in a step, `acceptance` what is kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a prompt to the token ids that fit a window: the one way in for everybody who asks for a completion.
 
 What does not fit is cut (model/text/truncation.py says where): context files first, then the text that is farthest
-from the cursor. A cut of text never falls inside a character.
+from the cursor. A cut of text never falls inside a character, unless nothing else of a raw prompt would be left.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ def _fit_special(tokenizer: Tokenizer, text: str, window: Window) -> list[int]:
     limit = window.max_tokens * CHARS_PER_TOKEN[-1]
     end = text[left_cut(len(text), limit, max(1, limit // STRIDES_PER_WINDOW)) :]
     ids = tokenizer.encode_with_special(end)
-    return ids[character_start(tokenizer, ids, _anchored_start(ids, window)) :]
+    start = _anchored_start(ids, window)
+    whole = character_start(tokenizer, ids, start)
+    return ids[whole if whole < len(ids) else start :]  # a part of the last character is better than nothing
 
 
 def _encode_template(tokenizer: Tokenizer, template: FimPrompt) -> list[int]:

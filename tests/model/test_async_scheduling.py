@@ -57,7 +57,7 @@ def test_an_awaited_token_is_a_row_of_what_the_step_before_drew(monkeypatch: pyt
     assert [s.awaited for s in (a, b, c)] == [0, 1, None]
     assert [s.tokens for s in (a, b, c)] == [list(s.request.prompt_ids) for s in (a, b, c)]
     assert [(s.length, s.num_output, s.pending) for s in (a, b, c)] == [(4, 1, 1), (3, 1, 1), (9, 0, 6)]
-    assert not batches[0].awaits
+    assert batches[0].drawn_rows is None
     engine.step()
     assert batches[1].tokens.tolist() == [0, 0, *[6] * 6]
     assert batches[1].drawn_rows is not None

@@ -8,6 +8,7 @@ import pytest
 
 from model.process.wire import HEADER, Step, frame, report
 from monitoring import metrics
+from monitoring.labels import NOTHING_DECLARED
 from monitoring.process import init, render
 from monitoring.reference import reference
 from monitoring.replica import ReplicaMetrics
@@ -32,7 +33,7 @@ def test_a_counter_needs_its_declaration_and_the_line_that_increments_it(made_up
     assert arrived.stats[made_up] == 3
     ReplicaMetrics("pico").engine_stats(arrived.stats)
     assert 'starcoder_made_up_total{model="pico"} 3.0\n' in render().decode()
-    assert "| `starcoder_made_up_total` | counter | model | What a test made up. |\n" in reference()
+    assert "| `starcoder_made_up_total` | counter | model | What a test made up. |\n" in reference(NOTHING_DECLARED)
 
 
 def test_the_engine_counts_what_is_declared_and_nothing_else(made_up: EngineCounterSpec) -> None:

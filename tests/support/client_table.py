@@ -76,7 +76,8 @@ class ClientTable:
 
     def render(self) -> str:
         """A Markdown table."""
-        titles = columns()
+        spoken = {dialect for _, dialect in self.outcomes}
+        titles = [title for title in columns() if title in spoken]
         rows = [["client", "version", *titles], ["---"] * (len(titles) + 2)]
         rows += [[one.name, one.version, *(self._cell((one.name, title)) for title in titles)] for one in clients()]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -93,11 +94,11 @@ def write_table(file: Path, table: str) -> None:
     file.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
 
 
-def read_table(file: Path) -> dict[str, list[str]]:
-    """The cells behind the name of each client: its version, then one for each dialect."""
+def read_table(file: Path) -> dict[str, dict[str, str]]:
+    """By the name of each client: `version`, and its cell of each dialect that was tested."""
     inside = file.read_text().partition(BEGIN)[2].partition(END)[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in inside.strip().splitlines()]
-    return {name: cells for name, *cells in rows[2:]}
+    return {name: dict(zip(rows[0][1:], cells, strict=True)) for name, *cells in rows[2:]}
 
 
 def cells_of(item: pytest.Item) -> list[Cell]:

@@ -1,8 +1,8 @@
 """What every dialect has at hand, and how a dialect is written.
 
-A dialect is one file in this package: pydantic schemas, a function from the schema to a `GenerationRequest`,
+A dialect is one module below `deployments.api`: pydantic schemas, a function from the schema to a `GenerationRequest`,
 functions from deltas to the dialect's answer, `create_router(api: ApiContext) -> APIRouter`, and a `DIALECT`.
-`deployments.ingress` mounts every module of the package that has `create_router`; CONTRIBUTING.md has an example.
+`deployments.ingress` mounts every module that has `create_router`; CONTRIBUTING.md has an example.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Sampling parameters. Every `parameter.Parameter` in a module of this package is a field of every dialect's bodies."""
+"""Sampling parameters. Every shared `parameter.Parameter` of this package is a field of all bodies that sample."""

@@ -19,7 +19,7 @@ from model.kernels.cuda_graphs import DecodeGraphs, Spare
 from model.network.attention import AttentionPlan
 
 BLOCK_SIZE = 4
-captured: list[dict[str, Any]] = []
+captured: list[str] = []
 
 
 class Stream:
@@ -33,16 +33,8 @@ class Graph:
 
 
 @contextlib.contextmanager
-def capture(
-    graph: Graph, pool: object, capture_error_mode: str = "global", check_input_liveness: bool = False
-) -> Iterator[None]:
-    captured.append({"error_mode": capture_error_mode, "checks_liveness": check_input_liveness})
-    yield
-
-
-@contextlib.contextmanager
-def older_capture(graph: Graph, pool: object, capture_error_mode: str = "global") -> Iterator[None]:
-    captured.append({"error_mode": capture_error_mode})
+def capture(graph: Graph, pool: object, capture_error_mode: str = "global") -> Iterator[None]:
+    captured.append(capture_error_mode)
     yield
 
 
@@ -120,17 +112,6 @@ def test_all_that_a_recorded_step_reads_lives_as_long_as_the_step(real: bool) ->
     del graphs
     gc.collect()
     assert all(memory() is None for memory in [*read, drawn_memory])
-
-
-@pytest.mark.parametrize("knows", [True, False])
-def test_where_pytorch_can_tell_that_an_input_is_gone_it_is_asked_to(
-    monkeypatch: pytest.MonkeyPatch, knows: bool
-) -> None:
-    if not knows:
-        monkeypatch.setattr(torch.cuda, "graph", older_capture)
-    graphs_of(Network(), torch.zeros(3, dtype=torch.int64))
-    expected = {"error_mode": "thread_local"} | ({"checks_liveness": True} if knows else {})
-    assert captured == [expected] * 3
 
 
 def eagerly(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:

@@ -193,8 +193,8 @@ def test_an_awaited_token_is_a_place_among_what_was_drawn(awaited: int | None, d
     one.awaited = awaited
     batch = build_batch([Scheduled(one, 3)], BlockTables(rows=1, width=1), 4, 1)
     assert batch.tokens.tolist() == [5, 6, 0]
-    assert batch.awaits == (awaited is not None)
+    assert (batch.drawn_rows is not None) == (awaited is not None)
     assert (batch.drawn_rows if batch.drawn_rows is None else batch.drawn_rows.tolist()) == drawn_rows
     assert batch.logit_rows.tolist() == [2]
     first = build_batch([Scheduled(one, 2)], BlockTables(rows=1, width=1), 4, 0)
-    assert not first.awaits, "a chunk that ends before it awaits nothing"
+    assert first.drawn_rows is None, "a chunk that ends before it awaits nothing"

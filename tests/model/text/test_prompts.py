@@ -173,7 +173,11 @@ def test_plain_prompts_keep_their_end(value: str, max_tokens: int) -> None:
 @given(value=st.text(st.characters(exclude_categories=["Cs"]), max_size=500), max_tokens=st.integers(1, 100))
 def test_a_continued_text_is_never_cut_inside_a_character(form: PromptForm, value: str, max_tokens: int) -> None:
     kept = b"".join(map(STARCODER.token_bytes, render(STARCODER, value, form, Window(max_tokens, BLOCK))))
-    assert value.endswith(kept.decode())
+    assert value.encode().endswith(kept)
+    if len(kept) >= len(value[-1:].encode()):
+        kept.decode()
+    else:  # there is no room for the last character
+        assert bool(kept) == isinstance(form, Raw)
 
 
 @given(value=hostile, form=st.sampled_from([Raw(), Plain(), Infill("psm"), Infill("spm")]), length=st.integers(0, 40))

@@ -1,0 +1,43 @@
+"""Which rank's error is the one that is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from deployments.replica.group import cause
+from model.config import ELSEWHERE, ConfigError
+
+pytestmark = pytest.mark.virtual_time
+
+REASON = "attention=triton needs a GPU"
+
+
+async def fails(after: float, text: str) -> None:
+    await asyncio.sleep(after)
+    raise ConfigError(text)
+
+
+async def hangs() -> None:
+    await asyncio.sleep(1e6)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "told"),
+    [
+        ([(0, REASON), (0, f"attention=triton {ELSEWHERE}")], REASON),
+        ([(0, f"attention=triton {ELSEWHERE}"), (3, REASON)], REASON),
+        ([(0, REASON), None], REASON),
+        ([(0, f"attention=triton {ELSEWHERE}"), None], ELSEWHERE),
+        ([(0, f"a {ELSEWHERE}"), (1, f"b {ELSEWHERE}")], ELSEWHERE),
+    ],
+)
+async def test_the_rank_that_knows_the_reason_is_heard(ranks: list[tuple[float, str] | None], told: str) -> None:
+    loads = [asyncio.create_task(hangs() if rank is None else fails(*rank)) for rank in ranks]
+    await asyncio.wait(loads, return_when=asyncio.FIRST_EXCEPTION)
+    started_at = asyncio.get_running_loop().time()
+    assert told in str(await cause(loads))
+    assert asyncio.get_running_loop().time() - started_at <= 10
+    for load in loads:
+        load.cancel()
