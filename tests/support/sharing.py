@@ -6,6 +6,7 @@ started once. Other tests stay with those of their file.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -50,3 +51,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
     config.option.loadscopereorder = False  # the order is that of the items
     return ByRoom(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker has five seconds left, else it is interrupted; pytest would search its memory for garbage five times."""
+    if hasattr(session.config, "workerinput"):
+        gc.freeze()
