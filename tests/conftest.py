@@ -20,7 +20,11 @@ from tests.support.client_table import (  # noqa: F401
 from tests.support.cluster import Cluster
 from tests.support.collector import Collector
 from tests.support.leftovers import nothing_left
-from tests.support.sharing import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
+from tests.support.sharing import (  # noqa: F401
+    pytest_collection_modifyitems,
+    pytest_sessionfinish,
+    pytest_xdist_make_scheduler,
+)
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -6,6 +6,8 @@ started once. Other tests stay with those of their file.
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +31,13 @@ def room(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Clusters first: they take the longest, and wait most of the time."""
+    """Clusters first: they take the longest, and wait most of the time. Raises UsageError where two ids are one."""
+    for item in items:
+        if not item.nodeid.endswith(item.name) and item.parent is not None:
+            # Schemathesis names its tests apart, but their ids are the same: workers would run only one of them.
+            item._id = item.parent.id.child(item.name)
+    if twice := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
+        raise pytest.UsageError(f"tests with the same id: {twice}")
     items.sort(key=lambda item: room(item.nodeid) != _CLUSTER)
 
 
@@ -43,3 +51,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
     config.option.loadscopereorder = False  # the order is that of the items
     return ByRoom(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker has five seconds left, else it is interrupted; pytest would search its memory for garbage five times."""
+    if hasattr(session.config, "workerinput"):
+        gc.freeze()
