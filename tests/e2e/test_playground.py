@@ -15,6 +15,18 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
 
+LONGER = 'length => document.querySelector(".choice pre").textContent.length > length'
+STOP_ONCE_LONGER = """(length) => {
+  const stop = document.getElementById("stop");
+  new MutationObserver((_, observer) => {
+    const text = document.querySelector(".choice pre")?.textContent ?? "";
+    if (stop.hidden || text.length <= length) return;
+    observer.disconnect();
+    stop.click();
+  }).observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
+"""The page itself clicks, in the moment when a text has grown so long: a driver may come when all of it is there."""
+
 
 async def test_suggestions_come_from_the_engine_and_stop_there_too(cluster: Cluster, context: BrowserContext) -> None:
     watched = await WatchedPage.open(context, cluster.url)
@@ -36,10 +48,10 @@ async def test_suggestions_come_from_the_engine_and_stop_there_too(cluster: Clus
 
     await page.uncheck("#as-you-type")
     await page.fill("[name=max_tokens]", "1500")
+    await page.evaluate(STOP_ONCE_LONGER, len(wanted))
     await page.click("#run")
-    await expect(page.locator("#stop")).to_be_visible()
-    await page.click("#stop")
-    await expect(page.locator("#stop")).to_be_hidden()
+    await page.wait_for_function(LONGER, arg=len(wanted), timeout=PATIENCE_MS)
+    await expect(page.locator("#stop")).to_be_hidden(timeout=PATIENCE_MS)
 
     def idle() -> bool:
         health = cluster.health()
