@@ -106,8 +106,8 @@ with as much context as there is room for."""
 def render(tokenizer: Tokenizer, prompt: str | Sequence[int], form: PromptForm, window: Window) -> list[int]:
     """Token ids of a prompt, at most `window.max_tokens`; a prompt of ids has no form.
 
-    Empty where the window cannot hold the last character. Where nothing is to be cut, context still has to make do
-    with the room that there is.
+    Empty where the window cannot hold the last character of plain text. Where nothing is cut, context has to make do
+    with the room that there is all the same.
     Raises PromptTooLongError where a prompt that is not to be cut does not fit, UnsupportedError where the vocabulary
     lacks the tokens, ValueError where the window is too short for the form's special tokens.
     """
