@@ -169,6 +169,8 @@ class Engine:
 
     def _count_step(self, batch: Batch) -> None:
         self.counters.add(metrics.ENGINE_STEPS)
+        late = self.executor.late_compilations
+        self.counters.add(metrics.LATE_COMPILATIONS, late - self.counters[metrics.LATE_COMPILATIONS])
         if self._costs is not None:
             self.counters.add(metrics.READ_BYTES, float(self._costs.read_bytes(batch)))
             self.counters.add(metrics.FLOPS, float(self._costs.flops(batch)))

@@ -58,6 +58,11 @@ class Executor:
         self.timer.stop()
         return logits
 
+    @property
+    def late_compilations(self) -> int:
+        """Of this rank's backend; the others run the same steps, and compile what this one does."""
+        return self.runner.backend.late_compilations
+
     def broadcast(self, tokens: torch.Tensor) -> None:
         """Give every rank what was drawn of the step just run, whose `broadcasts` is its length [R]."""
         self.runner.receive(len(tokens), tokens)

@@ -143,6 +143,10 @@ STEPS = Section("The engine's steps")
 REQUESTS_RUNNING = STEPS.gauge("num_requests_running", "Sequences in the engines' current batches.", vllm=True)
 REQUESTS_WAITING = STEPS.gauge("num_requests_waiting", "Sequences that wait for a place in a batch.", vllm=True)
 ENGINE_STEPS = STEPS.engine_counter("engine_steps_total", "Batches that the engines have run.")
+LATE_COMPILATIONS = STEPS.engine_counter(
+    "engine_late_compilations_total",
+    "GPU kernels that rank 0 has compiled after the start, while a step waited for them. Anything but 0 is a fault.",
+)
 STEP_TIME = STEPS.histogram(
     "engine_step_seconds", "Length of one step, from scheduling to tokens.", buckets=STEP_BUCKETS
 )

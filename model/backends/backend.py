@@ -25,6 +25,11 @@ class Backend(Protocol):
     spare_blocks: int
     """Blocks at the end of the cache that it needs for itself."""
 
+    @property
+    def late_compilations(self) -> int:
+        """Kernels that it has compiled since `warm_up`, while somebody waited: there should be none."""
+        ...
+
     def warm_up(self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int) -> None:
         """Prepare steps on this cache and these drawn tokens, the tensors that `run` will be given.
 

@@ -6,6 +6,7 @@ Triton's kernels run on a CPU too, where they are interpreted (TRITON_INTERPRET=
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -50,14 +51,23 @@ class CudaBackend:
         self._records = config.cuda_graphs and self._triton is not None and share.device.type == "cuda"
         self.spare_blocks = int(self._records)
         """For the rows that fill recorded steps."""
+        self._compilations = _compilations() if self._triton or config.quantization != "none" else None
+        self._compiled = 0
         if share.device.type == "cuda":
             # what plain weights took is the driver's again: the cache is sized by what it says
             torch.cuda.empty_cache()
 
     def warm_up(self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int) -> None:
-        """Record the decode steps, where they are to be."""
+        """Record the decode steps, where they are to be. `choice` and `Quantizer` have had all kernels compiled."""
         if self._records:
             self.record_decodes(cache, drawn, max_model_len)
+        if self._compilations is not None:
+            self._compiled = self._compilations()
+
+    @property
+    def late_compilations(self) -> int:
+        """As `Backend` has it."""
+        return 0 if self._compilations is None else self._compilations() - self._compiled
 
     @torch.inference_mode()
     def record_decodes(
@@ -101,6 +111,13 @@ def _fault(graphs: DecodeGraphs, dtype: torch.dtype) -> str | None:
 def tolerance(dtype: torch.dtype) -> float:
     """How far two ways of computing the same may be apart, by values of about 1."""
     return 1e-3 if dtype is torch.float32 else 5e-2
+
+
+def _compilations() -> Callable[[], int]:
+    from model.kernels import compilations
+
+    compilations.watch()
+    return compilations.count
 
 
 def _triton_attention(share: Share) -> TritonAttention:

@@ -31,6 +31,7 @@ class NativeBackend:
 
     head_is_copied = False
     spare_blocks = 0
+    late_compilations = 0
     spent: npt.NDArray[np.int64] | None = None
 
     def __init__(self, model: ModelConfig, quantization: Quantization, weights: Weights) -> None:

@@ -24,6 +24,7 @@ class PlainBackend:
 
     head_is_copied = False
     spare_blocks = 0
+    late_compilations = 0
 
     def __init__(
         self,

@@ -4,6 +4,9 @@ The query heads of a multi-query model share their keys, so the (token, head) pa
 matrix, and decoding is a matrix product too: 48 heads fill a tile of tensor-core size. Where few sequences run, their
 contexts are split over more programs and the parts joined (Flash-Decoding, Dao et al. 2023); softmax is formed tile by
 tile (FlashAttention-2, arXiv:2307.08691). `attention.attend_reference` is what it is tested against.
+
+Whatever changes from step to step is an argument at run time, and Triton is told not to specialise on its value: all
+variants of a model are compiled when it starts (`triton_check`), none while it serves.
 """
 
 from __future__ import annotations
@@ -18,18 +21,31 @@ import triton.language as tl
 from model.batch import Batch
 from model.config import ModelConfig
 from model.device import programs_of, to_device
-from model.network.attention import attend_reference
 
 LARGEST_ROWS = 64
 KEYS = 64
 LONGEST_SPLIT = 32
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether the kernels run on a CPU, slowly, as TRITON_INTERPRET=1 asks."""
+WIDEST = {2: 128, 4: 32}
+"""Widest heads of a GPU's kernels, by bytes of a value: wider ones keep their sums in memory, 16 KB a thread for 128
+in float32 (compiled for compute capability 9.0)."""
 FEWEST_KEYS = 256
 """A part of a context is never shorter than this: joining would cost more than it gains."""
 
 
 @triton.jit
+def _visible(context, count, first, tile_rows, heads):
+    """Of a sequence's context, what the last row of the tile that begins with row `first` sees; no row sees more."""
+    return tl.minimum(context, context - count + (first + tile_rows - 1) // heads + 1)
+
+
+@triton.jit
+def _keys_of_part(visible, splits, KEYS: tl.constexpr):
+    return tl.cdiv(tl.cdiv(visible, KEYS), splits) * KEYS
+
+
+@triton.jit(do_not_specialize=["table_stride", "heads", "splits"])
 def _attend(
     queries,
     keys,
@@ -45,15 +61,19 @@ def _attend(
     context_lens,
     tables,
     table_stride,
+    heads,
+    splits,
     scale,
-    HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
-    SPLITS: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
-    """One tile of ROWS (token, head) rows of a sequence over one part of its context. scale includes log2(e)."""
+    """One tile of ROWS (token, head) rows of a sequence over one part of its context, WHOLE if that is all of it.
+
+    scale includes log2(e).
+    """
     tile = tl.program_id(0)
     split = tl.program_id(1)
     sequence = tl.load(tile_sequences + tile)
@@ -62,51 +82,52 @@ def _attend(
     count = tl.load(query_lens + sequence)
     context = tl.load(context_lens + sequence)
     rows = first + tl.arange(0, ROWS)
-    token = rows // HEADS
+    token = rows // heads
     live = token < count
     last_seen = context - count + token
     column = tl.arange(0, WIDTH)
-    row_offset = (start + token) * HEADS + rows % HEADS
-    q = tl.load(queries + row_offset[:, None] * WIDTH + column[None, :], mask=live[:, None], other=0.0)
+    row_offset = (start + token) * heads + rows % heads
 
-    # no row of this tile looks beyond `visible`
-    visible = tl.minimum(context, context - count + (first + ROWS - 1) // HEADS + 1)
-    each = tl.cdiv(tl.cdiv(visible, KEYS), SPLITS) * KEYS
+    visible = _visible(context, count, first, ROWS, heads)
+    each = _keys_of_part(visible, splits, KEYS)
     begin = split * each
     end = tl.minimum(begin + each, visible)
-    top = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    sums = tl.zeros([ROWS, WIDTH], tl.float32)
-    for at in range(begin, end, KEYS):
-        position = at + tl.arange(0, KEYS)
-        inside = position < end
-        block = tl.load(tables + sequence * table_stride + position // BLOCK_SIZE, mask=inside, other=0)
-        offset = (block * BLOCK_SIZE + position % BLOCK_SIZE)[:, None] * WIDTH + column[None, :]
-        k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        scores = tl.where(inside[None, :] & (position[None, :] <= last_seen[:, None]), scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        # a row that has seen nothing yet would take infinity from infinity
-        finite = tl.where(new_top == float("-inf"), 0.0, new_top)
-        weights = tl.exp2(scores - finite[:, None])
-        shrink = tl.exp2(top - finite)
-        v = tl.load(values + offset, mask=inside[:, None], other=0.0)
-        sums = sums * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-        total = total * shrink + tl.sum(weights, 1)
-        top = new_top
-    if SPLITS == 1:
-        result = sums / tl.where(total == 0.0, 1.0, total)[:, None]
-        tl.store(
-            out + row_offset[:, None] * WIDTH + column[None, :], result.to(out.dtype.element_ty), mask=live[:, None]
-        )
-    else:
-        part = (tile * SPLITS + split) * ROWS + tl.arange(0, ROWS)
-        tl.store(part_sums + part[:, None] * WIDTH + column[None, :], sums)
-        tl.store(part_tops + part, top)
-        tl.store(part_totals + part, total)
+    if begin < end:  # there may be more parts than tiles of keys
+        q = tl.load(queries + row_offset[:, None] * WIDTH + column[None, :], mask=live[:, None], other=0.0)
+        top = tl.full([ROWS], float("-inf"), tl.float32)
+        total = tl.zeros([ROWS], tl.float32)
+        sums = tl.zeros([ROWS, WIDTH], tl.float32)
+        for at in range(begin, end, KEYS):
+            position = at + tl.arange(0, KEYS)
+            inside = position < end
+            block = tl.load(tables + sequence * table_stride + position // BLOCK_SIZE, mask=inside, other=0)
+            # a cache of a small model holds more values than 32 bits count
+            slot = block.to(tl.int64) * BLOCK_SIZE + position % BLOCK_SIZE
+            offset = slot[:, None] * WIDTH + column[None, :]
+            k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+            scores = tl.where(inside[None, :] & (position[None, :] <= last_seen[:, None]), scores, float("-inf"))
+            new_top = tl.maximum(top, tl.max(scores, 1))
+            # a row that has seen nothing yet would take infinity from infinity
+            finite = tl.where(new_top == float("-inf"), 0.0, new_top)
+            weights = tl.exp2(scores - finite[:, None])
+            shrink = tl.exp2(top - finite)
+            v = tl.load(values + offset, mask=inside[:, None], other=0.0)
+            sums = sums * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+            total = total * shrink + tl.sum(weights, 1)
+            top = new_top
+        if WHOLE:
+            result = sums / tl.where(total == 0.0, 1.0, total)[:, None]
+            place = out + row_offset[:, None] * WIDTH + column[None, :]
+            tl.store(place, result.to(out.dtype.element_ty), mask=live[:, None])
+        else:
+            part = (tile * splits + split) * ROWS + tl.arange(0, ROWS)
+            tl.store(part_sums + part[:, None] * WIDTH + column[None, :], sums)
+            tl.store(part_tops + part, top)
+            tl.store(part_totals + part, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "tile_rows", "splits"])
 def _combine_splits(
     out,
     part_sums,
@@ -116,34 +137,35 @@ def _combine_splits(
     tile_firsts,
     query_starts,
     query_lens,
-    HEADS: tl.constexpr,
+    context_lens,
+    heads,
+    tile_rows,
+    splits,
     WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    SPLITS: tl.constexpr,
+    KEYS: tl.constexpr,
+    MOST_PARTS: tl.constexpr,
 ):
-    """The parts of one tile's contexts, weighed by their share of the softmax."""
+    """One row's parts, each weighed by its share of the softmax. Parts that have no keys were not written."""
     tile = tl.program_id(0)
+    row = tl.program_id(1)
     sequence = tl.load(tile_sequences + tile)
-    rows = tl.load(tile_firsts + tile) + tl.arange(0, ROWS)
-    token = rows // HEADS
-    live = token < tl.load(query_lens + sequence)
-    column = tl.arange(0, WIDTH)
-    top = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    sums = tl.zeros([ROWS, WIDTH], tl.float32)
-    for split in range(SPLITS):
-        part = (tile * SPLITS + split) * ROWS + tl.arange(0, ROWS)
-        part_top = tl.load(part_tops + part)
-        new_top = tl.maximum(top, part_top)
-        finite = tl.where(new_top == float("-inf"), 0.0, new_top)
-        shrink = tl.exp2(top - finite)
-        share = tl.exp2(part_top - finite)
-        sums = sums * shrink[:, None] + tl.load(part_sums + part[:, None] * WIDTH + column[None, :]) * share[:, None]
-        total = total * shrink + tl.load(part_totals + part) * share
-        top = new_top
-    result = sums / tl.where(total == 0.0, 1.0, total)[:, None]
-    row_offset = (tl.load(query_starts + sequence) + token) * HEADS + rows % HEADS
-    tl.store(out + row_offset[:, None] * WIDTH + column[None, :], result.to(out.dtype.element_ty), mask=live[:, None])
+    first = tl.load(tile_firsts + tile)
+    count = tl.load(query_lens + sequence)
+    token = (first + row) // heads
+    if token < count:
+        visible = _visible(tl.load(context_lens + sequence), count, first, tile_rows, heads)
+        split = tl.arange(0, MOST_PARTS)
+        written = split < tl.cdiv(visible, _keys_of_part(visible, splits, KEYS))
+        part = (tile * splits + split) * tile_rows + row
+        tops = tl.load(part_tops + part, mask=written, other=float("-inf"))
+        # every row sees the first key, so the largest is finite
+        share = tl.exp2(tops - tl.max(tops, 0))
+        total = tl.sum(tl.load(part_totals + part, mask=written, other=0.0) * share, 0)
+        column = tl.arange(0, WIDTH)
+        sums = tl.load(part_sums + part[:, None] * WIDTH + column[None, :], mask=written[:, None], other=0.0)
+        result = tl.sum(sums * share[:, None], 0) / total
+        place = ((tl.load(query_starts + sequence) + token) * heads + (first + row) % heads) * WIDTH + column
+        tl.store(out + place, result.to(out.dtype.element_ty))
 
 
 @dataclass(frozen=True)
@@ -227,12 +249,11 @@ class TritonPlan:
         heads, width = queries.shape[1:]
         queries = queries.contiguous()
         out = torch.empty_like(queries)
-        tiles = len(self.tile_sequences)
-        parts = tiles * self.splits * self.rows if self.splits > 1 else 0
+        tiles, whole = len(self.tile_sequences), self.splits == 1
+        parts = 0 if whole else tiles * self.splits * self.rows
         sums = torch.empty(parts, width, dtype=torch.float32, device=queries.device)
         tops, totals = torch.empty(2, parts, dtype=torch.float32, device=queries.device)
-        where = (self.tile_sequences, self.tile_firsts, self.query_starts, self.query_lens)
-        sizes = {"HEADS": heads, "WIDTH": width, "ROWS": self.rows, "SPLITS": self.splits}
+        where = (self.tile_sequences, self.tile_firsts, self.query_starts, self.query_lens, self.context_lens)
         _attend[(tiles, self.splits)](
             queries,
             cache[0],
@@ -242,16 +263,31 @@ class TritonPlan:
             tops,
             totals,
             *where,
-            self.context_lens,
             self.tables,
             self.tables.shape[1],
+            heads,
+            self.splits,
             scale * 1.4426950408889634,
+            WIDTH=width,
             BLOCK_SIZE=cache.shape[2],
+            ROWS=self.rows,
             KEYS=KEYS,
-            **sizes,
+            WHOLE=whole,
         )
-        if self.splits > 1:
-            _combine_splits[(tiles,)](out, sums, tops, totals, *where, **sizes)
+        if not whole:
+            _combine_splits[(tiles, self.rows)](
+                out,
+                sums,
+                tops,
+                totals,
+                *where,
+                heads,
+                self.rows,
+                self.splits,
+                WIDTH=width,
+                KEYS=KEYS,
+                MOST_PARTS=LONGEST_SPLIT,
+            )
         return out
 
 
@@ -272,14 +308,20 @@ class TritonAttention:
         return TritonPlan.of_decodes(slots, contexts, tables, self._heads, self._programs, longest)
 
 
-def obstacle(model: ModelConfig, device: torch.device) -> str | None:
-    """What keeps the kernels from this model or device, or None."""
+def obstacle(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> str | None:
+    """What keeps the kernels from this model, device or type of keys and values, or None."""
     if device.type == "cpu" and not INTERPRETED:
         return "needs a GPU (or TRITON_INTERPRET=1, for tests)"
     if not model.multi_query or model.head_dim < 16 or model.head_dim & (model.head_dim - 1):
         return (
             "needs a multi-query model whose heads are 16, 32, 64, ... wide; "
             f"here multi_query={model.multi_query}, head_dim={model.head_dim}"
+        )
+    widest = WIDEST[dtype.itemsize]
+    if device.type == "cuda" and model.head_dim > widest:
+        return (
+            f"has no room in a GPU's registers for heads wider than {widest} in {str(dtype).removeprefix('torch.')}; "
+            f"here head_dim={model.head_dim}"
         )
     return None
 
@@ -289,28 +331,11 @@ def rows_of_tile(longest: int) -> int:
     return min(LARGEST_ROWS, max(16, triton.next_power_of_2(longest)))
 
 
+def tile_sizes(heads: int) -> list[int]:
+    """All that `rows_of_tile` says of sequences of `heads` query heads, whatever their number of new tokens."""
+    return sorted({rows_of_tile(heads * tokens) for tokens in range(1, LARGEST_ROWS + 1)})
+
+
 def parts(tiles: int, programs: int, useful: int) -> int:
     """Into how many parts contexts are split, so that `programs` have work."""
     return min(max(1, programs // tiles), useful, LONGEST_SPLIT)
-
-
-def max_error(heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
-    """The largest difference between the kernels' answer and the definition's, on a small random batch.
-
-    Both kernels run, on decodes and on a chunk behind a cached prefix.
-    """
-    generator = torch.Generator().manual_seed(0)
-    lens, contexts = np.array([1, 1, 3]), np.array([2 * FEWEST_KEYS + 5, 7, 40])
-    blocks = -(-contexts // block_size)
-    tables = np.zeros((3, int(blocks.max())), dtype=np.int64)
-    order = torch.randperm(int(blocks.sum()), generator=generator).numpy()
-    for row, (end, count) in enumerate(zip(np.cumsum(blocks), blocks, strict=True)):
-        tables[row, :count] = order[end - count : end]
-    nothing = np.zeros(0, dtype=np.int64)
-    batch = Batch(nothing, nothing, nothing, lens, contexts, tables, nothing, num_decodes=2)
-    queries = torch.randn(int(lens.sum()), heads, width, generator=generator).to(dtype)
-    cache = torch.randn(2, len(order), block_size, 1, width, generator=generator).to(dtype)
-    plan = TritonPlan.of(batch, heads, device, programs=64)
-    found = plan.attend(queries.to(device), cache.to(device), width**-0.5).float().cpu()
-    exact = attend_reference(queries.float(), cache.float(), batch, width**-0.5)
-    return float((found - exact).abs().max())

@@ -46,10 +46,13 @@ class Tile:
         depth = 64 if dtype is torch.float32 else 128
         if rows <= 16:
             return cls(16, 32, depth, stages=6)
-        return cls(32, 64, depth, stages=5) if rows <= 32 else cls(64, 128, depth, stages=3)
+        if rows <= 32 or dtype is torch.float32:
+            return cls(32, 64, depth, stages=5)
+        # fewer inputs at a time: with 128 of them, fp8 weights do not fit the registers of Ada GPUs
+        return cls(64, 128, 64, stages=4)
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "splits"])
 def _multiply(
     x,
     weight,
@@ -60,13 +63,14 @@ def _multiply(
     M,
     N,
     K,
+    splits,
     HAS_BIAS: tl.constexpr,
     ROWS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     DEPTH: tl.constexpr,
-    SPLITS: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
-    """One tile of ROWS rows and OUTPUTS outputs over one part of the inputs.
+    """One tile of ROWS rows and OUTPUTS outputs over one part of the inputs, WHOLE if that is all of them.
 
     The weights stand on the left of the product: a Hopper tensor core takes that side from registers, where they are
     widened. Neighbouring programs share the weights, so that several tiles of rows find them in the cache.
@@ -76,7 +80,7 @@ def _multiply(
     split = tl.program_id(2)
     row_inside = row < M
     output_inside = output < N
-    each = tl.cdiv(tl.cdiv(K, DEPTH), SPLITS) * DEPTH
+    each = tl.cdiv(tl.cdiv(K, DEPTH), splits) * DEPTH
     begin = split * each
     end = tl.minimum(begin + each, K)
     weight_rows = weight + (output.to(tl.int64) * K)[:, None]
@@ -90,7 +94,7 @@ def _multiply(
         sums = tl.dot(w.to(rows.dtype), tl.trans(rows), sums, input_precision="ieee")
     place = row.to(tl.int64)[None, :] * N + output[:, None]
     live = output_inside[:, None] & row_inside[None, :]
-    if SPLITS == 1:
+    if WHOLE:
         sums *= tl.load(scale + output, mask=output_inside, other=0.0)[:, None]
         if HAS_BIAS:
             sums += tl.load(bias + output, mask=output_inside, other=0.0).to(tl.float32)[:, None]
@@ -99,7 +103,7 @@ def _multiply(
         tl.store(parts + split.to(tl.int64) * M * N + place, sums, mask=live)
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "splits"])
 def _reduce_splits(
     parts,
     scale,
@@ -107,16 +111,16 @@ def _reduce_splits(
     out,
     M,
     N,
+    splits,
     HAS_BIAS: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    SPLITS: tl.constexpr,
 ):
     """One row's parts added in order, then scale and bias."""
     row = tl.program_id(0).to(tl.int64)
     output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     inside = output < N
     sums = tl.zeros([OUTPUTS], tl.float32)
-    for split in range(SPLITS):
+    for split in range(splits):
         sums += tl.load(parts + (split * M + row) * N + output, mask=inside, other=0.0)
     sums *= tl.load(scale + output, mask=inside, other=0.0)
     if HAS_BIAS:
@@ -170,18 +174,19 @@ def multiply(
         rows,
         outputs,
         inputs,
+        splits,
         HAS_BIAS=bias is not None,
         ROWS=tile.rows,
         OUTPUTS=tile.outputs,
         DEPTH=tile.depth,
-        SPLITS=splits,
+        WHOLE=splits == 1,
         num_warps=WARPS,
         num_stages=tile.stages,
     )
     if splits > 1:
         block = 512
         _reduce_splits[(rows, triton.cdiv(outputs, block))](
-            parts, scale, added, out, rows, outputs, HAS_BIAS=bias is not None, OUTPUTS=block, SPLITS=splits
+            parts, scale, added, out, rows, outputs, splits, HAS_BIAS=bias is not None, OUTPUTS=block
         )
     return out
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from model.process.wire import HEADER, Step, frame, report
+from model.request import Request, SamplingParams
 from monitoring import metrics
 from monitoring.labels import NOTHING_DECLARED
 from monitoring.process import init, render
 from monitoring.reference import reference
 from monitoring.replica import ReplicaMetrics
 from monitoring.specs import EngineCounterSpec
-from tests.support.toy_engine import toy_engine
+from tests.support.toy_engine import ToyExecutor, run_to_end, toy_engine
 
 
 @pytest.fixture
@@ -47,3 +49,13 @@ def test_totals_of_a_snapshot_stay() -> None:
     before = engine.stats()
     engine.counters.add(metrics.ENGINE_STEPS)
     assert (before[metrics.ENGINE_STEPS], engine.stats()[metrics.ENGINE_STEPS]) == (0, 1)
+
+
+def test_kernels_compiled_while_serving_are_counted_once() -> None:
+    engine = toy_engine()
+    executor = cast(ToyExecutor, engine.executor)
+    for late in (0, 2, 2, 3):
+        executor.late_compilations = late
+        engine.add(Request("x", [5, 6], SamplingParams(max_tokens=1)))
+        run_to_end(engine)
+        assert engine.counters[metrics.LATE_COMPILATIONS] == late

@@ -46,6 +46,7 @@ class ToyExecutor:
         )
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
         self.timer = SimpleNamespace(seconds=lambda: 0.0)
+        self.late_compilations = 0
         self.drawn = torch.empty(0, dtype=torch.int64)
         self.expected_broadcast = 0
         self.largest_batch = 0

@@ -48,14 +48,14 @@ def test_where_the_cpu_cannot_multiply_bfloat16_only_our_kernels_choose_it(
 def test_by_itself_a_gpu_gets_the_kernels_only_if_they_are_right(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception | None
 ) -> None:
-    triton_attention = pytest.importorskip("model.kernels.triton_attention")
+    triton_check = pytest.importorskip("model.kernels.triton_check")
 
     def max_error(*_: object) -> float:
         if error is not None:
             raise error
         return 0.0
 
-    monkeypatch.setattr(triton_attention, "max_error", max_error)
+    monkeypatch.setattr(triton_check, "max_error", max_error)
     config = EngineConfig(model="x", dtype="bfloat16")
     chosen = choose(config, MODEL, TensorParallel(), GPU)
     assert chosen == Choice("cuda", torch.bfloat16, "triton" if error is None else "torch")
@@ -67,10 +67,10 @@ def test_by_itself_a_gpu_gets_the_kernels_only_if_they_are_right(
 def test_the_kernels_may_be_off_by_what_bfloat16_rounds(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: float
 ) -> None:
-    triton_attention = pytest.importorskip("model.kernels.triton_attention")
-    monkeypatch.setattr(triton_attention, "max_error", lambda *_: found)
+    triton_check = pytest.importorskip("model.kernels.triton_check")
+    monkeypatch.setattr(triton_check, "max_error", lambda *_: found)
     chosen = choose(EngineConfig(model="x", dtype="bfloat16"), MODEL, TensorParallel(), GPU)
-    assert (chosen.attention == "triton") == (found == 0.04) == ("the Triton kernels are off by" not in caplog.text)
+    assert (chosen.attention == "triton") == (found == 0.04) == ("attention=triton is off by" not in caplog.text)
 
 
 @pytest.mark.parametrize("here", [None, "no compiler"])
@@ -80,10 +80,9 @@ def test_the_kernels_may_be_off_by_what_bfloat16_rounds(
     [
         (CPU, "native_obstacle", {}, {"cpu_kernels": "native"}, Choice("plain", torch.bfloat16)),
         (CPU, "native_obstacle", None, {"quantization": "int8"}, None),
-        (CPU, "_triton_obstacle", None, {"attention": "triton"}, None),
+        (CPU, "_triton_fault", None, {"attention": "triton"}, None),
         (CPU, "_quantization_obstacle", None, {"quantization": "int8", "attention": "triton"}, None),
-        (GPU, "_triton_fault", {}, {}, Choice("cuda", torch.bfloat16)),
-        (GPU, "_triton_obstacle", None, {"attention": "triton"}, None),
+        (GPU, "_triton_fault", {}, {"attention": "triton"}, Choice("cuda", torch.bfloat16)),
         (GPU, "_quantization_obstacle", None, {"quantization": "fp8"}, None),
     ],
 )
@@ -98,7 +97,7 @@ def test_what_one_rank_cannot_run_no_rank_runs(
     by_name: dict[str, str],
     fallback: Choice | None,
 ) -> None:
-    for name in ("native_obstacle", "_triton_obstacle", "_triton_fault", "_quantization_obstacle"):
+    for name in ("native_obstacle", "_triton_fault", "_quantization_obstacle"):
         monkeypatch.setattr(choice, name, lambda *_: None)
     monkeypatch.setattr(choice, what, lambda *_: here)
 
@@ -130,3 +129,32 @@ def test_all_ranks_compute_with_the_type_that_all_of_them_multiply(
     assert choose(config, MODEL, with_another_rank(monkeypatch, True), device).dtype is torch.bfloat16
     other = torch.float32 if device.type == "cpu" else torch.float16
     assert choose(config, MODEL, with_another_rank(monkeypatch, False), device).dtype is other
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "dtype", "runs"),
+    [(128, "bfloat16", True), (128, "float32", False), (32, "float32", True), (256, "float16", False)],
+)
+def test_a_gpu_attends_by_itself_only_where_its_registers_suffice(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, head_dim: int, dtype: str, runs: bool
+) -> None:
+    triton_check = pytest.importorskip("model.kernels.triton_check")
+    monkeypatch.setattr(triton_check, "max_error", lambda *_: 0.0)
+    model = ModelConfig(**{**SHAPE, "n_embd": 2 * head_dim, "n_head": 2})
+    config = EngineConfig(model="x", dtype=dtype)
+    assert (choose(config, model, TensorParallel(), GPU).attention == "triton") == runs
+    assert runs != (f"heads wider than {32 if dtype == 'float32' else 128} in {dtype}" in caplog.text)
+    by_name = EngineConfig(model="x", dtype=dtype, attention="triton")
+    if not runs:
+        with pytest.raises(ConfigError, match=f"head_dim={head_dim}"):
+            choose(by_name, model, TensorParallel(), GPU)
+
+
+def test_kernels_that_were_asked_for_are_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton_check = pytest.importorskip("model.kernels.triton_check")
+    config = EngineConfig(model="x", dtype="bfloat16", attention="triton")
+    monkeypatch.setattr(triton_check, "max_error", lambda *_: 0.0)
+    assert choose(config, MODEL, TensorParallel(), GPU).attention == "triton"
+    monkeypatch.setattr(triton_check, "max_error", lambda *_: 0.06)
+    with pytest.raises(ConfigError, match="is off by"):
+        choose(config, MODEL, TensorParallel(), GPU)

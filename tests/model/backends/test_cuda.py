@@ -78,3 +78,28 @@ def test_recorded_steps_are_used_only_if_they_are_right(
     assert len(replayed) == (4 if off_by == 0 else 3)
     torch.testing.assert_close(found, exact)
     assert np.array_equal(found.argmax(-1).numpy(), exact.argmax(-1).numpy())
+
+
+def test_kernels_compiled_after_the_warm_up_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton", reason="Triton has no build for this machine")
+    heard = []
+    monkeypatch.setattr(triton.knobs.runtime, "jit_post_compile_hook", lambda **about: heard.append(about["key"]))
+    directory = write_checkpoint(tmp_path / "model", random_model(n_embd=64, n_head=4))
+    model = ModelConfig.from_checkpoint(directory)
+    share = Share(model, TensorParallel(), CPU, torch.float32)
+    config = EngineConfig(model=str(directory), device="cpu")
+
+    def compiled(kernel: str) -> None:
+        triton.knobs.runtime.jit_post_compile_hook(key=kernel)
+
+    backends = [
+        CudaBackend(share, config, attention, lambda place: load_weights(share, directory, place))
+        for attention in ("triton", "triton", "torch")
+    ]
+    compiled("at the start")
+    for backend in backends:
+        backend.warm_up(torch.zeros(1), torch.zeros(1), 16)
+    assert [backend.late_compilations for backend in backends] == [0, 0, 0]
+    compiled("while serving")
+    assert [backend.late_compilations for backend in backends] == [1, 1, 0]
+    assert heard == ["at the start", "while serving"]

@@ -114,14 +114,14 @@ def test_the_engine_writes_the_same_with_it(tmp_path: Path) -> None:
 
 CHECK = """
 import torch
-from model.kernels import triton_attention
+from model.kernels import triton_attention, triton_check
 
 # the interpreter takes the bits of a bfloat16 for an integer
 gpu = torch.cuda.is_available()
 sizes = (48, 128, 16, torch.bfloat16 if gpu else torch.float16, torch.device("cuda" if gpu else "cpu"))
-print(triton_attention.max_error(*sizes))
+print(triton_check.max_error(*sizes))
 triton_attention._combine_splits = type("Wrong", (), {"__getitem__": lambda *_: lambda out, *_, **__: out.zero_()})()
-print(triton_attention.max_error(*sizes))
+print(triton_check.max_error(*sizes))
 """
 
 

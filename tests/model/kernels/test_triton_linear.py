@@ -266,39 +266,3 @@ def test_older_gpus_have_no_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "NVIDIA A100 has 8.0" in str(obstacle("fp8", device))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
     assert obstacle("fp8", device) is None
-
-
-@pytest.mark.parametrize(
-    ("capability", "dtype", "kind", "rows"),
-    [
-        (90, "bf16", "i8", 16),
-        (90, "bf16", "fp8e4nv", 64),
-        (89, "fp16", "fp8e4nv", 32),
-        (89, "bf16", "i8", 64),
-        (80, "bf16", "i8", 32),
-        (80, "fp32", "i8", 64),
-    ],
-)
-def test_compiles_within_the_shared_memory_of_a_gpu(capability: int, dtype: str, kind: str, rows: int) -> None:
-    """The compiler needs no GPU. 99 KiB is what a program may have on Ada and consumer Ampere."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from model.kernels import triton_linear
-
-    kernel = triton_linear._multiply
-    names = kernel.arg_names
-    tile = triton_linear.Tile.of(
-        rows, getattr(torch, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[dtype])
-    )
-    constants = {"HAS_BIAS": True, "ROWS": tile.rows, "OUTPUTS": tile.outputs, "DEPTH": tile.depth, "SPLITS": 2}
-    types = {"x": f"*{dtype}", "weight": f"*{kind}", "bias": f"*{dtype}", "out": f"*{dtype}", "scale": "*fp32"}
-    types |= {"parts": "*fp32", "M": "i32", "N": "i32", "K": "i32", **dict.fromkeys(constants, "constexpr")}
-    aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if n not in constants and n != "M"}
-    source = ASTSource(
-        kernel, {n: types[n] for n in names}, {(names.index(n),): v for n, v in constants.items()}, aligned
-    )
-    options = {"num_warps": triton_linear.WARPS, "num_stages": tile.stages}
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    assert compiled.metadata.shared <= 99 << 10
-    assert ("wgmma" in compiled.asm["ptx"]) == (capability == 90 and rows > 16)
