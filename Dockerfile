@@ -37,8 +37,11 @@ RUN /opt/starcoder/bin/python -m pip install --constraint constraints.txt --requ
     ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
     && /opt/starcoder/bin/python -c 'import torch; assert torch.version.cuda, "this PyTorch was built without CUDA"'
 COPY . .
+# Triton's kernels are compiled here, for the GPUs named, into a cache that the image brings; this needs no GPU.
+ARG GPU_CAPABILITIES="8.0 8.6 8.9 9.0"
 RUN /opt/starcoder/bin/python -m pip install --no-deps --no-build-isolation . \
-    && /opt/starcoder/bin/python -m pip check
+    && /opt/starcoder/bin/python -m pip check \
+    && TRITON_CACHE_DIR=/opt/starcoder/share/triton /opt/starcoder/bin/python -P -m model.kernels.ahead_of_time ${GPU_CAPABILITIES}
 
 # --- running -------------------------------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS runtime
@@ -66,7 +69,13 @@ RUN starcoder version
 USER 10001:10001
 
 FROM runtime AS cuda
-ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# Triton builds its bridge to the node's driver when it starts, so this image holds a compiler. Kernels that the image
+# does not bring are compiled below HOME.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc=4:12.2.0-3 libc6-dev=2.36-9+deb12u* \
+    && rm -rf /var/lib/apt/lists/*
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    TRITON_CACHE_MANAGER=model.kernels.shipped_cache:ShippedCache
 COPY --from=build-cuda /opt/starcoder /opt/starcoder
 RUN starcoder version
 USER 10001:10001

@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.k8s.conftest import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -77,3 +79,19 @@ def test_the_manifests_use_tags_that_the_recipe_names() -> None:
     assert used == tags
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert all(tag.startswith(f"{version}-") for tag in tags)
+
+
+def test_a_gpu_finds_its_kernels_compiled_and_a_compiler_for_the_rest() -> None:
+    """Triton starts nowhere without a C compiler, and what it looks up is what the image's build has written."""
+    pytest.importorskip("triton", reason="Triton has no build for this machine")
+    from model.kernels import ahead_of_time, shipped_cache
+
+    build, cuda = stages()["build-cuda"], stages()["cuda"]
+    assert re.search(r"apt-get install .*\bgcc=.* libc6-dev=", cuda)
+    module, name = re.findall(r"TRITON_CACHE_MANAGER=(\S+):(\w+)", cuda)[0]
+    assert (module, name) == (shipped_cache.__name__, shipped_cache.ShippedCache.__name__)
+    place = shipped_cache.DIRECTORY.relative_to(sys.prefix)
+    assert f"TRITON_CACHE_DIR=/opt/starcoder/{place} " in build
+    assert f"-m {ahead_of_time.__name__} ${{GPU_CAPABILITIES}}" in build
+    [named] = re.findall(r'ARG GPU_CAPABILITIES="(.*)"', build)
+    assert [round(float(c) * 10) for c in named.split()] == list(ahead_of_time.CAPABILITIES)

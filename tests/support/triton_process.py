@@ -14,9 +14,13 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def run_with_triton(program: str, *arguments: str, interpret: bool = not torch.cuda.is_available()) -> list[Any]:
-    """What the Python program prints, a JSON value a line."""
+def run_with_triton(
+    program: str, *arguments: str, interpret: bool = not torch.cuda.is_available(), cache: Path | None = None
+) -> list[Any]:
+    """What the Python program prints, a JSON value a line. cache: where it keeps what it compiles, if not at home."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    if cache is not None:
+        environment["TRITON_CACHE_DIR"] = str(cache)
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=ROOT,

@@ -1,0 +1,161 @@
+"""`python -m model.kernels.ahead_of_time 8.0 9.0`: the Triton kernels compiled for GPUs that are not there.
+
+Their binaries go to Triton's cache (TRITON_CACHE_DIR), where a process that has such a GPU finds them: the product's
+own code launches each kernel, and a driver that only pretends to be a GPU's lets it be compiled and runs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+
+from model.batch import Batch
+from model.device import programs_of
+from model.kernels import triton_attention, triton_linear
+from model.kernels.triton_attention import TritonPlan, rows_of_tile
+
+CAPABILITIES = (80, 86, 89, 90)
+"""Of the GPUs that StarCoder is served on: A100; A10 and RTX 30; L4, L40 and RTX 40; H100 and H200."""
+WIDTHS = (128,)
+"""Of the heads of StarCoder, StarCoderBase (1B to 15.5B) and SantaCoder."""
+BLOCK_SIZES = (16,)
+_HOST = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One binary: registers and bytes of stack a thread, to which registers spill; bytes of shared memory a program.
+
+    wgmma: whether it multiplies by the instructions of a Hopper GPU.
+    """
+
+    kernel: str
+    constants: dict[str, Any]
+    registers: int
+    stack: int
+    shared: int
+    wgmma: bool
+
+
+class _AbsentGpu:
+    """Triton's driver of a GPU of this compute capability, 90 for 9.0, that loads and launches nothing."""
+
+    def __init__(self, capability: int) -> None:
+        self._capability = capability
+        self.utils = self
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self._capability, 32)
+
+    def get_current_device(self) -> int:
+        return self._capability  # what is compiled is kept by device
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": 1 << 30}
+
+    def load_binary(self, *binary: Any) -> tuple[None, int, int, int, int]:
+        return None, 0, 0, 0, 1024
+
+    def launcher_cls(self, *source: Any) -> Any:
+        return lambda *arguments: None
+
+
+@contextlib.contextmanager
+def pretend(capability: int) -> Iterator[None]:
+    """Within it, kernels that are launched on tensors of the CPU are compiled for this capability, and nothing runs."""
+    driver = triton.runtime.driver
+    before = driver._active
+    driver.set_active(_AbsentGpu(capability))
+    try:
+        yield
+    finally:
+        driver._active = before
+
+
+def compile_attention(width: int, block_size: int, dtype: torch.dtype) -> None:
+    """Every variant that a model with heads of this width can need, however many heads a rank has. Use in `pretend`."""
+    for heads, splits in itertools.product((1, 32, 64), (1, 2)):  # tiles of 16, 32 and 64 rows
+        assert rows_of_tile(heads) == max(16, heads)
+        nothing = np.zeros(0, dtype=np.int64)
+        one = np.ones(1, dtype=np.int64)
+        batch = Batch(nothing, nothing, nothing, one, one, np.zeros((1, 1), dtype=np.int64), nothing, num_decodes=1)
+        plan = TritonPlan.of(batch, heads, _HOST, programs=1, splits=splits)
+        cache = torch.zeros(2, 1, block_size, 1, width, dtype=dtype)
+        plan.attend(torch.zeros(1, heads, width, dtype=dtype), cache, 1.0)
+
+
+def compile_linear(kind: torch.dtype, dtype: torch.dtype) -> None:
+    """Every variant for weights whose sizes are multiples of 16, as all of StarCoder's are. Use in `pretend`."""
+    outputs, inputs = 16, 512
+    weight, scale = torch.zeros(outputs, inputs, dtype=kind), torch.zeros(outputs)
+    for bias, splits, rows in itertools.product((None, torch.zeros(outputs, dtype=dtype)), (1, 2), (1, 17, 33)):
+        x = torch.zeros(rows, inputs, dtype=dtype)
+        triton_linear.multiply(x, weight, scale, bias, programs_of(_HOST), splits)
+    triton_linear.widen(weight, scale, torch.zeros(outputs, inputs, dtype=dtype))
+
+
+def compile_all(capability: int) -> None:
+    """What StarCoder's models need on GPUs of this capability, in bfloat16."""
+    with pretend(capability):
+        for width, block_size in itertools.product(WIDTHS, BLOCK_SIZES):
+            compile_attention(width, block_size, torch.bfloat16)
+        compile_linear(torch.int8, torch.bfloat16)
+        if capability >= 89:
+            compile_linear(torch.float8_e4m3fn, torch.bfloat16)
+
+
+def variants(capability: int) -> list[Variant]:
+    """What this process has compiled for this capability."""
+    defined = [value for module in (triton_attention, triton_linear) for value in vars(module).values()]
+    caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
+    return [_variant(c) for cache in caches if capability in cache for c in cache[capability][0].values()]
+
+
+def _variant(compiled: Any) -> Variant:
+    names = compiled.src.fn.arg_names
+    constants = {names[place[0]]: value for place, value in compiled.src.constants.items()}
+    registers, stack = _resources(compiled.asm["cubin"])
+    wgmma = "wgmma" in compiled.asm["ptx"]
+    return Variant(compiled.metadata.name, constants, registers, stack, compiled.metadata.shared, wgmma)
+
+
+def _resources(binary: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack of a thread, by the tool that comes with Triton."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        said = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    assert found is not None, said
+    return int(found[1]), int(found[2])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compile the Triton kernels into Triton's cache; no GPU is needed.")
+    default = [f"{c / 10:.1f}" for c in CAPABILITIES]
+    parser.add_argument("capability", nargs="*", default=default, help="as 9.0; by default %(default)s")
+    for capability in parser.parse_args().capability:
+        number = round(float(capability) * 10)
+        compile_all(number)
+        print(f"compute capability {capability}: {len(variants(number))} kernels")
+
+
+if __name__ == "__main__":
+    main()

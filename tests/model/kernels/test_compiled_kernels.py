@@ -1,0 +1,196 @@
+"""The Triton kernels as a GPU gets them. The compiler needs none: the product's code launches them in `pretend`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.triton_process import run_with_triton
+
+pytest.importorskip("triton", reason="Triton has no build for this machine")
+
+SHARED_MEMORY = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10}
+"""Bytes that a program may have: CUDA C++ Programming Guide, table of technical specifications by capability."""
+
+COMPILE = """
+import dataclasses, json, sys, torch
+from model.kernels import ahead_of_time
+
+for capability in map(int, sys.argv[1:]):
+    ahead_of_time.compile_all(capability)
+    with ahead_of_time.pretend(capability):
+        ahead_of_time.compile_attention(64, 16, torch.bfloat16)  # tiny_starcoder
+        meant = ahead_of_time.variants(capability)
+        if capability == 89:  # with the least of both
+            ahead_of_time.compile_attention(128, 16, torch.float16)
+            ahead_of_time.compile_attention(32, 16, torch.float32)
+            ahead_of_time.compile_linear(torch.int8, torch.float16)
+            ahead_of_time.compile_linear(torch.int8, torch.float32)
+    every = ahead_of_time.variants(capability)
+    print(json.dumps([[dataclasses.asdict(v) for v in found] for found in (meant, every)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("triton")
+
+
+Compiled = dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module")
+def compiled(cache: Path) -> Compiled:
+    """Of each capability the variants in bfloat16, and all that were compiled for it."""
+    lines = run_with_triton(COMPILE, *map(str, SHARED_MEMORY), interpret=False, cache=cache)
+    return dict(zip(SHARED_MEMORY, lines, strict=True))
+
+
+@pytest.mark.parametrize("capability", SHARED_MEMORY)
+def test_every_variant_fits_the_registers_and_the_shared_memory(compiled: Compiled, capability: int) -> None:
+    in_bfloat16, every = compiled[capability]
+    for variants, spilled in ((in_bfloat16, 0), (every, 16)):
+        for variant in variants:
+            assert variant["stack"] <= spilled, f"registers do not suffice: {variant}"
+            assert variant["shared"] <= SHARED_MEMORY[capability], f"shared memory does not suffice: {variant}"
+
+
+@pytest.mark.parametrize("capability", SHARED_MEMORY)
+def test_no_more_variants_than_are_meant(compiled: Compiled, capability: int) -> None:
+    """What is not among them is compiled while somebody waits for it."""
+    kernels = [variant["kernel"] for variant in compiled[capability][0]]
+    kinds = 2 if capability >= 89 else 1
+    assert kernels.count("_attend") == 3 * 2 * 2  # rows of a tile, split or whole, widths
+    assert kernels.count("_combine_splits") == 2
+    assert kernels.count("_multiply") == 3 * 2 * 2 * kinds  # rows of a tile, split or whole, with a bias or without
+    assert kernels.count("_reduce_splits") == 2
+    assert kernels.count("_widen") == kinds
+
+
+@pytest.mark.parametrize("capability", SHARED_MEMORY)
+def test_a_hopper_gpu_multiplies_by_its_own_instructions(compiled: Compiled, capability: int) -> None:
+    for variant in compiled[capability][0]:
+        if variant["kernel"] == "_multiply":
+            assert variant["wgmma"] == (capability == 90 and variant["constants"]["ROWS"] > 16)
+
+
+STEPS = """
+import json, sys
+import numpy as np, torch, triton
+from model.batch import Batch
+from model.kernels import ahead_of_time, compilations, triton_check
+from model.kernels.quantization import Quantizer
+from model.kernels.triton_attention import TritonPlan
+
+compilations.watch()
+heads, steps, programs = int(sys.argv[1]), int(sys.argv[2]), 264
+rng, cpu, width, block_size = np.random.default_rng(0), torch.device("cpu"), 16, 16
+cache = torch.zeros(2, 8, block_size, 1, width, dtype=torch.bfloat16)
+nothing = np.zeros(0, dtype=np.int64)
+
+def random_step():
+    # few or many sequences; decodes, chunks, or both
+    decodes, chunks = rng.integers(0, rng.choice([3, 20, 257])), rng.integers(0, 3)
+    lens = np.append(np.ones(decodes, dtype=np.int64), rng.integers(2, rng.choice([4, 40, 300]), chunks))
+    if not len(lens):
+        lens = np.ones(1, dtype=np.int64)
+    contexts = lens + rng.integers(0, rng.choice([2, 100, 8192 - 300]), len(lens))
+    tables = np.zeros((len(lens), -(-contexts.max() // block_size)), dtype=np.int64)
+    batch = Batch(nothing, nothing, nothing, lens, contexts, tables, nothing, num_decodes=int(decodes))
+    return TritonPlan.of(batch, heads, cpu, programs), int(lens.sum())
+
+def recorded_step(size):
+    contexts, tables = torch.zeros(size, dtype=torch.int32), torch.zeros(size, 512, dtype=torch.int32)
+    slots = torch.zeros(size, dtype=torch.int64)
+    return TritonPlan.of_decodes(slots, contexts, tables, heads, programs, 8192), size
+
+with ahead_of_time.pretend(90):
+    triton_check.max_error(heads, width, block_size, torch.bfloat16, cpu)
+    quantizer = Quantizer("int8", cpu, torch.bfloat16, 1 << 13)
+    bias = torch.zeros(48, dtype=torch.bfloat16)
+    layers = [quantizer(torch.randn(48, 256), bias), quantizer(torch.randn(4096, 256), None)]
+    for layer in layers:
+        quantizer.compile(layer)
+    at_start = compilations.count()
+    plans, seen = [recorded_step(size) for size in range(1, 65)], set()
+    for number in range(steps):
+        plan, tokens = plans[number] if number < len(plans) else random_step()
+        seen.add((plan.rows, plan.splits))
+        plan.attend(torch.zeros(tokens, heads, width, dtype=torch.bfloat16), cache, 1.0)
+        if number % 20 == 0:
+            layers[number // 20 % 2](torch.zeros(int(rng.integers(1, 300)), 256, dtype=torch.bfloat16))
+    print(json.dumps([at_start, compilations.count() - at_start, len(seen)]))
+"""
+
+
+@pytest.mark.parametrize("heads", [48, 6])
+def test_nothing_is_compiled_after_the_start(heads: int, tmp_path: Path) -> None:
+    """Alone, and as one of eight ranks."""
+    [(at_start, later, shapes)] = run_with_triton(STEPS, str(heads), "10000", interpret=False, cache=tmp_path)
+    assert shapes > 15, "the steps are too much alike"
+    assert at_start > 8
+    assert later == 0
+
+
+FROM_THE_IMAGE = """
+import json, sys, torch, triton
+from pathlib import Path
+from model.kernels import ahead_of_time, shipped_cache, triton_check
+from model.kernels.quantization import Quantizer
+
+if len(sys.argv) > 1:
+    shipped_cache.DIRECTORY = Path(sys.argv[1])
+    triton.knobs.cache.manager_class = shipped_cache.ShippedCache
+hits = []
+triton.knobs.compilation.listener = lambda cache_hit, **_: hits.append(cache_hit)
+cpu = torch.device("cpu")
+with ahead_of_time.pretend(90):
+    triton_check.max_error(48, 128, 16, torch.bfloat16, cpu)
+    for kind in ("int8", "fp8"):
+        quantizer = Quantizer(kind, cpu, torch.bfloat16, 1 << 14)
+        for bias in (None, torch.zeros(48).bfloat16()):
+            quantizer.compile(quantizer(torch.randn(48, 256), bias))
+print(json.dumps([hits.count(True), hits.count(False)]))
+"""
+
+
+def test_what_an_image_brings_is_not_compiled_again(compiled: Compiled, cache: Path, tmp_path: Path) -> None:
+    """By a process like those that serve, whose own cache is empty; what it brings is not written to."""
+    before = sorted(cache.rglob("*"))
+    [(found, missed)] = run_with_triton(FROM_THE_IMAGE, str(cache), interpret=False, cache=tmp_path / "own")
+    assert found > 10
+    assert missed == 0
+    assert sorted(cache.rglob("*")) == before
+    [(found, missed)] = run_with_triton(FROM_THE_IMAGE, interpret=False, cache=tmp_path / "other")
+    assert found == 0 < missed
+
+
+FAR_AWAY = """
+import json, torch
+import numpy as np
+from model.batch import Batch
+from model.kernels.triton_attention import TritonPlan
+from model.network.attention import attend_reference
+
+# 2^31 values and a few, of which only the pages that are written take memory
+block_size, width = 16, 16
+blocks = (1 << 31) // (block_size * width) + 8
+cache = torch.empty(2, blocks, block_size, 1, width, dtype=torch.float16)
+generator = torch.Generator().manual_seed(0)
+table = np.array([[blocks - 1, 3, blocks - 2]])
+for block in table[0]:
+    cache[:, block] = torch.randn(2, block_size, 1, width, generator=generator)
+nothing, one = np.zeros(0, dtype=np.int64), np.ones(1, dtype=np.int64)
+batch = Batch(nothing, nothing, nothing, one, one * 45, table, nothing, num_decodes=1)
+queries = torch.randn(1, 4, width, generator=generator).half()
+found = TritonPlan.of(batch, 4, torch.device("cpu"), 1, splits=1).attend(queries, cache, width**-0.5)
+exact = attend_reference(queries, cache, batch, width**-0.5)
+print(json.dumps(float((found - exact).abs().max())))
+"""
+
+
+def test_a_cache_of_more_values_than_32_bits_count() -> None:
+    [error] = run_with_triton(FAR_AWAY, interpret=True)
+    assert error < 2e-3
