@@ -37,6 +37,7 @@ class Engine:
     async_scheduling: prepare and start a step while the one before runs. A step in which somebody speculates, has
         penalties or wants the prompt's log-probabilities is read before the next one is prepared, all the same.
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
+    seed: what requests without one draw theirs from; None: the operating system's entropy.
     costs: counts what the steps read and compute, if given. timing: of the last `step`, None where it ran nothing.
     """
 
@@ -49,7 +50,7 @@ class Engine:
         enable_prefix_caching: bool = True,
         speculative_tokens: int = 0,
         async_scheduling: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         costs: StepCosts | None = None,
     ) -> None:
         runner = executor.runner
