@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from dataclasses import replace
 
 import torch
 
 from model.batch import Batch
 from model.executor import Executor
+from model.limits import PROMPT_ROWS, StepLimits
 from model.request import Output, Request
 from model.sampler import Drawn, Sampled, draw
 from model.scheduling.acceptance import accept
 from model.scheduling.batching import build_batch
 from model.scheduling.block_tables import BlockTables
 from model.scheduling.costs import StepCosts
-from model.scheduling.drafting import DRAFTED_ROWS, propose_drafts
+from model.scheduling.drafting import propose_drafts
 from model.scheduling.kv_cache import BlockPool
 from model.scheduling.prompt_logprobs import note_prompt_logprobs
 from model.scheduling.scheduler import Scheduler
@@ -25,9 +27,6 @@ from model.scheduling.speculation import Speculator
 from model.statistics import EngineCounters, EngineStats, StepTiming
 from model.step import StepInFlight, draft_rows, needs_tokens
 from monitoring import metrics
-
-DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
-"""Tokens in a step: small enough on CPU that a prefill chunk does not stall those who stream."""
 
 
 class Engine:
@@ -38,6 +37,7 @@ class Engine:
         penalties or wants the prompt's log-probabilities is read before the next one is prepared, all the same.
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
     seed: what requests without one draw theirs from; None: the operating system's entropy.
+    prompt_rows: of logits in a step, at most, that predict a prompt's tokens where these are asked for.
     costs: counts what the steps read and compute, if given. timing: of the last `step`, None where it ran nothing.
     """
 
@@ -51,6 +51,7 @@ class Engine:
         speculative_tokens: int = 0,
         async_scheduling: bool = False,
         seed: int | None = None,
+        prompt_rows: int = PROMPT_ROWS,
         costs: StepCosts | None = None,
     ) -> None:
         runner = executor.runner
@@ -58,10 +59,12 @@ class Engine:
         self.model = runner.model
         self.max_model_len = runner.max_model_len
         self.pool = BlockPool(runner.num_kv_blocks, runner.block_size, caching=enable_prefix_caching)
-        tokens = max_num_batched_tokens or DEFAULT_BATCHED_TOKENS[runner.device.type]
+        device = runner.device.type
+        limits = StepLimits.on(device, max_num_seqs, max_num_batched_tokens, speculative_tokens)
+        self.limits = replace(limits, prompt_rows=prompt_rows)
         self.counters = EngineCounters()
         tables = BlockTables(max_num_seqs, -(-runner.max_model_len // runner.block_size))
-        self.scheduler = Scheduler(self.pool, tables, max_num_seqs, max(tokens, max_num_seqs), self.counters)
+        self.scheduler = Scheduler(self.pool, tables, self.limits, self.counters)
         self.sequences: dict[str, Sequence] = {}
         self._arrivals = itertools.count()
         self._seeds = random.Random(seed)
@@ -69,7 +72,6 @@ class Engine:
         self._async = async_scheduling
         self._in_flight: StepInFlight | None = None
         self._speculative_tokens = speculative_tokens
-        self._drafted_rows = DRAFTED_ROWS[runner.device.type]
         self._costs = costs
         self.timing: StepTiming | None = None
 
@@ -126,7 +128,7 @@ class Engine:
     def _launch(self) -> StepInFlight | None:
         """Choose a batch and start it; None where there is nothing to run."""
         if self._speculative_tokens:
-            propose_drafts(self.scheduler.running, self._drafted_rows, int(self.counters[metrics.ENGINE_STEPS]))
+            propose_drafts(self.scheduler.running, self.limits.drafted_rows, int(self.counters[metrics.ENGINE_STEPS]))
         plan = self.scheduler.schedule()
         if not plan:
             return None

@@ -6,15 +6,31 @@ import torch
 
 from model.request import TokenLogprobs
 from model.sampler import token_logprobs
-from model.scheduling.sequence import Scheduled
+from model.scheduling.sequence import Scheduled, Sequence
 
 
-def predicting_positions(scheduled: Scheduled) -> range:
-    """Positions in this chunk that predict a prompt token whose log-probability is wanted."""
-    sequence = scheduled.sequence
+def predicting_positions(sequence: Sequence, count: int) -> range:
+    """Positions among the next `count` that predict a prompt token whose log-probability is wanted."""
     if not sequence.wants_prompt_logprobs:
         return range(0)
-    return range(sequence.computed, min(sequence.computed + scheduled.count, sequence.prompt_length - 1))
+    return range(sequence.computed, min(sequence.computed + count, sequence.prompt_length - 1))
+
+
+class PromptRows:
+    """The rows of logits that a step has left for the prompts whose log-probabilities are wanted. left: so many."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def most(self, sequence: Sequence, count: int) -> int:
+        """How many of the sequence's next `count` tokens may be computed, for all the rows that are left."""
+        return count if len(predicting_positions(sequence, count)) <= self.left else self.left
+
+    def take(self, sequence: Sequence, count: int) -> int:
+        """For the sequence's next `count` tokens; how many rows that are."""
+        taken = len(predicting_positions(sequence, count))
+        self.left -= taken
+        return taken
 
 
 def note_prompt_logprobs(plan: list[Scheduled], logits: torch.Tensor) -> None:
@@ -24,7 +40,7 @@ def note_prompt_logprobs(plan: list[Scheduled], logits: torch.Tensor) -> None:
     """
     first = 0
     for scheduled in plan:
-        positions = predicting_positions(scheduled)
+        positions = predicting_positions(scheduled.sequence, scheduled.count)
         if not positions:
             continue
         sequence = scheduled.sequence
