@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from model.request import TokenLogprobs
@@ -33,11 +35,24 @@ class PromptRows:
         return taken
 
 
-def note_prompt_logprobs(plan: list[Scheduled], logits: torch.Tensor) -> None:
-    """Add what the step says to each sequence that asks.
+@dataclass(frozen=True)
+class Note:
+    """What a step says of some tokens of a sequence's prompt. Nothing changes before it is added."""
+
+    sequence: Sequence
+    found: list[TokenLogprobs]
+
+    def add(self) -> None:
+        known = self.sequence.prompt_logprobs
+        self.sequence.prompt_logprobs += self.found if known else [None, *self.found]
+
+
+def prompt_notes(plan: list[Scheduled], logits: torch.Tensor) -> list[Note]:
+    """Of each sequence that asks, what the step says.
 
     logits [R, vocabulary]: of the plan's predicting positions in order, then others.
     """
+    notes: list[Note] = []
     first = 0
     for scheduled in plan:
         positions = predicting_positions(scheduled.sequence, scheduled.count)
@@ -46,6 +61,6 @@ def note_prompt_logprobs(plan: list[Scheduled], logits: torch.Tensor) -> None:
         sequence = scheduled.sequence
         targets = sequence.tokens[positions.start + 1 : positions.stop + 1]
         top = [sequence.request.params.prompt_logprobs or 0] * len(positions)
-        found: list[TokenLogprobs] = token_logprobs(logits[first : first + len(positions)], targets, top)
-        sequence.prompt_logprobs += found if sequence.prompt_logprobs else [None, *found]
+        notes.append(Note(sequence, token_logprobs(logits[first : first + len(positions)], targets, top)))
         first += len(positions)
+    return notes

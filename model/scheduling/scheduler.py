@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
+from dataclasses import dataclass, field
 
 from model.limits import StepLimits
 from model.scheduling.block_tables import BlockTables
@@ -12,6 +13,18 @@ from model.scheduling.prompt_logprobs import PromptRows
 from model.scheduling.sequence import Scheduled, Sequence
 from model.statistics import EngineCounters
 from monitoring import metrics
+
+
+@dataclass
+class _Planned:
+    """What scheduling a step changed ahead of its running.
+
+    admitted: who left the queue; first: those of them for the first time. published: blocks of sequences, by index.
+    """
+
+    admitted: list[Sequence] = field(default_factory=list)
+    first: list[Sequence] = field(default_factory=list)
+    published: list[tuple[Sequence, int]] = field(default_factory=list)
 
 
 class Scheduler:
@@ -30,6 +43,7 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.counters = counters
+        self._planned = _Planned()
 
     def add(self, sequence: Sequence) -> None:
         bisect.insort(self.waiting, sequence, key=lambda s: s.rank)
@@ -45,7 +59,11 @@ class Scheduler:
         return time.monotonic() - min(arrivals) if arrivals else 0.0
 
     def schedule(self) -> list[Scheduled]:
-        """The next step's work, decodes first. Empty only when nothing waits or runs but for a token it awaits."""
+        """The next step's work, decodes first. Empty only when nothing waits or runs but for a token it awaits.
+
+        What is not empty has either `started`, or is to be taken back: `undo`.
+        """
+        self._planned = _Planned()
         self._make_room_for_urgent()
         rows = PromptRows(self.limits.prompt_rows)
         plan = self._continue_running(rows)
@@ -54,6 +72,34 @@ class Scheduler:
         plan = self._add_drafts(plan)
         plan.sort(key=lambda s: s.total > 1)
         return plan
+
+    def started(self, plan: list[Scheduled]) -> None:
+        """The step that was planned last is under way: its tokens count as computed."""
+        if self.pool.caching:
+            for sequence in self._planned.first:
+                if not sequence.wants_prompt_logprobs:
+                    self.counters.add(metrics.PREFIX_CACHE_QUERIES, sequence.prompt_length)
+                    self.counters.add(metrics.PREFIX_CACHE_HITS, sequence.cached_tokens)
+        for scheduled in plan:
+            scheduled.sequence.computed += scheduled.count
+
+    def undo(self) -> None:
+        """Take back the step that was planned last, which did not run. Who was preempted for it stays so.
+
+        Blocks that it was to fill cannot be found any more. Who was admitted waits again, since what it found in the
+        cache may be such a block.
+        """
+        size = self.pool.block_size
+        for sequence, index in self._planned.published:
+            if (index + 1) * size > sequence.computed:
+                self.pool.withdraw(sequence.blocks[index])
+            sequence.published = min(sequence.published, sequence.computed // size)
+        for sequence in self._planned.admitted:
+            self.remove(sequence)
+            self.add(sequence)
+        for sequence in self._planned.first:
+            sequence.started_at = None
+        self._planned = _Planned()
 
     def _make_room_for_urgent(self) -> None:
         """A waiting sequence of better priority takes the place of the least important running one."""
@@ -121,10 +167,13 @@ class Scheduler:
             except OutOfBlocks:
                 self._release(sequence)
                 break
-            self._count_hits(sequence)
             self.waiting.remove(sequence)
             bisect.insort(self.running, sequence, key=lambda s: s.rank)
-            sequence.started_at = sequence.started_at or time.monotonic()
+            self._planned.admitted.append(sequence)
+            if sequence.started_at is None:
+                sequence.started_at = time.monotonic()
+                sequence.cached_tokens = sequence.computed
+                self._planned.first.append(sequence)
             admitted.append(Scheduled(sequence, count))
             self._publish(admitted[-1:])
             budget -= count
@@ -163,13 +212,6 @@ class Scheduler:
         needed = self._blocks_for(end) - len(cached) + self.pool.free_among(cached)
         return cached if needed + len(self.running) <= self.pool.num_free else None
 
-    def _count_hits(self, sequence: Sequence) -> None:
-        if sequence.started_at is None:
-            sequence.cached_tokens = sequence.computed
-            if self.pool.caching and not sequence.wants_prompt_logprobs:
-                self.counters.add(metrics.PREFIX_CACHE_QUERIES, sequence.prompt_length)
-                self.counters.add(metrics.PREFIX_CACHE_HITS, sequence.computed)
-
     def _publish(self, plan: list[Scheduled]) -> None:
         """Make the blocks that this step fills findable, for siblings in the same step and for later requests.
 
@@ -186,6 +228,7 @@ class Scheduler:
                 sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes)
             for index in range(sequence.published, last):
                 self.pool.publish(sequence.blocks[index], sequence.hashes[index])
+                self._planned.published.append((sequence, index))
             sequence.published = max(sequence.published, last)
 
     def _preempt_last(self) -> Sequence:

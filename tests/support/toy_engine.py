@@ -46,6 +46,8 @@ class ToyExecutor:
             block_size=block_size,
             device=torch.device("cpu"),
         )
+        self.group = SimpleNamespace(size=1)
+        self.freed = 0
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
         self.timer = SimpleNamespace(seconds=lambda: 0.0)
         self.drawn = torch.empty(0, dtype=torch.int64)
@@ -83,6 +85,9 @@ class ToyExecutor:
     def broadcast(self, tokens: torch.Tensor) -> None:
         assert len(tokens) == self.expected_broadcast, "the other ranks wait for another number of tokens"
         self.drawn = tokens.clone()
+
+    def free_memory(self) -> None:
+        self.freed += 1
 
     def ping(self, timeout_s: float) -> list[GpuMemory]:
         return []
