@@ -101,6 +101,13 @@ class EngineUnavailableError(ServeError):
     default_code = "engine_unavailable"
 
 
+class EngineOutOfMemoryError(ServeError):
+    """The engine lives, but ended this request since its GPU's memory did not suffice for all that ran."""
+
+    default_status = 503
+    default_code = "engine_out_of_memory"
+
+
 _BY_NAME: dict[str, Callable[[BaseException], ServeError]] = {
     "BackPressureError": lambda _: OverloadedError("Every replica's queue is full.", retry_after=1.0),
     "EngineDeadError": lambda error: EngineUnavailableError(f"The engine stopped: {error}", retry_after=5.0),

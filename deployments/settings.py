@@ -148,7 +148,11 @@ class Settings(BaseSettings):
         description="int8: weights in 8 bits, on a CPU also what they are multiplied with; faster and less exact. "
         "fp8: the same on GPUs of the kinds Ada and Hopper. On GPUs neither has run yet.",
     )
-    seed: int = Field(default=_engine("seed"), description="Where requests without a seed take their randomness from.")
+    seed: int | None = Field(
+        default=_engine("seed"),
+        description="Where requests without a seed take their randomness from: every engine and every start then "
+        "repeats the same draws. If not given, no two of them draw the same.",
+    )
 
     # The server
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")

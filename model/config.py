@@ -141,6 +141,8 @@ class EngineConfig(BaseModel):
     speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: by device, drafts on a CPU alone (a
         step with drafts is neither prepared while another runs nor a CUDA graph, and no GPU has timed it yet).
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
+    seed: requests without one draw theirs from it, and random weights are made of it; None: from the operating system's
+        entropy, so that no two engines or starts draw the same, and random weights of 0, since ranks share them.
     num_threads: threads a rank uses on CPU; None: the cores divided by the ranks.
     cpu_kernels: "native": our forward pass in C, an error where it cannot run; "torch": PyTorch's operations;
         "auto": the first where it can run, else the second.
@@ -176,4 +178,4 @@ class EngineConfig(BaseModel):
     cuda_graphs: bool = True
     async_scheduling: bool | None = None
     quantization: Quantization = "none"
-    seed: int = 0
+    seed: int | None = None

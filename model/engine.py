@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import time
+from dataclasses import replace
 
 import torch
 
 from model.batch import Batch
 from model.executor import Executor
+from model.limits import PROMPT_ROWS, StepLimits
 from model.request import Output, Request
 from model.sampler import Drawn, Sampled, draw
 from model.scheduling.acceptance import accept
 from model.scheduling.batching import build_batch
 from model.scheduling.block_tables import BlockTables
 from model.scheduling.costs import StepCosts
-from model.scheduling.drafting import DRAFTED_ROWS, propose_drafts
+from model.scheduling.drafting import propose_drafts
 from model.scheduling.kv_cache import BlockPool
-from model.scheduling.prompt_logprobs import note_prompt_logprobs
+from model.scheduling.prompt_logprobs import Note, prompt_notes
 from model.scheduling.scheduler import Scheduler
 from model.scheduling.sequence import Scheduled, Sequence
 from model.scheduling.speculation import Speculator
@@ -26,8 +29,7 @@ from model.statistics import EngineCounters, EngineStats, StepTiming
 from model.step import StepInFlight, draft_rows, needs_tokens
 from monitoring import metrics
 
-DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
-"""Tokens in a step: small enough on CPU that a prefill chunk does not stall those who stream."""
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -37,6 +39,8 @@ class Engine:
     async_scheduling: prepare and start a step while the one before runs. A step in which somebody speculates, has
         penalties or wants the prompt's log-probabilities is read before the next one is prepared, all the same.
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
+    seed: what requests without one draw theirs from; None: the operating system's entropy.
+    prompt_rows: of logits in a step, at most, that predict a prompt's tokens where these are asked for.
     costs: counts what the steps read and compute, if given. timing: of the last `step`, None where it ran nothing.
     """
 
@@ -49,7 +53,8 @@ class Engine:
         enable_prefix_caching: bool = True,
         speculative_tokens: int = 0,
         async_scheduling: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
+        prompt_rows: int = PROMPT_ROWS,
         costs: StepCosts | None = None,
     ) -> None:
         runner = executor.runner
@@ -57,25 +62,26 @@ class Engine:
         self.model = runner.model
         self.max_model_len = runner.max_model_len
         self.pool = BlockPool(runner.num_kv_blocks, runner.block_size, caching=enable_prefix_caching)
-        tokens = max_num_batched_tokens or DEFAULT_BATCHED_TOKENS[runner.device.type]
+        device = runner.device.type
+        limits = StepLimits.on(device, max_num_seqs, max_num_batched_tokens, speculative_tokens)
+        self.limits = replace(limits, prompt_rows=prompt_rows)
         self.counters = EngineCounters()
         tables = BlockTables(max_num_seqs, -(-runner.max_model_len // runner.block_size))
-        self.scheduler = Scheduler(self.pool, tables, max_num_seqs, max(tokens, max_num_seqs), self.counters)
+        self.scheduler = Scheduler(self.pool, tables, self.limits, self.counters)
         self.sequences: dict[str, Sequence] = {}
         self._arrivals = itertools.count()
         self._seeds = random.Random(seed)
-        self._refused: list[Output] = []
+        self._given_up: list[Output] = []
         self._async = async_scheduling
         self._in_flight: StepInFlight | None = None
         self._speculative_tokens = speculative_tokens
-        self._drafted_rows = DRAFTED_ROWS[runner.device.type]
         self._costs = costs
         self.timing: StepTiming | None = None
 
     def add(self, request: Request) -> None:
         """Queue a request. One that can never run comes back from the next step with `finish_reason="abort"`."""
         if not 0 < len(request.prompt_ids) < self.max_model_len or request.request_id in self.sequences:
-            self._refused.append(Output(request.request_id, finish_reason="abort"))
+            self._given_up.append(Output(request.request_id, finish_reason="abort"))
             return
         seed = request.params.seed
         sequence = Sequence(
@@ -96,19 +102,22 @@ class Engine:
             self.scheduler.remove(sequence)
 
     def has_work(self) -> bool:
-        return bool(self.sequences or self._refused or self._in_flight)
+        return bool(self.sequences or self._given_up or self._in_flight)
 
     def step(self) -> list[Output]:
         """Run one batch. Returns what each sequence gained.
 
         With async scheduling a batch is left running while the next is prepared and started behind it: what it drew
         comes back from the next call.
+
+        A batch for which the GPU's memory does not suffice has not been run: its newest request ends with a `failure`,
+        and the others go on. With more than one rank torch.OutOfMemoryError is raised.
         """
         started = time.perf_counter()
-        outputs, self._refused = self._refused, []
         self.timing = None
         finished, self._in_flight = self._in_flight, None
         launched = self._launch()
+        outputs, self._given_up = self._given_up, []
         schedule_seconds = (time.perf_counter() if launched is None else launched.ready_at) - started
         if finished is not None:
             outputs += self._collect(finished)
@@ -123,9 +132,9 @@ class Engine:
         return outputs
 
     def _launch(self) -> StepInFlight | None:
-        """Choose a batch and start it; None where there is nothing to run."""
+        """Choose a batch and start it; None where there is nothing to run, or memory ran out."""
         if self._speculative_tokens:
-            propose_drafts(self.scheduler.running, self._drafted_rows, int(self.counters[metrics.ENGINE_STEPS]))
+            propose_drafts(self.scheduler.running, self.limits.drafted_rows, int(self.counters[metrics.ENGINE_STEPS]))
         plan = self.scheduler.schedule()
         if not plan:
             return None
@@ -133,17 +142,46 @@ class Engine:
         stays = self._async and not any(map(needs_tokens, plan))
         batch = build_batch(plan, self.scheduler.tables, self.pool.block_size, len(finishing) if stays else 0)
         ready_at = time.perf_counter()
-        logits = self.executor.run(batch)
-        drawn = None
-        if logits is not None:
-            note_prompt_logprobs(plan, logits)
-            drawn = self._draw(finishing, logits)
-            if drawn is not None and stays:
-                self.executor.broadcast(drawn.tokens)
-        for s in plan:
-            s.sequence.computed += s.count
+        computed = self._compute(plan, batch, finishing, stays)
+        if computed is None:
+            self._give_up_newest(plan)
+            return None
+        notes, drawn = computed
+        for note in notes:
+            note.add()
+        self.scheduler.started(plan)
         self._count_step(batch)
         return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), ready_at, self.executor.timer)
+
+    def _compute(
+        self, plan: list[Scheduled], batch: Batch, finishing: list[Scheduled], stays: bool
+    ) -> tuple[list[Note], Drawn | None] | None:
+        """All of a step that takes memory. No sequence changes by it; None where memory ran out."""
+        try:
+            logits = self.executor.run(batch)
+            if logits is None:
+                return [], None
+            notes, drawn = prompt_notes(plan, logits), self._draw(finishing, logits)
+            if drawn is not None and stays:
+                self.executor.broadcast(drawn.tokens)
+            return notes, drawn
+        except torch.OutOfMemoryError as error:
+            if self.executor.group.size > 1:
+                # The other ranks are in this step's collectives, and wait there for what this one will not send.
+                raise
+            # its text alone, since it keeps the step's tensors
+            logger.warning("a step of %d sequences, %d tokens: %s", len(plan), len(batch.tokens), str(error))
+            return None
+
+    def _give_up_newest(self, plan: list[Scheduled]) -> None:
+        """Undo a step that ran out of memory, and end the request that came last."""
+        # Not before `_compute` has returned: what failed keeps its tensors for as long as its error is handled.
+        self.executor.free_memory()
+        self.scheduler.undo()
+        request_id = max((s.sequence for s in plan), key=lambda s: s.arrival).request.request_id
+        self.abort(request_id)
+        self.counters.add(metrics.OUT_OF_MEMORY)
+        self._given_up.append(Output(request_id, finish_reason="abort", failure="out_of_memory"))
 
     def _draw(self, finishing: list[Scheduled], logits: torch.Tensor) -> Drawn | None:
         """Draw what follows these sequences, and each of their drafted tokens, from the last rows of the logits."""

@@ -67,6 +67,11 @@ class Executor:
         """Give every rank what was drawn of the step just run, whose `broadcasts` is its length [R]."""
         self.runner.receive(len(tokens), tokens)
 
+    def free_memory(self) -> None:
+        """Give the driver back what the allocator keeps: in pieces, it may not hold a tensor that it has room for."""
+        if self.runner.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def ping(self, timeout_s: float) -> list[GpuMemory]:
         """Ask every rank for a sign of life, and for its GPU. Raises TimeoutError or EOFError."""
         self.group.send(PING)

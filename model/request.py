@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 FinishReason = Literal["stop", "length", "abort"]
+Failure = Literal["out_of_memory"]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -19,7 +20,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     top_k: 0 means the whole vocabulary.
     logprobs: how many alternatives to report a token; 0 reports the chosen token only.
     prompt_logprobs: the same for the prompt (`echo`); switches prefix-cache reads off for the sequence.
-    seed: the same seed gives the same tokens whatever else is in the batch; None draws one.
+    seed: the same seed gives the same tokens whatever else is in the batch; None: the engine draws one.
     """
 
     max_tokens: int = 16
@@ -80,6 +81,7 @@ class Output(msgspec.Struct):
     prompt_logprobs: on the first output only; the first prompt token has no prediction and is None.
     cached_tokens: prompt tokens that came from the prefix cache.
     queue_seconds: from arrival at the engine to the first step that ran the sequence.
+    failure: beside "abort", why the engine ended a request that it had accepted.
     """
 
     request_id: str
@@ -90,3 +92,4 @@ class Output(msgspec.Struct):
     stop_token_id: int | None = None
     cached_tokens: int = 0
     queue_seconds: float = 0.0
+    failure: Failure | None = None

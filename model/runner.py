@@ -44,7 +44,7 @@ def max_model_len(config: EngineConfig, model: ModelConfig) -> int:
 
 def _weights(config: EngineConfig, share: Share, directory: Path, progress: Progress) -> Weights:
     if config.load_format == "random":
-        return lambda place: random_weights(share, config.seed, place)
+        return lambda place: random_weights(share, config.seed or 0, place)
     return lambda place: load_weights(share, directory, place, progress)
 
 

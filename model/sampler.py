@@ -7,6 +7,7 @@ distribution.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,13 @@ import torch
 
 from model.device import CopyToHost, to_device
 from model.request import Request, TokenLogprobs
+
+ROWS_AT_ONCE = 64
+"""Rows that are drawn from, or whose log-probabilities are computed, together: intermediate values take ten times the
+memory of their logits, and must not take it for every row of a large step. `WORKING_BYTES` says how much it is."""
+
+WORKING_BYTES = 52
+"""Bytes of a logit's intermediate values at most, the logit itself left out."""
 
 
 class Row(Protocol):
@@ -69,7 +77,7 @@ class Drawn:
         found: tuple[torch.Tensor, ...] = ()
         if self._top:
             index = to_device(list(self._top), logits.device)
-            found = _best_logprobs(logits[index], tokens[index], max(self._top.values()))
+            found = _best_logprobs(logits, tokens[index], max(self._top.values()), index)
         self._copy = CopyToHost(tokens, *found)
 
     def read(self) -> Sampled:
@@ -96,10 +104,14 @@ def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Dra
     plain = [i for i in drawing if not _truncates(rows[i])]
     truncated = [i for i in drawing if _truncates(rows[i])]
     for group, invert in ((plain, _draw), (truncated, _draw_truncated)):
-        if group:
-            index = to_device(group, logits.device)
-            tokens[index] = invert(adjusted[index], [rows[i] for i in group])
+        for part in _parts(group):
+            index = to_device(part, logits.device)
+            tokens[index] = invert(adjusted[index], [rows[i] for i in part])
     return Drawn(logits, tokens, [s.request.params.logprobs for s in rows])
+
+
+def _parts(group: list[int]) -> Iterator[list[int]]:
+    return (group[start : start + ROWS_AT_ONCE] for start in range(0, len(group), ROWS_AT_ONCE))
 
 
 def _truncates(sequence: Row) -> bool:
@@ -131,9 +143,9 @@ def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> 
     if barred:
         i, t = (to_device(column, logits.device) for column in zip(*barred, strict=True))
         logits.index_put_((i, t), torch.full((len(barred),), float("-inf"), device=logits.device))
-    if penalised:
-        index = to_device(penalised, logits.device)
-        logits[index] = _penalise(logits[index], [rows[i] for i in penalised])
+    for part in _parts(penalised):
+        index = to_device(part, logits.device)
+        logits[index] = _penalise(logits[index], [rows[i] for i in part])
     return logits
 
 
@@ -203,9 +215,18 @@ def token_logprobs(logits: torch.Tensor, tokens: Rows[int], top: Rows[int]) -> l
 
 
 def _best_logprobs(
-    logits: torch.Tensor, tokens: torch.Tensor, top: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of each row: the log-probability of its token [R], and the best ids and theirs [R, top]."""
+    logits: torch.Tensor, tokens: torch.Tensor, top: int, rows: torch.Tensor | None = None
+) -> tuple[torch.Tensor, ...]:
+    """Of each row: the log-probability of its token [R], and the best ids and theirs [R, top].
+
+    rows [R]: of the logits; None: all, in order.
+    """
+    parts = logits.split(ROWS_AT_ONCE) if rows is None else (logits[r] for r in rows.split(ROWS_AT_ONCE))
+    found = [_best_of_part(*part, top) for part in zip(parts, tokens.split(ROWS_AT_ONCE), strict=True)]
+    return tuple(map(torch.cat, zip(*found, strict=True)))
+
+
+def _best_of_part(logits: torch.Tensor, tokens: torch.Tensor, top: int) -> tuple[torch.Tensor, ...]:
     logprobs = torch.log_softmax(logits, dim=-1)
     values, ids = logprobs.topk(min(top, logits.shape[1]), dim=-1)
     return logprobs.gather(1, tokens.unsqueeze(1)).squeeze(1), ids, values

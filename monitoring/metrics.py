@@ -241,6 +241,10 @@ RANK_FAILURES = REPLICAS.counter(
     "Engines that were given up, and then restarted, since a rank died, hung in a step or missed its heartbeat.",
     labels=("model", "cause"),
 )
+OUT_OF_MEMORY = REPLICAS.engine_counter(
+    "engine_out_of_memory_total",
+    "Requests ended with an error since a step ran out of GPU memory: the newest of the step, each time.",
+)
 TIME_TO_READY = REPLICAS.gauge(
     "engine_ready_seconds",
     "From the replica's start to its engine's first heartbeat, of the node's slowest living replica.",

@@ -68,6 +68,8 @@ def drive(engine: Engine, prompts: Sequence[Sequence[int]], output_lens: Sequenc
         now = time.perf_counter()
         contexts, gained, first = [], [], []
         for output in outputs:
+            if output.failure is not None:
+                raise RuntimeError(f"the engine gave up a request: {output.failure}")
             if output.finish_reason == "abort":
                 raise RuntimeError("the engine refused a request: prompt and output exceed its window")
             timeline = trace.timelines[int(output.request_id)]

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
-from deployments.errors import EngineUnavailableError
+from deployments.errors import EngineOutOfMemoryError, EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest, HealthReport, gather
 from deployments.replica.admission import Admission
 from deployments.replica.sequence import SequenceText, SequenceTimes
@@ -31,7 +31,8 @@ ITEMS_PER_SECOND = 1500.0
 
 SHORTEST_PAUSE_S = 0.002
 STATS_PERIOD_S = 0.25
-RETRY_AFTER_DEATH_S = 5.0
+RETRY_AFTER_S = 5.0
+_OUT_OF_MEMORY = "The engine ran out of GPU memory and ended this request."
 
 
 class Client(Protocol):
@@ -120,7 +121,7 @@ class EngineService:
         """Deltas until every sequence has finished; closing it early aborts those that have not.
 
         The first delta leaves at once; later ones wait until this stream's share of `ITEMS_PER_SECOND` is free,
-        and what arrives meanwhile is merged. Raises OverloadedError, EngineUnavailableError.
+        and what arrives meanwhile is merged. Raises OverloadedError, EngineUnavailableError, EngineOutOfMemoryError.
         """
         async with contextlib.aclosing(self._deltas(request, self.pause)) as deltas:
             async for batch in deltas:
@@ -275,6 +276,9 @@ class EngineService:
         try:
             async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
                 async for output in outputs:
+                    failed = output.failure is not None
+                    if failed:
+                        output.finish_reason = None  # the tokens before it are told, and then the error
                     times.saw(output)
                     run.turn.add(output)
                     delta = text.feed(output)
@@ -285,9 +289,11 @@ class EngineService:
                         yield [delta]
                     if text.finished:
                         return
+                    if failed:
+                        raise EngineOutOfMemoryError(_OUT_OF_MEMORY, retry_after=RETRY_AFTER_S)
                     if seconds := pause():
                         await asyncio.sleep(seconds)
-        except EngineDeadError:
+        except (EngineDeadError, EngineOutOfMemoryError):
             times.ended("error")
             trace.ended("error")
             raise
@@ -388,4 +394,4 @@ def worth_sending(delta: Delta) -> bool:
 
 
 def _unavailable(error: EngineDeadError) -> EngineUnavailableError:
-    return EngineUnavailableError(f"The engine stopped: {error}.", retry_after=RETRY_AFTER_DEATH_S)
+    return EngineUnavailableError(f"The engine stopped: {error}.", retry_after=RETRY_AFTER_S)

@@ -6,13 +6,19 @@ import math
 from dataclasses import dataclass
 
 from model.config import EngineConfig, ModelConfig, Quantization
+from model.limits import StepLimits
 from model.network.gpt_bigcode import GPTBigCode
 from model.network.layers import Linear
 from model.network.parallel import TensorParallel
+from model.sampler import ROWS_AT_ONCE, WORKING_BYTES
 
 DRIVER_BYTES = 1 << 30
 """Room for what PyTorch does not count: the CUDA context, cuBLAS workspaces, NCCL's buffers. An allowance, not a
 measurement; a running engine asks the driver instead."""
+
+LOGIT_BYTES = 10
+"""Of a logit in float32, and beside it first what it is made of, on rank 0 the parts of all ranks, later the copy that
+a draw adjusts."""
 
 
 def parameter_bytes(
@@ -61,10 +67,15 @@ def block_bytes(model: ModelConfig, size: int, block_size: int, bytes_per_value:
 
 def activation_bytes(model: ModelConfig, size: int, config: EngineConfig, bytes_per_value: int) -> int:
     """What a full step needs at most beside weights and cache on a GPU: activations, and logits on rank 0."""
-    tokens = config.max_num_batched_tokens or 2048
+    limits = StepLimits.on("cuda", config.max_num_seqs, config.max_num_batched_tokens, config.speculative_tokens)
     width = max(model.n_inner // size, 4 * model.n_embd)
-    logits = config.max_num_seqs * model.vocab_size * 4 * 4
-    return tokens * width * 4 * bytes_per_value + logits
+    return limits.tokens * width * 4 * bytes_per_value + logits_bytes(model.vocab_size, limits)
+
+
+def logits_bytes(vocab_size: int, limits: StepLimits) -> int:
+    """What all rows of logits that a step may have need at most, until tokens are drawn from them."""
+    together = min(limits.logit_rows, ROWS_AT_ONCE)
+    return vocab_size * (limits.logit_rows * LOGIT_BYTES + together * WORKING_BYTES)
 
 
 @dataclass(frozen=True)

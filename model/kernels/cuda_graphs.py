@@ -167,9 +167,12 @@ class DecodeGraphs:
         return float(torch.tensor([step.max_error() for step in self._steps.values()]).max())
 
     def fit(self, batch: Batch) -> bool:
-        """Whether the batch is nothing but decodes, one logit row each, and not too many."""
+        """Whether the batch is nothing but decodes, one logit row each, in order, and not too many."""
         count = len(batch.tokens)
-        return batch.num_decodes == count == len(batch.logit_rows) <= self._sizes[-1]
+        if not batch.num_decodes == count == len(batch.logit_rows) <= self._sizes[-1]:
+            return False
+        # a prompt's chunk of one token whose log-probability is wanted has its row before those that are drawn from
+        return np.array_equal(batch.logit_rows, np.arange(count))
 
     def run(self, batch: Batch) -> torch.Tensor:
         """Hidden states [T, n_embd], in the order of the batch. The next call overwrites them."""

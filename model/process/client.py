@@ -49,6 +49,7 @@ def merge(outputs: list[Output]) -> Output:
         stop_token_id=last.stop_token_id,
         cached_tokens=first.cached_tokens,
         queue_seconds=first.queue_seconds,
+        failure=last.failure,
     )
 
 

@@ -13,15 +13,13 @@ from model.checkpoint.weights import Progress
 from model.config import EngineConfig
 from model.engine import Engine
 from model.executor import Executor, run_worker
+from model.limits import SPECULATIVE_TOKENS
 from model.network.parallel import TensorParallel
 from model.process.loop import EngineLoop
 from model.runner import LoadReport, Runner
 from model.scheduling.costs import StepCosts
 
 logger = logging.getLogger(__name__)
-
-SPECULATIVE_TOKENS = {"cpu": 8, "cuda": 0}
-"""Longest draft where the configuration names none."""
 
 
 class Rank:

@@ -63,7 +63,7 @@ def _logit_rows(plan: list[Scheduled], starts: Ints) -> Ints:
     rows: list[int] = []
     drawn: list[int] = []
     for start, scheduled in zip(starts.tolist(), plan, strict=True):
-        if positions := predicting_positions(scheduled):
+        if positions := predicting_positions(scheduled.sequence, scheduled.count):
             first = start - scheduled.sequence.computed
             rows += range(first + positions.start, first + positions.stop)
         if scheduled.completes:

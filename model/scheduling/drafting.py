@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from model.scheduling.sequence import Sequence
 
-DRAFTED_ROWS = {"cpu": 12, "cuda": 128}
-"""Tokens of a decode step up to which one more is nearly free: reading the weights takes longer than using them.
-Drafts fill a step up to here and no further: where many decode at once, they would slow down everybody."""
-
 
 def propose_drafts(running: list[Sequence], rows: int, turn: int) -> None:
     """Propose tokens for the sequences that are decoding; never beyond where they have to end.

@@ -113,6 +113,10 @@ class BlockPool:
             self._block_of[value] = block
             self._hash_of[block] = value
 
+    def withdraw(self, block: Block) -> None:
+        """Make a block unfindable whose content was not written after all."""
+        self._evict(block)
+
     def _evict(self, block: Block) -> None:
         value = self._hash_of.pop(block, None)
         if value is not None:

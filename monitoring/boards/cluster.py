@@ -45,10 +45,12 @@ _REPLICAS = Row(
         ),
         Panel(
             "Starts and failures",
-            "Engines that became ready, and engines given up for a dead or hanging rank, by cause; in the last hour.",
+            "Engines that became ready, engines given up for a dead or hanging rank, by cause, and requests that were "
+            "ended since GPU memory ran out; in the last hour.",
             (
                 (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
                 (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),
+                (q.increase(m.OUT_OF_MEMORY, window="1h"), "requests out of memory"),
             ),
             "short",
             thresholds=((1.0, "orange"), (3.0, "red")),

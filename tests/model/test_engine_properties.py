@@ -2,80 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.request import Request, SamplingParams
-from tests.support.toy_engine import naive, run_to_end, tokens_of, toy_engine
-
-# few distinct prompts with long common prefixes, so that the cache is hit, shared and fought over
-prompts = st.builds(
-    lambda base, cut, tail: (base * 40)[:cut] + tail,
-    st.sampled_from([[1], [1, 2, 3], [7, 8]]),
-    st.integers(1, 40),
-    st.lists(st.integers(1, 3), max_size=3),
-)
-arrivals = st.lists(
-    st.tuples(
-        prompts, st.integers(1, 20), st.integers(0, 2), st.integers(0, 6), st.one_of(st.none(), st.integers(0, 8))
-    ),
-    min_size=1,
-    max_size=14,
-)
+from model.scheduling.prompt_logprobs import predicting_positions
+from tests.support.loads import Arrival, arrivals, engine_options, prompts, run_load
+from tests.support.toy_engine import run_to_end, tokens_of, toy_engine
 
 
-@given(
-    arrivals=arrivals,
-    num_blocks=st.integers(16, 40),
-    max_num_seqs=st.integers(1, 6),
-    step_tokens=st.integers(4, 40),
-    caching=st.booleans(),
-    speculation=st.sampled_from([0, 0, 3, 10]),
-    async_scheduling=st.booleans(),
-)
+@given(arrivals=arrivals, options=engine_options)
 @settings(max_examples=150, deadline=None)
-def test_any_load_gives_each_request_what_it_would_get_alone(
-    arrivals, num_blocks, max_num_seqs, step_tokens, caching, speculation, async_scheduling
-):
+def test_any_load_gives_each_request_what_it_would_get_alone(arrivals: list[Arrival], options: dict[str, Any]) -> None:
     """Requests arrive between steps; some are aborted some steps later; blocks are scarce."""
-    engine = toy_engine(
-        num_blocks=num_blocks,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=step_tokens,
-        enable_prefix_caching=caching,
-        speculative_tokens=speculation,
-        async_scheduling=async_scheduling,
-    )
-    outputs, aborted, requests = {}, set(), {}
-    pending_aborts: list[tuple[int, str]] = []
-    step = 0
-    for number, (prompt, max_tokens, priority, gap, abort_after) in enumerate(arrivals):
-        request = Request(str(number), prompt, SamplingParams(max_tokens=max_tokens, temperature=0), priority)
-        requests[request.request_id] = request
-        engine.add(request)
-        if abort_after is not None:
-            pending_aborts.append((step + abort_after, request.request_id))
-        for _ in range(gap):
-            for output in engine.step():
-                outputs.setdefault(output.request_id, []).append(output)
-            engine.check_integrity()
-            step += 1
-            for when, request_id in [p for p in pending_aborts if p[0] <= step]:
-                pending_aborts.remove((when, request_id))
-                aborted.add(request_id)
-                engine.abort(request_id)
-                engine.check_integrity()
-    run_to_end(engine, outputs)
-    for request_id, request in requests.items():
-        expected, got = naive(request), tokens_of(outputs.get(request_id, []))
-        if request_id in aborted:
-            assert got == expected[: len(got)]
-        else:
-            assert got == expected
-            assert outputs[request_id][-1].finish_reason is not None
-    assert engine.pool.num_used == 0
-    assert engine.executor.largest_batch <= max_num_seqs
-    assert engine.executor.largest_step <= max(step_tokens, max_num_seqs)
+    engine = toy_engine(**options)
+    run_load(engine, arrivals).check()
+    executor: Any = engine.executor
+    assert executor.largest_batch <= options["max_num_seqs"]
+    assert executor.largest_step <= max(options["max_num_batched_tokens"], options["max_num_seqs"])
+
+
+@given(arrivals=arrivals, options=engine_options)
+@settings(max_examples=150, deadline=None)
+def test_no_step_has_more_rows_of_logits_than_memory_is_set_aside_for(
+    arrivals: list[Arrival], options: dict[str, Any]
+) -> None:
+    engine = toy_engine(**options)
+    schedule = engine.scheduler.schedule
+
+    def checked() -> Any:
+        plan = schedule()
+        assert sum(len(predicting_positions(s.sequence, s.count)) for s in plan) <= options["prompt_rows"]
+        assert sum(len(s.draft) for s in plan) <= engine.limits.drafted_rows
+        return plan
+
+    engine.scheduler.schedule = checked  # type: ignore[method-assign]
+    run_load(engine, arrivals).check()
+    executor: Any = engine.executor
+    assert executor.most_logit_rows <= engine.limits.logit_rows
 
 
 @given(st.lists(prompts, min_size=2, max_size=10), st.integers(2, 5))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from model.process.client import EngineDeadError, FailureKind, merge
-from model.request import Output, Request
+from model.request import Failure, Output, Request
 from model.statistics import EngineStats
 
 
@@ -43,6 +43,7 @@ class FakeEngine:
         stop_token_id: int | None = None,
         queue_seconds: float = 0.0,
         cached_tokens: int = 0,
+        failure: Failure | None = None,
     ) -> None:
         """One step's output for a request."""
         self.last_message_at = self._clock()
@@ -53,6 +54,7 @@ class FakeEngine:
             stop_token_id=stop_token_id,
             queue_seconds=queue_seconds,
             cached_tokens=cached_tokens,
+            failure=failure,
         )
         self._arrived.setdefault(request_id, []).append(output)
         if request_id in self._news:

@@ -7,6 +7,7 @@ on the whole context. So a wrong slot, a stale or shared block, or a lost token 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +17,8 @@ import torch
 from model.batch import Batch, resolve
 from model.engine import Engine
 from model.executor import Executor
-from model.request import Output, Request
+from model.request import Output, Request, TokenLogprobs
+from model.sampler import token_logprobs
 from model.statistics import GpuMemory
 
 VOCABULARY = 50
@@ -44,6 +46,8 @@ class ToyExecutor:
             block_size=block_size,
             device=torch.device("cpu"),
         )
+        self.group = SimpleNamespace(size=1)
+        self.freed = 0
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
         self.timer = SimpleNamespace(seconds=lambda: 0.0)
         self.late_compilations = 0
@@ -51,6 +55,7 @@ class ToyExecutor:
         self.expected_broadcast = 0
         self.largest_batch = 0
         self.largest_step = 0
+        self.most_logit_rows = 0
         self.computed_tokens = 0
 
     def run(self, batch: Batch) -> torch.Tensor | None:
@@ -60,6 +65,7 @@ class ToyExecutor:
         self.largest_batch = max(self.largest_batch, len(batch.query_lens))
         self.largest_step = max(self.largest_step, len(batch.tokens))
         self.computed_tokens += len(batch.tokens)
+        self.most_logit_rows = max(self.most_logit_rows, len(batch.logit_rows))
         tokens = batch.tokens
         if batch.drawn_rows is not None:
             tokens = resolve(*map(torch.from_numpy, (tokens, batch.drawn_rows)), self.drawn).numpy()
@@ -81,6 +87,9 @@ class ToyExecutor:
         assert len(tokens) == self.expected_broadcast, "the other ranks wait for another number of tokens"
         self.drawn = tokens.clone()
 
+    def free_memory(self) -> None:
+        self.freed += 1
+
     def ping(self, timeout_s: float) -> list[GpuMemory]:
         return []
 
@@ -90,7 +99,9 @@ def toy_engine(num_blocks: int = 64, block_size: int = 4, max_model_len: int = 6
     return Engine(cast(Executor, executor), **options)
 
 
-def run_to_end(engine: Engine, outputs: dict[str, list[Output]] | None = None) -> dict[str, list[Output]]:
+def run_to_end(
+    engine: Engine, outputs: dict[str, list[Output]] | None = None, after_step: Callable[[], None] = lambda: None
+) -> dict[str, list[Output]]:
     """Step until nothing is left, checking integrity between steps."""
     outputs = {} if outputs is None else outputs
     for _ in range(100_000):
@@ -100,6 +111,7 @@ def run_to_end(engine: Engine, outputs: dict[str, list[Output]] | None = None) -
         for output in engine.step():
             outputs.setdefault(output.request_id, []).append(output)
         engine.check_integrity()
+        after_step()
     raise AssertionError("the engine does not finish")
 
 
@@ -115,3 +127,13 @@ def naive(request: Request, max_model_len: int = 64) -> list[int]:
         if tokens[-1] == EOS and not request.params.ignore_eos:
             break
     return tokens[len(request.prompt_ids) :]
+
+
+def naive_prompt_logprobs(request: Request) -> list[TokenLogprobs | None]:
+    """Of one prompt alone, row by row: the definition."""
+    prompt, top = request.prompt_ids, request.params.prompt_logprobs
+    assert top is not None
+    found: list[TokenLogprobs | None] = [None]
+    for position in range(1, len(prompt)):
+        found += token_logprobs(toy_logits(prompt[:position]).unsqueeze(0), [prompt[position]], [top])
+    return found

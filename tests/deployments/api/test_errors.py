@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from deployments.errors import (
     ContextLengthError,
+    EngineOutOfMemoryError,
     EngineUnavailableError,
     InternalError,
     OverloadedError,
@@ -257,6 +258,7 @@ async def test_a_backend_that_refuses(client: httpx.AsyncClient, fake_backend: F
     cases: list[tuple[Exception, int, str, str | None]] = [
         (OverloadedError("The queue is full.", retry_after=2.4), 429, "overloaded", "3"),
         (EngineUnavailableError("draining", retry_after=0.1), 503, "engine_unavailable", "1"),
+        (EngineOutOfMemoryError("No memory.", retry_after=5), 503, "engine_out_of_memory", "5"),
         (RuntimeError("secret detail"), 500, "internal_error", None),
     ]
     for failure, status, code, retry_after in cases:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 import pytest
 
-from deployments.errors import EngineUnavailableError, OverloadedError
+from deployments.errors import EngineOutOfMemoryError, EngineUnavailableError, OverloadedError
 from deployments.protocol import Delta, GenerationRequest
 from deployments.replica import service as module
 from deployments.replica.admission import Admission
@@ -177,6 +177,39 @@ async def test_death_ends_streams_with_an_error_after_what_had_arrived(
     with pytest.raises(EngineUnavailableError):
         await service.generate(request("new"))
     assert await service.drained(1)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_request_that_memory_ran_out_for_ends_with_an_error_after_what_had_arrived(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics, n: int
+) -> None:
+    """The client of the engine merges what arrives together: the last tokens come with the failure."""
+    stream = service.stream(request(n=n))
+    task = asyncio.create_task(next_of(stream))
+    await eventually(lambda: len(engine.requests) == n)
+    engine.say("r-0", *tokens().encode("ab"))
+    if n > 1:
+        await eventually(lambda: engine.fetched.get("r-0") == 1)
+    engine.say("r-0", finish="abort", failure="out_of_memory")
+    (delta,) = await task
+    assert (delta.text, delta.finish_reason) == ("ab", None)
+    with pytest.raises(EngineOutOfMemoryError, match="ran out of GPU memory") as error:
+        await next_of(stream)
+    assert (error.value.status, error.value.code) == (503, "engine_out_of_memory")
+    assert error.value.retry_after
+    assert metrics.finished == ["error"] + ["abort"] * (n - 1)
+    assert engine.aborted == [f"r-{i}" for i in range(1, n)]
+    engine.say("next-0", 100, finish="length")
+    assert (await service.generate(request("next")))[0].finish_reason == "length", "the engine lives"
+
+
+async def test_a_text_that_a_stop_string_ends_is_whole_though_memory_ran_out(
+    service: EngineService, engine: FakeEngine
+) -> None:
+    engine.say("r-0", *tokens().encode("a\nb"))
+    engine.say("r-0", finish="abort", failure="out_of_memory")
+    (delta,) = await service.generate(request(stop=("\n",)))
+    assert (delta.text, delta.finish_reason) == ("a", "stop")
 
 
 async def test_a_hanging_step_is_noticed(service: EngineService, engine: FakeEngine) -> None:

@@ -157,3 +157,5 @@ def test_merging_outputs_loses_nothing():
         ]
     )
     assert merged == Output("r", [1, 2, 3], [entry] * 3, [None, entry], "stop", 3, 16, 0.2)
+    failed = Output("r", finish_reason="abort", failure="out_of_memory")
+    assert merge([Output("r", [1]), failed]) == Output("r", [1], finish_reason="abort", failure="out_of_memory")

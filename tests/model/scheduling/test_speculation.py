@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.config import EngineConfig
+from model.limits import DRAFTED_ROWS, SPECULATIVE_TOKENS
 from model.pico import CHECKPOINT
-from model.process.rank import SPECULATIVE_TOKENS, Rank
+from model.process.rank import Rank
 from model.request import Request, SamplingParams
-from model.scheduling.drafting import DRAFTED_ROWS
 from model.scheduling.speculation import LONGEST_MATCH, SHORTEST_MATCH, PromptLookup, Speculator
 from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
 from tests.support.toy_engine import naive, run_to_end, tokens_of, toy_engine

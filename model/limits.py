@@ -1,0 +1,43 @@
+"""How much one step may hold: what the scheduler keeps to, and what memory is set aside for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
+"""Tokens in a step where nobody says: small enough on a CPU that a prefill chunk does not stall those who stream."""
+
+SPECULATIVE_TOKENS = {"cpu": 8, "cuda": 0}
+"""Longest draft where nobody says."""
+
+DRAFTED_ROWS = {"cpu": 12, "cuda": 128}
+"""Tokens of a decode step up to which one more is nearly free: reading the weights takes longer than using them.
+Drafts fill a step up to here and no further: where many decode at once, they would slow down everybody."""
+
+PROMPT_ROWS = 256
+"""Rows of logits in a step that predict the tokens of prompts whose log-probabilities are wanted: each takes half a
+megabyte at StarCoder's vocabulary, while longer chunks than this make a prefill hardly faster."""
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """sequences, tokens: drafts count as tokens. drafted_rows: of logits, for drafts. prompt_rows: at least 1."""
+
+    sequences: int
+    tokens: int
+    drafted_rows: int = 0
+    prompt_rows: int = PROMPT_ROWS
+
+    @classmethod
+    def on(
+        cls, device: str, max_num_seqs: int, max_num_batched_tokens: int | None, speculative_tokens: int | None
+    ) -> StepLimits:
+        """On a device of this type, whose defaults stand for None."""
+        tokens = BATCHED_TOKENS[device] if max_num_batched_tokens is None else max_num_batched_tokens
+        draft = SPECULATIVE_TOKENS[device] if speculative_tokens is None else speculative_tokens
+        return cls(max_num_seqs, max(tokens, max_num_seqs), DRAFTED_ROWS[device] if draft else 0)
+
+    @property
+    def logit_rows(self) -> int:
+        """Rows of logits at most: one that each sequence draws from, those of drafts, those of prompts."""
+        return min(self.tokens, self.sequences + self.drafted_rows + self.prompt_rows)
