@@ -20,7 +20,8 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     top_k: 0 means the whole vocabulary.
     logprobs: how many alternatives to report a token; 0 reports the chosen token only.
     prompt_logprobs: the same for the prompt (`echo`); switches prefix-cache reads off for the sequence.
-    seed: the same seed gives the same tokens whatever else is in the batch; None: the engine draws one.
+    seed: the same seed and logits give the same tokens; None: the engine draws one. Logits do not depend on what else
+        is in the batch with our kernels on a CPU; elsewhere their last bits do.
     """
 
     max_tokens: int = 16

@@ -10,7 +10,8 @@ _MODULUS = 1 << 62
 
 SEED: Parameter[int | None] = Parameter(
     "seed",
-    description="The same seed gives the same text, whatever else the server is doing.",
+    description="The same seed gives the same text, whatever else the server is doing; on a GPU, but for tokens that "
+    "are nearly equally likely.",
     brief="The same seed gives the same text.",
     ge=-INT64_MAX - 1,
     le=INT64_MAX,
