@@ -78,3 +78,9 @@ def test_recorded_steps_are_used_only_if_they_are_right(
     assert len(replayed) == (4 if off_by == 0 else 3)
     torch.testing.assert_close(found, exact)
     assert np.array_equal(found.argmax(-1).numpy(), exact.argmax(-1).numpy())
+    assert backend.replays is (off_by == 0)
+    backend.replays = False
+    replayed.clear()
+    with torch.inference_mode():
+        backend.run(batch, cache, drawn)
+    assert not replayed
