@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.support.environment import ROOT, with_project
 
 
 def run_with_triton(program: str, *arguments: str, interpret: bool = not torch.cuda.is_available()) -> list[Any]:
     """What the Python program prints, a JSON value a line."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
-        env=environment | ({"TRITON_INTERPRET": "1"} if interpret else {}),
+        env=with_project(OMP_NUM_THREADS="1", **({"TRITON_INTERPRET": "1"} if interpret else {})),
         capture_output=True,
         text=True,
         timeout=300,

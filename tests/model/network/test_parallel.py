@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +17,8 @@ from model.checkpoint.weights import Share
 from model.config import EngineConfig, ModelConfig
 from model.network import parallel
 from model.network.parallel import TensorParallel
+from tests.support.environment import with_project
 
-ROOT = Path(__file__).parents[3]
 GPU = torch.device("cuda", 0)
 SHAPE = {"vocab_size": 64, "n_positions": 64, "n_embd": 64, "n_head": 4, "n_layer": 1, "n_inner": 64}
 
@@ -79,8 +77,7 @@ group.close()
 
 def test_what_ranks_on_one_gpu_say_to_each_other() -> None:
     """Their tensors lie in main memory here, all else is as on a GPU."""
-    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
-    options: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": path}, "stdout": subprocess.PIPE, "text": True}
+    options: dict[str, Any] = {"env": with_project(), "stdout": subprocess.PIPE, "text": True}
     first = subprocess.Popen([sys.executable, "-c", TALK, "0"], **options)
     try:
         assert first.stdout is not None
