@@ -6,11 +6,12 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
-_PACKAGES = ("starcoder-serve", "torch", "transformers", "ray", "numpy")
+_PACKAGES = ("starcoder-serve", "torch", "triton", "transformers", "ray", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -51,6 +52,7 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
+@cache
 def _commit() -> str | None:
     """The checkout's commit, with a + where files differ from it."""
     root = Path(__file__).parent
