@@ -30,7 +30,7 @@ COMMANDS = {
     "start": ("benchmarks.engine.start", "a cold engine, from files on disk to its first token"),
     "quantization": ("benchmarks.engine.quantization", "what 8 bits cost in quality, on real code"),
     "linear": ("benchmarks.engine.linear", "single products: 8-bit weights beside plain ones"),
-    "gpu": ("benchmarks.engine.gpu", "everything that a GPU has to show, in one command"),
+    "gpu": ("benchmarks.engine.gpu.command", "everything that a GPU has to show, in one command"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }
 
