@@ -122,6 +122,12 @@ class TensorParallel:
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""
+        if self.shares_gpu:
+            # Through main memory by ourselves: gloo writes a GPU's tensors from a thread of its own, where releases of
+            # PyTorch that do not hand inference mode on to it refuse to.
+            host = tensor.cpu()
+            dist.all_reduce(host)
+            return tensor.copy_(host)
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -130,14 +136,17 @@ class TensorParallel:
         """Rank 0: the ranks' tensors joined along the last dimension. Other ranks: None."""
         if self.size == 1:
             return tensor
-        # PyTorch documents of gloo on GPU tensors no more than all_reduce and broadcast
-        mine = tensor.cpu().contiguous() if self.shares_gpu else tensor.contiguous()
+        mine = (tensor.cpu() if self.shares_gpu else tensor).contiguous()
         parts = [torch.empty_like(mine) for _ in range(self.size)] if self.is_first else None
         dist.gather(mine, parts, dst=0)
         return torch.cat(parts, dim=-1).to(tensor.device) if parts is not None else None
 
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         """Rank 0's values on every rank, in place."""
+        if self.shares_gpu:
+            host = tensor.cpu()
+            dist.broadcast(host, src=0)
+            return tensor.copy_(host)
         if self.size > 1:
             dist.broadcast(tensor, src=0)
         return tensor

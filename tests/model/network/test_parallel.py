@@ -61,22 +61,23 @@ import json, sys, torch
 from model.network import parallel
 
 parallel.gpu_uuid = lambda device: "the only one"
+torch.Tensor.cpu = torch.Tensor.clone  # what a copy to main memory is for a tensor that lies elsewhere
 rank = int(sys.argv[1])
 group = parallel.TensorParallel(rank, 2)
 if rank == 0:
     print(group.listen(), flush=True)
 group.join(sys.argv[2] if rank else "", torch.device("cuda", 0))
 with torch.inference_mode():
-    half = torch.full((2,), 1.5 + rank, dtype=torch.bfloat16)
-    found = [group.all_reduce(half).tolist(), group.broadcast(torch.tensor([7 + rank])).tolist()]
+    half, drawn = torch.full((2,), 1.5 + rank, dtype=torch.bfloat16), torch.tensor([7 + rank])
+    assert group.all_reduce(half) is half and group.broadcast(drawn) is drawn
     gathered = group.gather_last_dim(torch.tensor([[rank, 1], [2, rank]]))
-print(json.dumps([*found, None if gathered is None else gathered.tolist()]))
+print(json.dumps([half.tolist(), drawn.tolist(), None if gathered is None else gathered.tolist()]))
 group.close()
 """
 
 
 def test_what_ranks_on_one_gpu_say_to_each_other() -> None:
-    """Their tensors lie in main memory here, all else is as on a GPU."""
+    """All but the tensors is as on a GPU."""
     options: dict[str, Any] = {"env": with_project(), "stdout": subprocess.PIPE, "text": True}
     first = subprocess.Popen([sys.executable, "-c", TALK, "0"], **options)
     try:
