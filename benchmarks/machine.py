@@ -46,7 +46,9 @@ def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
 
 
+@cache
 def _gpus() -> list[str]:
+    """Asked once: a GPU that has failed may not answer again."""
     import torch
 
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

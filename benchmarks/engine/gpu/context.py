@@ -48,8 +48,10 @@ class Loaded:
             )
             self._rank = Rank(self._config)
             self.report = self._rank.load()
+        runner = self.engine().executor.runner
+        self.backend: Backend = runner.backend
         self.accounts = Accounts(
-            self.engine().model,
+            runner.model,
             self._rank.costs().weights_read,
             getattr(torch, str(self.report["dtype"])).itemsize,
         )
@@ -58,10 +60,6 @@ class Loaded:
         """A new one over the loaded weights. options: of EngineConfig, those of scheduling."""
         self._rank.config = self._config.model_copy(update=options)
         return self._rank.engine()
-
-    @property
-    def backend(self) -> Backend:
-        return self.engine().executor.runner.backend
 
     @contextlib.contextmanager
     def graphs(self, on: bool) -> Iterator[None]:

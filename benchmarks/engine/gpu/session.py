@@ -75,13 +75,13 @@ class Entry:
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Values that JSON has no number for, as words."""
+        """Metrics that JSON cannot hold, as words."""
         metrics = {name: value if _is_json(value) else str(value) for name, value in self.metrics.items()}
         return {**asdict(self), "metrics": metrics}
 
 
 def _is_json(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int | None)
 
 
 def taken_up(entries: Sequence[dict[str, Any]]) -> list[Entry]:
@@ -174,7 +174,7 @@ class Session:
             return "skipped"
         except Wrong as error:
             found, entry.said, status = error.found, str(error), "wrong"
-        except (Exception, Stuck) as error:
+        except (Exception, SystemExit, Stuck) as error:  # argparse exits where it does not know an option
             entry.said = traceback.format_exc()
             traceback.clear_frames(error.__traceback__)  # they hold tensors
             return "stuck" if isinstance(error, Stuck) else "failed"

@@ -15,10 +15,12 @@ from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.plan import measurements
 from benchmarks.engine.gpu.session import Wrong
 from benchmarks.engine.gpu.sizes import FULL, SMALL
+from benchmarks.report import Result
 from model.config import EngineConfig
 from model.process.rank import Rank
 from tests.support.fresh_process import run_fresh
 
+STATES = ("running", "done")
 GPU = ("gpu", "--device", "cpu", "--shape", "tiny")
 
 
@@ -26,10 +28,24 @@ def entries(path: Path) -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entry in json.loads(path.read_text())["details"]}
 
 
+def every_version(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What the file says of each measurement, whenever it has been written."""
+    found: list[dict[str, str]] = []
+    write = Result.write
+
+    def writes(result: Result, path: Path) -> None:
+        write(result, path)
+        found.append({name: entry["status"] for name, entry in entries(path).items()})
+
+    monkeypatch.setattr(Result, "write", writes)
+    return found
+
+
 def test_one_model_is_loaded_and_measured_in_many_ways(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = tmp_path / "gpu.json"
+    versions = every_version(monkeypatch)
     loads: list[object] = []
     real = Context.model
     monkeypatch.setattr(Context, "model", lambda c, *kind: loads.append(found := real(c, *kind)) or found)
@@ -38,6 +54,9 @@ def test_one_model_is_loaded_and_measured_in_many_ways(
     found = entries(written)
     assert {e["status"] for e in found.values()} == {"done"}
     assert len({id(model) for model in loads}) == 1
+    names = list(found)
+    states = [{**dict.fromkeys(names[:i], "done"), names[i]: state} for i in range(len(names)) for state in STATES]
+    assert [state for state in states if state not in versions] == []
     decode = found["decode, batch 2, 24 before"]["metrics"]
     assert decode["steps"] == SMALL.steps - 1
     assert decode["tokens_per_s"] == pytest.approx(2000 / decode["ms_per_step"])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.engine.gpu.session import Entry, Found, Measurement, Session, Skip, Wrong, taken_up
@@ -92,15 +93,16 @@ def test_an_error_costs_its_own_entry_and_those_that_need_it() -> None:
             Measurement("attention", 1, raising(Wrong("off by 3", Found({"error": 3.0})))),
             Measurement("fp8", 1, raising(Skip("there is no GPU"))),
             Measurement("copy", 1, lambda: Found({"gbytes_per_s": 3.0})),
+            Measurement("products", 1, raising(SystemExit(2))),
         ]
     )
-    assert [e.status for e in entries] == ["failed", "skipped", "wrong", "skipped", "done"]
+    assert [e.status for e in entries] == ["failed", "skipped", "wrong", "skipped", "done", "failed"]
     assert "Tried to allocate 30 GiB" in entries[0].said
     assert "in work" in entries[0].said, "the whole traceback is kept"
     assert "'load'" in entries[1].said
     assert (entries[2].said, entries[2].metrics) == ("off by 3", {"error": 3.0})
     assert entries[3].said == "there is no GPU"
-    assert len(cleaned) == 4, "after each that ran"
+    assert len(cleaned) == 5, "after each that ran"
 
 
 def test_warnings_are_kept_with_the_measurement_that_they_belong_to() -> None:
@@ -188,8 +190,8 @@ def test_a_result_that_was_cut_short_is_taken_up() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_kept_as_a_word(value: float) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.int64(3)])
+def test_what_json_cannot_hold_is_kept_as_a_word(value: object) -> None:
     assert Entry("a", "wrong", metrics={"error": value, "b": 1.5}).to_json()["metrics"] == {
         "error": str(value),
         "b": 1.5,
