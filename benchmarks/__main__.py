@@ -30,7 +30,7 @@ COMMANDS = {
     "start": ("benchmarks.engine.start", "a cold engine, from files on disk to its first token"),
     "quantization": ("benchmarks.engine.quantization", "what 8 bits cost in quality, on real code"),
     "linear": ("benchmarks.engine.linear", "single products: 8-bit weights beside plain ones"),
-    "gpu": ("benchmarks.engine.gpu", "everything that a GPU has to show, in one command"),
+    "gpu": ("benchmarks.engine.gpu.command", "everything that a GPU has to show, in one command"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }
 
@@ -42,11 +42,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, [], False) else super()._get_help_string(action)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """only: the command whose options are wanted. What others import, a bare machine may not have."""
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure StarCoder Serve.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary, formatter_class=HelpFormatter)
+        if only in COMMANDS and name != only:
+            continue
         command.add_argument("--output", type=Path, help="write the result as JSON")
         command.add_argument("--plot", type=Path, help="draw it as PNG (needs the extra `bench`)")
         home = import_module(module)
@@ -57,7 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; the exit code. 2: the command line is wrong, 1: the measurement failed."""
-    options = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser(given[0] if given else None).parse_args(given)
     try:
         if options.plot is not None:
             pyplot()  # before minutes of measuring, not after

@@ -6,11 +6,12 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
-_PACKAGES = ("starcoder-serve", "torch", "transformers", "ray", "numpy")
+_PACKAGES = ("starcoder-serve", "torch", "triton", "transformers", "ray", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -45,12 +46,15 @@ def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
 
 
+@cache
 def _gpus() -> list[str]:
+    """Asked once: a GPU that has failed may not answer again."""
     import torch
 
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
+@cache
 def _commit() -> str | None:
     """The checkout's commit, with a + where files differ from it."""
     root = Path(__file__).parent

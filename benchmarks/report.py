@@ -43,8 +43,11 @@ class Result:
         }
 
     def write(self, path: Path) -> None:
+        """At once: whoever reads the file finds this result or the one before."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        whole = path.with_name(f"{path.name}.new")
+        whole.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        whole.replace(path)
 
     def text(self) -> str:
         """A table of the metrics, then the others."""

@@ -29,6 +29,9 @@ from tests.support.sharing import (  # noqa: F401
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Requests without a seed would differ from run to run on every server that a test starts.
+os.environ.setdefault("STARCODER_SEED", "0")
+
 # A busy machine is no failure: examples have no time limit, whole tests do.
 # Continuous integration draws the same examples each time: new ones are for those who can look at what they find.
 settings.register_profile(

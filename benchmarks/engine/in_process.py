@@ -106,8 +106,57 @@ class Work:
         return self.flops / self.seconds if self.seconds else 0.0
 
 
+@dataclass(frozen=True)
+class Accounts:
+    """What runs of a model cost, by the formulas of `model.scheduling.costs`. weights_read: bytes of a step."""
+
+    model: ModelConfig
+    weights_read: int
+    value_bytes: int
+
+    def prefill(self, trace: Trace) -> Work:
+        """From the start to the last first token; what others decoded meanwhile is counted into the FLOP."""
+        steps = [s for s in trace.steps if s.at <= trace.prefill_end]
+        computed = [t.prompt_tokens - (t.cached_tokens or 0) for t in trace.timelines]
+        flops = sum(prefill_flops(self.model, t.prompt_tokens, t.cached_tokens or 0) for t in trace.timelines)
+        flops += sum(self._decode_flops(s) for s in steps)
+        read = len(steps) * self.weights_read
+        return Work(trace.prefill_end - trace.started, sum(computed), read, flops)
+
+    def decode(self, trace: Trace) -> Work:
+        """From the last first token to the end: the weights once a step, the cache of every sequence that ran."""
+        steps = [s for s in trace.steps if s.at > trace.prefill_end]
+        read = sum(self.weights_read + cache_read(self.model, s.contexts, self.value_bytes) for s in steps)
+        tokens = sum(sum(s.gained) for s in steps)
+        return Work(
+            trace.seconds - (trace.prefill_end - trace.started), tokens, read, sum(map(self._decode_flops, steps))
+        )
+
+    def whole(self, trace: Trace) -> Work:
+        """Both phases; tokens are prompt tokens and generated ones together."""
+        first, then = self.prefill(trace), self.decode(trace)
+        generated = sum(t.output_tokens for t in trace.timelines)
+        return Work(
+            trace.seconds, first.tokens + generated, first.bytes_read + then.bytes_read, first.flops + then.flops
+        )
+
+    def _decode_flops(self, step: Step) -> int:
+        """Every token but a sequence's first, which its prompt's last row gave."""
+        return sum(
+            (gained - first) * (token_flops(self.model, context) + head_flops(self.model))
+            for context, gained, first in zip(step.contexts, step.gained, step.first, strict=True)
+        )
+
+
+def random_prompts(model: ModelConfig, lengths: Sequence[int], seed: Sequence[int]) -> list[list[int]]:
+    """Random token ids, special tokens left out; another seed shares no prefix."""
+    generator = np.random.default_rng(seed)
+    low = min(100, model.vocab_size // 2)
+    return [generator.integers(low, model.vocab_size, size=n).tolist() for n in lengths]
+
+
 class Bench:
-    """A loaded engine, and what its runs cost by the formulas of `model.scheduling.costs`. Use it as a context."""
+    """A loaded engine, and what its runs cost. Use it as a context."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -143,7 +192,7 @@ class Bench:
         self.engine = rank.engine()
         self.device = torch.device(str(self.report["device"]))
         self.dtype: torch.dtype = getattr(torch, str(self.report["dtype"]))
-        self._weights = rank.costs().weights_read
+        self.accounts = Accounts(self.engine.model, rank.costs().weights_read, self.dtype.itemsize)
         return self
 
     def __exit__(
@@ -162,49 +211,14 @@ class Bench:
         return {**options, "device": str(self.report["device"]), "dtype": str(self.report["dtype"])}
 
     def prompts(self, lengths: Sequence[int], seed: int) -> list[list[int]]:
-        """Random token ids, special tokens left out; another seed shares no prefix."""
-        generator = np.random.default_rng((self._options.seed, seed))
-        low = min(100, self.model.vocab_size // 2)
-        return [generator.integers(low, self.model.vocab_size, size=n).tolist() for n in lengths]
+        """As `random_prompts` has them."""
+        return random_prompts(self.model, lengths, (self._options.seed, seed))
 
     def limits(self) -> Limits | None:
         if not self._options.limits:
             return None
         size = self._options.copy_mib << 20
         return measure_limits(self.device, self.dtype, copy_bytes=size, matmul_size=self._options.matmul_size)
-
-    def prefill(self, trace: Trace) -> Work:
-        """From the start to the last first token; what others decoded meanwhile is counted into the FLOP."""
-        steps = [s for s in trace.steps if s.at <= trace.prefill_end]
-        computed = [t.prompt_tokens - (t.cached_tokens or 0) for t in trace.timelines]
-        flops = sum(prefill_flops(self.model, t.prompt_tokens, t.cached_tokens or 0) for t in trace.timelines)
-        flops += sum(self._decode_flops(s) for s in steps)
-        read = len(steps) * self._weights
-        return Work(trace.prefill_end - trace.started, sum(computed), read, flops)
-
-    def decode(self, trace: Trace) -> Work:
-        """From the last first token to the end: the weights once a step, the cache of every sequence that ran."""
-        steps = [s for s in trace.steps if s.at > trace.prefill_end]
-        read = sum(self._weights + cache_read(self.model, s.contexts, self.dtype.itemsize) for s in steps)
-        tokens = sum(sum(s.gained) for s in steps)
-        return Work(
-            trace.seconds - (trace.prefill_end - trace.started), tokens, read, sum(map(self._decode_flops, steps))
-        )
-
-    def whole(self, trace: Trace) -> Work:
-        """Both phases; tokens are prompt tokens and generated ones together."""
-        first, then = self.prefill(trace), self.decode(trace)
-        generated = sum(t.output_tokens for t in trace.timelines)
-        return Work(
-            trace.seconds, first.tokens + generated, first.bytes_read + then.bytes_read, first.flops + then.flops
-        )
-
-    def _decode_flops(self, step: Step) -> int:
-        """Every token but a sequence's first, which its prompt's last row gave."""
-        return sum(
-            (gained - first) * (token_flops(self.model, context) + head_flops(self.model))
-            for context, gained, first in zip(step.contexts, step.gained, step.first, strict=True)
-        )
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

@@ -54,7 +54,7 @@ def metrics(bench: Bench, traces: list[Trace], limits: Limits | None) -> dict[st
     found |= {f"p{p}_latency": float(np.percentile(seconds, p)) for p in PERCENTILES}
     for name, values in samples(t for trace in traces for t in trace.timelines).items():
         found |= distribution(name, values)
-    prefills, decodes = [bench.prefill(t) for t in traces], [bench.decode(t) for t in traces]
+    prefills, decodes = [bench.accounts.prefill(t) for t in traces], [bench.accounts.decode(t) for t in traces]
     flops = statistics.median(w.flops_per_s for w in prefills)
     read = statistics.median(w.bytes_per_s for w in decodes)
     found["prefill_tokens_per_s"] = statistics.median(w.tokens_per_s for w in prefills)

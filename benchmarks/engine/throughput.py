@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> Result:
 def metrics(bench: Bench, trace: Trace, limits: Limits | None) -> dict[str, Any]:
     """vLLM's `elapsed_time`, `requests_per_second` and `tokens_per_second`, and the fields of `serve`."""
     summary = summarize(trace.timelines, trace.seconds)
-    work = bench.whole(trace)
+    work = bench.accounts.whole(trace)
     found: dict[str, Any] = {
         "elapsed_time": trace.seconds,
         "num_requests": len(trace.timelines),

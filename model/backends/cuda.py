@@ -45,10 +45,17 @@ class CudaBackend:
             _form(share, config.quantization),
         )
         self._graphs: DecodeGraphs | None = None
+        self.replays = False
+        """Whether decode steps are replayed. May be switched off, to see what that is worth."""
         self.network = self._eager.network
         self.parameter_bytes = self.network.parameter_bytes
         self.head_is_copied = share.model.tie_word_embeddings and config.quantization != "none"
-        self._records = config.cuda_graphs and self._triton is not None and share.device.type == "cuda"
+        self._records = (
+            config.cuda_graphs
+            and self._triton is not None
+            and share.device.type == "cuda"
+            and not share.group.shares_gpu
+        )
         self.spare_blocks = int(self._records)
         """For the rows that fill recorded steps."""
         self._compilations = _compilations() if self._triton or config.quantization != "none" else None
@@ -91,13 +98,13 @@ class CudaBackend:
         )
         agreement = Agreement(self._share.group, self._share.device)
         if (reason := agreement.obstacle(_fault(graphs, self._share.dtype))) is None:
-            self._graphs = graphs
+            self._graphs, self.replays = graphs, True
         else:
             logger.warning("decode steps are not replayed as CUDA graphs: %s", reason)
 
     def run(self, batch: Batch, cache: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor | None:
         """One forward pass, as `Backend` has it."""
-        if self._graphs is not None and self._graphs.fit(batch):
+        if self.replays and self._graphs is not None and self._graphs.fit(batch):
             return self.network.logits(self._graphs.run(batch))
         return self._eager.run(batch, cache, drawn)
 

@@ -1,13 +1,14 @@
 """The tensor-parallel group: who I am, the collectives the network needs, and rank 0's wire to the others.
 
-Collectives (gloo on CPU, NCCL on GPU) run where all ranks are known to come by: while they agree on what to load, in
-a forward pass, and when drawn tokens are broadcast behind it. A rank that raises in between leaves the others waiting,
-so it has to end. Between steps the other ranks wait on a socket from rank 0, because a rank that idles in a collective
-is killed by its watchdog.
+Collectives (gloo on CPU, NCCL on GPU; gloo too where ranks share a GPU, which NCCL refuses) run where all ranks are
+known to come by: while they agree on what to load, in a forward pass, and when drawn tokens are broadcast behind it. A
+rank that raises in between leaves the others waiting, so it has to end. Between steps the other ranks wait on a socket
+from rank 0, because a rank that idles in a collective is killed by its watchdog.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -23,6 +24,13 @@ import torch.distributed as dist
 JOIN_TIMEOUT = timedelta(minutes=10)
 _WIRE_KEY = "starcoder/wire"
 
+logger = logging.getLogger(__name__)
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """What tells this GPU from all others: ranks may number the same one differently."""
+    return str(torch.cuda.get_device_properties(device).uuid)
+
 
 class TensorParallel:
     """One rank's view of the group. With `size == 1` nothing is opened and every collective is the identity."""
@@ -33,6 +41,9 @@ class TensorParallel:
         self._store: dist.TCPStore | None = None
         self._wires: list[Connection] = []
         self._wire_dir: Path | None = None
+        self.shares_gpu = False
+        """Whether two ranks have one GPU between them, known on every rank once they have joined. Their collectives go
+        through the CPU then, so that no CUDA graph can hold them."""
 
     @property
     def is_first(self) -> bool:
@@ -62,18 +73,37 @@ class TensorParallel:
         if self._store is None:
             host, port = address.rsplit(":", 1)
             self._store = dist.TCPStore(host, int(port), is_master=False, timeout=JOIN_TIMEOUT)
-        if device.type == "cpu":
+        if device.type == "cuda":
+            self.shares_gpu = self._find_shared_gpu(gpu_uuid(device))
+        nccl = device.type == "cuda" and not self.shares_gpu
+        if not nccl:
             # gloo otherwise resolves the host's own name, which laptops and pods often cannot
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
+            "nccl" if nccl else "gloo",
             store=dist.PrefixStore("starcoder", self._store),
             rank=self.rank,
             world_size=self.size,
             timeout=JOIN_TIMEOUT,
-            device_id=device if device.type == "cuda" else None,
+            device_id=device if nccl else None,
         )
         self._open_wires()
+
+    def _find_shared_gpu(self, uuid: str) -> bool:
+        """Whether two ranks sit on one GPU: each tells the others on which it is."""
+        assert self._store is not None
+        store = dist.PrefixStore("starcoder/gpu", self._store)
+        store.set(str(self.rank), uuid)
+        gpus = {store.get(str(rank)) for rank in range(self.size)}
+        shared = len(gpus) < self.size
+        if shared and self.is_first:
+            logger.warning(
+                "%d ranks share %d GPU(s): they talk through gloo and the CPU, without CUDA graphs, which is right but "
+                "slow. Set num_kv_blocks: each rank takes the memory that it finds free",
+                self.size,
+                len(gpus),
+            )
+        return shared
 
     def _open_wires(self) -> None:
         assert self._store is not None
@@ -92,6 +122,12 @@ class TensorParallel:
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""
+        if self.shares_gpu:
+            # Through main memory by ourselves: gloo writes a GPU's tensors from a thread of its own, where releases of
+            # PyTorch that do not hand inference mode on to it refuse to.
+            host = tensor.cpu()
+            dist.all_reduce(host)
+            return tensor.copy_(host)
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -100,12 +136,17 @@ class TensorParallel:
         """Rank 0: the ranks' tensors joined along the last dimension. Other ranks: None."""
         if self.size == 1:
             return tensor
-        parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else None
-        dist.gather(tensor.contiguous(), parts, dst=0)
-        return torch.cat(parts, dim=-1) if parts is not None else None
+        mine = (tensor.cpu() if self.shares_gpu else tensor).contiguous()
+        parts = [torch.empty_like(mine) for _ in range(self.size)] if self.is_first else None
+        dist.gather(mine, parts, dst=0)
+        return torch.cat(parts, dim=-1).to(tensor.device) if parts is not None else None
 
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         """Rank 0's values on every rank, in place."""
+        if self.shares_gpu:
+            host = tensor.cpu()
+            dist.broadcast(host, src=0)
+            return tensor.copy_(host)
         if self.size > 1:
             dist.broadcast(tensor, src=0)
         return tensor

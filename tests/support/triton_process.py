@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +10,18 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.support.environment import ROOT, with_project
 
 
 def run_with_triton(
     program: str, *arguments: str, interpret: bool = not torch.cuda.is_available(), cache: Path | None = None
 ) -> list[Any]:
     """What the Python program prints, a JSON value a line. cache: where it keeps what it compiles, if not at home."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    if cache is not None:
-        environment["TRITON_CACHE_DIR"] = str(cache)
+    special = ({"TRITON_INTERPRET": "1"} if interpret else {}) | ({"TRITON_CACHE_DIR": str(cache)} if cache else {})
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
-        env=environment | ({"TRITON_INTERPRET": "1"} if interpret else {}),
+        env=with_project(OMP_NUM_THREADS="1", **special),
         capture_output=True,
         text=True,
         timeout=300,

@@ -65,8 +65,9 @@ def test_the_work_of_a_run_is_counted(tiny: Path) -> None:
     options = build_parser().parse_args(["latency", "--model", str(tiny), "--max-num-batched-tokens", "64", *ENGINE])
     with Bench(options) as bench:
         trace = drive(bench.engine, bench.prompts([10, 10], 0), [4, 4])
-        model, weights = bench.model, bench._weights
-        prefill, decode, whole = bench.prefill(trace), bench.decode(trace), bench.whole(trace)
+        accounts = bench.accounts
+        model, weights = bench.model, bench.accounts.weights_read
+        prefill, decode, whole = (count(trace) for count in (accounts.prefill, accounts.decode, accounts.whole))
     assert prefill.tokens == 20
     assert prefill.flops == 2 * prefill_flops(model, 10)
     assert decode.tokens == 6

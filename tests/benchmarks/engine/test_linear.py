@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +11,7 @@ from benchmarks.__main__ import main
 from benchmarks.engine.linear import layer_sizes
 from benchmarks.shapes import SHAPES, shape_config
 from model.config import ModelConfig
-
-ROOT = Path(__file__).parents[3]
+from tests.support.triton_process import run_with_triton
 
 WAYS = """
 import json, torch
@@ -39,12 +35,7 @@ def test_layers_hold_the_weights_of_the_blocks() -> None:
 
 def test_every_way_multiplies() -> None:
     pytest.importorskip("triton", reason="Triton has no build for this machine")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", WAYS], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    errors = json.loads(done.stdout)
+    [errors] = run_with_triton(WAYS, interpret=True)
     assert set(errors) == {"int8 kernel", "int8 widened", "fp8 kernel", "fp8 widened"}
     assert 0 < errors["int8 kernel"] < 0.5
     assert 0 < errors["fp8 kernel"] < 2

@@ -78,6 +78,12 @@ def test_recorded_steps_are_used_only_if_they_are_right(
     assert len(replayed) == (4 if off_by == 0 else 3)
     torch.testing.assert_close(found, exact)
     assert np.array_equal(found.argmax(-1).numpy(), exact.argmax(-1).numpy())
+    assert backend.replays is (off_by == 0)
+    backend.replays = False
+    replayed.clear()
+    with torch.inference_mode():
+        backend.run(batch, cache, drawn)
+    assert not replayed
 
 
 def test_kernels_compiled_after_the_warm_up_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,8 @@ def test_a_cpu_drafts_unless_told_otherwise(asked, drafts):
     rank = Rank(config)
     rank.load()
     engine = rank.engine()
-    engine.add(Request("a", [40, 41, 42, 43, 44, 45] * 5, SamplingParams(max_tokens=12, ignore_eos=True)))
+    params = SamplingParams(max_tokens=12, seed=0, ignore_eos=True)
+    engine.add(Request("a", [40, 41, 42, 43, 44, 45] * 5, params))
     run_to_end(engine)
     assert (engine.stats()[DRAFT_TOKENS] > 0) == drafts
     assert SPECULATIVE_TOKENS["cuda"] == 0

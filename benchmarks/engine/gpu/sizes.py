@@ -1,0 +1,78 @@
+"""How much is measured: on a GPU what it is bought for, on a CPU just enough to run every line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """batches: sequences that decode at once, `before` tokens behind them, for `steps` tokens each. prompt: tokens of
+    the prefill. requests: how many at once, tokens in, tokens out. window: tokens of the longest sequence.
+
+    attention, checked: query heads of width `width` over one key head, contexts, and parts of a context. reference:
+    the shape compared with transformers, and split over two ranks. copy_mib, matmul: of the limits; 0 by device.
+    products: rows of single products, and MiB of the copies of their weights.
+    """
+
+    batches: tuple[int, int, int, int]
+    before: int
+    steps: int
+    prompt: int
+    requests: tuple[int, int, int]
+    window: int
+    heads: int
+    width: int
+    contexts: tuple[int, ...]
+    splits: tuple[int, ...]
+    reference: str
+    split_over_ranks: str
+    copy_mib: int
+    matmul: int
+    products: tuple[int, ...]
+    products_mib: int
+
+    @property
+    def blocks(self) -> int:
+        """Of 16 tokens: what the largest measurement holds at once, and one sequence of the longest length."""
+        count, before, new = self.requests
+        longest = max(before + new, self.before + self.steps + 32)
+        return max(count, *self.batches) * (-(-longest // 16) + 1) + -(-self.window // 16)
+
+
+FULL = Sizes(
+    batches=(1, 8, 64, 256),
+    before=512,
+    steps=64,
+    prompt=2048,
+    requests=(256, 512, 128),
+    window=8192,
+    heads=48,
+    width=128,
+    contexts=(1, 63, 64, 65, 2048, 8192),
+    splits=(1, 2, 8, 32),
+    reference="1b",
+    split_over_ranks="164m",
+    copy_mib=0,
+    matmul=0,
+    products=(1, 8, 16, 64, 256, 2048),
+    products_mib=512,
+)
+SMALL = Sizes(
+    batches=(1, 2, 3, 4),
+    before=24,
+    steps=6,
+    prompt=64,
+    requests=(6, 24, 6),
+    window=512,
+    heads=4,
+    width=32,
+    contexts=(1, 63, 64, 65, 300, 512),
+    splits=(1, 2, 8, 32),
+    reference="tiny",
+    split_over_ranks="tiny",
+    copy_mib=16,
+    matmul=256,
+    products=(1, 5),
+    products_mib=1,
+)
