@@ -38,6 +38,11 @@ class StepLimits:
         return cls(max_num_seqs, max(tokens, max_num_seqs), DRAFTED_ROWS[device] if draft else 0)
 
     @property
+    def short_tokens(self) -> int:
+        """Of a step, for prompts that end with them, while longer ones wait or run."""
+        return self.tokens // 4
+
+    @property
     def logit_rows(self) -> int:
         """Rows of logits at most: one that each sequence draws from, those of drafts, those of prompts."""
         return min(self.tokens, self.sequences + self.drafted_rows + self.prompt_rows)

@@ -53,7 +53,8 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
 class Request(msgspec.Struct, frozen=True):
     """One sequence to generate. `n` completions of a prompt are `n` requests: they share its blocks.
 
-    priority: lower runs first; equal priorities run in order of arrival.
+    priority: lower runs first. Equal ones run in order of arrival, but a prompt that ends with a step (most of it may
+        be cached) has a quarter of that step before longer ones, and few may pass one for which there is no room.
     """
 
     request_id: str

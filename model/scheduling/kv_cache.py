@@ -84,6 +84,10 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
+    def references(self, block: Block) -> int:
+        """How many hold it."""
+        return self._references[block]
+
     def free_among(self, blocks: Iterable[Block]) -> int:
         """How many of `blocks` nobody holds now: what holding them takes from the free ones."""
         return sum(self._references[block] == 0 for block in blocks)

@@ -24,9 +24,13 @@ class PromptRows:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def most(self, sequence: Sequence, count: int) -> int:
-        """How many of the sequence's next `count` tokens may be computed, for all the rows that are left."""
-        return count if len(predicting_positions(sequence, count)) <= self.left else self.left
+    def most(self, sequence: Sequence, count: int, taken: int = 0) -> int:
+        """How many of the sequence's next `count` tokens may be computed, for all the rows that are left.
+
+        taken: those that it has taken already, for the first of these tokens.
+        """
+        left = self.left + taken
+        return count if len(predicting_positions(sequence, count)) <= left else left
 
     def take(self, sequence: Sequence, count: int) -> int:
         """For the sequence's next `count` tokens; how many rows that are."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from model.limits import StepLimits
 from model.scheduling.block_tables import BlockTables
-from model.scheduling.kv_cache import Block, BlockPool, OutOfBlocks, chain_hashes
+from model.scheduling.kv_cache import Block, BlockPool, chain_hashes
 from model.scheduling.prompt_logprobs import PromptRows
 from model.scheduling.sequence import Scheduled, Sequence
 from model.statistics import EngineCounters
 from monitoring import metrics
+
+MOST_PASSES = 64
+"""Sequences that may be admitted before one that does not fit and is no less important: enough that short ones do not
+wait for it, few enough that it does not wait for ever."""
 
 
 @dataclass
@@ -25,6 +31,46 @@ class _Planned:
     admitted: list[Sequence] = field(default_factory=list)
     first: list[Sequence] = field(default_factory=list)
     published: list[tuple[Sequence, int]] = field(default_factory=list)
+
+
+class _Step:
+    """A step while it is planned. counts: tokens of each sequence; tokens: that are left to be given.
+
+    held_up: the first that waits since it does not fit.
+    """
+
+    def __init__(self, limits: StepLimits) -> None:
+        self.tokens = limits.tokens
+        self.counts: dict[Sequence, int] = {}
+        self.held_up: Sequence | None = None
+        self._rows = PromptRows(limits.prompt_rows)
+        self._rows_of: dict[Sequence, int] = {}
+
+    def most(self, sequence: Sequence, count: int) -> int:
+        """How many of the sequence's next `count` tokens may be computed, for all the rows of logits that are left."""
+        if not sequence.wants_prompt_logprobs:
+            return count
+        return self._rows.most(sequence, count, self._rows_of.get(sequence, 0))
+
+    def give(self, sequence: Sequence, count: int) -> None:
+        """Let a sequence compute `count` tokens in all."""
+        if sequence in self.counts:
+            self.take_back(sequence)
+        if not count:
+            return
+        self.counts[sequence] = count
+        self.tokens -= count
+        if sequence.wants_prompt_logprobs:
+            self._rows_of[sequence] = self._rows.take(sequence, count)
+
+    def take_back(self, sequence: Sequence) -> None:
+        self.tokens += self.counts.pop(sequence, 0)
+        self._rows.left += self._rows_of.pop(sequence, 0)
+
+    def may_pass(self, sequence: Sequence) -> bool:
+        """Whether a waiting sequence may be admitted before the one that is held up."""
+        first = self.held_up
+        return first is None or (sequence.request.priority <= first.request.priority and first.passed < MOST_PASSES)
 
 
 class Scheduler:
@@ -65,10 +111,12 @@ class Scheduler:
         """
         self._planned = _Planned()
         self._make_room_for_urgent()
-        rows = PromptRows(self.limits.prompt_rows)
-        plan = self._continue_running(rows)
+        step = _Step(self.limits)
+        for sequence in [s for s in self.running if s.pending == 1 and not s.ends]:
+            self._grow(step, sequence, 1)  # who streams is held up by no prompt
+        self._prefill(step)
+        plan = [Scheduled(sequence, count) for sequence, count in step.counts.items()]
         self._publish(plan)
-        plan += self._admit_waiting(self.limits.tokens - sum(s.count for s in plan), rows)
         plan = self._add_drafts(plan)
         plan.sort(key=lambda s: s.total > 1)
         return plan
@@ -102,14 +150,16 @@ class Scheduler:
         self._planned = _Planned()
 
     def _make_room_for_urgent(self) -> None:
-        """A waiting sequence of better priority takes the place of the least important running one."""
-        while self.waiting and self.running:
-            urgent, victim = self._next_waiting(), self.running[-1]
-            if urgent is None or urgent.request.priority >= victim.request.priority:
-                return
-            if len(self.running) < self.limits.sequences and self._first_chunk(urgent) is not None:
-                return
-            self._preempt_last()
+        """A waiting sequence of better priority takes the place of the least important that run, if that suffices."""
+        if not (self.waiting and self.running):
+            return
+        last = self.running[-1].request.priority
+        if self.waiting[0].request.priority >= last:
+            return
+        urgent = self._next_waiting()
+        if urgent is not None and urgent.request.priority < last:
+            for _ in range(self._victims_for(urgent) or 0):
+                self._preempt_last()
 
     def _next_waiting(self) -> Sequence | None:
         """The first that could run, were there room: one that waits for rows of logits holds up nobody behind it."""
@@ -118,67 +168,107 @@ class Scheduler:
             rows.take(sequence, rows.most(sequence, sequence.pending))
         return next((s for s in self.waiting if rows.most(s, 1)), None)
 
-    def _continue_running(self, rows: PromptRows) -> list[Scheduled]:
-        """Decodes before prefill chunks, so that a long prompt does not hold up those who already stream."""
-        budget = self.limits.tokens
-        chosen: dict[Sequence, int] = {}
-        taken: dict[Sequence, int] = {}
-        preempted: set[Sequence] = set()
-        order = sorted((s for s in self.running if not s.ends), key=lambda s: s.pending > 1)
-        for sequence in order:
-            if sequence in preempted:
-                continue
-            if budget == 0:
+    def _victims_for(self, urgent: Sequence) -> int | None:
+        """How many of the last running sequences, all less important, have to go until it fits; None: all do not do."""
+        cached = self._cached(urgent)
+        new, matched, free = self._first_blocks(urgent, cached), set(cached), self.pool.num_free
+        to_hold, given_back = self.pool.free_among(cached), Counter[Block]()
+        for others in range(len(self.running), -1, -1):
+            if others < self.limits.sequences and new + to_hold + others <= free:
+                return len(self.running) - others
+            if not others or self.running[others - 1].request.priority <= urgent.request.priority:
                 break
-            count = rows.most(sequence, min(sequence.pending, budget))
-            if count == 0:
-                continue
-            missing = self._missing_blocks(sequence, sequence.computed + count)
-            while missing > self.pool.num_free and sequence not in preempted:
-                victim = self._preempt_last()
-                preempted.add(victim)
-                budget += chosen.pop(victim, 0)
-                rows.left += taken.pop(victim, 0)
-            if sequence not in preempted:
-                sequence.blocks += self.pool.allocate(missing)
-                chosen[sequence] = count
-                budget -= count
-                taken[sequence] = rows.take(sequence, count)
-        return [Scheduled(sequence, count) for sequence, count in chosen.items()]
+            for block in self.running[others - 1].blocks:
+                given_back[block] += 1
+                if given_back[block] == self.pool.references(block):
+                    free += 1
+                    to_hold += block in matched
+        return None
 
-    def _admit_waiting(self, budget: int, rows: PromptRows) -> list[Scheduled]:
-        """In order, but those for whom no row of logits is left wait without holding up others."""
-        admitted: list[Scheduled] = []
-        for sequence in self.waiting.copy():
-            if budget == 0 or len(self.running) >= self.limits.sequences:
+    def _prefill(self, step: _Step) -> None:
+        """Prompts in order of service, whether they run or wait; but a share of the step is for those that end with it.
+
+        So a keystroke does not wait behind a long prompt. That gets the rest, and what nobody needs of the share.
+        """
+        running = [s for s in self.running if s.pending > 1 and not s.ends]
+        waiting = self.waiting if len(self.running) < self.limits.sequences else []
+        queue = list(heapq.merge(running, waiting, key=lambda s: s.rank))
+        share = min(self.limits.short_tokens, step.tokens // 2)
+        unfinished: list[Sequence] = []
+        for place, sequence in enumerate(queue):
+            left = step.tokens - share
+            if left <= 0:
+                unfinished += queue[place:]
                 break
-            if not rows.most(sequence, 1):
-                continue
-            cached = self._first_chunk(sequence)
-            if cached is None:
+            rest = self._rest(sequence)
+            if left < rest <= share or self._advance(step, sequence, left) < rest:
+                unfinished.append(sequence)
+        for sequence in unfinished[: self.limits.sequences]:
+            if sequence not in step.counts and self._rest(sequence) <= step.tokens:
+                self._advance(step, sequence, step.tokens)
+        for sequence in unfinished:
+            if step.tokens == 0:
                 break
-            self.pool.hold(cached)
-            sequence.blocks = cached
-            sequence.published = len(cached)
-            sequence.computed = len(cached) * self.pool.block_size
-            count = rows.most(sequence, min(sequence.pending, budget))
-            try:
-                sequence.blocks += self.pool.allocate(self._missing_blocks(sequence, sequence.computed + count))
-            except OutOfBlocks:
-                self._release(sequence)
-                break
-            self.waiting.remove(sequence)
-            bisect.insort(self.running, sequence, key=lambda s: s.rank)
-            self._planned.admitted.append(sequence)
-            if sequence.started_at is None:
-                sequence.started_at = time.monotonic()
-                sequence.cached_tokens = sequence.computed
-                self._planned.first.append(sequence)
-            admitted.append(Scheduled(sequence, count))
-            self._publish(admitted[-1:])
-            budget -= count
-            rows.take(sequence, count)
-        return admitted
+            self._advance(step, sequence, step.tokens, preempting=False)
+
+    def _rest(self, sequence: Sequence) -> int:
+        """Tokens of a sequence that are still to be computed, those left out that are cached for one that waits."""
+        if sequence.blocks:
+            return sequence.pending
+        return sequence.length - len(self._cached(sequence)) * self.pool.block_size
+
+    def _advance(self, step: _Step, sequence: Sequence, tokens: int, preempting: bool = True) -> int:
+        """Let a sequence compute up to so many tokens more in this step; how many it computes in all."""
+        if sequence.blocks:
+            self._grow(step, sequence, tokens, preempting)
+        else:
+            self._admit(step, sequence, tokens)
+        return step.counts.get(sequence, 0)
+
+    def _grow(self, step: _Step, sequence: Sequence, tokens: int, preempting: bool = True) -> None:
+        """For one that runs. Where blocks are missing the least important gives up its own, itself perhaps."""
+        if not sequence.blocks:
+            return  # it was preempted since
+        count = step.most(sequence, min(sequence.pending, step.counts.get(sequence, 0) + tokens))
+        if count == step.counts.get(sequence):
+            return
+        if not preempting:
+            room = (len(sequence.blocks) + self.pool.num_free) * self.pool.block_size
+            count = min(count, room - sequence.computed)
+        missing = self._missing_blocks(sequence, sequence.computed + count)
+        while missing > self.pool.num_free:
+            victim = self._preempt_last()
+            step.take_back(victim)
+            if victim is sequence:
+                return
+        sequence.blocks += self.pool.allocate(missing)
+        step.give(sequence, count)
+
+    def _admit(self, step: _Step, sequence: Sequence, tokens: int) -> None:
+        """For one that waits, if its first chunk fits. One that does not fit is passed by few, none less important."""
+        if len(self.running) >= self.limits.sequences or not step.most(sequence, 1) or not step.may_pass(sequence):
+            return
+        cached = self._first_chunk(sequence)
+        if cached is None:
+            step.held_up = step.held_up or sequence
+            return
+        self.pool.hold(cached)
+        sequence.blocks = cached
+        sequence.published = len(cached)
+        sequence.computed = len(cached) * self.pool.block_size
+        count = step.most(sequence, min(sequence.pending, tokens))
+        sequence.blocks += self.pool.allocate(self._missing_blocks(sequence, sequence.computed + count))
+        self.waiting.remove(sequence)
+        bisect.insort(self.running, sequence, key=lambda s: s.rank)
+        self._planned.admitted.append(sequence)
+        if sequence.started_at is None:
+            sequence.started_at = time.monotonic()
+            sequence.cached_tokens = sequence.computed
+            self._planned.first.append(sequence)
+        if step.held_up is not None:
+            step.held_up.passed += 1
+        step.give(sequence, count)
+        self._publish([Scheduled(sequence, count)])
 
     def _add_drafts(self, plan: list[Scheduled]) -> list[Scheduled]:
         """Drafts take only what is left over: tokens of the step, and blocks that are free."""
@@ -197,19 +287,26 @@ class Scheduler:
             drafted.append(scheduled)
         return drafted
 
+    def _cached(self, sequence: Sequence) -> list[Block]:
+        """The cached blocks that a waiting sequence can start from; its last token is computed, to have its logits."""
+        if not self.pool.caching or sequence.wants_prompt_logprobs:
+            return []
+        usable = (sequence.length - 1) // self.pool.block_size
+        sequence.hashes = chain_hashes(sequence.tokens, self.pool.block_size, sequence.hashes)
+        return self.pool.match(sequence.hashes[:usable])
+
+    def _first_blocks(self, sequence: Sequence, cached: list[Block]) -> int:
+        """Blocks that the longest first chunk of a waiting sequence needs beside the cached ones."""
+        end = min(sequence.length, len(cached) * self.pool.block_size + self.limits.tokens)
+        return self._blocks_for(end) - len(cached)
+
     def _first_chunk(self, sequence: Sequence) -> list[Block] | None:
         """The cached blocks a waiting sequence can start from, or None if its first chunk does not fit now.
 
-        The last token is always computed, since its logits are wanted. While others run, one block for each of them
-        stays free, or admitting would only lead to preempting.
+        While others run, one block for each of them stays free, or admitting would only lead to preempting.
         """
-        cached: list[Block] = []
-        if self.pool.caching and not sequence.wants_prompt_logprobs:
-            usable = (sequence.length - 1) // self.pool.block_size
-            sequence.hashes = chain_hashes(sequence.tokens, self.pool.block_size, sequence.hashes)
-            cached = self.pool.match(sequence.hashes[:usable])
-        end = min(sequence.length, len(cached) * self.pool.block_size + self.limits.tokens)
-        needed = self._blocks_for(end) - len(cached) + self.pool.free_among(cached)
+        cached = self._cached(sequence)
+        needed = self._first_blocks(sequence, cached) + self.pool.free_among(cached)
         return cached if needed + len(self.running) <= self.pool.num_free else None
 
     def _publish(self, plan: list[Scheduled]) -> None:

@@ -26,6 +26,7 @@ class Sequence:
         prepared, as its row among what that step draws; None where no token is awaited.
     arrived_at, started_at: when it was added and when it first ran, by the monotonic clock, in seconds.
     hashes: of its leading full blocks. cached_tokens: of its prompt, what its first step found in the cache.
+    passed: how many that came later were admitted before it, since it did not fit.
     gone: it has finished or was aborted.
     """
 
@@ -46,6 +47,7 @@ class Sequence:
     hashes: list[BlockHash] = field(default_factory=list)
     cached_tokens: int = 0
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    passed: int = 0
     gone: bool = False
 
     def __post_init__(self) -> None:
