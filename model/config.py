@@ -19,6 +19,14 @@ class ConfigError(ValueError):
     """A model or engine configuration that cannot work; the message says why and what would."""
 
 
+def lfs_hint(path: Path) -> str:
+    """What to do about a file in whose place Git LFS has left a pointer; nothing of any other file."""
+    mark = b"version https://git-lfs"
+    with path.open("rb") as file:
+        found = file.read(len(mark)) == mark
+    return ". It is a pointer of Git LFS: `git lfs pull` fetches the file" if found else ""
+
+
 ELSEWHERE = "cannot be had on another rank, whose log says why"
 """What a rank says that has no obstacle itself, where all ranks have to do without something."""
 
@@ -84,7 +92,7 @@ class ModelConfig(BaseModel):
         except FileNotFoundError:
             raise ConfigError(f"{directory} holds no config.json: not a checkpoint directory") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not JSON: {error}") from error
+            raise ConfigError(f"{path} is not JSON: {error}{lfs_hint(path)}") from error
         if data.get("model_type") != "gpt_bigcode":
             raise ConfigError(
                 f"{path} describes model_type={data.get('model_type')!r}; StarCoder Serve runs 'gpt_bigcode' "
@@ -180,3 +188,16 @@ class EngineConfig(BaseModel):
     async_scheduling: bool | None = None
     quantization: Quantization = "none"
     seed: int | None = None
+
+    def check_cpu(self) -> None:
+        """Raise ConfigError for what no CPU runs, whatever the model."""
+        quantization = f"quantization={self.quantization}"
+        if self.attention == "triton":
+            if self.cpu_kernels == "native":
+                raise ConfigError(
+                    "attention=triton and cpu_kernels=native exclude each other: native attends by itself"
+                )
+        elif self.quantization not in ("none", "int8"):
+            raise ConfigError(f"{quantization} needs a GPU; on a CPU there is int8")
+        elif self.quantization != "none" and self.cpu_kernels == "torch":
+            raise ConfigError(f"{quantization} needs our own kernels, not cpu_kernels=torch")

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 
 from model.backends.backend import Weights
@@ -76,6 +77,7 @@ class Runner:
         self.cache = torch.zeros(shape, dtype=self.dtype, device=device)
         self._drawn = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=device)
         self.backend.warm_up(self.cache, self._drawn, self.max_model_len)
+        self._check_first_step()
         self.report = LoadReport(
             rank=group.rank,
             device=str(self.device),
@@ -87,6 +89,27 @@ class Runner:
             block_size=self.block_size,
             max_model_len=self.max_model_len,
         )
+
+    def _check_first_step(self) -> None:
+        """Raise ConfigError, on rank 0, where the network computes what is no number: it would serve noise."""
+        count = min(4, self.max_model_len)
+        places = np.arange(count)
+        batch = Batch(
+            tokens=places * (self.model.vocab_size - 1) // max(count - 1, 1),
+            positions=places,
+            slots=places,
+            query_lens=np.array([count]),
+            context_lens=np.array([count]),
+            block_tables=np.arange(-(-count // self.block_size))[None],
+            logit_rows=places,
+            num_decodes=0,
+        )
+        logits = self.run(batch)
+        if logits is not None and not bool(logits.isfinite().all()):
+            raise ConfigError(
+                f"the model's first logits are not finite: the weights are damaged, or too large for {self.dtype}"
+            )
+        self.cache[:, :, : batch.block_tables.size] = 0
 
     def _num_kv_blocks(self, config: EngineConfig) -> int:
         """Cache blocks by configuration or by memory. Raises ConfigError where one full sequence would not fit."""

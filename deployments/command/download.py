@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from model.checkpoint.files import Checkpoint
 from model.checkpoint.hub import resolve_checkpoint
-from model.checkpoint.weights import Checkpoint
 from model.config import ModelConfig
 from model.text.tokenizer import Tokenizer
 
@@ -21,8 +21,8 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--revision", help="branch, tag or commit")
     options = parser.parse_args(arguments)
     directory = resolve_checkpoint(options.model, options.revision)
-    ModelConfig.from_checkpoint(directory)
-    Checkpoint(directory)
-    Tokenizer.from_checkpoint(directory)
+    model = ModelConfig.from_checkpoint(directory)
+    Checkpoint(directory).check(model)
+    Tokenizer.from_checkpoint(directory).check(model)
     print(directory)
     return 0

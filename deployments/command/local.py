@@ -7,7 +7,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,11 +16,10 @@ from types import FrameType
 from typing import Any
 
 from deployments.cluster.temporary import private_directory, remove_stale
+from deployments.command.checks import check
 from deployments.command.console import Console
 from deployments.command.processes import adopt_orphans, end_descendants
-from deployments.settings import Settings, local_gpus
-from model.checkpoint.hub import resolve_checkpoint
-from model.config import ConfigError, ModelConfig
+from deployments.settings import Settings
 
 POLL_S = 0.2
 SERVE_STOP_S = 15.0
@@ -83,31 +81,6 @@ def serve_forever(settings: Settings) -> int:
         finally:
             server.stop()
             console.say("Stopped.", "server.stopped")
-
-
-def check(settings: Settings, console: Console, local: bool) -> None:
-    """Everything that can be known to fail before a process is started. Raises ConfigError."""
-    if not local:
-        return  # the cluster's nodes have other files, ports and GPUs
-    if not Path(settings.model).expanduser().is_dir() and settings.model != "pico":
-        console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
-    settings.check_model(ModelConfig.from_checkpoint(resolve_checkpoint(settings.model, settings.revision)))
-    settings.check_gpus(local_gpus())
-    check_port(settings.host, settings.port)
-    if settings.metrics_port:
-        check_port(settings.host, settings.metrics_port)
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise ConfigError unless this process could listen there."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 class Server:

@@ -26,7 +26,7 @@ from deployments.replica.group import RankGroup
 from deployments.replica.service import EngineService
 from deployments.settings import Settings
 from model.checkpoint.hub import resolve_checkpoint
-from model.config import ConfigError, EngineConfig, ModelConfig
+from model.config import EngineConfig, ModelConfig
 from model.process.client import EngineClient
 from model.text.tokenizer import Tokenizer
 from monitoring import logs, tracing
@@ -89,11 +89,7 @@ class EngineReplica:
         tokenizer, labels = await asyncio.gather(
             asyncio.to_thread(Tokenizer.from_checkpoint, directory), asyncio.to_thread(declared_labels)
         )
-        if tokenizer.vocab_size > model.vocab_size:
-            raise ConfigError(
-                f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but config.json says "
-                f"vocab_size={model.vocab_size}: they do not belong together"
-            )
+        tokenizer.check(model)
         placement_group = get_current_placement_group()
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
         bundle = placement_group.bundle_specs[1]

@@ -69,6 +69,8 @@ def choose(config: EngineConfig, model: ModelConfig, group: TensorParallel, devi
     Raises ConfigError, on every rank, where what the configuration names cannot run on one of them.
     """
     ranks = Agreement(group, device)
+    if device.type == "cpu":
+        config.check_cpu()
     if device.type == "cpu" and config.attention != "triton":
         return _choose_on_cpu(config, model, ranks)
     return _choose_triton_or_gpu(config, model, ranks)
@@ -76,11 +78,7 @@ def choose(config: EngineConfig, model: ModelConfig, group: TensorParallel, devi
 
 def _choose_on_cpu(config: EngineConfig, model: ModelConfig, ranks: Agreement) -> Choice:
     quantization = f"quantization={config.quantization}"
-    if config.quantization not in ("none", "int8"):
-        raise ConfigError(f"{quantization} needs a GPU; on a CPU there is int8")
     if config.cpu_kernels == "torch":
-        if config.quantization != "none":
-            raise ConfigError(f"{quantization} needs our own kernels, not cpu_kernels=torch")
         return Choice("plain", _dtype_of_pytorch(config, ranks))
     dtype = _DTYPES.get(config.dtype, torch.bfloat16)
     reason = ranks.obstacle(native_obstacle(model, ranks.group.size, dtype))
@@ -95,8 +93,6 @@ def _choose_on_cpu(config: EngineConfig, model: ModelConfig, ranks: Agreement) -
 
 
 def _choose_triton_or_gpu(config: EngineConfig, model: ModelConfig, ranks: Agreement) -> Choice:
-    if ranks.device.type == "cpu" and config.cpu_kernels == "native":
-        raise ConfigError("attention=triton and cpu_kernels=native exclude each other: native attends by itself")
     if config.quantization != "none" and (reason := ranks.obstacle(_quantization_obstacle(config, ranks.device))):
         raise ConfigError(f"quantization={config.quantization} {reason}")
     dtype = _dtype_of_pytorch(config, ranks)

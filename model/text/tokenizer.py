@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import tokenizers
 
-from model.config import ConfigError
+from model.config import ConfigError, ModelConfig, lfs_hint
 from model.text.fim import FimMode, FimPrompt, FimTokens, parse_fim
 
 _END_OF_TEXT = "<|endoftext|>"
@@ -90,13 +90,21 @@ class Tokenizer:
                 "`AutoTokenizer.from_pretrained(...).save_pretrained(...)` of transformers"
             ) from None
         except ValueError as error:
-            raise ConfigError(f"{path} is not JSON: {error}") from error
+            raise ConfigError(f"{path} is not JSON: {error}{lfs_hint(path)}") from error
         if not isinstance(rules, dict):
             raise ConfigError(f"{path} is not a tokenizer: its JSON is no object")
         try:
             return cls(rules, _eos_token(directory), _chat_template(directory), _fim_mode(directory))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+    def check(self, model: ModelConfig) -> None:
+        """Raise ConfigError where the model has no embedding for some of these tokens."""
+        if self.vocab_size > model.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {self.vocab_size} tokens, but config.json says vocab_size={model.vocab_size}: "
+                "they do not belong together"
+            )
 
     # Text to ids
 

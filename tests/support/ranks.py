@@ -70,6 +70,9 @@ class LoneRank(TensorParallel):
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor
 
+    def gather_last_dim(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        return tensor if self.is_first else None
+
 
 class RankGroup:
     """Context manager: starts `config.tensor_parallel_size` processes and ends them on every path.

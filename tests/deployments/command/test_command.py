@@ -7,16 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deployments.cluster import temporary
-from deployments.command import cli, local
+from deployments.command import checks, cli, local
 from deployments.command.complete import split
 from deployments.command.processes import descendants
 from deployments.settings import Settings
 from model.config import ConfigError
+from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.ports import free_port
+from tests.support.tokenizers import write_tokenizer
 from tests.support.waiting import wait_until
 
 
@@ -26,13 +30,13 @@ def test_a_port_in_use_is_said_before_anything_starts(capsys: pytest.CaptureFixt
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match="Address already in use"):
-            local.check_port("127.0.0.1", port)
-    local.check_port("127.0.0.1", port)
+            checks.check_port("127.0.0.1", port)
+    checks.check_port("127.0.0.1", port)
 
 
 def test_a_host_that_is_not_ours() -> None:
     with pytest.raises(ConfigError, match="cannot listen on"):
-        local.check_port("203.0.113.7", 8000)
+        checks.check_port("203.0.113.7", 8000)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +60,42 @@ def test_settings_are_checked_without_importing_ray_or_torch() -> None:
         "print(code, sorted({'ray', 'torch', 'transformers'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "2 []"
+
+
+def not_for_each_other(directory: Path) -> None:
+    write_checkpoint(directory, random_model(vocab_size=1000))
+
+
+def cut_short(directory: Path) -> None:
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "message"),
+    [
+        (lambda _: None, ["--quantization", "fp8"], "fp8 needs a GPU"),
+        (lambda _: None, ["--quantization", "int8", "--cpu-kernels", "torch"], "needs our own kernels"),
+        (lambda _: None, ["--attention", "triton"], "triton needs a GPU"),
+        (cut_short, [], "cut short"),
+        (not_for_each_other, [], "has 1200 tokens, but config.json says vocab_size=1000"),
+        (lambda directory: (directory / "tokenizer.json").unlink(), [], "holds no tokenizer.json"),
+    ],
+)
+def test_what_the_model_or_the_machine_contradicts_is_said_before_anything_starts(
+    damage: Callable[[Path], None], options: list[str], message: str, tmp_path: Path
+) -> None:
+    directory = write_tokenizer(write_checkpoint(tmp_path, random_model(vocab_size=1200)))
+    damage(directory)
+    code = (
+        "import sys; from deployments.command import cli; code = cli.main(sys.argv[1:]);"
+        "print(code, sorted({'ray', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    options = ["--model", str(directory), "--device", "cpu", "--port", str(free_port()), *options]
+    command = [sys.executable, "-c", code, "serve", *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert message in result.stderr
     assert result.stdout.strip() == "2 []"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,7 +110,7 @@ def test_download_prepares_a_cache_that_serves_offline_and_read_only(repository,
             timeout=240,
         )
 
-    whole = write_tokenizer(shutil.copytree(repository, tmp_path / "repository"))
+    whole = write_tokenizer(write_checkpoint(tmp_path / "repository", random_model(vocab_size=1200)))
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):  # not whole yet: a worker waits on
         download.run(["--model", str(repository)])
     with fake_hub(REPOSITORY, whole) as (endpoint, _):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.checkpoint.files import Checkpoint, parameter_names, stored_shape
 from model.checkpoint.hub import resolve_checkpoint
 from model.checkpoint.weights import Share, load_weights, random_weights
 from model.config import ConfigError, EngineConfig, ModelConfig
@@ -113,6 +114,13 @@ def edit_config(directory: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 31036512\n"
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -124,6 +132,9 @@ def edit_config(directory: Path, **changes: object) -> None:
         (lambda d: edit_config(d, activation_function="swish9"), "activation_function='swish9'"),
         (lambda d: (d / "model.safetensors").unlink(), "holds no weights"),
         (lambda d: (d / "model.safetensors").write_bytes(b"\x10"), "not a safetensors file"),
+        (lambda d: cut(d / "model.safetensors"), "cut short"),
+        (lambda d: (d / "model.safetensors").write_text(LFS_POINTER), "git lfs pull"),
+        (lambda d: (d / "config.json").write_text(LFS_POINTER), "git lfs pull"),
         (lambda d: edit_config(d, n_layer=4), r"no tensor 'transformer\.h\.3"),
         (lambda d: edit_config(d, vocab_size=300), r"wte\.weight is \[211, 64\] in the checkpoint"),
     ],
@@ -136,12 +147,37 @@ def test_a_broken_checkpoint_is_a_clear_error(damage, says, tmp_path):
         Rank(EngineConfig(model=str(tmp_path), device="cpu")).load()
 
 
-def test_a_missing_shard_is_named(tmp_path):
+@pytest.mark.parametrize("damage", [Path.unlink, cut, lambda shard: shard.write_text(LFS_POINTER)])
+def test_a_shard_that_is_not_whole_is_named_before_any_is_read(damage, tmp_path):
     write_checkpoint(tmp_path, random_model(), max_shard_size="100KB")
-    lost = sorted(tmp_path.glob("*.safetensors"))[1]
-    lost.unlink()
-    with pytest.raises(ConfigError, match=lost.name):
+    last = sorted(tmp_path.glob("*.safetensors"))[-1]
+    damage(last)
+    with pytest.raises(ConfigError, match=last.name):
         load(tmp_path)
+    with pytest.raises(ConfigError, match=last.name):
+        Checkpoint(tmp_path).check(ModelConfig.from_checkpoint(tmp_path))
+
+
+@pytest.mark.parametrize("shape", [{}, {"multi_query": False}, {"tie_word_embeddings": False}])
+def test_a_checkpoint_is_asked_for_what_the_network_has(shape, tmp_path):
+    directory = write_checkpoint(tmp_path, random_model(**shape))
+    model = ModelConfig.from_checkpoint(directory)
+    network = {
+        name: tuple(p.shape) for name, p in GPTBigCode.without_storage(model, TensorParallel()).named_parameters()
+    }
+    names = parameter_names(model, head=True)
+    assert sorted(names) == sorted(network)
+    assert {name: stored_shape(name, model) for name in names} == network
+    Checkpoint(directory).check(model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_compute_no_number_are_refused(value, tmp_path):
+    network = random_model()
+    network.transformer.h[1].mlp.c_fc.weight.data[0, 0] = value
+    write_checkpoint(tmp_path, network)
+    with pytest.raises(ConfigError, match="not finite"):
+        Rank(EngineConfig(model=str(tmp_path), device="cpu")).load()
 
 
 def test_sizes_that_do_not_divide_are_refused_with_those_that_do(tmp_path):

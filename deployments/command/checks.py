@@ -1,0 +1,54 @@
+"""What `starcoder serve` knows to fail before it starts a process. Needs no Ray and no PyTorch: they take seconds."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from deployments.command.console import Console
+from deployments.settings import Settings, local_gpus
+from model.checkpoint.files import Checkpoint
+from model.checkpoint.hub import resolve_checkpoint
+from model.config import ConfigError, ModelConfig
+from model.text.tokenizer import Tokenizer
+
+
+def check(settings: Settings, console: Console, local: bool) -> None:
+    """Everything that can be known to fail before a process is started. Raises ConfigError."""
+    if not local:
+        return  # the cluster's nodes have other files, ports and GPUs
+    if not Path(settings.model).expanduser().is_dir() and settings.model != "pico":
+        console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
+    directory = resolve_checkpoint(settings.model, settings.revision)
+    model = ModelConfig.from_checkpoint(directory)
+    settings.check_model(model)
+    gpus = local_gpus()
+    settings.check_gpus(gpus)
+    if settings.device == "cpu" or (settings.device == "auto" and not gpus):
+        check_cpu(settings)
+    if settings.load_format == "auto":
+        Checkpoint(directory).check(model)
+    Tokenizer.from_checkpoint(directory).check(model)
+    check_port(settings.host, settings.port)
+    if settings.metrics_port:
+        check_port(settings.host, settings.metrics_port)
+
+
+def check_cpu(settings: Settings) -> None:
+    """Raise ConfigError where the engines are to run what no CPU does, but for tests."""
+    settings.engine_config().check_cpu()
+    if settings.attention == "triton" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ConfigError("attention=triton needs a GPU")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ConfigError unless this process could listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
