@@ -14,11 +14,12 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import msgspec
+
+from monitoring.line_writer import LineWriter, Write, to_file, to_stream
 
 LogFormat = Literal["auto", "json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -119,6 +120,36 @@ class Throttle(logging.Filter):
         return True
 
 
+class Queued(logging.Handler):
+    """Has each line written by a thread, so that nobody waits for a log that stands still or is full."""
+
+    def __init__(self, write: Write) -> None:
+        super().__init__()
+        self._write = write
+        self._writer = LineWriter(self._notice)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._writer.put(self._write, self.format(record) + "\n")
+        except Exception:  # the log must not stop what it tells of
+            self.handleError(record)
+
+    def _notice(self, count: int) -> str:
+        record = logging.LogRecord(logger.name, logging.WARNING, "", 0, "the log could not be written", None, None)
+        setattr(record, _FIELDS, {"event": "log.dropped", "lines": count})
+        return self.format(record) + "\n"
+
+    def flush(self) -> None:
+        """Wait until all is written, a second at most; `logging` calls it at the end of the process, too."""
+        self._writer.flush()
+
+
+def flush() -> None:
+    """Before a process ends itself: what it has said so far gets a second to be written."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 def configure(
     level: LogLevel,
     format: LogFormat,
@@ -133,13 +164,12 @@ def configure(
     `process="engine"`. A file is appended to and opened again when it was moved away; it may be a pipe, such as
     the standard output of a container's first process. Raises OSError where it cannot be opened.
     """
-    handler: logging.Handler
     if file is None:
-        handler = logging.StreamHandler(stream or sys.stdout)
+        write = to_stream(stream or sys.stdout)
         readable = format == "text" or (format == "auto" and (stream or sys.stdout).isatty())
     else:
-        handler = WatchedFileHandler(file, encoding="utf-8")
-        readable = format == "text"
+        write, readable = to_file(file), format == "text"
+    handler = Queued(write)
     json = JsonFormatter(process, keep_text)
     handler.setFormatter(TextFormatter(json) if readable else json)
     handler.addFilter(Throttle())

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import msgspec
 
 from monitoring import logs
+from monitoring.line_writer import LineWriter, to_stream
 from monitoring.logs import LogFormat
 
 _CLEAR_LINE = "\r\033[K"
@@ -32,6 +33,8 @@ class Console:
         self._out = out or sys.__stdout__ or sys.stdout
         self._progress = progress or sys.__stderr__ or sys.stderr
         self._terminal = self._out.isatty()
+        self._writer = LineWriter(lambda count: f"({count} lines of the log could not be written)\n")
+        self._to_out, self._to_progress = to_stream(self._out), to_stream(self._progress)
         self.as_json = format == "json" or (format == "auto" and not self._terminal)
         self.show_foreign = False
 
@@ -40,7 +43,7 @@ class Console:
         if self.as_json:
             self._write_json(event, text.strip(), process="serve", **fields)
         else:
-            print(text, file=self._progress, flush=True)
+            self._writer.put(self._to_progress, text + "\n")
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:
@@ -55,7 +58,7 @@ class Console:
                 return
             last = text
             if in_place:
-                print(f"{_CLEAR_LINE}  {text}", end="", file=self._progress, flush=True)
+                self._writer.put(self._to_progress, f"{_CLEAR_LINE}  {text}")
             else:
                 self.say(f"  {text}")
 
@@ -106,6 +109,8 @@ class Console:
         )
 
     def _write(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError, ValueError):  # whoever read this has gone: serve on
-            self._out.write(line + "\n")
-            self._out.flush()
+        self._writer.put(self._to_out, line + "\n")
+
+    def flush(self) -> None:
+        """Wait until all is written, a second at most: whoever reads may stand still, or have gone."""
+        self._writer.flush()

@@ -81,6 +81,7 @@ def serve_forever(settings: Settings) -> int:
         finally:
             server.stop()
             console.say("Stopped.", "server.stopped")
+            console.flush()
 
 
 class Server:

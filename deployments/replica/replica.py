@@ -206,6 +206,7 @@ class EngineReplica:
         await self._service.drained(FLUSH_S)
         await asyncio.sleep(HANDOVER_S)  # for Ray to send the last items
         self._tracing.shutdown(HANDOVER_S)
+        logs.flush()
         os._exit(1)
 
     async def __del__(self) -> None:

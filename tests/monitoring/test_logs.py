@@ -87,8 +87,10 @@ def test_a_file_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
     with captured():
         logs.configure("info", "auto", path, process="test")
         logs.event("first")
+        logs.flush()
         path.rename(tmp_path / "starcoder.log.1")
         logs.event("second")
+        logs.flush()
     assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["second"]
 
 

@@ -20,6 +20,7 @@ class LogLines:
 
     @property
     def text(self) -> str:
+        logs.flush()
         return self.stream.getvalue()
 
     def all(self, event: str | None = None) -> list[dict[str, Any]]:
@@ -43,6 +44,7 @@ def captured(level: LogLevel = "info", keep_text: bool = False) -> Iterator[LogL
     try:
         yield lines
     finally:
+        logs.flush()
         for handler in root.handlers[:]:
             root.removeHandler(handler)
         root.setLevel(before[0])

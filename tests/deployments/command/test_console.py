@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
+import time
 from typing import Any
 
 import pytest
@@ -30,6 +35,7 @@ def test_on_a_terminal_lines_are_text_and_ray_prints_the_rest() -> None:
     console = Console("auto", out, io.StringIO())
     console.show_foreign = True
     console.worker_printed(batch(LINE, "a print"), shown.append)
+    console.flush()
     assert "WARNING engine.dead: rank 1 died" in out.getvalue()
     assert "{" not in out.getvalue()
     assert [entry["lines"] for entry in shown] == [["a print"]]
@@ -44,6 +50,7 @@ def test_elsewhere_everything_is_json() -> None:
     with console.step("starting Ray") as say:
         say("half")
         say("half")
+    console.flush()
     first, *others = out.getvalue().splitlines()
     assert first == LINE
     assert [(line["event"], line["message"]) for line in map(json.loads, others[:2])] == [
@@ -66,6 +73,7 @@ def test_what_ray_prints_is_kept_back_while_starting_and_the_controllers_traceba
     console.show_foreign = True
     console.worker_printed(batch("Traceback ...", actor_name="ServeController"), shown.append)
     assert shown == []
+    console.flush()
     assert "engine.dead" in out.getvalue()
 
 
@@ -74,3 +82,33 @@ def test_a_reader_that_went_away_does_not_end_the_server() -> None:
     console = Console("json", out, io.StringIO())
     out.close()
     console.say("still here")
+    console.flush()
+
+
+def test_a_terminal_that_stands_still_holds_up_nothing() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)
+    os.set_blocking(write, True)
+    out = open(write, "w")  # noqa: SIM115
+    console = Console("json", out, io.StringIO())
+    started = time.monotonic()
+    for _ in range(1000):
+        console.say("x" * 10_000)
+    assert time.monotonic() - started < 5
+    os.close(read)  # lets the writer go on, which fails
+    console.flush()
+    out.close()
+
+
+def test_a_process_ends_though_nobody_reads_what_it_prints() -> None:
+    """Python would flush its standard output when it ends, and wait."""
+    code = (
+        "from deployments.command.console import Console; c = Console('json')\nfor _ in range(100): c.say('x' * 10_000)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.wait(60) == 0
+    assert process.stdout is not None
+    process.stdout.close()

@@ -1,0 +1,125 @@
+"""The log never holds up whoever writes it: a reader that stands still, a full disk, a pipe that nobody reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from monitoring import logs
+from monitoring.line_writer import LineWriter, to_file
+from tests.support.log_lines import captured
+
+
+def notice(count: int) -> str:
+    return f"{count} dropped"
+
+
+def test_lines_are_written_in_order() -> None:
+    written: list[str] = []
+    writer = LineWriter(notice)
+    for number in range(1000):
+        writer.put(written.append, str(number))
+    assert writer.flush(30)
+    assert written == [str(number) for number in range(1000)]
+
+
+def test_a_reader_that_stands_still_costs_lines_and_no_time() -> None:
+    may_go_on, stuck, written = threading.Event(), threading.Event(), []
+
+    def write(text: str) -> None:
+        stuck.set()
+        may_go_on.wait()
+        written.append(text)
+
+    writer = LineWriter(notice, capacity=1000)
+    writer.put(write, "first")
+    stuck.wait()
+    started = time.monotonic()
+    for _ in range(500):
+        writer.put(write, "x" * 100)
+    assert time.monotonic() - started < 5
+    assert not writer.flush(0.01)
+    may_go_on.set()
+    assert writer.flush(30)
+    writer.put(write, "last")
+    assert writer.flush(30)
+    assert written == ["first", "490 dropped", *["x" * 100] * 10, "last"]
+
+
+def test_a_line_longer_than_the_queue_is_written_alone() -> None:
+    written: list[str] = []
+    writer = LineWriter(notice, capacity=10)
+    writer.put(written.append, "x" * 50)
+    assert writer.flush(30)
+    assert written == ["x" * 50]
+
+
+def test_a_full_disk_costs_lines_until_there_is_room() -> None:
+    full, written = [True], []
+
+    def write(text: str) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        written.append(text)
+
+    writer = LineWriter(notice)
+    for number in range(3):
+        writer.put(write, str(number))
+    assert writer.flush(30)
+    full.clear()
+    writer.put(write, "again")
+    assert writer.flush(30)
+    assert written == ["3 dropped", "again"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_what_a_full_device_refused_is_not_tried_again() -> None:
+    writer = LineWriter(notice)
+    write = to_file(Path("/dev/full"))
+    for _ in range(3):
+        writer.put(write, "x")
+    assert writer.flush(30)
+
+
+def test_a_file_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write = to_file(path)
+    write("one\n")
+    path.rename(tmp_path / "log.1")
+    write("two\n")
+    assert ((tmp_path / "log.1").read_text(), path.read_text()) == ("one\n", "two\n")
+
+
+def test_a_pipe_is_written_to_once_somebody_reads_it(tmp_path: Path) -> None:
+    """A container's log may be one. Opening it waits for its reader: whoever configures the log does not."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with captured():
+        logs.configure("info", "json", pipe, process="test")
+        logs.event("early")
+        logs.flush()  # a second, in vain
+        with pipe.open() as reader:
+            assert json.loads(reader.readline())["event"] == "early"
+
+
+def test_a_file_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        logs.configure("info", "json", tmp_path / "missing" / "log", process="test")
+
+
+def test_a_forked_process_writes_with_a_thread_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer, write = LineWriter(notice), to_file(path)
+    writer.put(write, "parent\n")
+    assert writer.flush(30)
+    child = os.fork()
+    if not child:
+        writer.put(write, "child\n")
+        os._exit(0 if writer.flush(30) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert path.read_text() == "parent\nchild\n"
