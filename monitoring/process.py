@@ -9,6 +9,7 @@ from pathlib import Path
 import prometheus_client
 from prometheus_client import CollectorRegistry, values
 
+from monitoring.allocated import AllocatedDict
 from monitoring.families import Families
 from monitoring.shared_directory import SharedDirectory, node_registry
 from monitoring.specs import PREFIX
@@ -33,6 +34,7 @@ def init(directory: Path | None) -> None:
     else:
         shared = SharedDirectory(directory.absolute())
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared.path)  # read whenever a file is opened
+        values.MmapedDict = AllocatedDict  # type: ignore[misc]
         values.ValueClass = values.MultiProcessValue(shared.identifier)
     _families = Families()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from monitoring.allocated import AllocatedDict
+
+logger = logging.getLogger(__name__)
 
 _ARCHIVED_KINDS = ("counter", "histogram")
 
@@ -86,11 +91,17 @@ class SharedDirectory:
             return any(not self._is_dead(file) for file in self.path.glob("*.alive"))
 
     def sweep(self) -> None:
-        """Archive what dead processes counted and forget their gauges."""
+        """Archive what dead processes counted and forget their gauges; not while the file system is full."""
         with self.locked():
             self._sweep()
 
     def _sweep(self) -> None:
+        try:
+            self._sweep_all()
+        except OSError as error:  # nothing is lost by waiting: what is not archived is still read
+            logger.warning("metrics of ended processes cannot be archived now: %s", error)
+
+    def _sweep_all(self) -> None:
         self._finish_archiving()
         dead = [file.stem for file in self.path.glob("*.alive") if self._is_dead(file)]
         for identifier in dead:
@@ -128,7 +139,7 @@ class SharedDirectory:
                 sums[key] = sums.get(key, 0.0) + value
         following = self.path / f"{kind}_archive.next"
         following.unlink(missing_ok=True)
-        writer = MmapedDict(str(following))
+        writer = AllocatedDict(str(following), strict=True)
         for key, value in sums.items():
             writer.write_value(key, value, 0.0)
         writer.close()
