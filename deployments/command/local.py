@@ -6,23 +6,27 @@ import contextlib
 import http.client
 import os
 import shutil
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from deployments.cluster.temporary import private_directory, remove_stale
+from deployments.command import signals
 from deployments.command.checks import check
 from deployments.command.console import Console
 from deployments.command.processes import adopt_orphans, end_descendants
+from deployments.command.signals import Stopped
 from deployments.settings import Settings
 
 POLL_S = 0.2
+WATCH_S = 1.0
+LOST_S = 30.0
+"""A cluster that was joined and has not answered for so long is given up; a head may restart in less."""
 SERVE_STOP_S = 15.0
+ANSWER_S = 10.0
 RAY_STOP_S = 5.0
 OBJECT_STORE_BYTES = 256 << 20  # nothing of size goes through it
 
@@ -47,10 +51,6 @@ _RAY_ENVIRONMENT = {
 _RAY_METRICS = {"RAY_enable_metrics_collection": "1", "RAY_metrics_report_interval_ms": "2000"}
 
 
-class Stopped(BaseException):
-    """SIGINT, SIGTERM or SIGHUP arrived."""
-
-
 class StartError(RuntimeError):
     """The application did not come up; the message says why."""
 
@@ -64,7 +64,7 @@ def serve_forever(settings: Settings) -> int:
     started_at = time.monotonic()
     console = Console(settings.log_format)
     check(settings, console, local=not joined)
-    with _signals():
+    with signals.obeyed():
         server = Server(settings, console, joined)
         try:
             server.start()
@@ -73,8 +73,10 @@ def serve_forever(settings: Settings) -> int:
             if console.as_json:
                 ready = ready.partition(" Try:")[0]
             console.say(ready, "server.ready", seconds=round(seconds, 2))
-            while True:
-                threading.Event().wait(3600)
+            while (lost := server.lost()) is None:
+                time.sleep(WATCH_S)
+            console.say(f"Ending: {lost}.", "server.lost")
+            return 1
         except Stopped:
             console.say("Stopping: open streams may finish. Once more to stop at once.", "server.stopping")
             return 0
@@ -94,6 +96,24 @@ class Server:
         self._console = console
         self._directory: Path | None = None
         self._owns_serve = True
+        self._owns_application = False
+        self._asked_at = 0.0
+        self._answered_at = 0.0
+
+    def lost(self) -> str | None:
+        """Why there is nothing left to wait for, or None: Ray's servers died, or somebody deleted the application."""
+        if dead := _dead_servers():
+            return f"Ray's {', '.join(dead)} ended"
+        now = time.monotonic()
+        if self.address is None or now - self._asked_at < 5 * WATCH_S:
+            return None
+        self._asked_at = now
+        self._answered_at = self._answered_at or now
+        found: list[bool] = []
+        if bounded(lambda: found.append(_has_application()), ANSWER_S) and found:
+            self._answered_at = now
+            return None if found[0] else "somebody deleted the application"
+        return f"the cluster at {self.address} is gone" if now - self._answered_at > LOST_S else None
 
     def start(self) -> None:
         """Return when the application answers. Raises StartError.
@@ -127,7 +147,7 @@ class Server:
     def _stop(self) -> None:
         with contextlib.suppress(Stopped):
             self._stop_application()
-        with _deaf():
+        with signals.ignored():
             # Ray can hang here when its servers were killed before it.
             bounded(_shut_ray, RAY_STOP_S)
             if self.address is None:
@@ -159,15 +179,18 @@ class Server:
                 "include_dashboard": False,
                 "num_cpus": max(os.cpu_count() or 1, round(cpus_needed(settings) + 0.5)),
                 "object_store_memory": OBJECT_STORE_BYTES,
-                "_temp_dir": str(self._directory),
+                # Ray opens its directory to everybody: it gets one in ours, which nobody else can enter
+                "_temp_dir": f"{self._directory}/r",
             }
         try:
             ray.init(**options, logging_level="ERROR", log_to_driver=True, configure_logging=True)
         except Exception as error:  # on a busy machine Ray times out with nothing more telling than Exception
             cause = str(error.__cause__ or error).strip().splitlines()[-1]
             raise StartError(f"Ray does not start or cannot be joined: {cause}") from error
+        if self._directory is not None and self._directory.stat().st_mode & 0o077:
+            raise StartError(f"{self._directory} is open to other users, and holds the log and the sockets")
         self._console.listen_to_workers()
-        _listen_for_signals()  # Ray has put its own handler for SIGTERM there
+        signals.listen()  # Ray has put its own handler for SIGTERM there
 
     def _start_serve(self) -> None:
         import logging
@@ -179,11 +202,30 @@ class Server:
         config = logging_config(self.settings)
         logging.getLogger("ray.serve").setLevel(config.log_level)
         self._owns_serve = not _serve_runs()
+        if not self._owns_serve:
+            self._check_serve()
         serve.start(
             http_options={"host": self.settings.host, "port": self.settings.port},
             proxy_location="HeadOnly" if self.address is None else "EveryNode",
             logging_config=config,
         )
+
+    def _check_serve(self) -> None:
+        """Raise StartError where this cluster serves already what would be replaced, or at another address."""
+        from ray.serve.context import _get_global_client
+
+        from deployments.app import APP_NAME
+
+        if _has_application():
+            raise StartError(
+                f"this cluster has an application {APP_NAME!r} already: end the command that serves it, or delete it"
+            )
+        running = _get_global_client().http_config
+        if (running.host, running.port) != (self.settings.host, self.settings.port):
+            raise StartError(
+                f"Serve listens at {running.host}:{running.port} in this cluster, not at {self.settings.host}:"
+                f"{self.settings.port}: give these as host and port, or shut Serve down"
+            )
 
     def _deploy(self, say: Callable[[str], None]) -> None:
         from ray import serve
@@ -193,6 +235,7 @@ class Server:
         from deployments.cluster import progress
 
         progress.clear()
+        self._owns_application = True
         serve.run_many([serve.RunTarget(build(self.settings), name=APP_NAME)], wait_for_applications_running=False)
         deadline = time.monotonic() + self.settings.start_timeout_s
         while time.monotonic() < deadline:
@@ -226,15 +269,16 @@ class Server:
         from deployments.app import APP_NAME
 
         def drain(seconds: float) -> None:
-            if self.address is None:
+            if self.address is None and self._owns_application:
                 with contextlib.suppress(Exception):
                     _drain_proxies(seconds)
 
         def stop() -> None:
             # Streams that end before anything is taken down cannot be hurt by how it is taken down.
             drain(self.settings.drain_timeout_s / 2)
-            with contextlib.suppress(Exception):
-                serve.delete(APP_NAME)
+            if self._owns_application:
+                with contextlib.suppress(Exception):
+                    serve.delete(APP_NAME)
             drain(self.settings.drain_timeout_s)
             if self._owns_serve:
                 with contextlib.suppress(Exception):
@@ -312,6 +356,15 @@ def ready_message(settings: Settings, seconds: float) -> str:
     )
 
 
+def _has_application() -> bool:
+    """Whether the cluster has an application of our name. Raises whatever Ray raises."""
+    from ray import serve
+
+    from deployments.app import APP_NAME
+
+    return APP_NAME in serve.status().applications
+
+
 def _serve_runs() -> bool:
     from ray import serve
 
@@ -328,37 +381,3 @@ def _reason(application: Any) -> str:
             if "ConfigError: " in line:
                 return line.partition("ConfigError: ")[2]
     return "\n".join(message for message in messages if message)
-
-
-def _raise_stopped(number: int, frame: FrameType | None) -> None:
-    raise Stopped
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _listen_for_signals() -> None:
-    for number in _SIGNALS:
-        signal.signal(number, _raise_stopped)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    _listen_for_signals()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """The last part of the cleaning up takes seconds, and must not be cut short."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        _listen_for_signals()

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import sys
 import tempfile
 from datetime import timedelta
 from multiprocessing.connection import Client, Connection, Listener
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -32,6 +30,15 @@ def gpu_uuid(device: torch.device) -> str:
     return str(torch.cuda.get_device_properties(device).uuid)
 
 
+def _short_directory() -> tempfile.TemporaryDirectory[str]:
+    """A private directory for a socket, whose path ends at 108 bytes, or at 104: `TMPDIR` can be longer."""
+    directory = tempfile.TemporaryDirectory(prefix="starcoder-")
+    if len(os.fsencode(directory.name)) < 90:
+        return directory
+    directory.cleanup()
+    return tempfile.TemporaryDirectory(prefix="starcoder-", dir="/tmp")
+
+
 class TensorParallel:
     """One rank's view of the group. With `size == 1` nothing is opened and every collective is the identity."""
 
@@ -40,7 +47,6 @@ class TensorParallel:
         self.size = size
         self._store: dist.TCPStore | None = None
         self._wires: list[Connection] = []
-        self._wire_dir: Path | None = None
         self.shares_gpu = False
         """Whether two ranks have one GPU between them, known on every rank once they have joined. Their collectives go
         through the CPU then, so that no CUDA graph can hold them."""
@@ -108,12 +114,11 @@ class TensorParallel:
     def _open_wires(self) -> None:
         assert self._store is not None
         if self.is_first:
-            self._wire_dir = Path(tempfile.mkdtemp(prefix="starcoder-"))
-            path = str(self._wire_dir / "wire")
-            with Listener(path, family="AF_UNIX", backlog=self.size) as listener:
-                self._store.set(_WIRE_KEY, path)
-                self._wires = [listener.accept() for _ in range(self.size - 1)]
-            shutil.rmtree(self._wire_dir)
+            with _short_directory() as directory:
+                path = f"{directory}/wire"
+                with Listener(path, family="AF_UNIX", backlog=self.size) as listener:
+                    self._store.set(_WIRE_KEY, path)
+                    self._wires = [listener.accept() for _ in range(self.size - 1)]
         else:
             path = self._store.get(_WIRE_KEY).decode()
             self._wires = [Client(path, family="AF_UNIX")]
@@ -189,5 +194,3 @@ class TensorParallel:
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
         self._store = None
-        if self._wire_dir is not None:
-            shutil.rmtree(self._wire_dir, ignore_errors=True)

@@ -27,10 +27,10 @@ class Cluster:
     """One running server.
 
     name: of the model, for clients. url: of the server. ready_seconds: from the command to its ready line.
-    metrics_directory: what the server was given as metrics-dir, where it was.
+    environment: of the command, beside ours. metrics_directory: what the server was given as metrics-dir, where it was.
     """
 
-    def __init__(self, checkpoint: Path, log: Path, *options: str) -> None:
+    def __init__(self, checkpoint: Path, log: Path, *options: str, **environment: str) -> None:
         self.name = checkpoint.name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -41,6 +41,7 @@ class Cluster:
             *(sys.executable, "-m", "deployments.command.cli", "serve", "--model", str(checkpoint)),
             *("--port", str(self.port), *options),
         ]
+        self._environment = environment
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
@@ -59,7 +60,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self._environment},
             )
 
     def _ready_or_dead(self) -> bool:

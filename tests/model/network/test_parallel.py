@@ -6,7 +6,9 @@ import json
 import logging
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +56,29 @@ def test_ranks_that_share_a_gpu_talk_through_gloo(
     assert {device is not None for _, device in opened} == {device_id is not None}
     assert [group.shares_gpu for group in groups] == [backend == "gloo"] * 3
     assert caplog.text.count("share") == int(backend == "gloo")
+
+
+def test_a_long_temporary_directory_keeps_no_rank_from_its_wire(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The path of a Unix socket ends at 108 bytes. Nothing is left in either place."""
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    made: list[str] = []
+    mkdtemp = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *a, **k: made.append(mkdtemp(*a, **k)) or made[-1])
+    groups = [TensorParallel(rank, 2) for rank in range(2)]
+    address = groups[0].listen()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda group: group.join(address, torch.device("cpu")), groups))
+    groups[0].send(b"hello")
+    assert groups[1].recv() == b"hello"
+    for group in reversed(groups):
+        group.close()
+    assert made
+    assert not any(Path(directory).exists() for directory in made)
 
 
 TALK = """

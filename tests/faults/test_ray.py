@@ -1,0 +1,61 @@
+"""Ray's own servers die, or a second command comes to a cluster that has its application already."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.faults.test_shutdown import directories_of
+from tests.support.cluster import Cluster
+from tests.support.processes import command_line, is_gone, kill
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.faults
+
+NOTICED_S = 30.0
+"""The command looks every second; ending Ray and what it started takes the rest, on a busy machine."""
+
+
+@pytest.mark.parametrize("victim", ["raylet/raylet", "gcs_server"])
+def test_the_command_ends_when_ray_has_ended(victim: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", "--dtype", "float32", "--num-threads", "1")
+    try:
+        server.start()
+        tree = [server.process.pid, *server.pids()]
+        [pid] = [pid for pid in tree if command_line(pid).split("\0")[0].split(" ")[0].endswith(victim)]
+        killed_at = time.monotonic()
+        kill(pid)
+        assert server.process.wait(NOTICED_S) == 1
+        assert time.monotonic() - killed_at < NOTICED_S
+    finally:
+        server.stop()
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
+    assert directories_of(tree) == []
+    assert f"Ray's {victim.rpartition('/')[2]} ended" in server.text()
+    assert "Traceback" not in server.text()
+
+
+def test_a_second_command_leaves_the_first_ones_application_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    options = ("--dtype", "float32", "--num-threads", "1")
+    first = Cluster(tiny_checkpoint, tmp_path / "first.txt", *options)
+    try:
+        first.start()
+        [gcs] = [command_line(pid) for pid in first.pids("gcs_server") if "--gcs_server_port" in command_line(pid)]
+        port = re.findall(r"--gcs_server_port=(\d+)", gcs)[0]
+        second = Cluster(tiny_checkpoint, tmp_path / "second.txt", *options, RAY_ADDRESS=f"127.0.0.1:{port}")
+        try:
+            second.launch()
+            assert second.process.wait(120) == 1
+        finally:
+            second.stop()
+        assert "has an application 'starcoder' already" in second.text()
+        assert "Traceback" not in second.text()
+        assert first.health() is not None
+        request = {"prompt": "def f(x):", "max_tokens": 3}
+        assert httpx.post(f"{first.url}/v1/completions", json=request, timeout=60).status_code == 200
+    finally:
+        first.stop()
