@@ -32,6 +32,8 @@ OBJECT_STORE_BYTES = 256 << 20  # nothing of size goes through it
 
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Who reaches Ray's servers runs code: they want the token of this user, which Ray makes and keeps at home.
+    "RAY_AUTH_MODE": "token",
     # The one switch that makes Ray's own servers listen on loopback only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "0",
@@ -49,6 +51,18 @@ _RAY_ENVIRONMENT = {
 
 # Ray's own series, for whoever scrapes ours; as fresh as those.
 _RAY_METRICS = {"RAY_enable_metrics_collection": "1", "RAY_metrics_report_interval_ms": "2000"}
+
+
+NO_TOKEN = (
+    ". A cluster of Ray 2.60 or later wants a token unless it was started without: set RAY_AUTH_MODE=token, and "
+    "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put it into ~/.ray/auth_token"
+)
+
+
+def has_token() -> bool:
+    """Whether Ray finds a token to authenticate with."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 class StartError(RuntimeError):
@@ -168,6 +182,8 @@ class Server:
             os.environ.update({name: os.environ.get(name, value) for name, value in environment.items()})
         else:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+            if has_token():
+                os.environ.setdefault("RAY_AUTH_MODE", "token")
         import ray
 
         from deployments.app import cpus_needed
@@ -186,7 +202,8 @@ class Server:
             ray.init(**options, logging_level="ERROR", log_to_driver=True, configure_logging=True)
         except Exception as error:  # on a busy machine Ray times out with nothing more telling than Exception
             cause = str(error.__cause__ or error).strip().splitlines()[-1]
-            raise StartError(f"Ray does not start or cannot be joined: {cause}") from error
+            hint = "" if self.address is None or has_token() else NO_TOKEN
+            raise StartError(f"Ray does not start or cannot be joined: {cause}{hint}") from error
         if self._directory is not None and self._directory.stat().st_mode & 0o077:
             raise StartError(f"{self._directory} is open to other users, and holds the log and the sockets")
         self._console.listen_to_workers()

@@ -44,9 +44,11 @@ def test_a_second_command_leaves_the_first_ones_application_alone(tiny_checkpoin
     first = Cluster(tiny_checkpoint, tmp_path / "first.txt", *options)
     try:
         first.start()
-        [gcs] = [command_line(pid) for pid in first.pids("gcs_server") if "--gcs_server_port" in command_line(pid)]
-        port = re.findall(r"--gcs_server_port=(\d+)", gcs)[0]
-        second = Cluster(tiny_checkpoint, tmp_path / "second.txt", *options, RAY_ADDRESS=f"127.0.0.1:{port}")
+        started_with = "\n".join(map(command_line, first.pids("raylet")))
+        [address, *_] = re.findall(r"gcs[-_]address=([\w.:]+)", started_with)
+        # a cluster on loopback only is found there by who is told so, as the first command tells itself
+        environment = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        second = Cluster(tiny_checkpoint, tmp_path / "second.txt", *options, **environment)
         try:
             second.launch()
             assert second.process.wait(120) == 1
