@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -74,12 +73,3 @@ class ApiContext:
             if order != "auto":
                 return order
         return self.tokenizer.fim_mode
-
-    def least_tokens(self, *texts: str) -> int:
-        """How many tokens the texts take at least, told without tokenizing them."""
-        return sum(len(text.encode()) for text in texts) // self._longest_token
-
-    @cached_property
-    def _longest_token(self) -> int:
-        """UTF-8 bytes of the longest token."""
-        return max(len(self.tokenizer.token_bytes(i)) for i in range(self.tokenizer.vocab_size))
