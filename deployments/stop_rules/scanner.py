@@ -36,7 +36,8 @@ class Brackets:
 
     def opened(self, bracket: str) -> Brackets:
         kind = _KIND[bracket]
-        after = (*self._after[:kind], self, *self._after[kind + 1 :])
+        first, second, third = self._after
+        after = ((self, second, third), (first, self, third), (first, second, self))[kind]
         return Brackets(self._depth + 1, hash((self._hash, kind)), after)
 
     def closed(self, bracket: str) -> Brackets | None:
