@@ -33,6 +33,8 @@ ITEMS_PER_SECOND = 1500.0
 SHORTEST_PAUSE_S = 0.002
 STATS_PERIOD_S = 0.25
 _MOST_STOP_CHARACTERS = 2_048
+_MOST_AROUND = 4_096
+"""More characters around a cursor than that take milliseconds to read: a thread does it."""
 RETRY_AFTER_S = 5.0
 _OUT_OF_MEMORY = "The engine ran out of GPU memory and ended this request."
 
@@ -206,13 +208,16 @@ class EngineService:
                     recorder.superseded(turn.wasted)
 
     async def _texts(self, request: GenerationRequest) -> list[SequenceText]:
-        """By index. Each reads thousands of characters around its cursor: other requests have their turn in between."""
+        """By index. Each may read thousands of characters around its cursor; others have their turn meanwhile."""
         if sum(map(len, request.stop)) > _MOST_STOP_CHARACTERS:
             await asyncio.to_thread(StopStrings, request.stop)  # its automaton is kept for those below
-        texts = []
+        texts, rules = [], request.rules
         for index in range(len(request.prompts) * request.best_of):
-            texts.append(SequenceText(index, request, self._tokenizer))
-            if request.rules is not None:
+            prompt = index // request.best_of
+            if rules is not None and len(rules.prefixes[prompt]) + len(rules.suffixes[prompt]) > _MOST_AROUND:
+                texts.append(await asyncio.to_thread(SequenceText, index, request, self._tokenizer))
+            else:
+                texts.append(SequenceText(index, request, self._tokenizer))
                 await asyncio.sleep(0)
         return texts
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
 
 
+_SHOWN_CHARS = 128
+"""Of a name that a client made up, in a message."""
+
+
 @dataclass
 class ApiContext:
     """backend: runs requests; tokenizer: of the served model; limits: of one request.
@@ -54,7 +58,7 @@ class ApiContext:
         model = await self.model()
         if name is not None and name != model.id:
             raise ModelNotFoundError(
-                f"The model {name!r} is not served here; this server has {model.id!r}.", param="model"
+                f"The model {name[:_SHOWN_CHARS]!r} is not served here; this server has {model.id!r}.", param="model"
             )
         return model
 

@@ -52,11 +52,10 @@ def watchers(language: str, place: Place) -> list[Watcher]:
     """Of all rules; of those that the mode decides, in all modes."""
     found = []
     for rule in RULES:
-        setting = -100.0 if rule.name == "low_confidence" else True
         of_rule = [
             w
             for mode in (MODES if rule.of_mode else MODES[:1])
-            for w in rule.watch(Asked(setting, mode, language, place, SPECIAL))
+            for w in rule.watch(Asked(rule.trial.setting, mode, language, place, SPECIAL))
         ]
         assert of_rule, rule.name
         found += of_rule
