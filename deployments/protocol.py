@@ -153,20 +153,37 @@ class Delta(msgspec.Struct, kw_only=True):
 
 
 def gather(whole: dict[int, Delta], news: Iterable[Delta]) -> None:
-    """Add each delta, in place, to that of its completion in `whole`, which says everything so far by index."""
+    """Add each delta to that of its completion in `whole`, which says everything so far by index.
+
+    Those in `whole` are copies that grow in place, so that many small ones take no more time than a large one.
+    """
     for delta in news:
         known = whole.get(delta.index)
-        whole[delta.index] = delta if known is None else _merge(known, delta)
+        whole[delta.index] = _own(delta) if known is None else _merge(known, delta)
+
+
+def _own(delta: Delta) -> Delta:
+    return msgspec.structs.replace(
+        delta,
+        token_ids=delta.token_ids.copy(),
+        logprobs=delta.logprobs and delta.logprobs.copy(),
+        text_offsets=delta.text_offsets and delta.text_offsets.copy(),
+    )
 
 
 def _merge(older: Delta, newer: Delta) -> Delta:
     """Add `newer` to `older`, in place: one delta that says both."""
-    older.text += newer.text
-    older.token_ids = older.token_ids + newer.token_ids
+    # Python adds to a string in place only where nothing else holds it.
+    text, older.text = older.text, ""
+    text += newer.text
+    older.text = text
+    older.token_ids.extend(newer.token_ids)
     if newer.logprobs is not None:
-        older.logprobs = (older.logprobs or []) + newer.logprobs
+        older.logprobs = older.logprobs or []
+        older.logprobs.extend(newer.logprobs)
     if newer.text_offsets is not None:
-        older.text_offsets = (older.text_offsets or []) + newer.text_offsets
+        older.text_offsets = older.text_offsets or []
+        older.text_offsets.extend(newer.text_offsets)
     older.prompt_logprobs = older.prompt_logprobs or newer.prompt_logprobs
     older.finish_reason = newer.finish_reason
     older.stop_reason = newer.stop_reason

@@ -24,7 +24,9 @@ from deployments.http.request_record import set_dialect
 
 
 def _dialect(body: Any) -> str:
-    return "(tabby)" if isinstance(body, dict) and body.get("segments") is not None else "(openai)"
+    """body: as it was sent, or validated already."""
+    segments = body.get("segments") if isinstance(body, dict) else getattr(body, "segments", None)
+    return "(openai)" if segments is None else "(tabby)"
 
 
 Body = Annotated[

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 
-import msgspec
 from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
@@ -18,6 +17,7 @@ from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.api.openai.chat_answers import ChatCompletion, ChatWriter
@@ -84,7 +84,8 @@ def create_router(api: ApiContext) -> APIRouter:
         writer = ChatWriter(api, request, (await api.model()).id, usage_chunk="last")
         if body.stream:
             return await EventStream.open(writer.to_events())
-        whole = writer.to_response(await api.backend.generate(request))
-        return Response(msgspec.json.encode(whole), media_type="application/json")
+        deltas = await api.backend.generate(request)
+        whole = await off_loop(is_long(deltas), writer.to_json, deltas)
+        return Response(whole, media_type="application/json")
 
     return router

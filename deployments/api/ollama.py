@@ -147,7 +147,7 @@ async def named_model(api: ApiContext, name: str) -> ModelInfo:
         model = await api.model()
         if name == model.id:  # whose id may end in the tag
             return model
-        raise ModelNotFoundError(f"model '{name}' not found; this server has '{model.id}'") from None
+        raise ModelNotFoundError(f"model '{name[:128]}' not found; this server has '{model.id}'") from None
 
 
 async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:

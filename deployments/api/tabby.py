@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import uuid
 from functools import cache
 from itertools import chain
@@ -45,7 +44,6 @@ DIALECT = Dialect("tabby", "Tabby")
 
 _MAX_TOKENS = 64
 _TEMPERATURE = 0.1
-_REPOSITORY = re.compile(r"([^/:]+/[^/:]+?)(?:\.git)?/*\Z")
 
 
 class CodePiece(DialectModel):
@@ -75,8 +73,7 @@ class Segments(DialectModel):
             self.relevant_snippets_from_recently_opened_files,
         )
         files = tuple(ContextFile(piece.filepath, piece.body) for piece in pieces)
-        found = _REPOSITORY.search(self.git_url or "")
-        return RepositoryContext(found.group(1) if found else None, self.filepath, files)
+        return RepositoryContext(_repository(self.git_url or ""), self.filepath, files)
 
 
 class SegmentsRequest(CodeFields):
@@ -169,6 +166,14 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: 
             context=form,
         ),
     )
+
+
+def _repository(url: str) -> str | None:
+    """`owner/name` at the end of an address, if it has one."""
+    rest, _, name = url.rstrip("/").rpartition("/")
+    owner = rest.rpartition("/")[2].rpartition(":")[2]
+    name = name.removesuffix(".git") or name
+    return f"{owner}/{name}" if owner and name and ":" not in name else None
 
 
 def _unix(text: str) -> str:

@@ -47,7 +47,7 @@ class RequestRecord:
     prompt_tokens, completion_tokens: of all sequences together, a prompt counted once. What was generated of an
     answer that nobody waited for is not known here.
     ended_by: rules of this server that ended a completion. engine: the replica that generated.
-    prompts, texts: only where text may be logged.
+    prompts, texts: only where text may be logged; of texts, the parts in which they came.
     """
 
     request_id: str
@@ -76,7 +76,7 @@ class RequestRecord:
     exception: BaseException | None = None
     span: Span = NO_SPAN
     prompts: list[str] | None = None
-    texts: dict[int, str] | None = None
+    texts: dict[int, list[str]] | None = None
 
     def make_current(self) -> None:
         _current.set(self)
@@ -104,7 +104,7 @@ class RequestRecord:
             if delta.finish_reason is not None:
                 self.finish_reasons[delta.index] = delta.finish_reason
             if self.texts is not None:
-                self.texts[delta.index] = self.texts.get(delta.index, "") + delta.text
+                self.texts.setdefault(delta.index, []).append(delta.text)
 
     def failed(self, error: ServeError, exception: BaseException | None = None) -> None:
         """How it ends. exception: what nobody expected, for the log."""
@@ -149,7 +149,7 @@ class RequestRecord:
             "trace_id": self.span.trace_id or None,
             "user_agent": self.user_agent,
             "prompts": self.prompts,
-            "texts": None if self.texts is None else [self.texts[index] for index in sorted(self.texts)],
+            "texts": None if self.texts is None else ["".join(self.texts[i]) for i in sorted(self.texts)],
         }
 
     def _error(self, error: ServeError) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from deployments.protocol import Delta, GenerationRequest
@@ -13,6 +14,9 @@ from model.text.detokenizer import Detokenizer
 from model.text.stop_strings import StopStrings
 from model.text.tokenizer import Tokenizer
 from monitoring import RequestMetrics
+
+_REPLAYED_AT_ONCE = 128
+"""Tokens, which take some 10 ms where rules look at their text."""
 
 
 class SequenceText:
@@ -61,18 +65,28 @@ class SequenceText:
             delta.text_offsets = offsets + [self._characters] * (len(output.token_ids) - len(offsets))
         return delta
 
-    def replay(self, ids: Sequence[int], logprobs: Sequence[float], typed: int, finish: Output | None) -> Delta:
+    async def replay(self, ids: Sequence[int], logprobs: Sequence[float], typed: int, finish: Output | None) -> Delta:
         """The delta of tokens that an earlier request generated, whose first `typed` characters are in the prompt now.
 
+        There may be thousands: the event loop's other work is done in between.
         finish: how they ended, if they did. Of what comes behind the typed text, no more than `max_tokens` are told.
         """
         known = Detokenizer(self._tokenizer, self._skip_special)
-        known.push(ids)
+        for start in range(0, len(ids), _REPLAYED_AT_ONCE):
+            known.push(ids[start : start + _REPLAYED_AT_ONCE])
+            await asyncio.sleep(0)
         last = sum(offset < typed for offset in known.offsets) + self._params.max_tokens
         if last < len(ids):
             ids, logprobs, finish = ids[:last], logprobs[:last], None
         self._skip = typed
-        delta = Delta(index=self.index, text=self._text(ids, logprobs))
+        parts = []
+        for start in range(0, len(ids), _REPLAYED_AT_ONCE):
+            end = start + _REPLAYED_AT_ONCE
+            parts.append(self._text(ids[start:end], logprobs[start:end]))
+            if self._stopped:
+                break
+            await asyncio.sleep(0)
+        delta = Delta(index=self.index, text="".join(parts))
         offsets = self._detokenizer.offsets
         delta.token_ids = [id for id, offset in zip(ids, offsets, strict=False) if offset >= typed]
         if self._stopped:
@@ -119,13 +133,13 @@ class SequenceText:
         if self._rules is None:
             early = self._decode(ids[:unstoppable])
             return early + self._stops.push(self._decode(ids[unstoppable:])).text
-        shown = ""
+        shown = []
         for number, id in enumerate(ids):
             text = self._stops.push(self._decode([id])).text
-            shown += self._rules.push(text, logprobs[number : number + 1])
+            shown.append(self._rules.push(text, logprobs[number : number + 1]))
             if self._stopped:
                 break
-        return shown
+        return "".join(shown)
 
     def _decode(self, ids: Sequence[int]) -> str:
         text = self._detokenizer.push(ids)

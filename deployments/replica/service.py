@@ -12,14 +12,15 @@ from typing import Protocol
 from deployments.errors import EngineOutOfMemoryError, EngineUnavailableError
 from deployments.protocol import Delta, GenerationRequest, HealthReport, gather
 from deployments.replica.admission import Admission
+from deployments.replica.run import Run
 from deployments.replica.sequence import SequenceText, SequenceTimes
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
 from deployments.stop_rules import max_time, superseded
-from deployments.stop_rules.rule import StopRule
 from model.process.client import EngineDeadError, FailureKind
 from model.request import Output, Request
 from model.statistics import EngineStats
+from model.text.stop_strings import StopStrings
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, RequestMetrics
 from monitoring.tracing import OFF, Tracing
@@ -31,6 +32,9 @@ ITEMS_PER_SECOND = 1500.0
 
 SHORTEST_PAUSE_S = 0.002
 STATS_PERIOD_S = 0.25
+_MOST_STOP_CHARACTERS = 2_048
+_MOST_AROUND = 4_096
+"""More characters around a cursor than that take milliseconds to read: a thread does it."""
 RETRY_AFTER_S = 5.0
 _OUT_OF_MEMORY = "The engine ran out of GPU memory and ended this request."
 
@@ -49,39 +53,6 @@ class Client(Protocol):
     async def wait_dead(self) -> EngineDeadError: ...
     def fail(self, reason: str, kind: FailureKind = "died") -> None: ...
     async def shutdown(self) -> None: ...
-
-
-class Run:
-    """One request while it is answered, for those who end it from outside.
-
-    turn: its place in its session. trace: its spans. ended_by: the rule that ended it, once one has.
-    """
-
-    def __init__(self, turn: Turn, trace: RequestTrace) -> None:
-        self.turn = turn
-        self.trace = trace
-        self.ended_by: StopRule | None = None
-        self._on_end: list[Callable[[], object]] = []
-
-    def on_end(self, *callbacks: Callable[[], object]) -> None:
-        """Call these when it is ended; now, if that has happened."""
-        self._on_end += callbacks
-        if self.ended_by is not None:
-            for callback in callbacks:
-                callback()
-
-    def end(self, rule: StopRule) -> None:
-        """Only the first call counts."""
-        if self.ended_by is None:
-            self.ended_by = rule
-            for callback in self._on_end:
-                callback()
-
-    @property
-    def outcome(self) -> str:
-        """How sequences that it cut short are counted."""
-        rule = self.ended_by
-        return "length" if rule is not None and rule.finish_reason == "length" else "abort"
 
 
 class EngineService:
@@ -202,8 +173,6 @@ class EngineService:
     async def _deltas(
         self, request: GenerationRequest, pause: Callable[[], float]
     ) -> AsyncGenerator[list[Delta], None]:
-        texts = [SequenceText(i, request, self._tokenizer) for i in range(len(request.prompts) * request.best_of)]
-        pairs = list(zip(request.sequences(), texts, strict=True))
         stats = self.client.stats
         recorder = self._metrics.of(request.team, request.dialect)
         # The turn comes first: the request that it supersedes gives its room back.
@@ -211,7 +180,7 @@ class EngineService:
             RequestTrace(self._tracing, request, self._clock, self._name) as trace,
             self._living(),
             self.sessions.turn(request) as turn,
-            self.admission.admit(len(pairs), stats) as lease,
+            self.admission.admit(len(request.prompts) * request.best_of, stats) as lease,
             self._open(),
         ):
             run = Run(turn, trace)
@@ -221,6 +190,7 @@ class EngineService:
             if request.max_time_ms is not None:
                 timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, max_time.RULE)
             try:
+                pairs = list(zip(request.sequences(), await self._texts(request), strict=True))
                 if len(pairs) == 1 and not may_end_early(request):
                     batches = self._one(*pairs[0], pause, run, recorder)
                 else:
@@ -236,6 +206,20 @@ class EngineService:
                     timer.cancel()
                 if run.ended_by is superseded.RULE:
                     recorder.superseded(turn.wasted)
+
+    async def _texts(self, request: GenerationRequest) -> list[SequenceText]:
+        """By index. Each may read thousands of characters around its cursor; others have their turn meanwhile."""
+        if sum(map(len, request.stop)) > _MOST_STOP_CHARACTERS:
+            await asyncio.to_thread(StopStrings, request.stop)  # its automaton is kept for those below
+        texts, rules = [], request.rules
+        for index in range(len(request.prompts) * request.best_of):
+            prompt = index // request.best_of
+            if rules is not None and len(rules.prefixes[prompt]) + len(rules.suffixes[prompt]) > _MOST_AROUND:
+                texts.append(await asyncio.to_thread(SequenceText, index, request, self._tokenizer))
+            else:
+                texts.append(SequenceText(index, request, self._tokenizer))
+                await asyncio.sleep(0)
+        return texts
 
     @contextlib.contextmanager
     def _living(self) -> Iterator[None]:
@@ -329,7 +313,7 @@ class EngineService:
 
         lengths = [len(sequence.prompt_ids) for sequence, _ in sequences]
         if run.turn.typed is not None:
-            sequences, pending[0] = self._replay(sequences[0], run.turn, recorder)
+            sequences, pending[0] = await self._replay(sequences[0], run.turn, recorder)
             news.set()
         tasks = [
             asyncio.create_task(read(sequence, text, lengths[text.index]))
@@ -364,7 +348,7 @@ class EngineService:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _replay(
+    async def _replay(
         self, pair: tuple[Request, SequenceText], turn: Turn, recorder: RequestMetrics
     ) -> tuple[list[tuple[Request, SequenceText]], Delta]:
         """What an earlier request of the session generated beyond what has been typed, and the request to go on."""
@@ -372,7 +356,7 @@ class EngineService:
         known = turn.generation
         assert known is not None
         assert turn.typed is not None
-        delta = text.replay(known.token_ids, known.logprobs, turn.typed, known.finish)
+        delta = await text.replay(known.token_ids, known.logprobs, turn.typed, known.finish)
         delta.cached_tokens = len(sequence.prompt_ids)
         delta.engine = self._name
         recorder.typed_ahead(len(delta.token_ids))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from deployments.stop_rules.scanner import OPENER_OF, Scanner
 from deployments.stop_rules.watcher import Code, Place
 
 
@@ -27,8 +26,7 @@ class BracketBlock:
         depth = len(code.before.state.open)
         if self._siblings:
             at_top = self._depth == 0 and depth == 0
-            blank = code.text[code.solid :].count("\n") > 1
-            ends = depth < self._depth or (at_top and (self._had_block or blank))
+            ends = depth < self._depth or (at_top and (self._had_block or code.breaks > 1))
         else:
             ends = depth <= self._depth
         self._had_block = self._had_block or depth > self._depth
@@ -40,10 +38,4 @@ class BracketBlock:
 
 def _depth_around(place: Place) -> int:
     """Brackets around the statement of the cursor's line; `} else {` stands in one fewer than it begins in."""
-    if place.blank:
-        return len(place.here.state.open)
-    scanner, least = Scanner(place.language), len(place.fresh.open)
-    for at, char in enumerate(place.before):
-        if char in OPENER_OF:
-            least = min(least, len(scanner.line(place.before[: at + 1], place.fresh).state.open))
-    return least
+    return len(place.here.state.open) if place.blank else place.here.least

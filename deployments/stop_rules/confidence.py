@@ -29,17 +29,17 @@ class Confidence:
         end = None
         tokens = len(code.logprobs) - self._first_token
         if code.char == "\n":
-            if code.text[self._end : -1].strip():
+            if code.solid > self._end:
                 end = None if self._passed else self._judge(code)
                 self._end, self._first_token, self._passed = len(code.text) - 1, len(code.logprobs), False
-        elif not self._passed and tokens >= _JUDGED_TOKENS and code.text[self._end :].strip():
+        elif not self._passed and tokens >= _JUDGED_TOKENS and code.solid > self._end:
             end = self._judge(code)
             self._passed = end is None
         self.safe = len(code.text) if self._passed else self._end
         return end
 
     def flush(self, code: Code) -> int | None:
-        return None if self._passed or not code.text[self._end :].strip() else self._judge(code)
+        return None if self._passed or code.solid <= self._end else self._judge(code)
 
     def _judge(self, code: Code) -> int | None:
         line = code.logprobs[self._first_token :]

@@ -22,7 +22,7 @@ class IndentedBlock:
         self.safe = 0
         self._place = place
         self._siblings = siblings
-        self._depth = len(place.fresh.open)
+        self._depth = len(place.fresh.state.open)
         self._base = place.indent
         self._opened = False
         self._had_block = False
@@ -50,18 +50,18 @@ class IndentedBlock:
 
     def _newline(self, code: Code) -> int | None:
         """The line before has ended; is it a line of its own, and the last one?"""
-        line = code.before
+        line, text = code.before, code.ended_code
         if self._word_at is not None:
             if (end := self._word(code.text[self._word_at : -1])) is not None:
                 return end
             self._end = code.solid
-        if line.state.within or len(line.state.open) > self._depth or line.code.endswith("\\"):
+        if line.state.within or len(line.state.open) > self._depth or text.endswith("\\"):
             self._judging = False
             return None
         if self._closing:
             return code.solid
         self._judging = True
-        opens = _opens(self._place.language, line.code)
+        opens = _opens(self._place.language, text)
         if not self._siblings and not self._opened and (code.solid or opens):
             if not opens:
                 return code.solid

@@ -194,21 +194,25 @@ _OTHER_NAMES = {
     "python3": "python",
 }
 _GUESS_CHARACTERS = 8_192
+# What is blank at a line's start ends with the line: `^\s*` would read a run of blank lines from each of them.
 _GUESSES = (
     (
         "python",
         re.compile(
-            r"^\s*(?:(?:async )?def \w+\(.*|class \w+.*|elif .*|except\b.*):\s*$"
+            r"^[^\S\n]*(?:(?:async )?def \w+\(.*|class \w.*|elif .*|except\b.*):\s*$"
             r"|^(?:from [\w.]+ )?import \w+\s*$",
             re.M,
         ),
     ),
     ("go", re.compile(r"^package \w+\s*$|^func [\w(]|:= ", re.M)),
-    ("rust", re.compile(r"^\s*(?:pub )?(?:fn \w+|impl\b|use \w+::)|\blet mut ", re.M)),
-    ("java", re.compile(r"^\s*(?:public|private|protected) [\w<>\[\] ]+[({]|^import [\w.]+;|^package [\w.]+;", re.M)),
-    ("cpp", re.compile(r"^\s*#include\b|\bstd::|^using namespace ", re.M)),
+    ("rust", re.compile(r"^[^\S\n]*(?:pub )?(?:fn \w+|impl\b|use \w+::)|\blet mut ", re.M)),
+    (
+        "java",
+        re.compile(r"^[^\S\n]*(?:public|private|protected) [\w<>\[\] ]+[({]|^import [\w.]+;|^package [\w.]+;", re.M),
+    ),
+    ("cpp", re.compile(r"^[^\S\n]*#include\b|\bstd::|^using namespace ", re.M)),
     ("typescript", re.compile(r"\b(?:const|let|var) \w+ ?(?::|=)|=> ?[{(]|\bfunction\b ?\w*\(", re.M)),
-    ("ruby", re.compile(r"^\s*(?:end|require ['\"].*|def \w+[?!]?(?:\(.*\))?)\s*$", re.M)),
+    ("ruby", re.compile(r"^[^\S\n]*(?:end|require ['\"].*|def \w+[?!]?(?:\(.*\))?)\s*$", re.M)),
 )
 
 

@@ -17,5 +17,5 @@ def ends_with_line(asked: Asked) -> bool:
 
 def takes_siblings(asked: Asked) -> bool:
     """`block` takes the rest of the block instead of the statement, unless the cursor's line opens a block itself."""
-    opens = asked.place.here.code.rstrip().endswith((":", "{", "(", "[", " do", " then"))
+    opens = asked.place.code.rstrip().endswith((":", "{", "(", "[", " do", " then"))
     return asked.place.blank or (asked.mode == "block" and not opens)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from deployments.request_field import RequestField
+from deployments.stop_rules.beginning import Beginning
 from deployments.stop_rules.rule import StopRule
-from deployments.stop_rules.watcher import Code, Place
+from deployments.stop_rules.watcher import Code
 
 _COPIES = 3
 _LONGEST_PERIOD_LINES = 8
@@ -25,15 +26,14 @@ class Repetition:
     they have filled some 72, or 112 where one sign is drawn out, as in `# -----`.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self) -> None:
         self.safe = 0
-        self._line = place.before
         self._lines: list[str] = []
         self._ends = [0]
         """Where the text before each line ends, and before the current one."""
         self._matches = [0] * (_LONGEST_PERIOD_LINES + 1)
         """For each period, how many of the newest lines are what came so many lines before."""
-        self._likely: list[int] = []
+        self._likely: dict[int, Beginning] = {}
         """Periods after which the current line may turn out the same."""
         self._run_from: int | None = None
 
@@ -41,12 +41,14 @@ class Repetition:
         if code.char == "\n":
             end = self._line_ended(code)
             self._run_from = None
-            self._likely = list(range(1, min(_LONGEST_PERIOD_LINES, len(self._lines)) + 1))
+            periods = range(1, min(_LONGEST_PERIOD_LINES, len(self._lines)) + 1)
+            self._likely = {period: Beginning(self._lines[-period]) for period in periods}
         else:
-            self._line = code.line_text
             end = self._run(code)
-            line = self._line.rstrip() if code.char.isspace() else self._line
-            self._likely = [period for period in self._likely if self._lines[-period].startswith(line)]
+            for period, beginning in list(self._likely.items()):
+                beginning.push(code.char)
+                if not beginning.holds:
+                    del self._likely[period]
         if end is None:
             self.safe = self._certain(code)
         return end
@@ -56,7 +58,7 @@ class Repetition:
         return None
 
     def _line_ended(self, code: Code) -> int | None:
-        line, self._line = self._line.rstrip(), ""
+        line = code.ended_line.rstrip()
         if not line:
             return None
         self._lines.append(line)
@@ -106,5 +108,5 @@ RULE = StopRule(
         Field(default=None, description="End where the text goes round in circles. Left out: as with `trim_suffix`."),
     ),
     by_mode=True,
-    watch=lambda asked: [Repetition(asked.place)],
+    watch=lambda asked: [Repetition()],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from deployments.request_field import RequestField
+from deployments.stop_rules.beginning import Beginning
 from deployments.stop_rules.rule import Asked, StopRule
 from deployments.stop_rules.scanner import OPENER_OF
 from deployments.stop_rules.watcher import Code, Place, Watcher
@@ -86,10 +87,12 @@ class SuffixOverlap:
         self.safe = 0
         self._place = place
         self._tail = place.tail.rstrip()
-        self._overlap, self._blank = Overlap(self._tail), ""
+        self._overlap = Overlap(self._tail)
+        self._blank: list[str] = []
         lines = [line.rstrip() for line in place.suffix.split("\n")[1:]]
         self._lines = [line for line in lines if line.strip()][:2]
-        self._line, self._first_line = place.before, True
+        self._begins = [Beginning(line, place.before) for line in self._lines]
+        self._first_line = True
         self._open = [place.here.state.open]
         """The brackets that are open after each number of characters."""
         self._end = 0
@@ -99,19 +102,21 @@ class SuffixOverlap:
 
     def push(self, code: Code) -> int | None:
         if code.char == "\n":
-            end = self._line_ended(code.text[:-1], self._line)
+            end = self._line_ended(code, code.ended_line)
             if end is not None:
                 return end
-            self._end, self._line, self._first_line = code.solid, "", False
+            self._end, self._first_line = code.solid, False
+            self._begins = [Beginning(line) for line in self._lines]
         else:
-            self._line = code.line_text
+            for beginning in self._begins:
+                beginning.push(code.char)
         self._open.append(code.line.state.open)
-        self._blank += code.char
+        self._blank.append(code.char)
         if not code.char.isspace():
             # White space behind the rest of the line is as uncertain as that: it waits for what follows.
             for char in self._blank:
                 self._overlap.push(char)
-            self._blank = ""
+            self._blank.clear()
         self.safe = self._certain(code)
         return None
 
@@ -119,17 +124,17 @@ class SuffixOverlap:
         """The last line may be cut short."""
         if code.solid and code.text.endswith("\n") and self._place.suffix[:1] in ("\n", "\r"):
             return code.solid
-        if (end := self._line_ended(code.text, self._line)) is not None:
+        if (end := self._line_ended(code, code.line_text)) is not None:
             return end
-        if self._begins_lines(self._line) and (self._pending is not None or _distinct(self._line)):
+        if self._begins_lines() and (self._pending is not None or _distinct(code.line_text)):
             return self._end if self._pending is None else self._pending
         return None
 
-    def _line_ended(self, text: str, line: str) -> int | None:
-        """Whether a line that is whole repeats. text: the completion with it; line: the cursor's part included."""
-        line, text = line.rstrip(), text.rstrip()
-        if self._tail and text.endswith(self._tail):
-            before = len(text) - len(self._tail)
+    def _line_ended(self, code: Code, line: str) -> int | None:
+        """Whether a line that is whole repeats. line: the cursor's part included."""
+        line = line.rstrip()
+        if self._tail and code.text.endswith(self._tail, 0, code.solid):
+            before = code.solid - len(self._tail)
             if self._open[before] == self._open[0]:
                 return before
         if not line or not self._lines:
@@ -148,16 +153,16 @@ class SuffixOverlap:
         certain = code.solid if self._place.suffix[:1].isspace() else len(code.text)
         if self._pending is not None:
             return min(certain, self._pending)
-        if self._begins_lines(self._line):
+        if self._begins_lines():
             return min(certain, self._end)
         if self._tail:
             certain = min(certain, code.solid - self._overlap.length)
         return certain
 
-    def _begins_lines(self, line: str) -> bool:
-        if self._pending is not None:
-            return len(self._lines) > 1 and self._lines[1].startswith(line.rstrip())
-        return bool(self._lines) and self._lines[0].startswith(line.rstrip())
+    def _begins_lines(self) -> bool:
+        """Whether the current line may turn out to be the one that is waited for."""
+        wanted = self._begins[self._pending is not None :][:1]
+        return any(beginning.holds for beginning in wanted)
 
 
 def _distinct(line: str) -> bool:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.stop_rules.languages import LANGUAGES, Language
-from deployments.stop_rules.scanner import Line, Scanner, State
+from deployments.stop_rules.scanner import Scanner, Spot, State
 
 SCANNED_CHARACTERS = 12_288
-"""Of the text before the cursor, what is read to know which brackets and strings are open: about 2 ms."""
+"""Of the text before the cursor, what is read to know which brackets and strings are open: about 5 ms."""
 
-_LONG_SEGMENT = 400
+_MOST_UNREAD = 400
 
 
 class Watcher(Protocol):
@@ -35,15 +35,15 @@ class Watcher(Protocol):
 class Place:
     """Where the cursor stands.
 
-    before: its line, up to it. tail: the rest of its line. suffix: everything known after it. fresh: the state at the
+    before: its line, up to it. tail: the rest of its line. suffix: everything known after it. fresh: the spot at the
     start of its line, and here: at the cursor. closers: brackets that the suffix closes and does not open.
     """
 
     language: Language
     before: str
     suffix: str
-    fresh: State
-    here: Line
+    fresh: Spot
+    here: Spot
     closers: int
 
     @classmethod
@@ -51,12 +51,12 @@ class Place:
         known = LANGUAGES[language]
         scanner = Scanner(known)
         seen = _recent(prefix)
-        fresh = scanner.read(seen)
-        before = seen[seen.rfind("\n") + 1 :]
-        here = scanner.line(before, fresh)
-        following = _behind_text(suffix, here)
-        state = scanner.read(following, State(within=here.state.within, nesting=here.state.nesting))
-        closers = scanner.line(following.rpartition("\n")[2], state).state.unmatched
+        start = seen.rfind("\n") + 1
+        before = seen[start:]
+        fresh = scanner.read(seen[:start])
+        here = scanner.read(before, Spot(fresh.state, len(fresh.state.open), before=fresh.before))
+        within = Spot(State(within=here.state.within, nesting=here.state.nesting))
+        closers = scanner.read(_behind_text(suffix, here), within).state.unmatched
         if closers and suffix_is_cut:
             closers = max(closers, len(here.state.open))  # the others are probably further down
         return cls(known, before, suffix, fresh, here, closers)
@@ -64,6 +64,11 @@ class Place:
     @property
     def tail(self) -> str:
         return self.suffix.partition("\n")[0]
+
+    @property
+    def code(self) -> str:
+        """`before` without its comment."""
+        return self.before[: len(self.before) - self.here.comment]
 
     @property
     def blank(self) -> bool:
@@ -75,12 +80,14 @@ class Place:
 
 
 class Code:
-    """A completion, character by character, and what it is made of.
+    """A completion, character by character, and what it is made of. Each costs the same, however long it has become.
 
-    text: all of it so far; solid: how many of its characters come before the white space at its end.
-    line: the current line, which at first is the cursor's; line_start: where it begins in `text`, below 0 for the
-    cursor's. line_text: all of it. before: the line as it was before the newest character. Their `code`
-    is complete at a newline only.
+    text: all of it so far; solid: how many of its characters come before the white space at its end; breaks: how many
+    of those behind them end lines.
+    line: where reading the text has led to; before: the same before the newest character. Both are complete at a
+    newline only.
+    line_start: where the current line begins in `text`, below 0 for the cursor's. line_text: all of the line.
+    ended_line: at a newline, the line that it ends.
     logprobs: of each token so far, whose text may not have come yet.
     """
 
@@ -88,40 +95,54 @@ class Code:
         self.place = place
         self.text = ""
         self.solid = 0
+        self.breaks = 0
         self.line = place.here
         self.before = self.line
         self.line_start = -len(place.before)
         self.line_text = place.before
+        self.ended_line = ""
         self.logprobs: list[float] = []
         self._scanner = Scanner(place.language)
-        self._segment, self._fresh = place.before, place.fresh
+        self._unread = ""
 
     def push(self, char: str) -> None:
-        self.text += char
+        self.text = _added(self, "text", char)
         if not char.isspace():
-            self.solid = len(self.text)
-        if char == "\n":
-            self._catch_up()
-        self.before = self.line
-        if char == "\n":
-            self._segment, self._fresh = "", self.line.state
-            self.line_text, self.line_start = "", len(self.text)
-        else:
-            self.line_text += char
-            if len(self._segment) > _LONG_SEGMENT and not self.line.in_text:
-                # A line is read again with each character: a very long one in parts.
-                self._segment, self._fresh = "", self.line.state
-            self._segment += char
-            if char.isalnum() or char in " _.,":
+            self.solid, self.breaks = len(self.text), 0
+        if char != "\n":
+            self.before = self.line
+            self.line_text = _added(self, "line_text", char)
+            self._unread += char
+            if len(self._unread) < _MOST_UNREAD and (char.isalnum() or char in " _.,"):
                 return  # it opens and closes nothing
-        self._catch_up()
+            self._catch_up()
+        else:
+            self.breaks += 1
+            self._catch_up()
+            self.before = self.line
+            self.ended_line, self.line_text, self.line_start = self.line_text, "", len(self.text)
+            self._unread = char
+            self._catch_up()
 
     def _catch_up(self) -> None:
-        self.line = self._scanner.line(self._segment, self._fresh)
+        self.line, self._unread = self._scanner.read(self._unread, self.line), ""
+
+    @property
+    def ended_code(self) -> str:
+        """`ended_line` without its comment."""
+        return self.ended_line[: len(self.ended_line) - self.before.comment]
 
     @property
     def char(self) -> str:
         return self.text[-1]
+
+
+def _added(code: Code, name: str, char: str) -> str:
+    """Python adds to a string in place where nothing else holds it; an attribute would, and each sum be a copy."""
+    text: str = getattr(code, name)
+    setattr(code, name, "")
+    text += char
+    return text
 
 
 def indentation(line: str) -> int:
@@ -130,7 +151,7 @@ def indentation(line: str) -> int:
     return len(blank.expandtabs(8))
 
 
-def _behind_text(suffix: str, here: Line) -> str:
+def _behind_text(suffix: str, here: Spot) -> str:
     """The suffix from where it leaves the comment or the string of one line that the cursor is in."""
     if not here.in_text or here.state.within:
         return suffix

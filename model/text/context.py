@@ -37,6 +37,12 @@ class RepositoryContext:
     path: str | None = None
     files: tuple[ContextFile, ...] = ()
 
+    @property
+    def length(self) -> int:
+        """Characters of all of it."""
+        files = sum(len(file.path) + len(file.content) for file in self.files)
+        return len(self.name or "") + len(self.path or "") + files
+
     def header(self, tokenizer: Tokenizer, max_tokens: int) -> list[int]:
         """Metadata of the file being edited; left out if it would take over a quarter of a window of `max_tokens`.
 
@@ -47,8 +53,8 @@ class RepositoryContext:
         header = _metadata(tokenizer, self.name, self.path) + tokenizer.encode("\n")
         return header if 4 * len(header) <= max_tokens else []
 
-    def documents(self, tokenizer: Tokenizer, room: int) -> list[int]:
-        """The other files as documents, as many as fit in `room` tokens; the last may be cut.
+    def documents(self, tokenizer: Tokenizer, room: int, window: int) -> list[int]:
+        """The other files as documents, as many as fit in `room` tokens of a window; the last may be cut.
 
         Raises UnsupportedError where the vocabulary lacks the tokens.
         """
@@ -58,7 +64,8 @@ class RepositoryContext:
             left = room - len(ids) - len(metadata) - 1
             if left < 1:
                 break
-            content = encode_start(tokenizer, "\n" + file.content if metadata else file.content, left)
+            # What is encoded depends on no prompt's room, so that prompts of one request can share it.
+            content = encode_start(tokenizer, "\n" + file.content if metadata else file.content, window)
             kept = character_end(tokenizer, content, min(len(content), left))
             if kept < min(len(content), len(metadata)):
                 break  # a stub is not worth its metadata

@@ -46,6 +46,7 @@ class Raw:
 
     suffix: ClassVar[str] = ""
     context: ClassVar[None] = None
+    length: ClassVar[int] = 0
 
     def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
         template = tokenizer.parse_fim(text)
@@ -69,6 +70,10 @@ class Plain:
     suffix: ClassVar[str] = ""
     context: RepositoryContext | None = None
 
+    @property
+    def length(self) -> int:
+        return self.context.length if self.context else 0
+
     def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
         return tokenizer.encode(text)
 
@@ -87,6 +92,10 @@ class Infill:
     suffix: str = ""
     context: RepositoryContext | None = None
 
+    @property
+    def length(self) -> int:
+        return len(self.suffix) + (self.context.length if self.context else 0)
+
     def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
         return _markers(tokenizer).join(self.mode, tokenizer.encode(text), tokenizer.encode(self.suffix))
 
@@ -100,7 +109,7 @@ class Infill:
 
 PromptForm = Raw | Plain | Infill
 """What the text of a prompt stands for. `encode` gives all of its ids, without context; `fit` cuts them to a window,
-with as much context as there is room for."""
+with as much context as there is room for. `length`: characters that go with every prompt."""
 
 
 def render(tokenizer: Tokenizer, prompt: str | Sequence[int], form: PromptForm, window: Window) -> list[int]:
@@ -116,7 +125,10 @@ def render(tokenizer: Tokenizer, prompt: str | Sequence[int], form: PromptForm, 
     if not window.cuts:
         ids = form.encode(tokenizer, prompt)
         _check_length(ids, window)
-        if form.context is None:
+        if (
+            form.context is None
+            or len(ids) + len(form.context.header(tokenizer, window.max_tokens)) > window.max_tokens
+        ):
             return ids
     return form.fit(tokenizer, prompt, window)
 
@@ -170,12 +182,15 @@ def _fit_sides(
 ) -> _Sides:
     """Share `budget` tokens of the window between two sides of plain text, and what they leave, among documents."""
     stride = anchor_stride(budget, window.block_size)
-    before, after = encode_end(tokenizer, prefix, budget), encode_start(tokenizer, suffix, budget)
+    if window.cuts:
+        before, after = encode_end(tokenizer, prefix, budget), encode_start(tokenizer, suffix, budget)
+    else:
+        before, after = tokenizer.encode(prefix), tokenizer.encode(suffix)
     need = demand(len(before), settled(tokenizer, prefix, before), stride)
     split = split_window(len(before), len(after), budget, stride, window.suffix_share, need)
     room = budget - len(after) - round_up(need, stride)
     return _Sides(
-        documents=context.documents(tokenizer, room) if context else [],
+        documents=context.documents(tokenizer, room, window.max_tokens) if context else [],
         prefix=before[character_start(tokenizer, before, split.prefix_start) :],
         suffix=after[: character_end(tokenizer, after, split.suffix_end)],
     )

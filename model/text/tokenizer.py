@@ -6,7 +6,9 @@ a prompt as ids only, from a template (model/text/prompts.py) or from text in wh
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +18,9 @@ import tokenizers
 
 from model.config import ConfigError, ModelConfig, lfs_hint
 from model.text.fim import FimMode, FimPrompt, FimTokens, parse_fim
+
+# Texts come one by one: the library's threads would only make it warn where a process that has them forks.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _END_OF_TEXT = "<|endoftext|>"
 
@@ -77,6 +82,8 @@ class Tokenizer:
         self.special_ids = frozenset(self.special.values())
         names = sorted(self.special, key=len, reverse=True)
         self._special_pattern = re.compile("(" + "|".join(map(re.escape, names)) + ")")
+        self._longest_token = max(map(len, self._bytes))
+        self._known: dict[str, list[int]] | None = None
 
     @classmethod
     def from_checkpoint(cls, directory: Path) -> Tokenizer:
@@ -109,15 +116,32 @@ class Tokenizer:
     # Text to ids
 
     def encode(self, text: str) -> list[int]:
-        """Plain text: the name of a special token in it is text like any other.
+        """Plain text: the name of a special token in it is text like any other. Other threads run meanwhile.
 
         Raises ValueError (UnicodeEncodeError) on a lone surrogate, which has no UTF-8.
         """
+        if self._known is not None and (known := self._known.get(text)) is not None:
+            return known.copy()
         try:
-            return self._rules.encode(text, add_special_tokens=False).ids
+            # The library's `encode` would hold the interpreter's lock all the while.
+            (encoding,) = self._rules.encode_batch_fast([text], add_special_tokens=False)
         except TypeError:  # what the library says of a lone surrogate
             text.encode()
             raise
+        ids: list[int] = encoding.ids
+        if self._known is not None:
+            self._known[text] = ids.copy()
+        return ids
+
+    def remembering(self) -> Tokenizer:
+        """The same, for the texts of one request: what several of its prompts share is encoded once."""
+        remembering = copy.copy(self)
+        remembering._known = {}
+        return remembering
+
+    def least_tokens(self, *texts: str) -> int:
+        """How many tokens the texts take at least, told without tokenizing them."""
+        return sum(len(text.encode()) for text in texts) // self._longest_token
 
     def encode_with_special(self, text: str) -> list[int]:
         """Text in which the names of special tokens stand for them."""

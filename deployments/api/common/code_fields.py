@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
+import msgspec
 from fastapi import Depends, Header, Request
 from pydantic import Field
 
@@ -84,7 +85,7 @@ class CodeFields(_RuleFields):
                 key=key,
                 prefix=prefix[-TYPED_CHARACTERS:],
                 prefix_length=len(prefix),
-                surroundings=_digest(after, repr(context)),
+                surroundings=_digest(after, msgspec.msgpack.encode(context)),
             )
         return CodeOptions(rules=rules, session=session, max_time_ms=max_time.FIELD.of(self))
 
@@ -162,9 +163,9 @@ def _around_the_cursor(tokenizer: Tokenizer, prompt: str) -> tuple[str, str]:
     return (prompt, "") if fim is None else (fim.prefix + fim.started, fim.suffix)
 
 
-def _digest(*parts: str) -> str:
+def _digest(*parts: str | bytes) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +20,10 @@ from deployments.protocol import Backend, ModelInfo
 if TYPE_CHECKING:
     from model.text.fim import FimMode
     from model.text.tokenizer import Tokenizer
+
+
+_SHOWN_CHARS = 128
+"""Of a name that a client made up, in a message."""
 
 
 @dataclass
@@ -55,7 +58,7 @@ class ApiContext:
         model = await self.model()
         if name is not None and name != model.id:
             raise ModelNotFoundError(
-                f"The model {name!r} is not served here; this server has {model.id!r}.", param="model"
+                f"The model {name[:_SHOWN_CHARS]!r} is not served here; this server has {model.id!r}.", param="model"
             )
         return model
 
@@ -74,12 +77,3 @@ class ApiContext:
             if order != "auto":
                 return order
         return self.tokenizer.fim_mode
-
-    def least_tokens(self, *texts: str) -> int:
-        """How many tokens the texts take at least, told without tokenizing them."""
-        return sum(len(text.encode()) for text in texts) // self._longest_token
-
-    @cached_property
-    def _longest_token(self) -> int:
-        """UTF-8 bytes of the longest token."""
-        return max(len(self.tokenizer.token_bytes(i)) for i in range(self.tokenizer.vocab_size))

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from starlette.responses import Response
@@ -24,15 +23,17 @@ from deployments.api.common.dialect import Dialect
 from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.rendering import PromptField, Rendering
 from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
-from deployments.api.llamacpp.writer import LlamaWriter, SelfStops
+from deployments.api.llamacpp.self_stops import SelfStops
+from deployments.api.llamacpp.writer import LlamaWriter
 from deployments.api.parameters.bounds import INT32_MAX
 from deployments.api.parameters.candidates import TOP_K, TOP_P
 from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.logprobs import LOGPROBS
-from deployments.api.parameters.penalties import LOGIT_BIAS, REPETITION_PENALTY
+from deployments.api.parameters.penalties import LOGIT_BIAS, REPETITION_PENALTY, check_bias_count
 from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import ServeError
@@ -47,6 +48,7 @@ def _bias_pairs(value: Any) -> Any:
         value = list(value.items())
     if not isinstance(value, list):
         raise ValueError("must be a list of pairs, or an object")
+    check_bias_count(len(value))
     biases: dict[int, float] = {}
     for pair in value:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not str(pair[0]).isascii():
@@ -95,7 +97,7 @@ class LlamaSampling(CodeFields):
     return_tokens: bool = Field(default=False, description="Report the generated token ids.")
     timings_per_token: bool = Field(default=False, description="Report timings in each event of a stream.")
     response_fields: list[str] = Field(
-        default_factory=list, description="Answer with these fields only; `a/b` takes `b` out of `a`."
+        default_factory=list, max_length=256, description="Answer with these fields only; `a/b` takes `b` out of `a`."
     )
     stream: bool = Field(default=False, description="Answer with server-sent events as tokens come.")
 
@@ -257,8 +259,8 @@ def create_router(api: ApiContext) -> APIRouter:
         async with aclosing(_news(api, request, stops)) as updates:
             async for deltas in updates:
                 writer.add(deltas)
-        answers = writer.to_responses()
-        return Response(msgspec.json.encode(answers if several else answers[0]), media_type="application/json")
+        long = is_long(writer.whole.values(), body.n_probs)
+        return Response(await off_loop(long, writer.to_json, several), media_type="application/json")
 
     @router.post("/infill", response_model=answer_model, summary="Fill a gap in code, as llama.cpp's server does")
     async def infill(body: InfillRequest, caller: CallerOf) -> Response:

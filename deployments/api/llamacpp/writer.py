@@ -1,12 +1,10 @@
-"""Answers of llama.cpp's server, and the two of its stop rules that look at time and at indentation.
+"""Answers of llama.cpp's server.
 
 Source: `tools/server/README.md` of ggml-org/llama.cpp, "Response format".
 """
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -16,66 +14,12 @@ from typing import Any
 import msgspec
 
 from deployments.api.common.given_up import check_not_given_up
+from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.streaming import sse
 from deployments.api.openai.logprobs import finite
 from deployments.api.openai.schemas import ending
 from deployments.protocol import Delta, GenerationRequest, ModelInfo, gather
 from model.text.tokenizer import Tokenizer
-
-_UNDECIDED = re.compile(r"\n\s*\Z")
-
-
-class SelfStops:
-    """`n_indent` and `t_max_predict_ms`: both end a completion with the finish reason `length`.
-
-    ended: completions that have finished, for whatever reason.
-    """
-
-    def __init__(self, n_indent: int, t_max_ms: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.ended = 0
-        self._n_indent = n_indent
-        self._t_max_s = t_max_ms / 1000 if t_max_ms else math.inf
-        self._clock = clock
-        self._started_at: float | None = None
-        self._texts: dict[int, str] = {}
-        self._passed: dict[int, int] = {}
-        self._done: set[int] = set()
-
-    def apply(self, delta: Delta) -> Delta | None:
-        """The delta, with the text that is certain; finished where a rule ends it. None where it has ended already."""
-        if delta.index in self._done:
-            return None
-        now = self._clock()
-        if self._started_at is None:
-            self._started_at = now
-        text = self._texts[delta.index] = self._texts.get(delta.index, "") + delta.text
-        end = self._less_indented(text)
-        late = delta.finish_reason is None and "\n" in text and now - self._started_at > self._t_max_s
-        if end is not None or late:
-            delta.finish_reason = "length"
-        if end is None:
-            end = len(text) if delta.finish_reason is not None else self._certain(text)
-        passed = self._passed.get(delta.index, 0)
-        delta.text, self._passed[delta.index] = text[passed:end], max(passed, end)
-        if delta.finish_reason is not None:
-            self._done.add(delta.index)
-            self.ended += 1
-        return delta
-
-    def _less_indented(self, text: str) -> int | None:
-        """Where the line ends that one with less indentation follows; blank lines do not count."""
-        at = text.find("\n") if self._n_indent else -1
-        while at >= 0:
-            line = text[at + 1 :].split("\n", 1)[0]
-            if line.strip() and len(line) - len(line.lstrip()) < self._n_indent:
-                return at
-            at = text.find("\n", at + 1)
-        return None
-
-    def _certain(self, text: str) -> int:
-        """A line whose first word has not come yet may turn out not to belong to the completion."""
-        match = _UNDECIDED.search(text) if self._n_indent else None
-        return match.start() if match else len(text)
 
 
 @dataclass
@@ -109,7 +53,12 @@ class LlamaWriter:
             self.first_at = self.last_at
         for delta in deltas:
             check_not_given_up(delta)
-            gather(self.whole, [msgspec.structs.replace(delta)])
+            gather(self.whole, [delta])
+
+    def to_json(self, several: bool) -> bytes:
+        """An array where there are several completions."""
+        answers = self.to_responses()
+        return msgspec.json.encode(answers if several else answers[0])
 
     def to_responses(self) -> list[dict[str, Any]]:
         """Every completion, by index."""
@@ -125,10 +74,13 @@ class LlamaWriter:
                     if delta.text and not self.warms_up:
                         events += sse(self.part(delta))
                     if delta.finish_reason is not None:
-                        last = {**self.final(delta.index), "content": "", "tokens": []}
-                        events += sse(self._selected(last))
+                        long = is_long([self.whole[delta.index]], self.n_probs)
+                        events += await off_loop(long, self._last, delta.index)
                 if events:
                     yield events
+
+    def _last(self, index: int) -> bytes:
+        return sse(self._selected({**self.final(index), "content": "", "tokens": []}))
 
     def part(self, delta: Delta) -> dict[str, Any]:
         part = {

@@ -11,7 +11,6 @@ import asyncio
 import uuid
 from typing import Literal
 
-import msgspec
 from fastapi import APIRouter
 from pydantic import Field, model_validator
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import DialectModel, SamplingFields
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
@@ -106,7 +106,7 @@ async def to_generation_request(body: ChatRequest, api: ApiContext) -> tuple[Gen
     api.check_fan_out(1, body.n)
     turns = [message.to_turn() for message in body.messages]
     wanted = body.limit
-    least = api.least_tokens(*(turn.content for turn in turns))
+    least = api.tokenizer.least_tokens(*(turn.content for turn in turns))
     if least >= model.max_model_len:
         # Said without tokenizing megabytes first.
         raise _too_long(model, f"at least {least}", wanted)
@@ -173,7 +173,8 @@ def create_router(api: ApiContext) -> APIRouter:
         )
         if body.stream:
             return await EventStream.open(writer.to_events())
-        answer = writer.to_response(await api.backend.generate(request))
-        return Response(msgspec.json.encode(answer), media_type="application/json")
+        deltas = await api.backend.generate(request)
+        answer = await off_loop(is_long(deltas, body.alternatives), writer.to_json, deltas)
+        return Response(answer, media_type="application/json")
 
     return router

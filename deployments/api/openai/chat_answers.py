@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 from pydantic import BaseModel, Field
 
 from deployments.api.common.context import ApiContext
@@ -90,6 +91,9 @@ class ChatWriter:
             "system_fingerprint": f"starcoder-serve-{package_version()}",
         }
         self.spoken: set[int] = set()
+
+    def to_json(self, deltas: list[Delta]) -> bytes:
+        return msgspec.json.encode(self.to_response(deltas))
 
     def to_response(self, deltas: list[Delta]) -> dict[str, Any]:
         """One `ChatCompletion` of whole completions."""

@@ -22,6 +22,7 @@ from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.given_up import check_not_given_up
+from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.rendering import PromptField, Rendering, render_prompts
 from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
@@ -186,6 +187,9 @@ class CompletionWriter:
         }
         self.echoed: dict[int, str] = {}
 
+    def to_json(self, deltas: list[Delta]) -> bytes:
+        return msgspec.json.encode(self.to_response(deltas))
+
     def to_response(self, deltas: list[Delta]) -> dict[str, Any]:
         """One `Completion` of whole completions: the `n` best of each prompt."""
         self.usage.add(deltas)
@@ -211,15 +215,20 @@ class CompletionWriter:
                 self.usage.add(deltas)
                 events = b""
                 for delta in deltas:
-                    choice = self.choice(delta, delta.index, first=delta.index not in started)
+                    long = is_long([delta], self.body.logprobs)
+                    events += await off_loop(long, self._event, delta, delta.index not in started, extra)
                     started.add(delta.index)
-                    if choice["text"] or choice["logprobs"] or choice["finish_reason"]:
-                        events += sse({**self.head, "choices": [choice], **extra})
                 if events:
                     yield events
         if include_usage:
             yield sse({**self.head, "choices": [], "usage": self.usage.usage()})
         yield DONE
+
+    def _event(self, delta: Delta, first: bool, extra: dict[str, Any]) -> bytes:
+        choice = self.choice(delta, delta.index, first=first)
+        if not (choice["text"] or choice["logprobs"] or choice["finish_reason"]):
+            return b""
+        return sse({**self.head, "choices": [choice], **extra})
 
     def choice(self, delta: Delta, index: int, *, first: bool) -> dict[str, Any]:
         """One entry of `choices`; `first`: the completion's first news, which the echo goes before."""
@@ -271,8 +280,9 @@ async def answer(body: CompletionRequest, api: ApiContext, caller: Caller = ANYB
     writer = CompletionWriter(api, body, request, (await api.model()).id)
     if body.stream:
         return await EventStream.open(writer.to_events())
-    whole = writer.to_response(await api.backend.generate(request))
-    return Response(msgspec.json.encode(whole), media_type="application/json")
+    deltas = await api.backend.generate(request)
+    whole = await off_loop(is_long(deltas, body.logprobs), writer.to_json, deltas)
+    return Response(whole, media_type="application/json")
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from deployments.api.parameters.bounds import check_token_ids, refuse_more
 from deployments.api.parameters.parameter import Bounds, Parameter
 
+_MOST_BIASES = 1 << 16
 _TOKEN_ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 REPETITION_PENALTY: Parameter[float] = Parameter(
@@ -33,9 +34,16 @@ PRESENCE_PENALTY: Parameter[float] = Parameter(
 )
 
 
+def check_bias_count(count: int) -> None:
+    """Raise ValueError for more entries than any vocabulary has tokens, before looking at them."""
+    if count > _MOST_BIASES:
+        raise ValueError(f"has {count} entries; no vocabulary has so many tokens")
+
+
 def _bias_by_id(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("must be an object of token ids and numbers")
+    check_bias_count(len(value))
     for key, bias in value.items():
         if not _TOKEN_ID.fullmatch(str(key)):
             raise ValueError(f"keys must be token ids, not {str(key)[:40]!r}")

@@ -25,6 +25,7 @@ from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.paths import ANY_TEXT
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import DialectModel
@@ -219,6 +220,15 @@ def to_response(api: ApiContext, body: GenerateRequest, deltas: list[Delta], ful
     return answer
 
 
+def _whole(
+    api: ApiContext, body: GenerateRequest, request: GenerationRequest, deltas: list[Delta], full_text: bool
+) -> dict[str, Any]:
+    answer = to_response(api, body, deltas, full_text)
+    if body.parameters.decoder_input_details:
+        answer["details"]["prefill"] = _prefill(api, request, deltas[0])
+    return answer
+
+
 def _sequence(api: ApiContext, wants: GenerateParameters, delta: Delta) -> dict[str, Any]:
     written = TokenWriter(api.tokenizer, wants.top_n_tokens).write(delta) if delta.logprobs else []
     sequence: dict[str, Any] = {
@@ -303,9 +313,8 @@ def create_router(api: ApiContext) -> APIRouter:
     async def whole(body: GenerateRequest, full_text: bool, caller: Caller) -> tuple[dict[str, Any], dict[str, str]]:
         request = await to_generation_request(body, api, caller, stream=False)
         deltas = await api.backend.generate(request)
-        answer = to_response(api, body, deltas, full_text)
-        if body.parameters.decoder_input_details:
-            answer["details"]["prefill"] = _prefill(api, request, deltas[0])
+        long = is_long(deltas, body.parameters.top_n_tokens)
+        answer = await off_loop(long, _whole, api, body, request, deltas, full_text)
         generated = sum(len(delta.token_ids) for delta in deltas)
         counts = {"x-prompt-tokens": str(len(request.prompts[0])), "x-generated-tokens": str(generated)}
         return answer, counts

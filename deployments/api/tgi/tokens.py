@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from deployments.api.openai.logprobs import finite
@@ -25,12 +26,12 @@ class TokenWriter:
         self._top = top
         self._detokenizer = Detokenizer(tokenizer)
         self._left = 0
-        self._waiting: list[tuple[TokenLogprobs, str]] = []
-        self.text = ""
+        self._waiting: deque[tuple[TokenLogprobs, str]] = deque()
+        self._parts: list[str] = []
 
     def write(self, delta: Delta) -> list[WrittenToken]:
         """The tokens that have become certain with this delta; with the last delta, all."""
-        self.text += delta.text
+        self._parts.append(delta.text)
         self._left += len(delta.text)
         pieces = [self._detokenizer.push([token_id]) for token_id in delta.token_ids]
         self._waiting += zip(delta.logprobs or [], pieces, strict=True)
@@ -40,12 +41,16 @@ class TokenWriter:
             self._waiting[-1] = (entry, piece + self._detokenizer.flush())
         written = []
         while self._waiting and (delta.finish_reason is not None or len(self._waiting[0][1]) <= self._left):
-            entry, piece = self._waiting.pop(0)
+            entry, piece = self._waiting.popleft()
             # Nothing goes on behind the end of the text.
             shown = piece[: max(self._left, 0)]
             self._left -= len(piece)
             written.append((self._token(entry.token_id, entry.logprob, shown), self._alternatives(entry)))
         return written
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
 
     def end_of_text(self) -> WrittenToken:
         """For a text that ended without another token."""

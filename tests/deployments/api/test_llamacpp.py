@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from deployments import errors
-from deployments.api.llamacpp.writer import SelfStops
+from deployments.api.llamacpp.self_stops import SelfStops
 from deployments.protocol import Delta
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import ANSWER, MODEL, WINDOW, FakeBackend

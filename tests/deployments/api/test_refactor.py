@@ -80,6 +80,15 @@ def test_diffs_apply(tmp_path: Path, before: str, after: str) -> None:
     assert file.read_text() == after
 
 
+def test_what_takes_long_to_compare_is_not_compared() -> None:
+    """But a small change to many lines is."""
+    before = "".join(f"x = {number}\n" for number in range(4000))
+    diff = unified_diff(before, before.replace("x = 2000\n", "y = 2000\n"), "f") or ""
+    assert diff.splitlines()[5:8] == [" x = 1999", "-x = 2000", "+y = 2000"]
+    assert unified_diff(before, before.replace("\n", "  # a number\n"), "f") is None
+    assert unified_diff("x", "y" * 200_001, "f") is None
+
+
 async def test_room(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
     await refactor(client, max_tokens=7)
     await refactor(client)
