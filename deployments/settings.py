@@ -306,6 +306,17 @@ class Settings(BaseSettings):
         return init_settings, env_settings, file
 
 
+class _ApiEnvironment(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, extra="ignore")
+
+    api: ApiLimits = ApiLimits()
+
+
+def environment_limits() -> ApiLimits:
+    """What the environment alone says of requests, for processes that get no settings. Raises ValidationError."""
+    return _ApiEnvironment().api
+
+
 def check_otlp(endpoint: str, environment: Mapping[str, str]) -> None:
     """Raise ValueError where spans could not be sent there."""
     url = urlsplit(endpoint)

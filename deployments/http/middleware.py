@@ -23,15 +23,16 @@ from deployments.http.request_record import report
 
 REQUEST_ID_HEADER = "x-request-id"
 
+MAX_REQUEST_ID_CHARS = 128
+
 _SCOPE_KEY = "starcoder.request_id"
 _GIVEN_KEY = "starcoder.given_request_id"
-_MAX_GIVEN_CHARS = 128
 _ERROR_SHAPE_KEY = "starcoder.error_shape"
-_SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
+_SAFE_REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=-]{{1,{MAX_REQUEST_ID_CHARS}}}", re.ASCII)
 
-# After a 413 the rest of a body that is on its way is read and dropped for so long: a connection closed over
-# unread data is reset, and the client would see that instead of the answer.
-_LINGER_S = 2.0
+LINGER_S = 2.0
+"""After a refusal what is still on its way is read and dropped for so long: a connection closed over unread data is
+reset, and the client would see that instead of the answer."""
 
 
 def request_id(scope: Scope) -> str | None:
@@ -90,7 +91,7 @@ class RequestIdMiddleware:
         identifier = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope[_SCOPE_KEY] = identifier
         if given and given != identifier:
-            scope[_GIVEN_KEY] = given[:_MAX_GIVEN_CHARS]
+            scope[_GIVEN_KEY] = given[:MAX_REQUEST_ID_CHARS]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -197,7 +198,7 @@ class BodyMiddleware:
 
         await error_response(error)(scope, receive, send_unfinished)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
+            async with asyncio.timeout(LINGER_S):
                 while (await receive()).get("more_body", False):
                     pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})
