@@ -16,6 +16,7 @@ from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
 from deployments.api.registry import dialect_modules
 from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
+from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
 from deployments.http.request_record import report
@@ -38,6 +39,7 @@ def create_app(
     answer_request_id: bool = True,
     tracing: Tracing = OFF,
     log_text: bool = False,
+    access: Access = ANYBODY,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -45,6 +47,7 @@ def create_app(
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     log_text: the log line of a request holds its prompts and completions.
+    access: by which names, and from which web pages.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(observed, tokenizer, limits or ApiLimits(), metrics_directory, model_card)
@@ -72,6 +75,8 @@ def create_app(
         on_refused=count_refusal,
     )
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
+    app.user_middleware[:0] = access.cors()
+    app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)
     app.add_middleware(ObservationMiddleware, tracing=tracing, metrics=count_refusal.metrics, log_text=log_text)
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
     return app

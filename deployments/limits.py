@@ -1,10 +1,19 @@
-"""What one HTTP request may ask for, whatever its dialect."""
+"""What one HTTP request may ask for, whatever its dialect, and lists of names in settings."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import NoDecode
+
+
+def _split(value: Any) -> Any:
+    return [name for part in value.split(",") if (name := part.strip())] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""A setting that is a list, or one text with commas."""
 
 
 class ApiLimits(BaseModel):
