@@ -15,7 +15,7 @@ from starlette.responses import Response
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
 from deployments.api.registry import dialect_modules
-from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
+from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError, shown
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
@@ -111,9 +111,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     method, path = request.method, request.url.path
     found: ServeError
     if error.status_code == 404:
-        found = NotFoundError(f"There is nothing at {path}; /docs lists what there is.")
+        found = NotFoundError(f"There is nothing at {shown(path)}; /docs lists what there is.")
     elif error.status_code == 405:
-        found = MethodNotAllowedError(f"{path} does not take {method}; /docs lists what it takes.")
+        found = MethodNotAllowedError(f"{shown(path)} does not take {method}; /docs lists what it takes.")
     else:
         found = InvalidRequestError(str(error.detail), status=error.status_code)
     response = error_response(report(found, request_id(request.scope)))

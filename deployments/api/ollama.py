@@ -37,7 +37,7 @@ from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.penalties import REPETITION_PENALTY
 from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
-from deployments.errors import ModelNotFoundError, ServeError
+from deployments.errors import ModelNotFoundError, ServeError, shown
 from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from model.text.prompts import Infill, Raw
 from monitoring.version import package_version
@@ -147,7 +147,7 @@ async def named_model(api: ApiContext, name: str) -> ModelInfo:
         model = await api.model()
         if name == model.id:  # whose id may end in the tag
             return model
-        raise ModelNotFoundError(f"model '{name}' not found; this server has '{model.id}'") from None
+        raise ModelNotFoundError(f"model {shown(name)} not found; this server has '{model.id}'") from None
 
 
 async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:

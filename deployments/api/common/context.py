@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from deployments.errors import InvalidRequestError, ModelNotFoundError
+from deployments.errors import InvalidRequestError, ModelNotFoundError, shown
 from deployments.http.request_record import current
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend, ModelInfo
@@ -55,7 +55,7 @@ class ApiContext:
         model = await self.model()
         if name is not None and name != model.id:
             raise ModelNotFoundError(
-                f"The model {name!r} is not served here; this server has {model.id!r}.", param="model"
+                f"The model {shown(name)} is not served here; this server has {model.id!r}.", param="model"
             )
         return model
 

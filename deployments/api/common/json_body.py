@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.common.dialect import Dialect
-from deployments.errors import InvalidRequestError
+from deployments.errors import InvalidRequestError, shown
 from deployments.http.middleware import set_error_shape
 from deployments.http.request_record import set_dialect
 
@@ -25,7 +25,6 @@ _LONE_SURROGATE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 _MAX_REPORTED = 3
-_MAX_SHOWN_CHARS = 60
 
 
 def _number(literal: str) -> float | int:
@@ -62,7 +61,7 @@ def check_content_type(content_type: str | None) -> None:
     """Refuse bodies that a web page of another origin could send without asking (forms, plain text)."""
     essence = (content_type or "").split(";")[0].strip().lower()
     if not re.fullmatch(r"application/(.+\+)?json", essence):
-        given = f"not {essence!r}" if essence else "but there is no Content-Type header"
+        given = f"not {shown(essence)}" if essence else "but there is no Content-Type header"
         raise InvalidRequestError(
             f"The body must be sent with 'Content-Type: application/json', {given}.",
             status=415,
@@ -133,7 +132,5 @@ def _describe(error: dict[str, Any]) -> str:
     problem = problem[:1].lower() + problem[1:]
     value = error.get("input")
     if isinstance(value, str | int | float) and error["type"] != "value_error":
-        shown = repr(value)
-        shown = shown if len(shown) <= _MAX_SHOWN_CHARS else shown[:_MAX_SHOWN_CHARS] + "…"
-        problem += f" (got {shown})"
+        problem += f" (got {shown(value)})"
     return f"`{field}`: {problem}"

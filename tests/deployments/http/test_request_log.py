@@ -96,6 +96,45 @@ async def test_no_text_of_a_request_that_fails_is_logged(
     assert len(lines.requests()) == 3
 
 
+FLOOD = f"{SECRET} " * 2000
+
+FLOODS: list[tuple[str, str, dict[str, Any]]] = [
+    *(("POST", path, {**body, "model": FLOOD}) for _, path, body in REQUESTS if path not in ("/infill",)),
+    ("POST", "/api/show", {"model": FLOOD}),
+    ("POST", "/v1/completions", {"prompt": "x", "logit_bias": {FLOOD: 1}}),
+    ("POST", "/v1/completions", {"prompt": "x", "fim_mode": FLOOD}),
+    ("POST", "/v1/completions", {"prompt": "x", "user": FLOOD}),
+    ("POST", "/v1/completions", {"prompt": "x", "filename": FLOOD, "language": FLOOD, "session_id": FLOOD}),
+    ("POST", "/v1/completions", {"prompt": "x", "repository": {"name": 1, "files": [{"path": FLOOD, FLOOD: FLOOD}]}}),
+    ("POST", "/completion", {"prompt": "x", "logit_bias": [[FLOOD, 1]], "response_fields": FLOOD}),
+    ("POST", "/v1/events", {"type": FLOOD, "completion_id": FLOOD, "choice_index": 0}),
+    ("POST", f"/v1/events?select_kind={FLOOD}", {"type": "view", "completion_id": "x", "choice_index": 0}),
+    ("GET", f"/v1/models/{FLOOD}", {}),
+    ("GET", f"/{FLOOD}", {}),
+    ("PUT", f"/models/{FLOOD}", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), FLOODS, ids=[path[:30] for _, path, _ in FLOODS])
+async def test_what_is_repeated_of_a_request_is_short(
+    client: httpx.AsyncClient, lines: LogLines, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """To the client, and in the log, where no text of a body is repeated at all."""
+    response = await client.request(method, path, json=body or None)
+    assert len(response.content) < 2500
+    assert len(lines.text) < 2500
+    if body:
+        assert SECRET not in lines.text
+
+
+async def test_header_fields_in_the_log_are_short(client: httpx.AsyncClient, lines: LogLines) -> None:
+    names = ("x-request-id", "user-agent", "x-session-id", "authorization", "content-type", "traceparent", "tracestate")
+    for name in names:
+        await client.post("/v1/completions", json={"prompt": "x"}, headers={name: FLOOD[:30_000]})
+    assert len(lines.text) < 1500 * len(names)
+    assert lines.text.count(SECRET) < 20
+
+
 async def test_the_client_is_told_the_id_that_the_log_has(
     client: httpx.AsyncClient, fake_backend: FakeBackend, lines: LogLines
 ) -> None:
