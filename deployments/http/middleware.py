@@ -174,7 +174,7 @@ class BodyMiddleware:
         parts: list[bytes] = []
         size = 0
         while True:
-            message = await receive()
+            message = await _next(receive)
             if message["type"] == "http.disconnect":
                 return None
             part = message.get("body", b"")
@@ -199,7 +199,7 @@ class BodyMiddleware:
         await error_response(error)(scope, receive, send_unfinished)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                while (await receive()).get("more_body", False):
+                while (await _next(receive)).get("more_body", False):
                     pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -218,10 +218,8 @@ class BodyMiddleware:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def watch() -> None:
-            # A connection that cannot be read any more has lost its client as well.
-            with contextlib.suppress(Exception):
-                while (await receive())["type"] != "http.disconnect":
-                    pass
+            while (await _next(receive))["type"] != "http.disconnect":
+                pass
             gone.set()
             route.cancel()
 
@@ -232,5 +230,18 @@ class BodyMiddleware:
             # Ours, and no one else cancelled the task as well: nobody is there to answer.
             if not gone.is_set() or route.uncancel() > 0:
                 raise
+        except Exception:
+            # What a route meets that is broken off is nobody's failure.
+            if not gone.is_set():
+                raise
         finally:
             watcher.cancel()
+
+
+async def _next(receive: Receive) -> Message:
+    """What comes next. A connection that cannot be read any more has lost its client: Serve raises errors of its own
+    where it has already ended the call that reads it."""
+    try:
+        return await receive()
+    except Exception:
+        return {"type": "http.disconnect"}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -233,6 +235,40 @@ def test_a_client_that_leaves_has_a_line(
     assert line.get("stream") == (True if stream else None)
     assert line.get("status") == (200 if stream else None)
     assert line.get("completion_tokens") == (1 if stream else None)
+
+
+@pytest.mark.parametrize("parts", [0, 1, 3])
+async def test_a_client_that_leaves_while_its_body_is_read(app: FastAPI, lines: LogLines, parts: int) -> None:
+    """Serve says it by whatever error ends the call that reads the body."""
+    received = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal received
+        received += 1
+        if received > parts:
+            raise RuntimeError("the task was cancelled")
+        return {"type": "http.request", "body": b'{"prompt": ', "more_body": True}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
+    await app(scope, receive, send)
+    line = only(lines)
+    assert (line["outcome"], line["level"], line.get("status")) == ("aborted", "info", None)
+    assert "error" not in line
+    assert "exception" not in line
+
+
+def test_a_client_that_leaves_while_it_is_told_that_its_body_is_too_large(url: str, lines: LogLines) -> None:
+    connection = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=30)
+    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 999999\r\n\r\n" + b"x" * 1000)
+    assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+    connection.close()
+    wait_until(lambda: bool(lines.requests()), "no line is written")
+    line = only(lines)
+    assert (line["outcome"], line["status"], line["error"]["code"]) == ("refused", 413, "request_too_large")
+    assert "exception" not in line
 
 
 async def test_superseded_is_an_outcome_of_its_own() -> None:
