@@ -59,7 +59,7 @@ def set_error_shape(scope: Scope, shape: ErrorShape) -> None:
 
 
 def error_shape(scope: Scope) -> ErrorShape:
-    """What the request's route chose; OpenAI's where no route was reached."""
+    """What the request's path or route chose; OpenAI's else."""
     shape: ErrorShape = scope.get(_ERROR_SHAPE_KEY, openai_error)
     return shape
 
@@ -71,6 +71,41 @@ def error_response(error: ServeError, shape: ErrorShape = openai_error) -> Respo
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     status, body = shape(error)
     return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")
+
+
+class ShapeMiddleware:
+    """Says in whose shape a request fails until a route says it. shape_of: from a path."""
+
+    def __init__(self, app: ASGIApp, shape_of: Callable[[str], ErrorShape]) -> None:
+        self.app = app
+        self.shape_of = shape_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            set_error_shape(scope, self.shape_of(scope["path"]))
+        await self.app(scope, receive, send)
+
+
+class HeadMiddleware:
+    """Answers HEAD with the head of what GET answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # In place: what watches the request looks for its route there.
+        scope["method"] = "GET"
+        try:
+            await self.app(scope, receive, send_head)
+        finally:
+            scope["method"] = "HEAD"
 
 
 class RequestIdMiddleware:
@@ -196,7 +231,7 @@ class BodyMiddleware:
                 message = {**message, "more_body": True}
             await send(message)
 
-        await error_response(error)(scope, receive, send_unfinished)
+        await error_response(error, error_shape(scope))(scope, receive, send_unfinished)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while (await _next(receive)).get("more_body", False):

@@ -46,7 +46,7 @@ def decode_json(body: bytes) -> Any:
         return _DECODER.decode(body)
     except UnicodeDecodeError as error:
         raise InvalidRequestError(
-            f"The body is not valid UTF-8: {error.reason} at byte {error.start}.", code="invalid_json"
+            f"The body is not valid UTF-8: {_where_it_is_none(body, error)}.", code="invalid_json"
         ) from None
     except RecursionError:
         raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from None
@@ -55,6 +55,15 @@ def decode_json(body: bytes) -> Any:
         if _LONE_SURROGATE.search(body):
             reason = "a string holds half of a surrogate pair (\\ud800 to \\udfff), which is not text"
         raise InvalidRequestError(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
+
+
+def _where_it_is_none(body: bytes, error: UnicodeDecodeError) -> str:
+    """What is wrong, and at which byte of the body: the decoder counts in the string that it reads."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as whole:
+        error = whole
+    return f"{error.reason} at byte {error.start}"
 
 
 def check_content_type(content_type: str | None) -> None:
