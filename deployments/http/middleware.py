@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError
+from deployments.http.content_coding import TAKEN, UNSUPPORTED, coding_of, decoded
 from deployments.http.request_record import report
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -69,6 +70,8 @@ def error_response(error: ServeError, shape: ErrorShape = openai_error) -> Respo
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    if error.code == UNSUPPORTED:
+        headers["accept-encoding"] = TAKEN
     status, body = shape(error)
     return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")
 
@@ -169,7 +172,7 @@ class ErrorMiddleware:
 
 
 class BodyMiddleware:
-    """Reads the body up to a limit, then watches the connection: when the client goes away, the route is cancelled.
+    """Reads and decodes the body up to a limit, then watches the connection: a client that leaves ends the route.
 
     Routes below get the body in one piece and need no code of their own for either.
     """
@@ -199,7 +202,18 @@ class BodyMiddleware:
                 f"The body did not arrive within {self.timeout_s:g} s.", status=408, code="request_timeout"
             ) from None
         if body is not None:
-            await self._run(body, scope, receive, send)
+            await self._run(await self._decoded(body, scope), scope, receive, send)
+
+    async def _decoded(self, body: bytes, scope: Scope) -> bytes:
+        """The body without its coding, of which routes then see nothing."""
+        headers = MutableHeaders(scope=scope)
+        coding = coding_of(", ".join(headers.getlist("content-encoding"))) if body else None
+        if coding is None:
+            return body
+        body = await asyncio.to_thread(decoded, body, coding, self.max_bytes)
+        del headers["content-encoding"]
+        headers["content-length"] = str(len(body))
+        return body
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None if the client went away before its end."""
