@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
+from deployments.api.common.line_ends import DocumentLines
 from deployments.api.error_shapes import ErrorShapes
 from deployments.api.registry import dialect_modules
 from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError, shown
@@ -60,7 +61,9 @@ def create_app(
     access: by which names, and from which web pages.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
-    context = ApiContext(observed, tokenizer, limits or ApiLimits(), metrics_directory, model_card)
+    context = ApiContext(
+        DocumentLines(observed, tokenizer), tokenizer, limits or ApiLimits(), metrics_directory, model_card
+    )
     count_refusal = RefusalCounter(context)
     app = FastAPI(
         title="StarCoder Serve",

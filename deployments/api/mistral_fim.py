@@ -59,7 +59,7 @@ async def to_generation_request(body: FimRequest, api: ApiContext, caller: Calle
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
-        **body.options(api.tokenizer, [body.prompt], body.suffix, caller),
+        **body.options(api.tokenizer, [body.prompt], form, caller),
     )
 
 

@@ -164,7 +164,7 @@ async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Ca
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=options.stop,
-        **options.options(api.tokenizer, [body.prompt], body.suffix, caller),
+        **options.options(api.tokenizer, [body.prompt], form, caller),
     )
 
 

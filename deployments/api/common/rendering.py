@@ -6,12 +6,13 @@ Here is said what a request asks for, and what is refused; how it becomes ids is
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 from deployments.api.common.context import ApiContext
+from deployments.api.common.line_ends import with_unix_lines
 from deployments.api.parameters.bounds import INT32_MAX, INT64_MAX, check_token_ids
 from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import ModelInfo
@@ -86,6 +87,8 @@ async def render_prompts(
             f"max_tokens ({max_tokens}) leaves no room for a prompt.",
             param="max_tokens",
         )
+    prompts, form = with_unix_lines(api.tokenizer, prompts, rendering.form)
+    rendering = replace(rendering, form=form)
     for prompt in prompts:
         _check(api, model, prompt, rendering, max_tokens)
     if sum(len(prompt) for prompt in prompts) > _THREAD_CHARS:

@@ -158,11 +158,10 @@ async def to_generation_request(
         **body.options(
             api.tokenizer,
             body.prompt,
-            body.suffix or "",
+            form,
             caller,
             user=body.user,
             path=body.repository.path if body.repository else None,
-            context=form,
         ),
     )
 

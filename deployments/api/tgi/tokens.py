@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deployments.api.common.line_ends import DosText
 from deployments.api.openai.logprobs import finite
 from deployments.protocol import Delta
 from model.request import TokenLogprobs
@@ -17,13 +18,14 @@ WrittenToken = tuple[dict[str, Any], list[dict[str, Any]]]
 class TokenWriter:
     """Tokens of one sequence. A token waits until it is certain that its text belongs to the completion.
 
-    text: of the completion so far.
+    text: of the completion so far. dos: its lines end in CR LF, whatever the tokens say.
     """
 
-    def __init__(self, tokenizer: Tokenizer, top: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, top: int, dos: bool = False) -> None:
         self._tokenizer = tokenizer
         self._top = top
         self._detokenizer = Detokenizer(tokenizer)
+        self._lines = DosText() if dos else None
         self._left = 0
         self._waiting: list[tuple[TokenLogprobs, str]] = []
         self.text = ""
@@ -32,7 +34,7 @@ class TokenWriter:
         """The tokens that have become certain with this delta; with the last delta, all."""
         self.text += delta.text
         self._left += len(delta.text)
-        pieces = [self._detokenizer.push([token_id]) for token_id in delta.token_ids]
+        pieces = [self._piece(token_id) for token_id in delta.token_ids]
         self._waiting += zip(delta.logprobs or [], pieces, strict=True)
         if delta.finish_reason is not None and self._waiting:
             # What is left of a character belongs to the last token.
@@ -46,6 +48,10 @@ class TokenWriter:
             self._left -= len(piece)
             written.append((self._token(entry.token_id, entry.logprob, shown), self._alternatives(entry)))
         return written
+
+    def _piece(self, token_id: int) -> str:
+        piece = self._detokenizer.push([token_id])
+        return self._lines.push(piece) if self._lines else piece
 
     def end_of_text(self) -> WrittenToken:
         """For a text that ended without another token."""
