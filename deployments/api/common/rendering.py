@@ -98,7 +98,7 @@ async def render_prompts(
 
 def _check(api: ApiContext, model: ModelInfo, prompt: str | list[int], rendering: Rendering, max_tokens: int) -> None:
     form = rendering.form
-    if not prompt and not (isinstance(form, Infill) and (form.suffix or form.context)):
+    if not prompt and not isinstance(form, Infill):  # a file to be filled may be empty
         raise _invalid("is empty; it must hold at least one token or character")
     if isinstance(prompt, str):
         # Said without tokenizing megabytes first.
