@@ -19,6 +19,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.cluster.autoscaling import autoscaling_config
 from deployments.cluster.node_metrics import record_on_this_node
+from deployments.http.door import Access
 from deployments.http.handle_backend import HandleBackend
 from deployments.replica.replica import TRACING_STOP_S, EngineReplica, configure_logs, keep_to_loopback
 from deployments.settings import Settings
@@ -74,6 +75,7 @@ class Ingress:
             answer_request_id=False,  # the proxy does
             tracing=self._tracing,
             log_text=self._settings.log_text,
+            access=Access(self._settings.host, self._settings.allowed_hosts, self._settings.allowed_origins),
         )
 
     async def __del__(self) -> None:

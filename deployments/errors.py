@@ -9,9 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+_MAX_SHOWN_CHARS = 60
+_MAX_MESSAGE_CHARS = 1000
+_MAX_PARAM_CHARS = 200
+
+
+def shown(value: object) -> str:
+    """What a client sent, for a message to it: quoted, and no more of it than tells what it is."""
+    return _clipped(repr(value if not isinstance(value, str) else value[: _MAX_SHOWN_CHARS + 1]), _MAX_SHOWN_CHARS)
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
+
 
 class ServeError(Exception):
     """A failure with an HTTP status and OpenAI's error object.
+
+    message, param: cut where they are very long, since they end in answers, logs and traces.
 
     status: HTTP status; type, code, param: fields of the error object.
     retry_after: seconds until another attempt makes sense, sent as `Retry-After`.
@@ -31,12 +46,13 @@ class ServeError(Exception):
         param: str | None = None,
         retry_after: float | None = None,
     ) -> None:
+        message = _clipped(message, _MAX_MESSAGE_CHARS)
         super().__init__(message)
         self.message = message
         self.status = self.default_status if status is None else status
         self.type = self.default_type if type is None else type
         self.code = self.default_code if code is None else code
-        self.param = param
+        self.param = None if param is None else _clipped(param, _MAX_PARAM_CHARS)
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Callable[..., ServeError], tuple[Any, ...]]:

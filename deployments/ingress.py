@@ -14,9 +14,21 @@ from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
+from deployments.api.common.line_ends import DocumentLines
+from deployments.api.error_shapes import ErrorShapes
 from deployments.api.registry import dialect_modules
-from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError
-from deployments.http.middleware import BodyMiddleware, ErrorMiddleware, RequestIdMiddleware, error_response, request_id
+from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError, shown
+from deployments.http.door import ANYBODY, Access, DoorMiddleware
+from deployments.http.middleware import (
+    BodyMiddleware,
+    ErrorMiddleware,
+    HeadMiddleware,
+    RequestIdMiddleware,
+    ShapeMiddleware,
+    error_response,
+    error_shape,
+    request_id,
+)
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
 from deployments.http.request_record import report
 from deployments.labels import declared_labels
@@ -38,6 +50,7 @@ def create_app(
     answer_request_id: bool = True,
     tracing: Tracing = OFF,
     log_text: bool = False,
+    access: Access = ANYBODY,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -45,9 +58,12 @@ def create_app(
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     log_text: the log line of a request holds its prompts and completions.
+    access: by which names, and from which web pages.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
-    context = ApiContext(observed, tokenizer, limits or ApiLimits(), metrics_directory, model_card)
+    context = ApiContext(
+        DocumentLines(observed, tokenizer), tokenizer, limits or ApiLimits(), metrics_directory, model_card
+    )
     count_refusal = RefusalCounter(context)
     app = FastAPI(
         title="StarCoder Serve",
@@ -60,11 +76,13 @@ def create_app(
         # clients that leave: `ObservationMiddleware` does what we want of it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    for dialect in dialect_modules():
-        app.include_router(dialect.create_router(context))
+    routers = [dialect.create_router(context) for dialect in dialect_modules()]
+    for router in routers:
+        app.include_router(router)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     # The last one added is the outermost.
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyMiddleware,
         max_bytes=context.limits.max_body_bytes,
@@ -72,8 +90,11 @@ def create_app(
         on_refused=count_refusal,
     )
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
+    app.user_middleware[:0] = access.cors()
+    app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)
     app.add_middleware(ObservationMiddleware, tracing=tracing, metrics=count_refusal.metrics, log_text=log_text)
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
+    app.add_middleware(ShapeMiddleware, shape_of=ErrorShapes(route for router in routers for route in router.routes))
     return app
 
 
@@ -103,16 +124,18 @@ def refusal_reason(error: ServeError) -> str:
 async def _http_error(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: no such path, or not with this method."""
     assert isinstance(error, HTTPException)
-    method, path = request.method, request.url.path
+    path, headers = request.url.path, dict(error.headers or {})
     found: ServeError
     if error.status_code == 404:
-        found = NotFoundError(f"There is nothing at {path}; /docs lists what there is.")
+        found = NotFoundError(f"There is nothing at {shown(path)}; /docs lists what there is.")
     elif error.status_code == 405:
-        found = MethodNotAllowedError(f"{path} does not take {method}; /docs lists what it takes.")
+        allowed = headers.get("Allow", "").split(", ")
+        headers["Allow"] = ", ".join(allowed + ["HEAD"] * ("GET" in allowed and "HEAD" not in allowed))
+        found = MethodNotAllowedError(f"{shown(path)} takes {headers['Allow']} only; /docs says more.")
     else:
         found = InvalidRequestError(str(error.detail), status=error.status_code)
-    response = error_response(report(found, request_id(request.scope)))
-    response.headers.update(error.headers or {})
+    response = error_response(report(found, request_id(request.scope)), error_shape(request.scope))
+    response.headers.update(headers)
     return response
 
 

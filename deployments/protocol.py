@@ -73,6 +73,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     rules: what else ends a completion; None leaves the text as the model says it.
     session: a newer request of it ends this one; None: never.
     max_time_ms: answer with what there is so long after the request's arrival at the replica.
+    dos_prompts: numbers of the prompts whose documents have lines that end in CR LF; `prompts` have them without CR.
     team, dialect: on whose account it runs and by which API it came; values of metric labels (`monitoring.labels`).
     client_request_id: the HTTP request's id, which several of these may share.
     trace: W3C trace context of the span that this is part of; empty: it is not traced.
@@ -91,10 +92,15 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     rules: StopRules | None = None
     session: EditorSession | None = None
     max_time_ms: int | None = None
+    dos_prompts: tuple[int, ...] = ()
     team: str = DEFAULT_TEAM
     dialect: str = OTHER_DIALECT
     client_request_id: str | None = None
     trace: dict[str, str] = {}
+
+    def is_dos(self, index: int) -> bool:
+        """Whether completion `index` (see `Delta.index`) is of one of `dos_prompts`."""
+        return index // self.best_of in self.dos_prompts
 
     def sequences(self) -> Iterator[Request]:
         """The engine requests this fans out to, in `Delta.index` order.

@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from deployments.limits import ApiLimits
+from deployments.limits import ApiLimits, Names
 from model.config import (
     AttentionBackend,
     ConfigError,
@@ -157,6 +157,15 @@ class Settings(BaseSettings):
     # The server
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
+    allowed_hosts: Names = Field(
+        default=(),
+        description="Names, as in a,*.b.example, by which requests may call it, besides those of loopback. If not "
+        "given: no others where it listens on loopback, else any.",
+    )
+    allowed_origins: Names = Field(
+        default=(),
+        description="Origins of other web pages that may use the server, as in https://a.example,vscode-webview://*.",
+    )
     api: ApiLimits = ApiLimits()
 
     # Replicas
@@ -304,6 +313,16 @@ class Settings(BaseSettings):
         path = given.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
         file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path)) if path else {})
         return init_settings, env_settings, file
+
+
+class _ApiEnvironment(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, extra="ignore")
+    api: ApiLimits = ApiLimits()
+
+
+def environment_limits() -> ApiLimits:
+    """What the environment alone says of requests, for processes that get no settings. Raises ValidationError."""
+    return _ApiEnvironment().api
 
 
 def check_otlp(endpoint: str, environment: Mapping[str, str]) -> None:

@@ -51,7 +51,7 @@ class FimRequest(CodeFields):
 async def to_generation_request(body: FimRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError, ContextLengthError or ModelNotFoundError."""
     model = await api.served_model(body.model)
-    form = Infill(api.fim_mode(), body.suffix) if body.suffix else Plain()
+    form = Plain() if body.prompt and not body.suffix else Infill(api.fim_mode(), body.suffix)
     fitted = await fit_prompts(api, model, [body.prompt], Rendering(form, truncate=-1), body.max_tokens)
     sampling = body if body.random_seed is None else body.model_copy(update={"seed": body.random_seed})
     return GenerationRequest(
@@ -59,7 +59,7 @@ async def to_generation_request(body: FimRequest, api: ApiContext, caller: Calle
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
-        **body.options(api.tokenizer, [body.prompt], body.suffix, caller),
+        **body.options(api.tokenizer, [body.prompt], form, caller),
     )
 
 

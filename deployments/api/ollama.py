@@ -37,7 +37,7 @@ from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.penalties import REPETITION_PENALTY
 from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
-from deployments.errors import ModelNotFoundError, ServeError
+from deployments.errors import ModelNotFoundError, ServeError, shown
 from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from model.text.prompts import Infill, Raw
 from monitoring.version import package_version
@@ -147,7 +147,7 @@ async def named_model(api: ApiContext, name: str) -> ModelInfo:
         model = await api.model()
         if name == model.id:  # whose id may end in the tag
             return model
-        raise ModelNotFoundError(f"model '{name[:128]}' not found; this server has '{model.id}'") from None
+        raise ModelNotFoundError(f"model {shown(name)} not found; this server has '{model.id}'") from None
 
 
 async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
@@ -164,19 +164,22 @@ async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Ca
         prompts=fitted.prompts,
         params=sampling.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=options.stop,
-        **options.options(api.tokenizer, [body.prompt], body.suffix, caller),
+        **options.options(api.tokenizer, [body.prompt], form, caller),
     )
 
 
 @dataclass
 class OllamaWriter:
-    """Turns the deltas of one request into Ollama's objects. model: as the request names it."""
+    """Turns the deltas of one request into Ollama's objects.
+
+    model: as the request names it. started_ns: when the request came, on the monotonic clock.
+    """
 
     request: GenerationRequest
     model: str
+    started_ns: int
 
     def __post_init__(self) -> None:
-        self.started_ns = time.monotonic_ns()
         self.first_ns: int | None = None
         self.generated = 0
 
@@ -188,7 +191,9 @@ class OllamaWriter:
             self.first_ns = self.first_ns or now
             return {**self.head(), "response": delta.text, "done": False}
         check_not_given_up(delta)
-        prompt_ns = (self.first_ns or self.started_ns) - self.started_ns
+        if self.first_ns is None:  # all of it came at once
+            self.first_ns = min(self.started_ns + round(delta.first_token_seconds * 1e9), now)
+        prompt_ns = self.first_ns - self.started_ns
         return {
             **self.head(),
             "response": delta.text,
@@ -250,8 +255,9 @@ def create_router(api: ApiContext) -> APIRouter:
             head = {"model": body.model, "created_at": datetime.now(UTC).isoformat()}
             loaded = {**head, "response": "", "done": True, "done_reason": "load"}
             return Response(msgspec.json.encode(loaded), media_type="application/json")
+        started_ns = time.monotonic_ns()
         request = await to_generation_request(body, api, caller)
-        writer = OllamaWriter(request, body.model)
+        writer = OllamaWriter(request, body.model, started_ns)
         if body.stream:
             return await JsonLineStream.open(writer.to_lines(api))
         (delta,) = await api.backend.generate(request)

@@ -25,6 +25,7 @@ from deployments.api.common.dialect import Dialect
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.line_ends import dos_prompts, unix
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import SamplingFields
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
@@ -35,6 +36,7 @@ from deployments.errors import ContextLengthError, InvalidRequestError
 from deployments.protocol import Delta, GenerationRequest
 from model.text.commit import render_commit
 from model.text.fim import UnsupportedError
+from model.text.prompts import Plain
 
 DIALECT = Dialect("refactor", "")
 
@@ -90,7 +92,7 @@ async def to_generation_request(body: RefactorRequest, api: ApiContext) -> Gener
     if api.tokenizer.least_tokens(body.code, body.instruction) >= model.max_model_len:
         raise _too_long(model.max_model_len, "more")
     try:
-        ids = await asyncio.to_thread(render_commit, api.tokenizer, body.code, body.instruction)
+        ids = await asyncio.to_thread(render_commit, api.tokenizer, unix(body.code), unix(body.instruction))
     except UnsupportedError as error:
         raise InvalidRequestError(f"{error}.", code="invalid_value") from error
     try:
@@ -104,6 +106,7 @@ async def to_generation_request(body: RefactorRequest, api: ApiContext) -> Gener
         params=body.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
         user=body.user,
+        dos_prompts=dos_prompts(api.tokenizer, [body.code], Plain()),
     )
 
 

@@ -147,9 +147,8 @@ class ServerSetting(BaseModel):
 async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError."""
     segments = body.segments
-    prefix, suffix = _unix(segments.prefix), _unix(segments.suffix)
-    form = Infill(api.fim_mode(), suffix, segments.to_context())
-    fitted = await fit_prompts(api, await api.model(), [prefix], Rendering(form, truncate=-1), _MAX_TOKENS)
+    form = Infill(api.fim_mode(), segments.suffix, segments.to_context())
+    fitted = await fit_prompts(api, await api.model(), [segments.prefix], Rendering(form, truncate=-1), _MAX_TOKENS)
     return GenerationRequest(
         request_id=uuid.uuid4().hex,
         prompts=fitted.prompts,
@@ -158,12 +157,11 @@ async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: 
         user=body.user,
         **body.options(
             api.tokenizer,
-            [prefix],
-            suffix,
+            [segments.prefix],
+            form,
             caller,
             user=body.user,
             path=segments.filepath,
-            context=form,
         ),
     )
 
@@ -176,21 +174,14 @@ def _repository(url: str) -> str | None:
     return f"{owner}/{name}" if owner and name and ":" not in name else None
 
 
-def _unix(text: str) -> str:
-    """The model knows few files with DOS line ends, and does badly there."""
-    return text.replace("\r\n", "\n")
-
-
 async def answer(body: SegmentsRequest, api: ApiContext, caller: Caller = ANYBODY) -> Response:
-    """One `SegmentsCompletion`, with the line ends of the file."""
+    """One `SegmentsCompletion`."""
     request = await to_generation_request(body, api, caller)
     (delta,) = await api.backend.generate(request)
     check_not_given_up(delta)
-    dos = "\r\n" in body.segments.prefix or "\r\n" in body.segments.suffix
-    text = delta.text.replace("\n", "\r\n") if dos else delta.text
     whole = {
         "id": completion_id(request.request_id, body.language),
-        "choices": [{"index": 0, "text": text, **ending(delta)}],
+        "choices": [{"index": 0, "text": delta.text, **ending(delta)}],
         "mode": body.mode,
     }
     return Response(msgspec.json.encode(whole), media_type="application/json")

@@ -19,6 +19,7 @@ from deployments.command.checks import check
 from deployments.command.console import Console
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.signals import Stopped
+from deployments.http import proxy
 from deployments.settings import Settings
 
 POLL_S = 0.2
@@ -180,6 +181,7 @@ class Server:
                 self.settings = settings.model_copy(update={"metrics_dir": self._directory / "metrics"})
             environment = _RAY_ENVIRONMENT | (_RAY_METRICS if settings.metrics_port is not None else {})
             os.environ.update({name: os.environ.get(name, value) for name, value in environment.items()})
+            os.environ.update(proxy.environment(settings.api))
         else:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             if has_token():

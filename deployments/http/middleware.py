@@ -19,19 +19,21 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError
+from deployments.http.content_coding import TAKEN, UNSUPPORTED, coding_of, decoded
 from deployments.http.request_record import report
 
 REQUEST_ID_HEADER = "x-request-id"
 
+MAX_REQUEST_ID_CHARS = 128
+
 _SCOPE_KEY = "starcoder.request_id"
 _GIVEN_KEY = "starcoder.given_request_id"
-_MAX_GIVEN_CHARS = 128
 _ERROR_SHAPE_KEY = "starcoder.error_shape"
-_SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
+_SAFE_REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=-]{{1,{MAX_REQUEST_ID_CHARS}}}", re.ASCII)
 
-# After a 413 the rest of a body that is on its way is read and dropped for so long: a connection closed over
-# unread data is reset, and the client would see that instead of the answer.
-_LINGER_S = 2.0
+LINGER_S = 2.0
+"""After a refusal what is still on its way is read and dropped for so long: a connection closed over unread data is
+reset, and the client would see that instead of the answer."""
 
 
 def request_id(scope: Scope) -> str | None:
@@ -58,7 +60,7 @@ def set_error_shape(scope: Scope, shape: ErrorShape) -> None:
 
 
 def error_shape(scope: Scope) -> ErrorShape:
-    """What the request's route chose; OpenAI's where no route was reached."""
+    """What the request's path or route chose; OpenAI's else."""
     shape: ErrorShape = scope.get(_ERROR_SHAPE_KEY, openai_error)
     return shape
 
@@ -68,8 +70,45 @@ def error_response(error: ServeError, shape: ErrorShape = openai_error) -> Respo
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    if error.code == UNSUPPORTED:
+        headers["accept-encoding"] = TAKEN
     status, body = shape(error)
     return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")
+
+
+class ShapeMiddleware:
+    """Says in whose shape a request fails until a route says it. shape_of: from a path."""
+
+    def __init__(self, app: ASGIApp, shape_of: Callable[[str], ErrorShape]) -> None:
+        self.app = app
+        self.shape_of = shape_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            set_error_shape(scope, self.shape_of(scope["path"]))
+        await self.app(scope, receive, send)
+
+
+class HeadMiddleware:
+    """Answers HEAD with the head of what GET answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # In place: what watches the request looks for its route there.
+        scope["method"] = "GET"
+        try:
+            await self.app(scope, receive, send_head)
+        finally:
+            scope["method"] = "HEAD"
 
 
 class RequestIdMiddleware:
@@ -90,7 +129,7 @@ class RequestIdMiddleware:
         identifier = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope[_SCOPE_KEY] = identifier
         if given and given != identifier:
-            scope[_GIVEN_KEY] = given[:_MAX_GIVEN_CHARS]
+            scope[_GIVEN_KEY] = given[:MAX_REQUEST_ID_CHARS]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -133,7 +172,7 @@ class ErrorMiddleware:
 
 
 class BodyMiddleware:
-    """Reads the body up to a limit, then watches the connection: when the client goes away, the route is cancelled.
+    """Reads and decodes the body up to a limit, then watches the connection: a client that leaves ends the route.
 
     Routes below get the body in one piece and need no code of their own for either.
     """
@@ -163,7 +202,18 @@ class BodyMiddleware:
                 f"The body did not arrive within {self.timeout_s:g} s.", status=408, code="request_timeout"
             ) from None
         if body is not None:
-            await self._run(body, scope, receive, send)
+            await self._run(await self._decoded(body, scope), scope, receive, send)
+
+    async def _decoded(self, body: bytes, scope: Scope) -> bytes:
+        """The body without its coding, of which routes then see nothing."""
+        headers = MutableHeaders(scope=scope)
+        coding = coding_of(", ".join(headers.getlist("content-encoding"))) if body else None
+        if coding is None:
+            return body
+        body = await asyncio.to_thread(decoded, body, coding, self.max_bytes)
+        del headers["content-encoding"]
+        headers["content-length"] = str(len(body))
+        return body
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None if the client went away before its end."""
@@ -173,7 +223,7 @@ class BodyMiddleware:
         parts: list[bytes] = []
         size = 0
         while True:
-            message = await receive()
+            message = await _next(receive)
             if message["type"] == "http.disconnect":
                 return None
             part = message.get("body", b"")
@@ -195,10 +245,10 @@ class BodyMiddleware:
                 message = {**message, "more_body": True}
             await send(message)
 
-        await error_response(error)(scope, receive, send_unfinished)
+        await error_response(error, error_shape(scope))(scope, receive, send_unfinished)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
-                while (await receive()).get("more_body", False):
+            async with asyncio.timeout(LINGER_S):
+                while (await _next(receive)).get("more_body", False):
                     pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -217,10 +267,8 @@ class BodyMiddleware:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def watch() -> None:
-            # A connection that cannot be read any more has lost its client as well.
-            with contextlib.suppress(Exception):
-                while (await receive())["type"] != "http.disconnect":
-                    pass
+            while (await _next(receive))["type"] != "http.disconnect":
+                pass
             gone.set()
             route.cancel()
 
@@ -231,5 +279,18 @@ class BodyMiddleware:
             # Ours, and no one else cancelled the task as well: nobody is there to answer.
             if not gone.is_set() or route.uncancel() > 0:
                 raise
+        except Exception:
+            # What a route meets that is broken off is nobody's failure.
+            if not gone.is_set():
+                raise
         finally:
             watcher.cancel()
+
+
+async def _next(receive: Receive) -> Message:
+    """What comes next. A connection that cannot be read any more has lost its client: Serve raises errors of its own
+    where it has already ended the call that reads it."""
+    try:
+        return await receive()
+    except Exception:
+        return {"type": "http.disconnect"}

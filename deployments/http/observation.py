@@ -35,6 +35,7 @@ _STREAMS = ("text/event-stream", "application/x-ndjson")
 _LEVELS = {"failed": logging.ERROR, "shed": logging.WARNING}
 _UNAVAILABLE_LEVEL = logging.WARNING
 _MAX_HEADER_CHARS = 120
+_MAX_TRACE_CHARS = 512
 _TEXT_CHARS = 20_000
 
 
@@ -88,7 +89,9 @@ class ObservationMiddleware:
             texts={} if self.log_text else None,
         )
         if self.tracing.enabled and record.method == "POST":
-            carrier = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+            names = ("traceparent", "tracestate")
+            # W3C has it that 512 characters are passed on at least; all of it would go with each request and span.
+            carrier = {name: headers[name] for name in names if 0 < len(headers.get(name, "")) <= _MAX_TRACE_CHARS}
             record.span = self.tracing.start(
                 record.method,
                 carrier,

@@ -20,8 +20,13 @@ from monitoring.spans import NO_SPAN, Span
 Outcome = Literal["ok", "refused", "shed", "aborted", "superseded", "failed"]
 """`monitoring.labels.OUTCOMES` says what they mean."""
 
-# These messages say what was sent, which can be a piece of a prompt; `param` names the field.
-_QUOTING_CODES = ("invalid_value", None)
+# Other messages may say what was sent, which can be a piece of a prompt, wherever the client put it.
+_PLAIN_CODES = frozenset(
+    {
+        *("context_length_exceeded", "too_many_completions", "invalid_json", "request_timeout", "request_too_large"),
+        *("overloaded", "host_not_allowed", "origin_not_allowed"),
+    }
+)
 
 _current: ContextVar[RequestRecord | None] = ContextVar("starcoder_request", default=None)
 
@@ -154,7 +159,7 @@ class RequestRecord:
 
     def _error(self, error: ServeError) -> dict[str, str]:
         said = {"code": error.code, "param": error.param}
-        if error.code not in _QUOTING_CODES or error.status >= 500 or self.texts is not None:
+        if error.code in _PLAIN_CODES or error.status >= 500 or self.texts is not None:
             said["message"] = error.message
         return {name: value for name, value in said.items() if value is not None}
 

@@ -61,3 +61,12 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 async def test_known_idioms_are_filled(http: httpx.AsyncClient, prefix: str, middle: str, suffix: str) -> None:
     body = {"input_prefix": prefix, "input_suffix": suffix, "n_predict": 24, "temperature": 0}
     assert (await http.post("/infill", json=body)).json()["content"] == middle
+
+
+@pytest.mark.parametrize(("prefix", "middle", "suffix"), INFILLS)
+async def test_they_are_filled_in_files_with_dos_line_ends(
+    http: httpx.AsyncClient, prefix: str, middle: str, suffix: str
+) -> None:
+    body = {"prompt": prefix.replace("\n", "\r\n"), "suffix": suffix.replace("\n", "\r\n"), "temperature": 0}
+    body |= {"max_tokens": 24, "completion_mode": "auto"}
+    assert (await http.post("/v1/completions", json=body)).json()["choices"][0]["text"] == middle

@@ -58,6 +58,16 @@ def test_file_from_the_environment_and_nested_limits(tmp_path: Path, monkeypatch
     assert (settings.api.max_fan_out, settings.api.max_logprobs, settings.api.max_stop_strings) == (9, 3, 2)
 
 
+def test_names_are_a_list_or_one_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "s.yaml", allowed_hosts=["a.test", "*.b.test"])
+    monkeypatch.setenv("STARCODER_ALLOWED_ORIGINS", "https://a.test, vscode-webview://*")
+    settings = Settings.from_command_line(["--config", str(file)])
+    assert settings.allowed_hosts == ("a.test", "*.b.test")
+    assert settings.allowed_origins == ("https://a.test", "vscode-webview://*")
+    assert Settings.from_command_line(["--allowed-hosts", "c.test,d.test"]).allowed_hosts == ("c.test", "d.test")
+    assert Settings.model_validate({"allowed_hosts": "e.test"}).allowed_hosts == ("e.test",)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import socket
 import time
 from pathlib import Path
 
@@ -192,3 +194,14 @@ def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
             if address is not None and address not in loopback:
                 exposed.add((pid, address))
     assert not exposed
+
+
+def test_a_head_without_end_stops_nobody(cluster: Cluster) -> None:
+    """Serve's proxy keeps the limits: its process found `deployments.http.proxy`."""
+    with socket.create_connection(("127.0.0.1", cluster.port), timeout=60) as connection:
+        connection.sendall(b"GET /version HTTP/1.1\r\nhost: localhost\r\nx: ")
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(b"a" * 10_000)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 431 ")
+    assert httpx.get(f"{cluster.url}/version", headers={"x-session-id": b"\xfc"}, timeout=60).status_code == 200

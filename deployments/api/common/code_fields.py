@@ -10,6 +10,7 @@ import msgspec
 from fastapi import Depends, Header, Request
 from pydantic import Field
 
+from deployments.api.common.line_ends import dos_prompts, with_unix_lines
 from deployments.api.common.sampling import SamplingFields
 from deployments.api.parameters.bounds import refuse_if
 from deployments.api.parameters.length import MIN_TOKENS
@@ -26,6 +27,7 @@ from deployments.stop_rules import max_time, superseded
 from deployments.stop_rules.ask import ask, settings
 from deployments.stop_rules.languages import guess_language
 from deployments.stop_rules.registry import stop_rules
+from model.text.prompts import PromptForm
 from model.text.tokenizer import Tokenizer
 
 CompletionModeField = Annotated[
@@ -61,19 +63,20 @@ class CodeFields(_RuleFields):
         self,
         tokenizer: Tokenizer,
         prompts: list[str] | list[list[int]],
-        suffix: str,
+        form: PromptForm,
         caller: Caller,
         *,
         user: str | None = None,
         path: str | None = None,
-        context: object = None,
     ) -> CodeOptions:
         """What the fields ask for; raise InvalidRequestError where they cannot be had.
 
-        suffix: empty where the prompts may hold a FIM template of their own. path: the file, as the dialect names it;
-        `filename` goes first. context: whatever else is in the prompt.
+        prompts, form: as they are rendered. path: the file, as the dialect names it; `filename` goes first.
         """
         path = self.filename or path
+        dos = dos_prompts(tokenizer, prompts, form)
+        prompts, form = with_unix_lines(tokenizer, prompts, form)
+        suffix = form.suffix
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         places = [(text, suffix) if suffix else _around_the_cursor(tokenizer, text) for text in texts]
         rules = self._rules(tokenizer, places, path, all_text=len(texts) == len(prompts))
@@ -85,9 +88,9 @@ class CodeFields(_RuleFields):
                 key=key,
                 prefix=prefix[-TYPED_CHARACTERS:],
                 prefix_length=len(prefix),
-                surroundings=_digest(after, msgspec.msgpack.encode(context)),
+                surroundings=_digest(after, msgspec.msgpack.encode((form, dos))),
             )
-        return CodeOptions(rules=rules, session=session, max_time_ms=max_time.FIELD.of(self))
+        return CodeOptions(rules=rules, session=session, max_time_ms=max_time.FIELD.of(self), dos_prompts=dos)
 
     def _rules(
         self, tokenizer: Tokenizer, places: list[tuple[str, str]], path: str | None, all_text: bool
@@ -129,6 +132,7 @@ class CodeOptions(TypedDict):
     rules: StopRules | None
     session: EditorSession | None
     max_time_ms: int | None
+    dos_prompts: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from deployments.errors import InvalidRequestError, ModelNotFoundError
+from deployments.errors import InvalidRequestError, ModelNotFoundError, shown
 from deployments.http.request_record import current
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend, ModelInfo
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
 
 
-_SHOWN_CHARS = 128
 """Of a name that a client made up, in a message."""
 
 
@@ -58,7 +57,7 @@ class ApiContext:
         model = await self.model()
         if name is not None and name != model.id:
             raise ModelNotFoundError(
-                f"The model {name[:_SHOWN_CHARS]!r} is not served here; this server has {model.id!r}.", param="model"
+                f"The model {shown(name)} is not served here; this server has {model.id!r}.", param="model"
             )
         return model
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.json_size import MAX_CONTAINERS, MAX_VALUES, has_too_many_values
-from deployments.errors import InvalidRequestError
+from deployments.errors import InvalidRequestError, shown
 from deployments.http.middleware import set_error_shape
 from deployments.http.request_record import set_dialect
 
@@ -31,7 +31,6 @@ _THREAD_BYTES = 16_384
 """A longer body is read off the event loop: one of small values takes about 0.3 us a byte."""
 
 _MAX_REPORTED = 3
-_MAX_SHOWN_CHARS = 60
 
 
 def _number(literal: str) -> float | int:
@@ -59,7 +58,7 @@ def decode_json(body: bytes) -> Any:
         return _DECODER.decode(body)
     except UnicodeDecodeError as error:
         raise InvalidRequestError(
-            f"The body is not valid UTF-8: {error.reason} at byte {error.start}.", code="invalid_json"
+            f"The body is not valid UTF-8: {_where_it_is_none(body, error)}.", code="invalid_json"
         ) from None
     except RecursionError:
         raise InvalidRequestError("The body is nested too deeply.", code="invalid_json") from None
@@ -70,11 +69,20 @@ def decode_json(body: bytes) -> Any:
         raise InvalidRequestError(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
 
 
+def _where_it_is_none(body: bytes, error: UnicodeDecodeError) -> str:
+    """What is wrong, and at which byte of the body: the decoder counts in the string that it reads."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as whole:
+        error = whole
+    return f"{error.reason} at byte {error.start}"
+
+
 def check_content_type(content_type: str | None) -> None:
     """Refuse bodies that a web page of another origin could send without asking (forms, plain text)."""
     essence = (content_type or "").split(";")[0].strip().lower()
     if not re.fullmatch(r"application/(.+\+)?json", essence):
-        given = f"not {essence!r}" if essence else "but there is no Content-Type header"
+        given = f"not {shown(essence)}" if essence else "but there is no Content-Type header"
         raise InvalidRequestError(
             f"The body must be sent with 'Content-Type: application/json', {given}.",
             status=415,
@@ -162,7 +170,5 @@ def _describe(error: dict[str, Any]) -> str:
     problem = problem[:1].lower() + problem[1:]
     value = error.get("input")
     if isinstance(value, str | int | float) and error["type"] != "value_error":
-        shown = repr(value)
-        shown = shown if len(shown) <= _MAX_SHOWN_CHARS else shown[:_MAX_SHOWN_CHARS] + "…"
-        problem += f" (got {shown})"
+        problem += f" (got {shown(value)})"
     return f"`{field}`: {problem}"

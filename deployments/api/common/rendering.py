@@ -5,12 +5,13 @@ Here is said what a request asks for, and what is refused; how it becomes ids is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 from deployments.api.common.context import ApiContext
+from deployments.api.common.line_ends import with_unix_lines
 from deployments.api.common.off_loop import off_loop
 from deployments.api.parameters.bounds import INT32_MAX, INT64_MAX, check_token_ids
 from deployments.errors import ContextLengthError, InvalidRequestError
@@ -86,7 +87,9 @@ async def render_prompts(
             f"max_tokens ({max_tokens}) leaves no room for a prompt.",
             param="max_tokens",
         )
-    suffix_tokens = api.tokenizer.least_tokens(rendering.form.suffix)
+    prompts, form = with_unix_lines(api.tokenizer, prompts, rendering.form)
+    rendering = replace(rendering, form=form)
+    suffix_tokens = api.tokenizer.least_tokens(form.suffix)
     for prompt in prompts:
         _check(api, model, prompt, rendering, max_tokens, suffix_tokens)
     is_long = sum(len(prompt) for prompt in prompts) + rendering.form.length > _THREAD_CHARS
@@ -102,7 +105,7 @@ def _check(
     suffix_tokens: int,
 ) -> None:
     form = rendering.form
-    if not prompt and not (isinstance(form, Infill) and (form.suffix or form.context)):
+    if not prompt and not isinstance(form, Infill):  # a file to be filled may be empty
         raise _invalid("is empty; it must hold at least one token or character")
     if isinstance(prompt, str):
         # Said without tokenizing megabytes first.

@@ -210,7 +210,7 @@ async def _generation_request(
         n=body.n_cmpl,
         best_of=body.n_cmpl,
         stop=body.stop,
-        **body.options(api.tokenizer, prompts, form.suffix, caller, context=form),
+        **body.options(api.tokenizer, prompts, form, caller),
     )
 
 

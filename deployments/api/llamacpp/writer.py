@@ -24,7 +24,10 @@ from model.text.tokenizer import Tokenizer
 
 @dataclass
 class LlamaWriter:
-    """Collects the deltas of one request, and writes them as llama.cpp's server does."""
+    """Collects the deltas of one request, and writes them as llama.cpp's server does.
+
+    untold: of a stream, what no event has said yet: tokens whose text is held back, or cut off.
+    """
 
     tokenizer: Tokenizer
     request: GenerationRequest
@@ -36,6 +39,7 @@ class LlamaWriter:
     response_fields: list[str]
     clock: Callable[[], float] = time.monotonic
     whole: dict[int, Delta] = field(default_factory=dict)
+    untold: dict[int, Delta] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.started_at = self.clock()
@@ -65,14 +69,18 @@ class LlamaWriter:
         return [self._selected(self.final(index)) for index in sorted(self.whole)]
 
     async def to_events(self, updates: AsyncGenerator[list[Delta], None]) -> AsyncGenerator[bytes, None]:
-        """Parts as they come; the last event of each completion has the statistics, and no text."""
+        """Parts as they come; the last event of each completion has the statistics, and no text.
+
+        Each token, and its probabilities, is in one of them.
+        """
         async with aclosing(updates):
             async for deltas in updates:
                 self.add(deltas)
                 events = b""
+                gather(self.untold, [msgspec.structs.replace(delta) for delta in deltas])
                 for delta in deltas:
                     if delta.text and not self.warms_up:
-                        events += sse(self.part(delta))
+                        events += sse(self.part(self.untold.pop(delta.index)))
                     if delta.finish_reason is not None:
                         long = is_long([self.whole[delta.index]], self.n_probs)
                         events += await off_loop(long, self._last, delta.index)
@@ -80,7 +88,7 @@ class LlamaWriter:
                     yield events
 
     def _last(self, index: int) -> bytes:
-        return sse(self._selected({**self.final(index), "content": "", "tokens": []}))
+        return sse(self._selected(self.last(index)))
 
     def part(self, delta: Delta) -> dict[str, Any]:
         part = {
@@ -97,6 +105,14 @@ class LlamaWriter:
         if self.timings_per_token:
             part["timings"] = self.timings(self.whole[delta.index])
         return part
+
+    def last(self, index: int) -> dict[str, Any]:
+        """The event that ends a stream of one completion."""
+        left = self.untold.pop(index, Delta(index=index))
+        answer = {**self.final(index), "content": "", "tokens": [] if self.warms_up else left.token_ids}
+        if self.n_probs:
+            answer["completion_probabilities"] = self._probabilities(left)
+        return answer
 
     def final(self, index: int) -> dict[str, Any]:
         """Everything there is to say about one completion."""

@@ -72,7 +72,7 @@ class CompletionRequest(CodeFields):
     suffix: str | None = Field(
         default=None,
         description="Text after the cursor: the completion fills the gap between `prompt` and `suffix`. Plain "
-        "text always. Empty: as if left out.",
+        "text always. Empty: as if left out, unless `prompt` is empty too.",
     )
     fim_mode: Literal["auto", "psm", "spm"] = Field(
         default="auto",
@@ -117,7 +117,13 @@ class CompletionRequest(CodeFields):
 
     @property
     def is_fim(self) -> bool:
-        return bool(self.suffix) or self.fim_mode != "auto"
+        return bool(self.suffix) or self.fim_mode != "auto" or self._is_empty_file
+
+    @property
+    def _is_empty_file(self) -> bool:
+        """Nothing on either side of a cursor, which is what an editor asks for that has just made a file."""
+        given = self.suffix is not None or self.repository is not None
+        return given and all(prompt == "" for prompt in self.prompt)
 
     def form(self, api: ApiContext) -> PromptForm:
         context = self.repository.to_context() if self.repository else None
@@ -159,11 +165,10 @@ async def to_generation_request(
         **body.options(
             api.tokenizer,
             body.prompt,
-            body.suffix or "",
+            form,
             caller,
             user=body.user,
             path=body.repository.path if body.repository else None,
-            context=form,
         ),
     )
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from deployments.api.parameters.bounds import check_token_ids, refuse_more
 from deployments.api.parameters.parameter import Bounds, Parameter
+from deployments.errors import shown
 
 _MOST_BIASES = 1 << 16
 _TOKEN_ID = re.compile(r"[0-9]{1,10}", re.ASCII)
@@ -46,7 +47,7 @@ def _bias_by_id(value: Any) -> Any:
     check_bias_count(len(value))
     for key, bias in value.items():
         if not _TOKEN_ID.fullmatch(str(key)):
-            raise ValueError(f"keys must be token ids, not {str(key)[:40]!r}")
+            raise ValueError(f"keys must be token ids, not {shown(str(key))}")
         if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
             raise ValueError(f"the bias of token {key} must be a number from -100 to 100")
     return {int(key): float(bias) for key, bias in value.items()}

@@ -179,7 +179,7 @@ async def to_generation_request(
         best_of=wants.best_of,
         stop=wants.stop,
         include_stop=True,
-        **wants.options(api.tokenizer, [body.inputs], "", caller),
+        **wants.options(api.tokenizer, [body.inputs], rendering.form, caller),
     )
 
 
@@ -205,11 +205,13 @@ def _finish_reason(delta: Delta) -> FinishReason:
     return "eos_token" if delta.stop_reason is None and delta.ended_by is None else "stop_sequence"
 
 
-def to_response(api: ApiContext, body: GenerateRequest, deltas: list[Delta], full_text: bool) -> dict[str, Any]:
-    """One `Generation` of whole completions: the likeliest, and the others in its details."""
+def to_response(
+    api: ApiContext, body: GenerateRequest, deltas: list[Delta], full_text: bool, dos: bool = False
+) -> dict[str, Any]:
+    """One `Generation` of whole completions: the likeliest, and the others in its details. dos: of the line ends."""
     wants = body.parameters
     ranked = sorted(deltas, key=_mean_logprob, reverse=True)
-    sequences = [_sequence(api, wants, delta) for delta in ranked]
+    sequences = [_sequence(api, wants, delta, dos) for delta in ranked]
     texts = [body.inputs + delta.text if full_text else delta.text for delta in ranked]
     answer: dict[str, Any] = {"generated_text": texts[0]}
     if wants.details or wants.decoder_input_details:
@@ -223,14 +225,14 @@ def to_response(api: ApiContext, body: GenerateRequest, deltas: list[Delta], ful
 def _whole(
     api: ApiContext, body: GenerateRequest, request: GenerationRequest, deltas: list[Delta], full_text: bool
 ) -> dict[str, Any]:
-    answer = to_response(api, body, deltas, full_text)
+    answer = to_response(api, body, deltas, full_text, request.is_dos(0))
     if body.parameters.decoder_input_details:
         answer["details"]["prefill"] = _prefill(api, request, deltas[0])
     return answer
 
 
-def _sequence(api: ApiContext, wants: GenerateParameters, delta: Delta) -> dict[str, Any]:
-    written = TokenWriter(api.tokenizer, wants.top_n_tokens).write(delta) if delta.logprobs else []
+def _sequence(api: ApiContext, wants: GenerateParameters, delta: Delta, dos: bool) -> dict[str, Any]:
+    written = TokenWriter(api.tokenizer, wants.top_n_tokens, dos).write(delta) if delta.logprobs else []
     sequence: dict[str, Any] = {
         "finish_reason": _finish_reason(delta),
         "generated_tokens": len(delta.token_ids),
@@ -266,7 +268,7 @@ async def to_events(
 ) -> AsyncGenerator[bytes, None]:
     """One event a token; the last one carries the whole text."""
     wants = body.parameters
-    writer = TokenWriter(api.tokenizer, wants.top_n_tokens)
+    writer = TokenWriter(api.tokenizer, wants.top_n_tokens, request.is_dos(0))
     count = 0
     async with aclosing(api.backend.stream(request)) as updates:
         async for (delta,) in updates:

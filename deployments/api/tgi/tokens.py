@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from deployments.api.common.line_ends import DosText
 from deployments.api.openai.logprobs import finite
 from deployments.protocol import Delta
 from model.request import TokenLogprobs
@@ -18,13 +19,14 @@ WrittenToken = tuple[dict[str, Any], list[dict[str, Any]]]
 class TokenWriter:
     """Tokens of one sequence. A token waits until it is certain that its text belongs to the completion.
 
-    text: of the completion so far.
+    text: of the completion so far. dos: its lines end in CR LF, whatever the tokens say.
     """
 
-    def __init__(self, tokenizer: Tokenizer, top: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, top: int, dos: bool = False) -> None:
         self._tokenizer = tokenizer
         self._top = top
         self._detokenizer = Detokenizer(tokenizer)
+        self._lines = DosText() if dos else None
         self._left = 0
         self._waiting: deque[tuple[TokenLogprobs, str]] = deque()
         self._parts: list[str] = []
@@ -33,7 +35,7 @@ class TokenWriter:
         """The tokens that have become certain with this delta; with the last delta, all."""
         self._parts.append(delta.text)
         self._left += len(delta.text)
-        pieces = [self._detokenizer.push([token_id]) for token_id in delta.token_ids]
+        pieces = [self._piece(token_id) for token_id in delta.token_ids]
         self._waiting += zip(delta.logprobs or [], pieces, strict=True)
         if delta.finish_reason is not None and self._waiting:
             # What is left of a character belongs to the last token.
@@ -51,6 +53,10 @@ class TokenWriter:
     @property
     def text(self) -> str:
         return "".join(self._parts)
+
+    def _piece(self, token_id: int) -> str:
+        piece = self._detokenizer.push([token_id])
+        return self._lines.push(piece) if self._lines else piece
 
     def end_of_text(self) -> WrittenToken:
         """For a text that ended without another token."""

@@ -124,6 +124,35 @@ async def test_a_stream_ends_with_the_statistics(client: httpx.AsyncClient) -> N
     assert last["timings"]["predicted_n"] > len(parts)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stop": ["return"]},
+        {"stop": ["return a * b"]},
+        {"stop": ["never said by anybody", " + b  # 漢字 ?"]},
+        {"n_predict": 5},
+        {"n_indent": 8},
+        {"n_cmpl": 2},
+        {"completion_mode": "auto"},
+        {"completion_mode": "line", "stop": ["("]},
+    ],
+)
+async def test_a_stream_has_each_token_and_its_probabilities_once(
+    client: httpx.AsyncClient, options: dict[str, Any]
+) -> None:
+    body = {"prompt": "def f():\n    ", "n_probs": 2, "return_tokens": True, **options}
+    answers = await post(client, "/completion", **body)
+    events = events_of(await client.post("/completion", json={**body, "stream": True}))
+    for answer in answers if isinstance(answers, list) else [answers]:
+        said = [event for event in events if event["index"] == answer["index"]]
+        assert "".join(event["content"] for event in said) == answer["content"]
+        assert [token for event in said for token in event["tokens"]] == answer["tokens"]
+        probabilities = [entry for event in said for entry in event["completion_probabilities"]]
+        assert probabilities == answer["completion_probabilities"]
+        assert [entry["id"] for entry in probabilities] == answer["tokens"]
+
+
 async def test_options_become_sampling_parameters(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
     await post(client, "/completion", prompt="a", repeat_penalty=1.3, logit_bias=[[7, False], ["8", 2.5]], seed=-1)
     await post(client, "/completion", prompt="a", temperature=-1, logit_bias={"7": -200}, grammar="x", mirostat=2)

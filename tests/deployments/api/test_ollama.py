@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import ollama
 import pytest
 
 from deployments import errors
+from deployments.protocol import Delta, GenerationRequest
 from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import ANSWER, MODEL, WINDOW, FakeBackend
@@ -29,6 +31,24 @@ async def test_an_answer_has_ollamas_shape(client: httpx.AsyncClient, fake_backe
     assert answer["eval_count"] == len(fake_backend.tokens()) + 1
     assert answer["total_duration"] == answer["prompt_eval_duration"] + answer["eval_duration"] > 0
     assert answer["created_at"].startswith("20")
+
+
+async def test_an_answer_that_comes_at_once_says_how_long_its_parts_took(
+    client: httpx.AsyncClient, fake_backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate_at_once = fake_backend.generate
+
+    async def generate_slowly(request: GenerationRequest) -> list[Delta]:
+        await asyncio.sleep(0.3)
+        (delta,) = await generate_at_once(request)
+        delta.first_token_seconds = 0.1
+        return [delta]
+
+    monkeypatch.setattr(fake_backend, "generate", generate_slowly)
+    answer = await generate(client, prompt="x = ")
+    assert answer["prompt_eval_duration"] == 100_000_000
+    assert answer["eval_duration"] >= 200_000_000
+    assert answer["total_duration"] == answer["prompt_eval_duration"] + answer["eval_duration"]
 
 
 async def test_it_streams_lines_where_nothing_is_said(client: httpx.AsyncClient) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -94,6 +96,45 @@ async def test_no_text_of_a_request_that_fails_is_logged(
     assert "fake_backend.py" in failed["exception"]
     assert SECRET not in lines.text
     assert len(lines.requests()) == 3
+
+
+FLOOD = f"{SECRET} " * 2000
+
+FLOODS: list[tuple[str, str, dict[str, Any]]] = [
+    *(("POST", path, {**body, "model": FLOOD}) for _, path, body in REQUESTS if path not in ("/infill",)),
+    ("POST", "/api/show", {"model": FLOOD}),
+    ("POST", "/v1/completions", {"prompt": "x", "logit_bias": {FLOOD: 1}}),
+    ("POST", "/v1/completions", {"prompt": "x", "fim_mode": FLOOD}),
+    ("POST", "/v1/completions", {"prompt": "x", "user": FLOOD}),
+    ("POST", "/v1/completions", {"prompt": "x", "filename": FLOOD, "language": FLOOD, "session_id": FLOOD}),
+    ("POST", "/v1/completions", {"prompt": "x", "repository": {"name": 1, "files": [{"path": FLOOD, FLOOD: FLOOD}]}}),
+    ("POST", "/completion", {"prompt": "x", "logit_bias": [[FLOOD, 1]], "response_fields": FLOOD}),
+    ("POST", "/v1/events", {"type": FLOOD, "completion_id": FLOOD, "choice_index": 0}),
+    ("POST", f"/v1/events?select_kind={FLOOD}", {"type": "view", "completion_id": "x", "choice_index": 0}),
+    ("GET", f"/v1/models/{FLOOD}", {}),
+    ("GET", f"/{FLOOD}", {}),
+    ("PUT", f"/models/{FLOOD}", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), FLOODS, ids=[path[:30] for _, path, _ in FLOODS])
+async def test_what_is_repeated_of_a_request_is_short(
+    client: httpx.AsyncClient, lines: LogLines, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """To the client, and in the log, where no text of a body is repeated at all."""
+    response = await client.request(method, path, json=body or None)
+    assert len(response.content) < 2500
+    assert len(lines.text) < 2500
+    if body:
+        assert SECRET not in lines.text
+
+
+async def test_header_fields_in_the_log_are_short(client: httpx.AsyncClient, lines: LogLines) -> None:
+    names = ("x-request-id", "user-agent", "x-session-id", "authorization", "content-type", "traceparent", "tracestate")
+    for name in names:
+        await client.post("/v1/completions", json={"prompt": "x"}, headers={name: FLOOD[:30_000]})
+    assert len(lines.text) < 1500 * len(names)
+    assert lines.text.count(SECRET) < 20
 
 
 async def test_the_client_is_told_the_id_that_the_log_has(
@@ -194,6 +235,40 @@ def test_a_client_that_leaves_has_a_line(
     assert line.get("stream") == (True if stream else None)
     assert line.get("status") == (200 if stream else None)
     assert line.get("completion_tokens") == (1 if stream else None)
+
+
+@pytest.mark.parametrize("parts", [0, 1, 3])
+async def test_a_client_that_leaves_while_its_body_is_read(app: FastAPI, lines: LogLines, parts: int) -> None:
+    """Serve says it by whatever error ends the call that reads the body."""
+    received = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal received
+        received += 1
+        if received > parts:
+            raise RuntimeError("the task was cancelled")
+        return {"type": "http.request", "body": b'{"prompt": ', "more_body": True}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b""}
+    await app(scope, receive, send)
+    line = only(lines)
+    assert (line["outcome"], line["level"], line.get("status")) == ("aborted", "info", None)
+    assert "error" not in line
+    assert "exception" not in line
+
+
+def test_a_client_that_leaves_while_it_is_told_that_its_body_is_too_large(url: str, lines: LogLines) -> None:
+    connection = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=30)
+    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 999999\r\n\r\n" + b"x" * 1000)
+    assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+    connection.close()
+    wait_until(lambda: bool(lines.requests()), "no line is written")
+    line = only(lines)
+    assert (line["outcome"], line["status"], line["error"]["code"]) == ("refused", 413, "request_too_large")
+    assert "exception" not in line
 
 
 async def test_superseded_is_an_outcome_of_its_own() -> None:

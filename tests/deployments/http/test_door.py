@@ -1,0 +1,134 @@
+"""Names that the server goes by, and web pages of other origins."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from deployments.http.door import Access
+from deployments.ingress import create_app
+from model.text.tokenizer import Tokenizer
+from tests.support.fake_backend import FakeBackend
+
+LOOPBACK = Access("127.0.0.1")
+EVERYWHERE = Access("0.0.0.0")
+EDITORS = Access("127.0.0.1", origins=("https://ide.example.com", "vscode-webview://*"))
+BODY = {"prompt": "x", "max_tokens": 2}
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,x-session-id"}
+
+
+@asynccontextmanager
+async def client_of(
+    access: Access, tokenizer: Tokenizer, base: str = "http://127.0.0.1:8000"
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(backend=FakeBackend(tokenizer), tokenizer=tokenizer, access=access)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("access", "host", "welcome"),
+    [
+        (LOOPBACK, "127.0.0.1:8000", True),
+        (LOOPBACK, "localhost", True),
+        (LOOPBACK, "LocalHost:8000", True),
+        (LOOPBACK, "localhost.:8000", True),
+        (LOOPBACK, "[::1]:8000", True),
+        (LOOPBACK, "evil.example:8000", False),
+        (LOOPBACK, "localhost.evil.example", False),
+        (LOOPBACK, "evil.example#localhost", False),
+        (LOOPBACK, "localhost@evil.example", False),
+        (LOOPBACK, "0.0.0.0:8000", False),
+        (LOOPBACK, "192.168.0.7", False),
+        (LOOPBACK, "", False),
+        (Access("127.0.0.2"), "127.0.0.2", True),
+        (Access("::1"), "[::1]", True),
+        (Access("localhost"), "evil.example", False),
+        (Access("127.0.0.1", hosts=("ide.test", "*.corp.test")), "IDE.test:80", True),
+        (Access("127.0.0.1", hosts=("ide.test", "*.corp.test")), "a.b.corp.test", True),
+        (Access("127.0.0.1", hosts=("ide.test", "*.corp.test")), "corp.test", False),
+        (Access("127.0.0.1", hosts=("ide.test",)), "localhost", True),
+        (EVERYWHERE, "anything.example", True),
+        (EVERYWHERE, "10.0.0.3:8000", True),
+        (Access("0.0.0.0", hosts=("ide.test",)), "anything.example", False),
+        (Access("0.0.0.0", hosts=("ide.test",)), "ide.test", True),
+        (Access("0.0.0.0", hosts=("*",)), "anything.example", True),
+    ],
+)
+async def test_the_server_goes_by_its_names(access: Access, host: str, welcome: bool, tokenizer: Tokenizer) -> None:
+    async with client_of(access, tokenizer) as client:
+        for method, path in (("GET", "/version"), ("GET", "/"), ("POST", "/v1/completions"), ("GET", "/nowhere")):
+            response = await client.request(
+                method, path, headers={"host": host}, json=BODY if method == "POST" else None
+            )
+            assert (response.status_code == 403) is not welcome, response.text
+            if not welcome:
+                assert response.json()["error"]["code"] == "host_not_allowed"
+                assert response.headers["x-request-id"]
+
+
+async def test_a_server_that_listens_elsewhere_than_it_was_told(tokenizer: Tokenizer) -> None:
+    """`serve deploy` listens where its own file says: a connection from elsewhere shows it."""
+    async with client_of(LOOPBACK, tokenizer, base="http://10.0.0.3:8000") as client:
+        assert (await client.get("/version")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("access", "origin", "welcome"),
+    [
+        (LOOPBACK, None, True),
+        (LOOPBACK, "http://127.0.0.1:8000", True),
+        (LOOPBACK, "https://127.0.0.1:8000", True),
+        (LOOPBACK, "http://127.0.0.1:3000", False),
+        (LOOPBACK, "http://localhost:8000", False),
+        (LOOPBACK, "https://evil.example", False),
+        (LOOPBACK, "null", False),
+        (LOOPBACK, "", False),
+        (LOOPBACK, "http://[", False),
+        (LOOPBACK, "http://127.0.0.1:99999", False),
+        (LOOPBACK, "vscode-webview://1a2b", False),
+        (EVERYWHERE, "https://evil.example", False),
+        (EDITORS, "vscode-webview://1a2b", True),
+        (EDITORS, "https://ide.example.com", True),
+        (EDITORS, "https://ide.example.com.evil.example", False),
+        (EDITORS, "https://evil.example", False),
+        (Access(origins=("*",)), "https://evil.example", True),
+        (Access(origins=("null",)), "null", True),
+    ],
+)
+async def test_pages_of_other_origins(access: Access, origin: str | None, welcome: bool, tokenizer: Tokenizer) -> None:
+    headers = {} if origin is None else {"origin": origin}
+    async with client_of(access, tokenizer) as client:
+        answers = [
+            await client.post("/v1/completions", json=BODY, headers=headers),
+            await client.post("/v1/completions", json={}, headers=headers),
+            await client.get("/version", headers=headers),
+        ]
+        asked = await client.options("/v1/completions", headers={**headers, **PREFLIGHT})
+    if not welcome:
+        assert [answer.status_code for answer in (*answers, asked)] == [403] * 4
+        assert answers[0].json()["error"]["code"] == "origin_not_allowed"
+        assert "access-control-allow-origin" not in answers[0].headers
+        return
+    assert [answer.status_code for answer in answers] == [200, 400, 200]
+    if access.origins:
+        # The answer to a refused request may be read as well, and so may what it is called.
+        assert all(answer.headers["access-control-allow-origin"] in ("*", origin) for answer in (*answers, asked))
+        assert "x-request-id" in answers[1].headers["access-control-expose-headers"]
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-headers"] == PREFLIGHT["access-control-request-headers"]
+    else:
+        assert asked.status_code == 405
+        assert "access-control-allow-origin" not in answers[0].headers
+
+
+async def test_same_origin_behind_a_proxy_that_speaks_tls(tokenizer: Tokenizer) -> None:
+    async with client_of(EVERYWHERE, tokenizer) as client:
+        headers = {"host": "code.example.com", "origin": "https://code.example.com"}
+        assert (await client.post("/v1/completions", json=BODY, headers=headers)).status_code == 200
+        headers["host"] = "code.example.com:443"
+        assert (await client.post("/v1/completions", json=BODY, headers=headers)).status_code == 200

@@ -1,0 +1,270 @@
+"""Over real sockets, with the protocol that Serve's proxy gets: heads without end, clients that take their time."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+from uvicorn.config import HTTP_PROTOCOLS
+
+from deployments.http import proxy
+from deployments.http.connection import GuardedProtocol
+from deployments.ingress import create_app
+from deployments.limits import ApiLimits
+from model.text.tokenizer import Tokenizer
+from tests.support.fake_backend import FakeBackend
+from tests.support.http_server import serving
+
+LIMITS = ApiLimits(max_head_bytes=16_384, head_timeout_s=0.6, keep_alive_timeout_s=1, body_timeout_s=0.3)
+GET = b"GET /version HTTP/1.1\r\nhost: x\r\n"
+
+
+class Hurried(GuardedProtocol):
+    limits = LIMITS
+
+
+@pytest.fixture
+def url(fake_backend: FakeBackend, tokenizer: Tokenizer) -> Iterator[str]:
+    with serving(create_app(backend=fake_backend, tokenizer=tokenizer, limits=LIMITS), http=Hurried) as url:
+        yield url
+
+
+def connect(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+
+
+def read(connection: socket.socket) -> bytes:
+    """Until the server closes."""
+    found = b""
+    try:
+        while part := connection.recv(65_536):
+            found += part
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def flood(url: str, start: bytes, piece: bytes, pieces: int = 3000) -> bytes:
+    """Send `start`, then `piece` over and over; what is answered."""
+    with connect(url) as connection:
+        connection.sendall(start)
+        connection.settimeout(0.5)
+        try:
+            for _ in range(pieces):
+                connection.sendall(piece)
+        except OSError:
+            pass
+        connection.settimeout(30)
+        return read(connection)
+
+
+def dripped(url: str, start: bytes, piece: bytes, every_s: float = 0.05, most_s: float = 20) -> tuple[bytes, float]:
+    """Send `piece` again and again, slowly; what is answered, and after how many seconds the server closes."""
+    began = time.monotonic()
+    with connect(url) as connection:
+        connection.sendall(start)
+        connection.settimeout(every_s)
+        found = b""
+        while time.monotonic() - began < most_s:
+            try:
+                connection.sendall(piece)
+                part = connection.recv(65_536)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+            if not part:
+                break
+            found += part
+        return found, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "status", "code"),
+    [
+        (GET + b"x: ", b"a" * 10_000, 431, b"head_too_large"),
+        (GET, b"a" * 10_000, 431, b"head_too_large"),
+        (GET, b"x-a: b\r\n" * 1000, 431, b"head_too_large"),
+        (b"GET /", b"a" * 10_000, 414, b"request_line_too_long"),
+        (b"GET /?", b"a" * 10_000, 414, b"request_line_too_long"),
+    ],
+)
+def test_a_head_without_end(url: str, start: bytes, piece: bytes, status: int, code: bytes) -> None:
+    """30 MB are on their way; the answer does not wait for them, and others do not wait at all."""
+    began = time.monotonic()
+    answer = flood(url, start, piece)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"\r\nconnection: close\r\n" in answer
+    assert code in answer
+    assert httpx.get(f"{url}/version", timeout=5).status_code == 200
+    assert time.monotonic() - began < 8
+
+
+def test_a_head_that_is_too_large_in_one_piece(url: str) -> None:
+    with connect(url) as connection:
+        connection.sendall(GET + b"x: " + b"a" * 20_000 + b"\r\n\r\n")
+        assert read(connection).startswith(b"HTTP/1.1 431 ")
+    response = httpx.get(f"{url}/version", headers={"x": "a" * 10_000})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("tail", [b"0\r\nx: ", b"1;x="])
+def test_what_follows_the_head_without_end(url: str, fake_backend: FakeBackend, tail: bytes) -> None:
+    """Trailers and chunk extensions are no body, so that no limit of bodies bounds them."""
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    flood(url, head + tail, b"a" * 10_000)
+    assert httpx.get(f"{url}/version", timeout=5).status_code == 200
+    assert fake_backend.requests == []
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "answer"),
+    [
+        (GET, b"x: y\r\n", b"HTTP/1.1 408 "),
+        (b"GET /", b"a", b"HTTP/1.1 408 "),
+        (b"", b"\r\n", b""),
+        (GET + b"\r\n", b"\r\n", b"HTTP/1.1 200 "),
+        (GET + b"\r\n" + GET, b"x: y\r\n", b"HTTP/1.1 408 "),
+    ],
+)
+def test_a_head_that_takes_its_time(url: str, start: bytes, piece: bytes, answer: bytes) -> None:
+    found, seconds = dripped(url, start, piece)
+    assert seconds < 10
+    assert answer in found
+    assert bool(found) == bool(answer)
+
+
+def test_a_body_that_takes_its_time(url: str, fake_backend: FakeBackend) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    for start, piece in (
+        (b"content-length: 100000\r\n\r\n", b" "),
+        (b"transfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    ):
+        found, seconds = dripped(url, head + start, piece)
+        assert found.startswith(b"HTTP/1.1 408 ")
+        assert seconds < 10
+    assert fake_backend.requests == []
+
+
+def test_a_connection_without_a_request(url: str) -> None:
+    with connect(url) as connection:
+        assert read(connection) == b""
+    with connect(url) as connection:
+        connection.sendall(GET + b"\r\n")
+        began = time.monotonic()
+        assert read(connection).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - began < 10
+
+
+def test_two_hundred_slow_clients_are_gone_and_a_quick_one_is_served(url: str) -> None:
+    slow = [connect(url) for _ in range(200)]
+    for connection in slow:
+        connection.sendall(GET)
+    assert httpx.get(f"{url}/version", timeout=10).status_code == 200
+    for connection in slow:
+        assert read(connection).startswith(b"HTTP/1.1 408 ")
+        connection.close()
+
+
+def test_requests_on_one_connection(url: str) -> None:
+    """In one piece, in many, and one behind the other; the time of a head begins anew for each."""
+    with connect(url) as connection:
+        connection.sendall((GET + b"\r\n") * 5)
+        found = b""
+        while found.count(b"HTTP/1.1 200 ") < 5:
+            found += connection.recv(65_536)
+        for _ in range(4):
+            time.sleep(0.25)
+            for byte in GET + b"\r\n":
+                connection.sendall(bytes([byte]))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_is_no_http_is_refused_as_everything_else(url: str) -> None:
+    with connect(url) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = read(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"code":"invalid_http"' in answer
+
+
+def test_a_slow_answer_is_not_cut_by_the_next_head(fake_backend: FakeBackend, tokenizer: Tokenizer) -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        import asyncio
+
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(1.5)
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    with serving(slow, http=Hurried) as url, connect(url) as connection:
+        connection.sendall(GET + b"\r\n" + GET)
+        found = read(connection)
+    assert b"whole" in found
+    assert b"HTTP/1.1 408 " in found
+
+
+def test_http_1_0_gets_no_chunks(url: str) -> None:
+    body = b'{"prompt": "x", "max_tokens": 3, "stream": true}'
+    head = f"POST /v1/completions HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    with connect(url) as connection:
+        connection.sendall(head.encode() + body)
+        answer = read(connection)
+    fields, _, text = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in fields.lower()
+    assert b"connection: close" in fields.lower()
+    assert text.startswith(b"data: {")
+    assert text.endswith(b"data: [DONE]\n\n")
+    with connect(url) as connection:
+        connection.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+        assert read(connection).partition(b"\r\n\r\n")[2].startswith(b'{"version"')
+
+
+def test_an_upgrade_is_a_request(url: str) -> None:
+    with connect(url) as connection:
+        connection.sendall(GET + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_serves_proxy_takes_the_protocol_and_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve._private.http_util import validate_http_proxy_callback_return
+    from ray.serve._private.utils import call_function_from_import_path
+    from uvicorn import Config
+
+    limits = ApiLimits(max_head_bytes=5000, head_timeout_s=2.5, keep_alive_timeout_s=7)
+    monkeypatch.setattr(GuardedProtocol, "limits", ApiLimits())
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
+    environment = proxy.environment(limits)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    hook = call_function_from_import_path(environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"])
+    (middleware,) = validate_http_proxy_callback_return(hook)
+    assert middleware.cls is proxy.HeaderMiddleware
+    assert GuardedProtocol.limits == limits
+    config = Config(lambda: proxy, factory=True)
+    config.load()
+    assert config.http_protocol_class is GuardedProtocol
+
+
+async def test_serve_gets_headers_that_it_can_read() -> None:
+    """Its proxy takes every value for UTF-8, and answers what is none with a traceback in the log."""
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend(scope["headers"])
+
+    headers = [
+        (b"x-session-id", b"fenster-\xfc"),
+        (b"x-request-id", b"a" * 129),
+        (b"x-request-timeout-seconds", b"1"),
+        (b"serve_multiplexed_model_id", b"x"),
+        (b"x-request-disconnect-disabled", b"?1"),
+        (b"accept", b"*/*"),
+    ]
+    await proxy.HeaderMiddleware(serve)({"type": "http", "headers": headers}, None, None)  # type: ignore[arg-type]
+    assert seen == [(b"x-session-id", "fenster-ü".encode()), (b"accept", b"*/*")]
