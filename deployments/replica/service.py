@@ -9,14 +9,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
-from deployments.errors import EngineOutOfMemoryError, EngineUnavailableError
-from deployments.protocol import Delta, GenerationRequest, HealthReport, gather
+from deployments.errors import EngineAwayError, EngineOutOfMemoryError, EngineUnavailableError
+from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
 from deployments.replica.admission import Admission
+from deployments.replica.run import Run
 from deployments.replica.sequence import SequenceText, SequenceTimes
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
 from deployments.stop_rules import max_time, superseded
-from deployments.stop_rules.rule import StopRule
 from model.process.client import EngineDeadError, FailureKind
 from model.request import Output, Request
 from model.statistics import EngineStats
@@ -49,39 +49,6 @@ class Client(Protocol):
     async def wait_dead(self) -> EngineDeadError: ...
     def fail(self, reason: str, kind: FailureKind = "died") -> None: ...
     async def shutdown(self) -> None: ...
-
-
-class Run:
-    """One request while it is answered, for those who end it from outside.
-
-    turn: its place in its session. trace: its spans. ended_by: the rule that ended it, once one has.
-    """
-
-    def __init__(self, turn: Turn, trace: RequestTrace) -> None:
-        self.turn = turn
-        self.trace = trace
-        self.ended_by: StopRule | None = None
-        self._on_end: list[Callable[[], object]] = []
-
-    def on_end(self, *callbacks: Callable[[], object]) -> None:
-        """Call these when it is ended; now, if that has happened."""
-        self._on_end += callbacks
-        if self.ended_by is not None:
-            for callback in callbacks:
-                callback()
-
-    def end(self, rule: StopRule) -> None:
-        """Only the first call counts."""
-        if self.ended_by is None:
-            self.ended_by = rule
-            for callback in self._on_end:
-                callback()
-
-    @property
-    def outcome(self) -> str:
-        """How sequences that it cut short are counted."""
-        rule = self.ended_by
-        return "length" if rule is not None and rule.finish_reason == "length" else "abort"
 
 
 class EngineService:
@@ -203,7 +170,7 @@ class EngineService:
         self, request: GenerationRequest, pause: Callable[[], float]
     ) -> AsyncGenerator[list[Delta], None]:
         texts = [SequenceText(i, request, self._tokenizer) for i in range(len(request.prompts) * request.best_of)]
-        pairs = list(zip(request.sequences(), texts, strict=True))
+        pairs = [pair for pair in zip(request.sequences(), texts, strict=True) if not pair[1].finished]
         stats = self.client.stats
         recorder = self._metrics.of(request.team, request.dialect)
         # The turn comes first: the request that it supersedes gives its room back.
@@ -217,6 +184,8 @@ class EngineService:
             run = Run(turn, trace)
             run.on_end(lease.release)
             turn.end = lambda: run.end(superseded.RULE)
+            if turn.ended:
+                turn.end()
             timer = None
             if request.max_time_ms is not None:
                 timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, max_time.RULE)
@@ -241,11 +210,11 @@ class EngineService:
     def _living(self) -> Iterator[None]:
         """Raises EngineUnavailableError where the engine is dead, now or later."""
         if self.client.dead is not None:
-            raise _unavailable(self.client.dead)
+            raise EngineAwayError(f"The engine stopped: {self.client.dead}.", retry_after=RETRY_AFTER_S)
         try:
             yield
         except EngineDeadError as error:
-            raise _unavailable(error) from error
+            raise EngineUnavailableError(f"The engine stopped: {error}.", retry_after=RETRY_AFTER_S) from error
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
@@ -271,7 +240,7 @@ class EngineService:
         recorder: RequestMetrics,
     ) -> AsyncGenerator[list[Delta], None]:
         """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
-        times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock)
+        times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock, len(sequence.output_ids))
         trace = run.trace.sequence(sequence, text.index)
         try:
             async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
@@ -293,7 +262,9 @@ class EngineService:
                         raise EngineOutOfMemoryError(_OUT_OF_MEMORY, retry_after=RETRY_AFTER_S)
                     if seconds := pause():
                         await asyncio.sleep(seconds)
-        except (EngineDeadError, EngineOutOfMemoryError):
+        except (EngineDeadError, EngineOutOfMemoryError) as error:
+            if isinstance(error, EngineDeadError):
+                times.engine_died()
             times.ended("error")
             trace.ended("error")
             raise
@@ -327,7 +298,7 @@ class EngineService:
                     gather(pending, [delta])
                     news.set()
 
-        lengths = [len(sequence.prompt_ids) for sequence, _ in sequences]
+        lengths = {text.index: len(sequence.prompt_ids) for sequence, text in sequences}
         if run.turn.typed is not None:
             sequences, pending[0] = self._replay(sequences[0], run.turn, recorder)
             news.set()
@@ -372,14 +343,18 @@ class EngineService:
         known = turn.generation
         assert known is not None
         assert turn.typed is not None
-        delta = text.replay(known.token_ids, known.logprobs, turn.typed, known.finish)
+        ids, logprobs = known.token_ids.tolist(), known.logprobs.tolist()
+        delta = text.replay(ids, logprobs, turn.typed, known.finish)
         delta.cached_tokens = len(sequence.prompt_ids)
         delta.engine = self._name
         recorder.typed_ahead(len(delta.token_ids))
         if delta.finish_reason is not None:
             SequenceTimes(recorder, len(sequence.prompt_ids), self._clock).ended(delta.finish_reason)
             return [pair], delta
-        left = sequence.params.max_tokens - len(delta.token_ids)
+        told = len(delta.token_ids)
+        prompt = known.prompt_ids.tolist()
+        delta.taken_over = TakenOver(prompt_ids=prompt, token_ids=ids, logprobs=logprobs, typed=turn.typed, told=told)
+        left = sequence.params.max_tokens - told
         return [(known.continuation(sequence, left), text)], delta
 
 
@@ -391,7 +366,3 @@ def may_end_early(request: GenerationRequest) -> bool:
 def worth_sending(delta: Delta) -> bool:
     """False for a step that gave nothing a client could see."""
     return bool(delta.token_ids or delta.text or delta.finish_reason or delta.prompt_logprobs)
-
-
-def _unavailable(error: EngineDeadError) -> EngineUnavailableError:
-    return EngineUnavailableError(f"The engine stopped: {error}.", retry_after=RETRY_AFTER_S)
