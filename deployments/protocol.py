@@ -130,6 +130,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     earlier: tuple[Earlier, ...] = ()
 
+    @property
+    def first_id(self) -> str:
+        """Its `request_id` on the first engine."""
+        return self.request_id.removesuffix(f"~{self.attempt}")
+
     def sequences(self) -> Iterator[Request]:
         """The engine requests this fans out to, in `Delta.index` order.
 

@@ -144,7 +144,7 @@ class Progress:
         begun = any(completion.begun for completion in self._completions)
         return msgspec.structs.replace(
             self._request,
-            # an engine may still know the old one, if only the way to it broke
+            # An engine may still know the old one, if only the way to it broke: `first_id`.
             request_id=f"{self._request.request_id}~{attempt}",
             attempt=attempt,
             max_time_ms=limit,
