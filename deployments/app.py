@@ -9,6 +9,7 @@ the settings of the environment.
 
 import asyncio
 import logging
+import random
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -21,10 +22,12 @@ from deployments.cluster.autoscaling import autoscaling_config
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.http.door import Access
 from deployments.http.handle_backend import HandleBackend
+from deployments.http.resuming_backend import ResumingBackend
+from deployments.labels import declared_labels
 from deployments.replica.replica import TRACING_STOP_S, EngineReplica, configure_logs, keep_to_loopback
 from deployments.settings import Settings
 from model.config import ConfigError
-from monitoring import logs, tracing
+from monitoring import IngressMetrics, logs, tracing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -65,12 +68,18 @@ class Ingress:
             checkpoint = resolve_checkpoint(self._settings.model, self._settings.revision)
             return Tokenizer.from_checkpoint(checkpoint), model_card(checkpoint)
 
-        tokenizer, card = await asyncio.to_thread(load)
+        (tokenizer, card), labels = await asyncio.gather(asyncio.to_thread(load), asyncio.to_thread(declared_labels))
+        settings = self._settings
+        metrics = IngressMetrics(settings.model_id, declared=labels)
+        engines = HandleBackend(
+            self._engine, settings.resume_timeout_s, settings.max_queued_requests, settings.step_timeout_s, metrics
+        )
         return create_app(
-            backend=HandleBackend(self._engine),
+            backend=ResumingBackend(engines, settings.resume_timeout_s, random.Random(settings.seed), metrics),
             tokenizer=tokenizer,
             model_card=card,
             limits=self._settings.api,
+            metrics=metrics,
             metrics_directory=self._metrics_directory,
             answer_request_id=False,  # the proxy does
             tracing=self._tracing,

@@ -117,6 +117,14 @@ class EngineUnavailableError(ServeError):
     default_code = "engine_unavailable"
 
 
+class EngineAwayError(EngineUnavailableError):
+    """No engine has begun this request: there is none, or the one that was asked is about to end."""
+
+
+class EngineAwaitedError(EngineAwayError):
+    """There is no engine, and so many wait for one that this request may not."""
+
+
 class EngineOutOfMemoryError(ServeError):
     """The engine lives, but ended this request since its GPU's memory did not suffice for all that ran."""
 
@@ -127,8 +135,12 @@ class EngineOutOfMemoryError(ServeError):
 _BY_NAME: dict[str, Callable[[BaseException], ServeError]] = {
     "BackPressureError": lambda _: OverloadedError("Every replica's queue is full.", retry_after=1.0),
     "EngineDeadError": lambda error: EngineUnavailableError(f"The engine stopped: {error}", retry_after=5.0),
-    "DeploymentUnavailableError": lambda _: EngineUnavailableError("The model could not be deployed."),
+    "DeploymentUnavailableError": lambda _: EngineAwayError("The model could not be deployed.", retry_after=5.0),
     "RayActorError": lambda _: EngineUnavailableError("The replica died.", retry_after=5.0),
+    "WorkerCrashedError": lambda _: EngineUnavailableError("The replica died.", retry_after=5.0),
+    "LocalRayletDiedError": lambda _: EngineUnavailableError("The replica's node died.", retry_after=5.0),
+    "NodeDiedError": lambda _: EngineUnavailableError("The replica's node died.", retry_after=5.0),
+    "ObjectLostError": lambda _: EngineUnavailableError("The replica died with its answer.", retry_after=5.0),
     "TimeoutError": lambda _: EngineUnavailableError("The engine did not answer in time.", retry_after=5.0),
 }
 """Exceptions of other layers, by the name of the class or of one of its bases."""

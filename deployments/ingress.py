@@ -45,6 +45,7 @@ def create_app(
     backend: Backend,
     tokenizer: Tokenizer,
     limits: ApiLimits | None = None,
+    metrics: IngressMetrics | None = None,
     metrics_directory: Path | None = None,
     model_card: str | None = None,
     answer_request_id: bool = True,
@@ -54,6 +55,7 @@ def create_app(
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
+    metrics: this process's recorder; None: one is made when the backend has said its model's name.
     metrics_directory: where the node's processes share their metrics; None: `/metrics` shows this process's own.
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
@@ -64,7 +66,7 @@ def create_app(
     context = ApiContext(
         DocumentLines(observed, tokenizer), tokenizer, limits or ApiLimits(), metrics_directory, model_card
     )
-    count_refusal = RefusalCounter(context)
+    count_refusal = RefusalCounter(context, metrics)
     app = FastAPI(
         title="StarCoder Serve",
         version=package_version(),
@@ -101,9 +103,9 @@ def create_app(
 class RefusalCounter:
     """Counts refused requests by why, from when the model's name is known. metrics: the recorder, from then on."""
 
-    def __init__(self, context: ApiContext) -> None:
+    def __init__(self, context: ApiContext, metrics: IngressMetrics | None) -> None:
         self._context = context
-        self._metrics: IngressMetrics | None = None
+        self._metrics = metrics
 
     def metrics(self) -> IngressMetrics | None:
         if self._metrics is None and (model := self._context.known_model) is not None:

@@ -59,6 +59,33 @@ class EditorSession(msgspec.Struct, frozen=True, kw_only=True):
     surroundings: str
 
 
+class TakenOver(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier request of the session had generated, with which a completion began.
+
+    prompt_ids: of the earlier request. token_ids: generated behind them, and with `logprobs` their log-probabilities.
+    typed: characters of their text that are in the newer prompt already. told: how many of them it was told as new.
+    """
+
+    prompt_ids: list[int]
+    token_ids: list[int]
+    logprobs: list[float]
+    typed: int
+    told: int
+
+
+class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """What one completion had come to when its engine died; its client has the text of all of it.
+
+    token_ids: that engines have generated for it. logprobs: theirs, where stop rules read them. finished: it is whole.
+    taken_over: what came before them and was not generated for it.
+    """
+
+    token_ids: list[int] = []
+    logprobs: list[float] = []
+    finished: bool = False
+    taken_over: TakenOver | None = None
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One client's request: `len(prompts) * best_of` sequences that share their parameters.
 
@@ -77,6 +104,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     team, dialect: on whose account it runs and by which API it came; values of metric labels (`monitoring.labels`).
     client_request_id: the HTTP request's id, which several of these may share.
     trace: W3C trace context of the span that this is part of; empty: it is not traced.
+    drawn_seed: what completions draw with where `params.seed` is None; None: the engine chooses.
+    asked_at: when the first engine was asked, in Unix seconds. attempt: so many engines were asked before this one.
+    earlier: by `Delta.index`, what the completions have come to on those; empty: nothing.
     """
 
     request_id: str
@@ -97,15 +127,30 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     dialect: str = OTHER_DIALECT
     client_request_id: str | None = None
     trace: dict[str, str] = {}
+    drawn_seed: int | None = None
+    asked_at: float = 0.0
+    attempt: int = 0
+    earlier: tuple[Earlier, ...] = ()
+
+    @property
+    def first_id(self) -> str:
+        """Its `request_id` on the first engine."""
+        return self.request_id.removesuffix(f"~{self.attempt}")
 
     def is_dos(self, index: int) -> bool:
         """Whether completion `index` (see `Delta.index`) is of one of `dos_prompts`."""
         return index // self.best_of in self.dos_prompts
 
+    @property
+    def unfinished(self) -> int:
+        """Completions that an engine has still to generate."""
+        return len(self.prompts) * self.best_of - sum(one.finished for one in self.earlier)
+
     def sequences(self) -> Iterator[Request]:
         """The engine requests this fans out to, in `Delta.index` order.
 
-        Completion i of a seeded prompt draws with `seed + i`: completions differ, the request repeats.
+        Completion i of a seeded prompt draws with `seed + i`: completions differ, the request repeats. Where the seed
+        is not the client's, equal prompts differ as well.
         """
         shared = self.params
         if self.rules is not None:
@@ -114,15 +159,22 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
             shared = msgspec.structs.replace(shared, stop_token_ids=ids, logprobs=logprobs)
         for prompt_index, prompt_ids in enumerate(self.prompts):
             for i in range(self.best_of):
-                params = shared
+                params, index = shared, prompt_index * self.best_of + i
                 if params.seed is not None and i:
                     params = msgspec.structs.replace(params, seed=params.seed + i)
-                yield Request(
-                    request_id=f"{self.request_id}-{prompt_index * self.best_of + i}",
-                    prompt_ids=prompt_ids,
-                    params=params,
-                    priority=self.priority,
-                )
+                elif params.seed is None and self.drawn_seed is not None:
+                    params = msgspec.structs.replace(params, seed=self.drawn_seed + index)
+                sequence = Request(f"{self.request_id}-{index}", prompt_ids, params, self.priority)
+                yield _continued(sequence, self.earlier[index]) if self.earlier else sequence
+
+
+def _continued(sequence: Request, earlier: Earlier) -> Request:
+    """The engine request that goes on behind what earlier engines have generated."""
+    prompt_ids, params = sequence.prompt_ids, sequence.params
+    if (known := earlier.taken_over) is not None:
+        prompt_ids = [*known.prompt_ids, *known.token_ids]
+        params = msgspec.structs.replace(params, max_tokens=params.max_tokens - known.told)
+    return msgspec.structs.replace(sequence, prompt_ids=prompt_ids, params=params, output_ids=earlier.token_ids)
 
 
 class Delta(msgspec.Struct, kw_only=True):
@@ -132,6 +184,7 @@ class Delta(msgspec.Struct, kw_only=True):
     text: text that is now certain; stop strings and end-of-text are already cut off.
     token_ids: every new token, also those whose text is held back or cut off.
     logprobs: one entry for each of `token_ids`, where `params.logprobs` asks for them.
+    rule_logprobs: log-probabilities of `token_ids`, where only stop rules ask for them.
     text_offsets: where the text of each of `token_ids` begins, in characters of the completion.
     prompt_logprobs: on the first delta of a completion, where `params.prompt_logprobs` asks for them.
     finish_reason: set on the last delta of a completion, and only there.
@@ -141,12 +194,14 @@ class Delta(msgspec.Struct, kw_only=True):
     queue_seconds: how long the sequence waited before its first step.
     first_token_seconds: from the request's arrival at the replica to the first token, on the delta that brings it.
     engine: the replica's name, on the same delta.
+    taken_over: the completion begins with this; its `told` tokens are the first of `token_ids`.
     """
 
     index: int
     text: str = ""
     token_ids: list[int] = []
     logprobs: list[TokenLogprobs] | None = None
+    rule_logprobs: list[float] | None = None
     text_offsets: list[int] | None = None
     prompt_logprobs: list[TokenLogprobs | None] | None = None
     finish_reason: FinishReason | None = None
@@ -156,6 +211,7 @@ class Delta(msgspec.Struct, kw_only=True):
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     engine: str = ""
+    taken_over: TakenOver | None = None
 
 
 def gather(whole: dict[int, Delta], news: Iterable[Delta]) -> None:
@@ -187,6 +243,9 @@ def _merge(older: Delta, newer: Delta) -> Delta:
     if newer.logprobs is not None:
         older.logprobs = older.logprobs or []
         older.logprobs.extend(newer.logprobs)
+    if newer.rule_logprobs is not None:
+        older.rule_logprobs = older.rule_logprobs or []
+        older.rule_logprobs.extend(newer.rule_logprobs)
     if newer.text_offsets is not None:
         older.text_offsets = older.text_offsets or []
         older.text_offsets.extend(newer.text_offsets)

@@ -150,8 +150,8 @@ class Settings(BaseSettings):
     )
     seed: int | None = Field(
         default=_engine("seed"),
-        description="Where requests without a seed take their randomness from: every engine and every start then "
-        "repeats the same draws. If not given, no two of them draw the same.",
+        description="Where requests without a seed take their randomness from: every start then repeats the same "
+        "draws. If not given, no two of them draw the same.",
     )
 
     # The server
@@ -196,6 +196,9 @@ class Settings(BaseSettings):
         default=60.0, gt=0, description="An engine silent for so long while it has work is replaced."
     )
     health_check_period_s: float = Field(default=5.0, gt=0, description="Time between heartbeats of an engine.")
+    resume_timeout_s: float = Field(
+        default=30.0, ge=0, description="A request whose engine has died, or that finds none, waits so long for one."
+    )
     drain_timeout_s: float = Field(default=30.0, ge=0, description="Open streams may finish for so long at shutdown.")
 
     # Watching

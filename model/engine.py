@@ -84,11 +84,15 @@ class Engine:
             self._given_up.append(Output(request.request_id, finish_reason="abort"))
             return
         seed = request.params.seed
+        limit = min(len(request.prompt_ids) + request.params.max_tokens, self.max_model_len)
+        if request.output_ids and len(request.prompt_ids) + len(request.output_ids) >= limit:
+            self._given_up.append(Output(request.request_id, finish_reason="length"))
+            return
         sequence = Sequence(
             request,
             seed=(self._seeds.getrandbits(64) if seed is None else seed) & (2**64 - 1),
             arrival=next(self._arrivals),
-            limit=min(len(request.prompt_ids) + request.params.max_tokens, self.max_model_len),
+            limit=limit,
             speculator=Speculator(self._speculative_tokens) if self._speculative_tokens else None,
         )
         self.sequences[request.request_id] = sequence
@@ -215,7 +219,7 @@ class Engine:
 
     def _count_output(self, scheduled: Scheduled, output: Output) -> None:
         sequence, new = scheduled.sequence, len(output.token_ids)
-        if sequence.num_output == new:  # its first
+        if sequence.num_new == new:  # its first
             self.counters.add(metrics.PROMPT_TOKENS, sequence.prompt_length)
         self.counters.add(metrics.GENERATION_TOKENS, new)
         if scheduled.draft:

@@ -53,6 +53,9 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
 class Request(msgspec.Struct, frozen=True):
     """One sequence to generate. `n` completions of a prompt are `n` requests: they share its blocks.
 
+    output_ids: the beginning of the output, where another engine has generated it already. This one goes on behind it
+        as if it had drawn it itself: `max_tokens`, penalties and draws count from there. It answers the tokens that
+        are new.
     priority: lower runs first. Equal ones run in order of arrival, but a prompt that ends with a step (most of it may
         be cached) has a quarter of that step before longer ones, and few may pass one for which there is no room.
     """
@@ -61,6 +64,7 @@ class Request(msgspec.Struct, frozen=True):
     prompt_ids: list[int]
     params: SamplingParams = SamplingParams()
     priority: int = 0
+    output_ids: list[int] = []
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True):

@@ -170,6 +170,10 @@ class EngineMetrics:
         self._failures[bounded(cause, labels.FAILURE_CAUSES)].inc()
         self.engine_stopped()
 
+    def predecessor_killed(self) -> None:
+        """The engine that this one replaces ended without a word: nobody has counted it yet."""
+        self._failures["killed"].inc()
+
     def engine_stopped(self) -> None:
         """The engine runs nothing any more, as it should."""
         for gauge in self._gauges.values():

@@ -23,6 +23,11 @@ class IngressMetrics:
         known = self._teams[:-1]
         self._requests = own.counters(metrics.HTTP_REQUESTS, model)
         self._rejected = own.counters(metrics.REQUESTS_REJECTED, model)
+        self._resumed = own.counter(metrics.REQUESTS_RESUMED, model)
+        self._lost = own.counter(metrics.REQUESTS_LOST, model)
+        self._waiting = own.gauge(metrics.WAITING_FOR_ENGINE, model)
+        # The gauges of dead engines go with them. This one stays, and says that there is none.
+        own.gauge(metrics.ENGINES_UP, model)
         for team in known:
             for dialect in self._dialects:
                 for outcome in OUTCOMES:
@@ -46,6 +51,14 @@ class IngressMetrics:
         A language that is none of labels.LANGUAGES counts as `other`. Raises KeyError for an unknown event.
         """
         self._events[event, bounded(language, labels.LANGUAGES)].inc()
+
+    def engine_died(self, resumed: bool) -> None:
+        """An engine died under a request. resumed: another one has it now, else it has failed."""
+        (self._resumed if resumed else self._lost).inc()
+
+    def waiting_for_engine(self, count: int) -> None:
+        """So many requests wait for an engine that takes them."""
+        self._waiting.set(count)
 
     def rejected(self, reason: str, team: str = DEFAULT_TEAM) -> None:
         """A request was refused. Reasons are labels.REJECTION_REASONS; an unknown one counts as `other`."""

@@ -20,7 +20,7 @@ FINISH_REASONS = ("stop", "length", "abort", "error")
 REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
 WASTE_CAUSES = ("superseded", "cancelled")
 STEP_PHASES = ("schedule", "forward", "sample", "other")
-FAILURE_CAUSES = ("died", "hung", "heartbeat", "other")
+FAILURE_CAUSES = ("died", "hung", "heartbeat", "killed", "other")
 
 COMPLETION_EVENT_KINDS = ("view", "select", "select_line", "dismiss")
 LANGUAGES = (

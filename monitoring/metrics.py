@@ -58,6 +58,17 @@ REQUEST_SUCCESS = CLIENTS.counter(
     labels=("model", "team", "finished_reason"),
     vllm=True,
 )
+REQUESTS_RESUMED = CLIENTS.counter(
+    "requests_resumed_total",
+    "Requests that another engine went on with, or began anew, after theirs had died; once for each time.",
+)
+REQUESTS_LOST = CLIENTS.counter(
+    "requests_lost_total",
+    "Requests that failed since their engine died and no other took them over in time, or three died in a row.",
+)
+WAITING_FOR_ENGINE = CLIENTS.gauge(
+    "requests_waiting_for_engine", "Requests that the ingress holds since no engine is there to take them."
+)
 REQUESTS_REJECTED = CLIENTS.counter(
     "requests_rejected_total",
     "Requests refused before the engine ran them, by why.",
@@ -234,11 +245,15 @@ GPU_MEMORY_TOTAL = LIMITS.gauge("gpu_memory_total_bytes", "Memory of a GPU.", la
 
 REPLICAS = Section("Replicas: starts and failures")
 
-ENGINES_UP = REPLICAS.gauge("engines_up", "Engines of the node that have loaded and not failed.")
+ENGINES_UP = REPLICAS.gauge(
+    "engines_up",
+    "Engines of the node that have loaded and not failed. 0 where there is none but an ingress, or one that starts.",
+)
 ENGINE_STARTS = REPLICAS.counter("engine_starts_total", "Engines that became ready.")
 RANK_FAILURES = REPLICAS.counter(
     "rank_failures_total",
-    "Engines that were given up, and then restarted, since a rank died, hung in a step or missed its heartbeat.",
+    "Engines that were given up, and then restarted, since a rank died, hung in a step or missed its heartbeat, or "
+    "whose replica was killed, as the OOM killer does: its successor counts that.",
     labels=("model", "cause"),
 )
 OUT_OF_MEMORY = REPLICAS.engine_counter(

@@ -45,7 +45,7 @@ settings.load_profile("busy machine")
 CLUSTER_OPTIONS = (
     *("--tensor-parallel-size", "2", "--dtype", "float32", "--num-threads", "1"),
     *("--max-num-seqs", "4", "--max-queued-requests", "4"),
-    *("--step-timeout-s", "8", "--health-check-period-s", "2"),
+    *("--step-timeout-s", "8", "--health-check-period-s", "2", "--resume-timeout-s", "120"),
     *("--metrics-port", "0", "--device-bandwidth", "2e10", "--device-flops", "1e11"),
 )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
@@ -23,6 +24,11 @@ from monitoring.spans import Value
 
 REMEMBERED_BLOCKS = 200_000
 """About 3 million tokens; some 40 MB in the ingress."""
+
+REMEMBERED_REQUESTS = 10_000
+
+
+ReplicaT = TypeVar("ReplicaT", bound=Hashable)
 
 
 class PrefixIndex:
@@ -57,6 +63,28 @@ class PrefixIndex:
             self._owner.popitem(last=False)
 
 
+class Asked:
+    """Which replica each request was sent to last, the oldest requests forgotten first."""
+
+    def __init__(self, capacity: int = REMEMBERED_REQUESTS) -> None:
+        self._capacity = capacity
+        self._replicas: OrderedDict[str, Hashable] = OrderedDict()
+
+    def remember(self, request: GenerationRequest, replica: Hashable) -> None:
+        self._replicas[request.first_id] = replica
+        while len(self._replicas) > self._capacity:
+            self._replicas.popitem(last=False)
+
+    def others(self, request: GenerationRequest | None, replicas: Iterable[ReplicaT]) -> list[ReplicaT]:
+        """Those for the request. It comes again since the last one failed, which may take seconds to end: not to it.
+
+        Unless there is no other.
+        """
+        known = list(replicas)
+        failed = self._replicas.get(request.first_id) if request is not None and request.attempt else None
+        return [replica for replica in known if replica != failed] or known
+
+
 def choose(
     loads: Mapping[Hashable, int], blocks: Mapping[Hashable, int], imbalance: int, tie: Callable[[int], int]
 ) -> Hashable:
@@ -84,6 +112,7 @@ class PrefixRouter(RequestRouter):
         import random
 
         self._index = PrefixIndex(block_size)
+        self._asked = Asked()
         self._imbalance = imbalance
         self._random = random.Random()
 
@@ -92,9 +121,10 @@ class PrefixRouter(RequestRouter):
     ) -> list[list[RunningReplica]]:
         if not candidate_replicas:
             return []
-        known = {replica.replica_id: replica for replica in candidate_replicas}
-        loads = {replica_id: self.replica_queue_len_cache.get(replica_id) or 0 for replica_id in known}
         request = _request(pending_request)
+        candidates = {replica.replica_id: replica for replica in candidate_replicas}
+        known = {replica_id: candidates[replica_id] for replica_id in self._asked.others(request, candidates)}
+        loads = {replica_id: self.replica_queue_len_cache.get(replica_id) or 0 for replica_id in known}
         if request is not None and request.session is not None:
             blocks = {home(request.session.key, known): 1}
         else:
@@ -108,6 +138,7 @@ class PrefixRouter(RequestRouter):
         request = _request(pending_request)
         if request is None:
             return
+        self._asked.remember(request, replica_id)
         hashes = self._index.hashes(request.prompts[0])
         if request.trace:
             known = self._index.holders(hashes).get(replica_id, 0)

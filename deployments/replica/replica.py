@@ -66,6 +66,8 @@ class EngineReplica:
             await self._start(settings, started_at)
         except BaseException as error:
             logs.event("engine.start_failed", level=logging.ERROR, exception=logs.describe(error))
+            with contextlib.suppress(Exception):
+                succession.counted(self._actor_name)  # it was not killed
             raise
 
     def _instance(self) -> dict[str, str]:
@@ -77,18 +79,22 @@ class EngineReplica:
             "engine.starting",
             model=settings.model_id,
             tensor_parallel_size=settings.tensor_parallel_size,
-            replaces=replaced and replaced.rpartition("#")[2],
+            replaces=replaced and replaced.name.rpartition("#")[2],
         )
         self._settings = settings
         self._created = int(time.time())
         self._stopping = False
         self._ending: asyncio.Task[str] | None = None
+        # From now on this node says that it has no engine, for as long as there is none.
+        record_on_this_node(settings)
+        labels = await asyncio.to_thread(declared_labels)
+        self._metrics = metrics = monitoring.ReplicaMetrics(settings.model_id, declared=labels)
+        if replaced is not None and not replaced.counted:
+            metrics.predecessor_killed()
         directory = await asyncio.to_thread(resolve_checkpoint, settings.model, settings.revision)
         model = ModelConfig.from_checkpoint(directory)
         settings.check_model(model)
-        tokenizer, labels = await asyncio.gather(
-            asyncio.to_thread(Tokenizer.from_checkpoint, directory), asyncio.to_thread(declared_labels)
-        )
+        tokenizer = await asyncio.to_thread(Tokenizer.from_checkpoint, directory)
         tokenizer.check(model)
         placement_group = get_current_placement_group()
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
@@ -108,8 +114,6 @@ class EngineReplica:
             self._group.kill()
             raise
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
-        record_on_this_node(settings)
-        metrics = monitoring.ReplicaMetrics(settings.model_id, declared=labels)
         reports = self._group.reports
         metrics.engine_ready(
             time.monotonic() - started_at,
@@ -119,7 +123,7 @@ class EngineReplica:
         metrics.device_limits(settings.device_bandwidth, settings.device_flops)
         metrics.gpu_memory(client.gpus)
         client.on_step = metrics.step
-        self._client, self._metrics = client, metrics
+        self._client = client
         self._service = EngineService(
             client, tokenizer, admission, settings.step_timeout_s, metrics, tracing=self._tracing, name=self._name
         )
@@ -203,6 +207,9 @@ class EngineReplica:
         """Kill the ranks, let open streams end with their error, and end this process: Serve then replaces it."""
         logs.event("engine.dead", reason, level=logging.ERROR)
         self._group.kill()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(FLUSH_S):
+                await asyncio.to_thread(succession.counted, self._actor_name)
         await self._service.drained(FLUSH_S)
         await asyncio.sleep(HANDOVER_S)  # for Ray to send the last items
         self._tracing.shutdown(HANDOVER_S)

@@ -1,4 +1,4 @@
-"""One request while it is answered."""
+"""One request while its replica answers it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deployments.stop_rules.rule import StopRule
 
 
 class Run:
-    """What those who end a request from outside need of it.
+    """One request while it is answered, for those who end it from outside.
 
     turn: its place in its session. trace: its spans. ended_by: the rule that ended it, once one has.
     """

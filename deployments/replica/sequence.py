@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from deployments.protocol import Delta, GenerationRequest
+from deployments.protocol import Delta, Earlier, GenerationRequest
 from deployments.stop_rules import special
 from deployments.stop_rules.pipeline import RulePipeline, build_pipeline
 from deployments.stop_rules.rule import StopRule
@@ -22,7 +22,8 @@ _REPLAYED_AT_ONCE = 128
 class SequenceText:
     """Detokenizes one sequence as it grows, and ends it at a stop string or where a stop rule says so.
 
-    index: of the deltas. finished: the last delta has been made; the engine need not go on.
+    index: of the deltas. finished: the last delta has been made; the engine need not go on. What the request says that
+    an earlier engine has generated is known and told already.
     """
 
     def __init__(self, index: int, request: GenerationRequest, tokenizer: Tokenizer) -> None:
@@ -40,17 +41,32 @@ class SequenceText:
         self._tokens = 0
         self._characters = 0
         self._skip = 0
+        if request.earlier:
+            self._go_on(request.earlier[index])
+
+    def _go_on(self, earlier: Earlier) -> None:
+        """Come to where the client is. Text does not depend on the pieces in which it came: it has what comes out."""
+        self.finished = earlier.finished
+        if earlier.finished:
+            return
+        if (known := earlier.taken_over) is not None:
+            self._skip = known.typed
+            self._text(known.token_ids, known.logprobs)
+        self._text(earlier.token_ids, earlier.logprobs)
 
     def feed(self, output: Output) -> Delta:
         """The delta that `output` adds. Not to be called once `finished`."""
         first_offset = len(self._detokenizer.offsets)
         # The token that ended it has no text, but it was generated, and counted.
         ids = output.token_ids if output.stop_token_id is None else output.token_ids[:-1]
+        told = self._params.logprobs is not None
+        logprobs = [entry.logprob for entry in output.logprobs or ()]
         delta = Delta(
             index=self.index,
-            text=self._text(ids, [entry.logprob for entry in output.logprobs or ()]),
+            text=self._text(ids, logprobs),
             token_ids=output.token_ids,
-            logprobs=None if self._params.logprobs is None else output.logprobs,
+            logprobs=output.logprobs if told else None,
+            rule_logprobs=None if told or output.logprobs is None else logprobs,
             prompt_logprobs=output.prompt_logprobs,
             cached_tokens=output.cached_tokens,
             queue_seconds=output.queue_seconds,
@@ -156,16 +172,21 @@ class SequenceText:
 
 
 class SequenceTimes:
-    """Records when the tokens of one sequence came, from its submission to its end. prompt_tokens: of its prompt."""
+    """Records when the tokens of one sequence came, from its submission to its end.
 
-    def __init__(self, recorder: RequestMetrics, prompt_tokens: int, clock: Callable[[], float]) -> None:
+    prompt_tokens: of its prompt. earlier: tokens that another engine has generated for it.
+    """
+
+    def __init__(
+        self, recorder: RequestMetrics, prompt_tokens: int, clock: Callable[[], float], earlier: int = 0
+    ) -> None:
         self._recorder = recorder
         self._prompt_tokens = prompt_tokens
         self._clock = clock
         self._started_at = clock()
         self._first_token_at: float | None = None
         self._last_token_at = 0.0
-        self._tokens = 0
+        self._earlier = self._tokens = earlier
         self._ended = False
 
     def saw(self, output: Output) -> None:
@@ -176,19 +197,25 @@ class SequenceTimes:
             self._first_token_at = now
             self._recorder.queued(output.queue_seconds)
             self._recorder.prefilled(max(now - self._started_at - output.queue_seconds, 0.0))
-            self._recorder.first_token(now - self._started_at)
+            if not self._earlier:
+                self._recorder.first_token(now - self._started_at)
         else:
             self._recorder.inter_token(now - self._last_token_at, len(output.token_ids))
         self._last_token_at = now
         self._tokens += len(output.token_ids)
 
-    def ended(self, reason: str) -> None:
-        """Only the first call of `ended` or `cancelled` counts."""
+    def engine_died(self) -> None:
+        """Another engine may go on with it, and counts its tokens in the end: those of before as well."""
+        self.ended("error", tokens=False)
+
+    def ended(self, reason: str, tokens: bool = True) -> None:
+        """Only the first call counts, of this and its neighbours. tokens: count its tokens, too."""
         if self._ended:
             return
         self._ended = True
         self._recorder.request_finished(reason, self._clock() - self._started_at)
-        self._recorder.tokens(self._prompt_tokens, self._tokens)
+        if tokens:
+            self._recorder.tokens(self._prompt_tokens, self._tokens)
         if self._first_token_at is not None:
             self._recorder.decoded(self._last_token_at - self._first_token_at)
 

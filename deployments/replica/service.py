@@ -9,8 +9,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
-from deployments.errors import EngineOutOfMemoryError, EngineUnavailableError
-from deployments.protocol import Delta, GenerationRequest, HealthReport, gather
+from deployments.errors import EngineAwayError, EngineOutOfMemoryError, EngineUnavailableError
+from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
 from deployments.replica.admission import Admission
 from deployments.replica.run import Run
 from deployments.replica.sequence import SequenceText, SequenceTimes
@@ -180,17 +180,20 @@ class EngineService:
             RequestTrace(self._tracing, request, self._clock, self._name) as trace,
             self._living(),
             self.sessions.turn(request) as turn,
-            self.admission.admit(len(request.prompts) * request.best_of, stats) as lease,
+            self.admission.admit(request.unfinished, stats) as lease,
             self._open(),
         ):
             run = Run(turn, trace)
             run.on_end(lease.release)
             turn.end = lambda: run.end(superseded.RULE)
+            if turn.ended:
+                turn.end()
             timer = None
             if request.max_time_ms is not None:
                 timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, max_time.RULE)
             try:
-                pairs = list(zip(request.sequences(), await self._texts(request), strict=True))
+                texts = await self._texts(request)
+                pairs = [pair for pair in zip(request.sequences(), texts, strict=True) if not pair[1].finished]
                 if len(pairs) == 1 and not may_end_early(request):
                     batches = self._one(*pairs[0], pause, run, recorder)
                 else:
@@ -225,11 +228,11 @@ class EngineService:
     def _living(self) -> Iterator[None]:
         """Raises EngineUnavailableError where the engine is dead, now or later."""
         if self.client.dead is not None:
-            raise _unavailable(self.client.dead)
+            raise EngineAwayError(f"The engine stopped: {self.client.dead}.", retry_after=RETRY_AFTER_S)
         try:
             yield
         except EngineDeadError as error:
-            raise _unavailable(error) from error
+            raise EngineUnavailableError(f"The engine stopped: {error}.", retry_after=RETRY_AFTER_S) from error
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
@@ -255,7 +258,7 @@ class EngineService:
         recorder: RequestMetrics,
     ) -> AsyncGenerator[list[Delta], None]:
         """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
-        times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock)
+        times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock, len(sequence.output_ids))
         trace = run.trace.sequence(sequence, text.index)
         try:
             async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
@@ -277,7 +280,9 @@ class EngineService:
                         raise EngineOutOfMemoryError(_OUT_OF_MEMORY, retry_after=RETRY_AFTER_S)
                     if seconds := pause():
                         await asyncio.sleep(seconds)
-        except (EngineDeadError, EngineOutOfMemoryError):
+        except (EngineDeadError, EngineOutOfMemoryError) as error:
+            if isinstance(error, EngineDeadError):
+                times.engine_died()
             times.ended("error")
             trace.ended("error")
             raise
@@ -311,7 +316,7 @@ class EngineService:
                     gather(pending, [delta])
                     news.set()
 
-        lengths = [len(sequence.prompt_ids) for sequence, _ in sequences]
+        lengths = {text.index: len(sequence.prompt_ids) for sequence, text in sequences}
         if run.turn.typed is not None:
             sequences, pending[0] = await self._replay(sequences[0], run.turn, recorder)
             news.set()
@@ -356,14 +361,18 @@ class EngineService:
         known = turn.generation
         assert known is not None
         assert turn.typed is not None
-        delta = await text.replay(known.token_ids, known.logprobs, turn.typed, known.finish)
+        ids, logprobs = known.token_ids.tolist(), known.logprobs.tolist()
+        delta = await text.replay(ids, logprobs, turn.typed, known.finish)
         delta.cached_tokens = len(sequence.prompt_ids)
         delta.engine = self._name
         recorder.typed_ahead(len(delta.token_ids))
         if delta.finish_reason is not None:
             SequenceTimes(recorder, len(sequence.prompt_ids), self._clock).ended(delta.finish_reason)
             return [pair], delta
-        left = sequence.params.max_tokens - len(delta.token_ids)
+        told = len(delta.token_ids)
+        prompt = known.prompt_ids.tolist()
+        delta.taken_over = TakenOver(prompt_ids=prompt, token_ids=ids, logprobs=logprobs, typed=turn.typed, told=told)
+        left = sequence.params.max_tokens - told
         return [(known.continuation(sequence, left), text)], delta
 
 
@@ -375,7 +384,3 @@ def may_end_early(request: GenerationRequest) -> bool:
 def worth_sending(delta: Delta) -> bool:
     """False for a step that gave nothing a client could see."""
     return bool(delta.token_ids or delta.text or delta.finish_reason or delta.prompt_logprobs)
-
-
-def _unavailable(error: EngineDeadError) -> EngineUnavailableError:
-    return EngineUnavailableError(f"The engine stopped: {error}.", retry_after=RETRY_AFTER_S)

@@ -50,7 +50,7 @@ class Generation:
     def of(cls, request: GenerationRequest, session: EditorSession) -> Generation:
         compared = min(len(session.prefix), _COMPARED_CHARACTERS)
         prompt = request.prompts[0]
-        return cls(
+        generation = cls(
             like=_alike(request, session),
             prefix_length=session.prefix_length,
             compared=compared,
@@ -58,6 +58,10 @@ class Generation:
             prompt_ids=array("I", prompt),
             room=len(prompt) + request.params.max_tokens,
         )
+        for earlier in request.earlier:
+            generation.token_ids.extend(earlier.token_ids)
+            generation.logprobs.extend(earlier.logprobs)
+        return generation
 
     def add(self, output: Output) -> None:
         ids = output.token_ids if output.stop_token_id is None else output.token_ids[:-1]
@@ -90,7 +94,7 @@ class Generation:
 
 @dataclass(eq=False)
 class Turn:
-    """One request of a session, from its arrival to its end.
+    """One request of a session, from its arrival to its end. asked_at: of the request.
 
     generation: what it adds to; None where nothing is kept. typed: characters of it that are in the prompt already;
     None where it starts anew. generated: tokens that the engine made for this request; wasted: those of them that
@@ -99,6 +103,7 @@ class Turn:
 
     generation: Generation | None = None
     typed: int | None = None
+    asked_at: float = 0.0
     generated: int = 0
     wasted: int = 0
     ended: bool = False
@@ -146,8 +151,13 @@ class Sessions:
     def _begin(self, request: GenerationRequest, session: EditorSession) -> Turn:
         now = self._clock()
         self._forget(now)
-        older, _ = self._turns.pop(session.key, (None, now))
+        older, _ = self._turns.get(session.key, (None, now))
+        if request.attempt and older is not None and older.asked_at > request.asked_at:
+            # It comes from a dead engine, and meanwhile the user has typed on.
+            return Turn(ended=True)
+        self._turns.pop(session.key, None)
         turn = self._successor(older, request, session)
+        turn.asked_at = request.asked_at
         if older is not None and not older.ended:
             inherited = turn.generation is not None and turn.generation is older.generation
             older.ended, older.wasted = True, 0 if inherited else older.generated
@@ -159,8 +169,10 @@ class Sessions:
         return turn
 
     def _successor(self, older: Turn | None, request: GenerationRequest, session: EditorSession) -> Turn:
-        if not _inherits(request):
+        if not _inherits(request) or any(earlier.taken_over for earlier in request.earlier):
             return Turn()
+        if request.earlier:
+            return Turn(Generation.of(request, session))
         known = older.generation if older is not None else None
         if known is not None and (typed := known.typed(request, session, self._tokenizer)) is not None:
             known.room = max(known.room, len(request.prompts[0]) + request.params.max_tokens)

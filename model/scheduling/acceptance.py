@@ -38,10 +38,10 @@ def _empty_output(sequence: Sequence) -> Output:
     """For a sequence's next tokens; its first output says how it began, too."""
     params = sequence.request.params
     output = Output(sequence.request.request_id, logprobs=None if params.logprobs is None else [])
-    if sequence.num_output == 0:
+    if sequence.num_new == 0:
         output.cached_tokens = sequence.cached_tokens
         output.queue_seconds = (sequence.started_at or time.monotonic()) - sequence.arrived_at
-        if params.prompt_logprobs is not None:
+        if params.prompt_logprobs is not None and sequence.num_output == 0:
             output.prompt_logprobs = sequence.prompt_logprobs or [None]
     return output
 

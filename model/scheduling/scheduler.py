@@ -263,7 +263,7 @@ class Scheduler:
         self._planned.admitted.append(sequence)
         if sequence.started_at is None:
             sequence.started_at = time.monotonic()
-            sequence.cached_tokens = sequence.computed
+            sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
             self._planned.first.append(sequence)
         if step.held_up is not None:
             step.held_up.passed += 1

@@ -51,8 +51,8 @@ class Sequence:
     gone: bool = False
 
     def __post_init__(self) -> None:
-        self.tokens = list(self.request.prompt_ids)
-        self.prompt_length = len(self.tokens)
+        self.tokens = [*self.request.prompt_ids, *self.request.output_ids]
+        self.prompt_length = len(self.request.prompt_ids)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -71,6 +71,11 @@ class Sequence:
     @property
     def num_output(self) -> int:
         return self.length - self.prompt_length
+
+    @property
+    def num_new(self) -> int:
+        """Those of its output tokens that were drawn here."""
+        return self.num_output - len(self.request.output_ids)
 
     @property
     def pending(self) -> int:

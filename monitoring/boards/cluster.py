@@ -56,6 +56,18 @@ _REPLICAS = Row(
             thresholds=((1.0, "orange"), (3.0, "red")),
         ),
         Panel(
+            "Requests without an engine",
+            "Requests that wait since there is none; those that another one went on with after theirs had died, and "
+            "those that failed since none did, in the last hour.",
+            (
+                (q.value(m.WAITING_FOR_ENGINE), "waiting"),
+                (q.increase(m.REQUESTS_RESUMED, window="1h"), "resumed"),
+                (q.increase(m.REQUESTS_LOST, window="1h"), "lost"),
+            ),
+            "short",
+            thresholds=((1.0, "orange"), (10.0, "red")),
+        ),
+        Panel(
             "Time to ready",
             "From a replica's start to its engine's first heartbeat, and the part that loads weights; the slowest one.",
             (

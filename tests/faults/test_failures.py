@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -68,63 +69,89 @@ def replaced(cluster: Cluster) -> list[str]:
     return [line["replaces"] for line in cluster.lines("engine.starting") if "replaces" in line]
 
 
-def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> tuple[float, float]:
-    """Signal a process while a stream is open.
+def streamed(cluster: Cluster, **fields: object) -> Iterator[tuple[str, dict[str, object]]]:
+    """The text and the whole of each event, as they come; the last one's text is its usage."""
+    options = {"ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+    request = completion(cluster, **options, **fields)
+    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=request, timeout=240) as response:
+        assert response.status_code == 200
+        for event in events(response):
+            assert "error" not in event, event
+            choices = event["choices"]
+            assert isinstance(choices, list)
+            yield (choices[0]["text"] if choices else ""), event
 
-    Seconds until the stream ended, well-formed and with an error, and until a new request was answered.
+
+def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> float:
+    """Signal a process while streams are open, one greedy and one that draws: both go on as if nothing had been.
+
+    Seconds from the signal to the next token.
     """
     engines = [*cluster.pids("RankProcess"), *cluster.pids("ServeReplica:starcoder:engine")]
     before, engine = replaced(cluster), cluster.lines("engine.ready")[-1]["replica"]
-    request = completion(cluster, max_tokens=1900, ignore_eos=True, stream=True)
-    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=request, timeout=120) as response:
-        stream = events(response)
-        assert "choices" in next(stream)
+    resumed = counted(cluster, "starcoder_requests_resumed_total")
+    greedy = {"max_tokens": 1500, "stop": ["\ufffe never"]}
+    drawing = {"max_tokens": 700, "temperature": 0.8, "seed": 11}
+    with ThreadPoolExecutor(1) as pool:
+        undisturbed = [list(streamed(cluster, **fields)) for fields in (greedy, drawing)]
+        other = pool.submit(lambda: list(streamed(cluster, **drawing)))
+        stream, pieces, waits = streamed(cluster, **greedy), list[tuple[str, dict[str, object]]](), list[float]()
+        while len(pieces) < 20:
+            pieces.append(next(stream))
         kill(pid, number)
-        broken_at = time.monotonic()
-        *_, last = stream
-        error_after = time.monotonic() - broken_at
-    error = last["error"]
-    assert isinstance(error, dict)
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["code"] == "engine_unavailable"
-    wait_until(lambda: text(cluster) is not None, cluster.text, period_s=0.1)
-    answered_after = time.monotonic() - broken_at
+        last = time.monotonic()
+        for piece in stream:
+            pieces.append(piece)
+            now = time.monotonic()
+            waits.append(now - last)
+            last = now
+        found = [pieces, other.result()]
+    for known, got in zip(undisturbed, found, strict=True):
+        assert "".join(piece for piece, _ in got) == "".join(piece for piece, _ in known)
+        usage, expected = got[-1][1]["usage"], known[-1][1]["usage"]
+        assert isinstance(usage, dict)
+        assert isinstance(expected, dict)
+        assert {**usage, "prompt_tokens_details": 0} == {**expected, "prompt_tokens_details": 0}
     wait_until(lambda: all(is_gone(pid) for pid in engines), lambda: f"{engines} live on")
     wait_until(lambda: replaced(cluster) == [*before, engine], cluster.text)
-    return error_after, answered_after
+    assert counted(cluster, "starcoder_requests_resumed_total") >= resumed + 1
+    return max(waits)
+
+
+def counted(cluster: Cluster, name: str) -> float:
+    return sum(value for series, value in counters(cluster).items() if series.startswith(f"{name}{{"))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_is_killed(cluster: Cluster, rank: int, record_property: pytest.RecordProperty) -> None:
     before = failures(counters(cluster), "died")
     pid = cluster.pids("RankProcess")[rank]
-    error_after, answered_after = break_mid_stream(cluster, pid, signal.SIGKILL)
+    pause = break_mid_stream(cluster, pid, signal.SIGKILL)
     assert failures(counters(cluster), "died") == before + 1
-    print(f"rank killed: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
+    print(f"rank killed: the stream went on after {pause:.1f} s")
     died = cluster.lines("rank.died")[-1]
     assert died["rank_pid"] == pid
     assert cluster.lines("engine.dead")[-1]["message"].startswith(f"rank {died['rank']} died")
-    assert "failed" in [line["outcome"] for line in cluster.lines("request")]
-    record_property("recovery_seconds", answered_after)
-    assert error_after < 10
+    record_property("recovery_seconds", pause)
 
 
 def test_a_rank_hangs(cluster: Cluster, record_property: pytest.RecordProperty) -> None:
     """A stopped process still holds its sockets open: only the deadline of a step tells."""
     before = failures(counters(cluster), "hung", "heartbeat")
-    error_after, answered_after = break_mid_stream(cluster, cluster.pids("RankProcess")[1], signal.SIGSTOP)
+    pause = break_mid_stream(cluster, cluster.pids("RankProcess")[1], signal.SIGSTOP)
     assert failures(counters(cluster), "hung", "heartbeat") == before + 1
-    print(f"rank stopped: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
-    record_property("recovery_seconds", answered_after)
-    assert error_after < 30
+    print(f"rank stopped: the stream went on after {pause:.1f} s")
+    record_property("recovery_seconds", pause)
 
 
 def test_the_replica_is_killed(cluster: Cluster, record_property: pytest.RecordProperty) -> None:
-    """Nobody is left to clean up after it, and still its ranks end."""
+    """As the OOM killer does it. Nobody is left to clean up after it or to count it, and still both are done."""
+    before = failures(counters(cluster), "killed")
     (replica,) = cluster.pids("ServeReplica:starcoder:engine")
-    error_after, answered_after = break_mid_stream(cluster, replica, signal.SIGKILL)
-    print(f"replica killed: error after {error_after:.1f} s, answered again after {answered_after:.1f} s")
-    record_property("recovery_seconds", answered_after)
+    pause = break_mid_stream(cluster, replica, signal.SIGKILL)
+    assert failures(counters(cluster), "killed") == before + 1
+    print(f"replica killed: the stream went on after {pause:.1f} s")
+    record_property("recovery_seconds", pause)
 
 
 def test_an_idle_engine_that_hangs_is_replaced(cluster: Cluster) -> None:

@@ -7,7 +7,6 @@ functions from deltas to the dialect's answer, `create_router(api: ApiContext) -
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -40,14 +39,12 @@ class ApiContext:
     metrics_directory: Path | None = None
     model_card: str | None = None
     known_model: ModelInfo | None = None
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def model(self) -> ModelInfo:
         """The served model; asked of the backend once, then remembered (it cannot change while this app lives)."""
         if self.known_model is None:
-            async with self._lock:
-                if self.known_model is None:
-                    self.known_model = await self.backend.info()
+            # Each for itself: where no engine answers, one behind the other would wait for the sum of their times.
+            self.known_model = await self.backend.info()
         if (record := current()) is not None:
             record.model = self.known_model.id
         return self.known_model

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.cluster.routing import PrefixIndex, choose
+from deployments.cluster.routing import Asked, PrefixIndex, choose
+from deployments.protocol import GenerationRequest
+from model.request import SamplingParams
 
 
 def first(count: int) -> int:
@@ -56,3 +58,23 @@ def test_the_least_recently_used_is_forgotten():
 def test_the_choice_is_a_replica_and_never_far_above_the_least_busy(loads, blocks, imbalance):
     chosen = choose(loads, blocks, imbalance, first)
     assert loads[chosen] <= min(loads.values()) + imbalance
+
+
+def asked(name: str, attempt: int = 0) -> GenerationRequest:
+    id = f"{name}~{attempt}" if attempt else name
+    return GenerationRequest(request_id=id, prompts=[[1]], params=SamplingParams(), attempt=attempt)
+
+
+def test_a_request_does_not_come_back_to_the_replica_that_failed_it():
+    """That one may take seconds to end, and holds the request's prefix."""
+    sent = Asked(capacity=2)
+    assert sent.others(None, ["a", "b"]) == ["a", "b"]
+    sent.remember(asked("r"), "a")
+    assert sent.others(asked("r"), ["a", "b"]) == ["a", "b"]
+    assert sent.others(asked("r", 1), ["a", "b"]) == ["b"]
+    assert sent.others(asked("r", 1), ["a"]) == ["a"], "rather this one than none"
+    sent.remember(asked("r", 1), "b")
+    assert sent.others(asked("r", 2), ["a", "b"]) == ["a"]
+    for name in ("s", "t"):
+        sent.remember(asked(name), "a")
+    assert sent.others(asked("r", 2), ["a", "b"]) == ["a", "b"], "it is forgotten"

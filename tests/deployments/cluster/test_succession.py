@@ -16,6 +16,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
         store[key] = value
 
     monkeypatch.setattr(succession, "_internal_kv_put", put)
+    monkeypatch.setattr(succession, "_internal_kv_get", store.get)
     monkeypatch.setattr(succession, "_internal_kv_list", lambda prefix: [k for k in store if k.startswith(prefix)])
     monkeypatch.setattr(succession, "_internal_kv_del", lambda key: int(store.pop(key, None) is not None))
     return store
@@ -32,8 +33,16 @@ def test_each_dead_engine_is_replaced_once(listed: dict[bytes, bytes]) -> None:
         succession.enlist(name, lambda name: True)
     dead = {"a", "b"}
     replaced = {succession.enlist(name, lambda name: name not in dead) for name in ("c", "d")}
-    assert replaced == dead
+    assert {one.name for one in replaced if one is not None} == dead
     assert succession.enlist("e", lambda name: name not in dead) is None
+
+
+def test_what_died_by_its_own_hand_has_counted_itself(listed: dict[bytes, bytes]) -> None:
+    for name in ("a", "b"):
+        succession.enlist(name, lambda name: True)
+    succession.counted("a")
+    replaced = {succession.enlist(name, lambda name: name in ("c", "d")) for name in ("c", "d")}
+    assert replaced == {("a", True), ("b", False)}
 
 
 def test_one_that_stopped_in_order_is_not_replaced(listed: dict[bytes, bytes]) -> None:

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+import concurrent.futures
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from deployments.errors import InternalError, OverloadedError
-from deployments.http.handle_backend import HandleBackend
+from deployments.errors import (
+    EngineAwaitedError,
+    EngineAwayError,
+    EngineUnavailableError,
+    InternalError,
+    OverloadedError,
+)
+from deployments.http.handle_backend import HEALTH_TAKEN_S, HandleBackend
+from tests.support.virtual_time import VirtualTimeLoop
 
 
 class Response:
-    """One call of a replica: `results` one after the other; an exception among them is raised."""
+    """One call of a replica: `results` one after the other; an exception among them is raised.
 
-    def __init__(self, *results: object) -> None:
+    taken: whether a replica takes it at once.
+    """
+
+    def __init__(self, *results: object, taken: bool = True) -> None:
         self.results = results
         self.cancelled = False
+        self._replica_result_future: concurrent.futures.Future[object] = concurrent.futures.Future()
+        if taken:
+            self.take()
+
+    def take(self) -> None:
+        self._replica_result_future.set_result(None)
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -39,10 +56,10 @@ class Response:
             yield result
 
 
-def backend(response: Response) -> HandleBackend:
+def backend(response: Response, **options: Any) -> HandleBackend:
     method = SimpleNamespace(remote=lambda *_: response)
-    handle = SimpleNamespace(generate=method, stream=method, options=lambda stream: handle)
-    return HandleBackend(handle)  # type: ignore[arg-type]
+    handle = SimpleNamespace(generate=method, stream=method, health=method, info=method, options=lambda stream: handle)
+    return HandleBackend(handle, **options)  # type: ignore[arg-type]
 
 
 async def drain(response: Response) -> list[object]:
@@ -82,3 +99,60 @@ async def test_a_call_that_nobody_waits_for_is_cancelled() -> None:
         await anext(batches)
     assert call.cancelled
     assert stream.cancelled
+
+
+def in_virtual_time(coroutine: Coroutine[Any, Any, float]) -> float:
+    """Seconds that it says."""
+    loop = VirtualTimeLoop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "seconds"), [("stream", 30.0), ("generate", 30.0), ("info", 30.0), ("health", HEALTH_TAKEN_S)]
+)
+def test_no_engine_is_said_in_time(method: str, seconds: float) -> None:
+    """Serve's own handle would wait for ever."""
+
+    async def run() -> float:
+        response = Response([1], taken=False)
+        one = backend(response, timeout_s=30.0)
+        ask = getattr(one, method)
+        call = anext(ask(None)) if method == "stream" else ask(*([None] if method == "generate" else []))
+        with pytest.raises(EngineAwayError) as error:
+            await call
+        assert (error.value.status, error.value.code) == (503, "engine_unavailable")
+        assert error.value.retry_after
+        assert response.cancelled, "nobody waits, and still it would be sent"
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(run()) == pytest.approx(seconds)
+
+
+def test_only_so_many_wait_for_an_engine_and_those_are_served_when_it_comes() -> None:
+    async def run() -> float:
+        response, gauge = Response([1], taken=False), list[int]()
+        metrics = SimpleNamespace(waiting_for_engine=gauge.append)
+        one = backend(response, timeout_s=30.0, most_waiting=3, metrics=metrics)
+        calls = [asyncio.create_task(one.generate(None)) for _ in range(64)]  # type: ignore[arg-type]
+        await asyncio.sleep(2)
+        refused = [call for call in calls if call.done()]
+        assert len(refused) == 61
+        assert all(isinstance(call.exception(), EngineAwaitedError) for call in refused)
+        response.take()
+        assert [await call for call in calls if call not in refused] == [[1]] * 3
+        assert (max(gauge), gauge[-1]) == (3, 0)
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(run()) < 3
+
+
+def test_a_replica_that_took_the_question_and_hangs_is_no_health() -> None:
+    async def run() -> float:
+        with pytest.raises(EngineUnavailableError, match="does not answer"):
+            await backend(Response(), heartbeat_s=8.0).health()
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(run()) < 30

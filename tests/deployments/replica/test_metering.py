@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import get_args
+from typing import NoReturn, get_args
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.errors import EngineUnavailableError, OverloadedError
+from deployments.errors import EngineAwayError, EngineUnavailableError, OverloadedError
 from deployments.http.request_record import Outcome
+from deployments.ingress import create_app
+from deployments.labels import declared_labels
+from model.text.tokenizer import Tokenizer
+from monitoring import IngressMetrics
 from monitoring.labels import OUTCOMES
 from monitoring.process import init, render
 from tests.support.fake_backend import MODEL, FakeBackend
@@ -68,6 +72,43 @@ async def test_refused_shed_and_failed(client: httpx.AsyncClient, fake_backend: 
     assert (await client.post("/v1/completions", json=COMPLETION)).status_code == 503
     await client.get("/health")
     assert counted() == {("openai", name): 1 for name in ("ok", "refused", "shed", "failed")}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "dialect"),
+    [
+        ("/v1/completions", COMPLETION, "openai"),
+        ("/generate", {"inputs": "import os"}, "tgi"),
+        ("/infill", {"input_prefix": "a", "input_suffix": "b"}, "llamacpp"),
+        ("/api/generate", {"model": MODEL, "prompt": "import os"}, "ollama"),
+    ],
+)
+async def test_without_an_engine_requests_are_counted_too(
+    fake_backend: FakeBackend, tokenizer: Tokenizer, path: str, body: dict[str, object], dialect: str
+) -> None:
+    """Nobody has said the model's name yet, and still each dialect answers 503, and each request counts."""
+    fake_backend.info = fake_backend.health = Absent()  # type: ignore[assignment,method-assign]
+    metrics = IngressMetrics(MODEL, declared=declared_labels())
+    app = create_app(backend=fake_backend, tokenizer=tokenizer, metrics=metrics)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post(path, json=body)
+        health = await client.get("/health")
+    # text-generation-inference's own status for a generation that failed
+    assert [each.status_code for each in (answer, health)] == [424 if dialect == "tgi" else 503, 503]
+    assert [each.headers["retry-after"] for each in (answer, health)] == ["5", "5"]
+    assert "No engine is there" in answer.text
+    assert counted() == {(dialect, "failed"): 1}
+    rendered = render().decode()
+    assert f'starcoder_engines_up{{model="{MODEL}"}} 0.0' in rendered
+    assert f'starcoder_requests_rejected_total{{model="{MODEL}",reason="unavailable",team="default"}} 1.0' in rendered
+
+
+class Absent:
+    """A call of an engine that is not there."""
+
+    async def __call__(self) -> NoReturn:
+        raise EngineAwayError("No engine is there.", retry_after=5.0)
 
 
 async def test_an_error_in_a_stream_is_no_success(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
