@@ -52,3 +52,15 @@ def check_port(host: str, port: int) -> None:
             probe.listen(1)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+NO_TOKEN = (
+    ". A cluster of Ray 2.60 or later wants a token unless it was started without: set RAY_AUTH_MODE=token, and "
+    "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put it into ~/.ray/auth_token"
+)
+
+
+def has_token() -> bool:
+    """Whether Ray finds a token to authenticate with."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()

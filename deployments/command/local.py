@@ -15,7 +15,7 @@ from typing import Any
 
 from deployments.cluster.temporary import private_directory, remove_stale
 from deployments.command import signals
-from deployments.command.checks import check
+from deployments.command.checks import NO_TOKEN, check, has_token
 from deployments.command.console import Console
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.signals import Stopped
@@ -52,18 +52,6 @@ _RAY_ENVIRONMENT = {
 
 # Ray's own series, for whoever scrapes ours; as fresh as those.
 _RAY_METRICS = {"RAY_enable_metrics_collection": "1", "RAY_metrics_report_interval_ms": "2000"}
-
-
-NO_TOKEN = (
-    ". A cluster of Ray 2.60 or later wants a token unless it was started without: set RAY_AUTH_MODE=token, and "
-    "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or put it into ~/.ray/auth_token"
-)
-
-
-def has_token() -> bool:
-    """Whether Ray finds a token to authenticate with."""
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 class StartError(RuntimeError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from deployments.protocol import Delta, Earlier, GenerationRequest
 from deployments.stop_rules import special
 from deployments.stop_rules.pipeline import RulePipeline, build_pipeline
@@ -34,11 +36,15 @@ class SequenceText:
         self._skip_special = request.skip_special
         self._detokenizer = Detokenizer(tokenizer, request.skip_special)
         self._stops = StopStrings(request.stop, request.include_stop)
+        self._special_stops = _special_stops(request, tokenizer)
+        self._may_stop = bool(request.stop) or request.rules is not None
         self._rules: RulePipeline | None = None
         if request.rules is not None:
             self._special_ids = request.rules.special_ids
             self._rules = build_pipeline(request.rules, index // request.best_of, tokenizer)
         self._tokens = 0
+        self._behind = 0
+        """Tokens of the last `_text` that came after the one with which the text ended."""
         self._characters = 0
         self._skip = 0
         if request.earlier:
@@ -55,15 +61,23 @@ class SequenceText:
         self._text(earlier.token_ids, earlier.logprobs)
 
     def feed(self, output: Output) -> Delta:
-        """The delta that `output` adds. Not to be called once `finished`."""
+        """The delta that `output` adds. Not to be called once `finished`.
+
+        A step may draw several tokens, and steps go on until the engine has heard that the text has ended: what comes
+        behind the token that ended it is taken out of `output`, so that the same text is always so many tokens.
+        """
         first_offset = len(self._detokenizer.offsets)
         # The token that ended it has no text, but it was generated, and counted.
         ids = output.token_ids if output.stop_token_id is None else output.token_ids[:-1]
         told = self._params.logprobs is not None
         logprobs = [entry.logprob for entry in output.logprobs or ()]
+        text = self._text(ids, logprobs)
+        if self._stopped and len(output.token_ids) > (kept := len(ids) - self._behind):
+            output.token_ids, output.logprobs = output.token_ids[:kept], output.logprobs and output.logprobs[:kept]
+            logprobs = logprobs[:kept]
         delta = Delta(
             index=self.index,
-            text=self._text(ids, logprobs),
+            text=text,
             token_ids=output.token_ids,
             logprobs=output.logprobs if told else None,
             rule_logprobs=None if told or output.logprobs is None else logprobs,
@@ -123,8 +137,8 @@ class SequenceText:
 
     def _engine_ended(self, delta: Delta, output: Output) -> None:
         delta.finish_reason = output.finish_reason
-        if output.stop_token_id in self._params.stop_token_ids:
-            delta.stop_reason = output.stop_token_id
+        if output.stop_token_id in self._special_stops or output.stop_token_id in self._params.stop_token_ids:
+            delta.stop_reason = self._special_stops.get(output.stop_token_id, output.stop_token_id)
         elif self._rules is not None and output.stop_token_id in self._special_ids:
             delta.ended_by = special.RULE.name
         delta.text += self._rest()
@@ -146,14 +160,19 @@ class SequenceText:
         """Text that is certain. The first `min_tokens` tokens cannot end the sequence, so no stop is looked for."""
         unstoppable = max(0, self._params.min_tokens - self._tokens)
         self._tokens += len(ids)
-        if self._rules is None:
-            early = self._decode(ids[:unstoppable])
-            return early + self._stops.push(self._decode(ids[unstoppable:])).text
+        self._behind = 0
+        if not self._may_stop:
+            return self._decode(ids)
         shown = []
-        for number, id in enumerate(ids):
+        if self._rules is None:
+            shown.append(self._decode(ids[:unstoppable]))
+        else:
+            unstoppable = 0  # the rules know of it
+        for number, id in enumerate(ids[unstoppable:], start=unstoppable):
             text = self._stops.push(self._decode([id])).text
-            shown.append(self._rules.push(text, logprobs[number : number + 1]))
+            shown.append(text if self._rules is None else self._rules.push(text, logprobs[number : number + 1]))
             if self._stopped:
+                self._behind = len(ids) - number - 1
                 break
         return "".join(shown)
 
@@ -169,6 +188,19 @@ class SequenceText:
         if self._stops.matched is None:
             rest += self._stops.flush()
         return rest if self._rules is None else self._rules.push(rest) + self._rules.flush()
+
+
+def with_special_stops(request: GenerationRequest, tokenizer: Tokenizer) -> GenerationRequest:
+    """With the special tokens that stop strings name as stop tokens: they have no text that could match."""
+    ids = tuple(_special_stops(request, tokenizer))
+    if not ids:
+        return request
+    params = msgspec.structs.replace(request.params, stop_token_ids=(*request.params.stop_token_ids, *ids))
+    return msgspec.structs.replace(request, params=params)
+
+
+def _special_stops(request: GenerationRequest, tokenizer: Tokenizer) -> dict[int | None, str]:
+    return {tokenizer.special[stop]: stop for stop in request.stop if stop in tokenizer.special}
 
 
 class SequenceTimes:

@@ -13,7 +13,7 @@ from deployments.errors import EngineAwayError, EngineOutOfMemoryError, EngineUn
 from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
 from deployments.replica.admission import Admission
 from deployments.replica.run import Run
-from deployments.replica.sequence import SequenceText, SequenceTimes
+from deployments.replica.sequence import SequenceText, SequenceTimes, with_special_stops
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
 from deployments.stop_rules import max_time, superseded
@@ -193,7 +193,8 @@ class EngineService:
                 timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, max_time.RULE)
             try:
                 texts = await self._texts(request)
-                pairs = [pair for pair in zip(request.sequences(), texts, strict=True) if not pair[1].finished]
+                sequences = with_special_stops(request, self._tokenizer).sequences()
+                pairs = [pair for pair in zip(sequences, texts, strict=True) if not pair[1].finished]
                 if len(pairs) == 1 and not may_end_early(request):
                     batches = self._one(*pairs[0], pause, run, recorder)
                 else:
@@ -266,9 +267,9 @@ class EngineService:
                     failed = output.failure is not None
                     if failed:
                         output.finish_reason = None  # the tokens before it are told, and then the error
-                    times.saw(output)
                     run.turn.add(output)
-                    delta = text.feed(output)
+                    delta = text.feed(output)  # which takes out of it what is behind the end
+                    times.saw(output)
                     trace.saw(output, delta)
                     if delta.finish_reason is not None:
                         times.ended(delta.finish_reason)

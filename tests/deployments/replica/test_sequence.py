@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.protocol import Delta, GenerationRequest, gather
-from deployments.replica.sequence import SequenceText
+from deployments.replica.sequence import SequenceText, with_special_stops
 from model.request import Output, SamplingParams, TokenLogprobs
 from model.text.tokenizer import Tokenizer
 from tests.support.tokenizers import starcoder_rules
@@ -58,6 +58,8 @@ def test_the_same_whatever_the_steps(cuts: list[int], stop: tuple[str, ...]) -> 
     hits = [TEXT.find(s) for s in stop if s in TEXT]
     assert whole.text == (TEXT[: min(hits)] if hits else TEXT)
     assert whole.finish_reason == ("stop" if hits else "length")
+    one_by_one = run(sequence(stop), outputs(ids, list(range(len(ids)))))
+    assert whole.token_ids == one_by_one.token_ids
 
 
 def test_stop_string_in_the_text_if_wanted() -> None:
@@ -66,10 +68,34 @@ def test_stop_string_in_the_text_if_wanted() -> None:
     assert (whole.finish_reason, whole.stop_reason) == ("stop", "return")
 
 
-def test_tokens_behind_a_stop_string_still_count() -> None:
+@pytest.mark.parametrize("stop_token_id", [None, 0])
+def test_tokens_behind_the_one_that_completes_a_stop_string_are_nobodys(stop_token_id: int | None) -> None:
+    """A step with drafts draws several, and steps go on until the engine hears of the end."""
     ids = tokens().encode(TEXT)
-    whole = run(sequence(("return",)), outputs(ids, []))
-    assert whole.token_ids == ids
+    needed = next(n for n in range(len(ids)) if "return" in tokens().decode(ids[:n]))
+    whole = [*ids, 0] if stop_token_id is not None else ids
+    logprobs = [TokenLogprobs(token, -1.0, []) for token in whole]
+    output = Output("r", whole, logprobs=logprobs, finish_reason="stop", stop_token_id=stop_token_id)
+    delta = sequence(("return",), logprobs=0).feed(output)
+    assert (delta.token_ids, delta.stop_reason) == (ids[:needed], "return")
+    assert delta.logprobs == logprobs[:needed]
+    assert delta.text_offsets is not None
+    assert len(delta.text_offsets) == needed
+    assert output.token_ids == ids[:needed], "they are not counted either"
+
+
+def test_a_stop_string_that_names_a_special_token_stops_at_the_token() -> None:
+    """Editors send `<fim_suffix>`: it has no text that could match."""
+    special = tokens().special["<fim_suffix>"]
+    text = sequence(("return", "<fim_suffix>"))
+    request = GenerationRequest(
+        request_id="r", prompts=[[1]], params=SamplingParams(stop_token_ids=(7,)), stop=("return", "<fim_suffix>")
+    )
+    (engine,) = with_special_stops(request, tokens()).sequences()
+    assert engine.params.stop_token_ids == (7, special)
+    ids = [*tokens().encode("a = 1"), special]
+    whole = run(text, outputs(ids, [], "stop", special))
+    assert (whole.text, whole.finish_reason, whole.stop_reason) == ("a = 1", "stop", "<fim_suffix>")
 
 
 def test_held_back_text_comes_out_at_the_end() -> None:
