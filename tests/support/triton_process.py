@@ -24,7 +24,7 @@ def run_with_triton(
         env=with_project(OMP_NUM_THREADS="1", **special),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -327,6 +327,7 @@ def test_a_log_file_that_cannot_be_opened_stops_nobody(tmp_path: Path, capsys: p
     try:
         configure_logs(Settings(log_file=tmp_path / "missing" / "log"), process="engine")
         logs.event("engine.ready")
+        logs.flush()
     finally:
         for logger, level, handlers in before:
             logger.setLevel(level)
