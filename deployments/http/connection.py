@@ -80,7 +80,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._without_progress = 0
-        super().on_body(body)
+        # Every answer begins when its body has been read, or refused: what comes then would fill Serve's queue.
+        if not self.cycle.response_started:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -196,8 +198,6 @@ def test_what_is_no_http_is_refused_as_everything_else(url: str) -> None:
 
 def test_a_slow_answer_is_not_cut_by_the_next_head(fake_backend: FakeBackend, tokenizer: Tokenizer) -> None:
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        import asyncio
-
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await asyncio.sleep(1.5)
         await send({"type": "http.response.body", "body": b"whole"})
@@ -207,6 +207,25 @@ def test_a_slow_answer_is_not_cut_by_the_next_head(fake_backend: FakeBackend, to
         found = read(connection)
     assert b"whole" in found
     assert b"HTTP/1.1 408 " in found
+
+
+def test_a_body_is_not_kept_once_it_is_refused() -> None:
+    """Serve's proxy reads ahead of the ingress, into a queue without a bound."""
+    kept = 0
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal kept
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"connection", b"close")]})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while (message := await receive())["type"] != "http.disconnect":
+                    kept += len(message["body"])
+        await send({"type": "http.response.body", "body": b"too large"})
+
+    with serving(refuse, http=Hurried) as url:
+        start = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n"
+        assert b"too large" in flood(url, start, b"a" * 10_000)
+    assert kept < 1_000_000
 
 
 def test_http_1_0_gets_no_chunks(url: str) -> None:
