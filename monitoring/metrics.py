@@ -54,7 +54,8 @@ E2E_REQUEST_LATENCY = CLIENTS.histogram(
 )
 REQUEST_SUCCESS = CLIENTS.counter(
     "request_success_total",
-    "Sequences that have ended, by why: stop, length, abort (the client left), error (the engine failed).",
+    "Sequences that have ended, by why: stop, length, abort (the client left), error (the engine failed; another one "
+    "may have gone on with it, and counts it as well).",
     labels=("model", "team", "finished_reason"),
     vllm=True,
 )

@@ -84,7 +84,7 @@ class HandleBackend:
         # Serve has no public way to ask for this alone; a replica may take minutes before its first word.
         sent = response._replica_result_future
         taken = asyncio.wrap_future(sent) if isinstance(sent, concurrent.futures.Future) else sent
-        if await _done(taken, min(TAKEN_S, timeout_s)):
+        if await _done(taken, TAKEN_S):
             return
         try:
             with self._room():

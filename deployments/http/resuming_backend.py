@@ -114,7 +114,8 @@ class _Completion:
     def earlier(self) -> Earlier:
         if self.finished:
             return Earlier(finished=True)
-        return Earlier(token_ids=self.token_ids, logprobs=self.logprobs, taken_over=self.taken_over)
+        # copies: these lists grow while the engine runs
+        return Earlier(token_ids=[*self.token_ids], logprobs=[*self.logprobs], taken_over=self.taken_over)
 
 
 class Progress:

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.config import EngineConfig
+from model.pico import CHECKPOINT
+from model.process.rank import Rank
 from model.request import Output, Request, SamplingParams
 from monitoring import metrics
 from tests.support.loads import engine_options, prompts
+from tests.support.native import needs_kernel
 from tests.support.toy_engine import run_to_end, tokens_of, toy_engine
 
 parameters = st.builds(
@@ -92,3 +96,27 @@ def test_cached_tokens_are_the_prompts(known: int) -> None:
     assert counted[metrics.PREFIX_CACHE_HITS.name] == first.cached_tokens
     assert counted[metrics.PROMPT_TOKENS.name] == 9
     assert counted[metrics.GENERATION_TOKENS.name] == 40 - known
+
+
+@needs_kernel
+@pytest.mark.parametrize("drafts", [0, 8])
+def test_our_kernels_go_on_to_the_bit(drafts: int) -> None:
+    """Logits are the same whether a token was computed in a prompt or by itself, drafted or not."""
+    config = EngineConfig(model=str(CHECKPOINT), device="cpu", cpu_kernels="native", num_threads=1, num_kv_blocks=200)
+    rank = Rank(config.model_copy(update={"speculative_tokens": drafts}))
+    rank.load()
+
+    def outputs(request: Request) -> list[Output]:
+        engine = rank.engine()
+        engine.add(request)
+        return run_to_end(engine)["r"]
+
+    for seed in range(3):
+        params = SamplingParams(max_tokens=60, seed=seed, ignore_eos=True, logprobs=0, frequency_penalty=0.3)
+        request = Request("r", [40 + seed, 41, 42, 300, 301], params)
+        whole = outputs(request)
+        ids = tokens_of(whole)
+        for cut in (1, 16, 33, 59):
+            rest = outputs(msgspec.structs.replace(request, output_ids=ids[:cut]))
+            assert tokens_of(rest) == ids[cut:]
+            assert logprobs_of(rest) == logprobs_of(whole)[cut:]

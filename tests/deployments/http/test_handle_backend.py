@@ -131,6 +131,23 @@ def test_no_engine_is_said_in_time(method: str, seconds: float) -> None:
     assert in_virtual_time(run()) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_not_to_wait_is_to_ask_all_the_same(taken: bool) -> None:
+    async def run() -> float:
+        response = Response([1], taken=False)
+        call = asyncio.create_task(backend(response, timeout_s=0.0).generate(None))  # type: ignore[arg-type]
+        await asyncio.sleep(0.5)
+        if taken:
+            response.take()
+            assert await call == [1]
+        else:
+            with pytest.raises(EngineAwayError):
+                await call
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(run()) < 2
+
+
 def test_only_so_many_wait_for_an_engine_and_those_are_served_when_it_comes() -> None:
     async def run() -> float:
         response, gauge = Response([1], taken=False), list[int]()

@@ -203,6 +203,16 @@ def test_no_engine_comes_back(streaming: bool) -> None:
     at_once(run())
 
 
+def test_what_an_engine_was_asked_does_not_change_under_it() -> None:
+    async def run() -> None:
+        fleet = Fleet(tokens(), [5, None])
+        await streamed(backend(fleet), greedy())
+        (earlier,) = fleet.requests[1].earlier
+        assert len(earlier.token_ids) == 5
+
+    at_once(run())
+
+
 def test_it_waits_for_an_engine_that_comes_back() -> None:
     async def run() -> None:
         undisturbed = await streamed(backend(Fleet(tokens(), [None])), greedy())
