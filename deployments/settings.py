@@ -338,13 +338,6 @@ def check_otlp(endpoint: str, environment: Mapping[str, str]) -> None:
             raise ValueError(f"{name}={environment[name]}: traces are sent with http/protobuf only (port 4318)")
 
 
-def local_gpus() -> int:
-    """NVIDIA GPUs that a process started here would see; counted without loading a driver."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
-    return present if visible is None else min(present, len([v for v in visible.split(",") if v.strip()]))
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """A settings file; names with dashes or underscores. Raises ConfigError."""
     try:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from deployments.command.console import Console
-from deployments.settings import Settings, local_gpus
+from deployments.settings import Settings
 from model.checkpoint.files import Checkpoint
 from model.checkpoint.hub import resolve_checkpoint
 from model.config import ConfigError, ModelConfig
@@ -64,3 +64,10 @@ def has_token() -> bool:
     """Whether Ray finds a token to authenticate with."""
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def local_gpus() -> int:
+    """NVIDIA GPUs that a process started here would see; counted without loading a driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
+    return present if visible is None else min(present, len([v for v in visible.split(",") if v.strip()]))
