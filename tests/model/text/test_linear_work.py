@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 
+from model.text import excerpts
 from model.text.context import ContextFile, RepositoryContext
 from model.text.detokenizer import Detokenizer
 from model.text.excerpts import settled, unsettled
@@ -106,8 +107,9 @@ def test_metadata_takes_nothing_from_a_prompt_that_is_not_to_be_cut(form: Plain 
         assert (TOKENIZER.decode(header, skip_special=False) in kept) == (room >= len(header))
 
 
-def test_a_prompt_of_few_long_tokens_that_is_not_to_be_cut() -> None:
+def test_a_prompt_of_few_long_tokens_that_is_not_to_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies beyond so many characters a token is unread only where it may be cut."""
+    monkeypatch.setattr(excerpts, "CHARS_PER_TOKEN", (1, 2))
     tokenizer = Tokenizer(starcoder_rules())
     content = " " * 5000
     length = len(tokenizer.encode(content))
