@@ -29,6 +29,7 @@ MAX_REQUEST_ID_CHARS = 128
 _SCOPE_KEY = "starcoder.request_id"
 _GIVEN_KEY = "starcoder.given_request_id"
 _ERROR_SHAPE_KEY = "starcoder.error_shape"
+_SHAPE_OF_KEY = "starcoder.shape_of"
 _SAFE_REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=-]{{1,{MAX_REQUEST_ID_CHARS}}}", re.ASCII)
 
 LINGER_S = 2.0
@@ -60,9 +61,11 @@ def set_error_shape(scope: Scope, shape: ErrorShape) -> None:
 
 
 def error_shape(scope: Scope) -> ErrorShape:
-    """What the request's path or route chose; OpenAI's else."""
-    shape: ErrorShape = scope.get(_ERROR_SHAPE_KEY, openai_error)
-    return shape
+    """What the request's route chose, or else its path; OpenAI's where nobody says."""
+    shape: ErrorShape | None = scope.get(_ERROR_SHAPE_KEY)
+    if shape is None and (shape_of := scope.get(_SHAPE_OF_KEY)) is not None:
+        shape = shape_of(scope["method"], scope["path"])
+    return shape or openai_error
 
 
 def error_response(error: ServeError, shape: ErrorShape = openai_error) -> Response:
@@ -77,15 +80,15 @@ def error_response(error: ServeError, shape: ErrorShape = openai_error) -> Respo
 
 
 class ShapeMiddleware:
-    """Says in whose shape a request fails until a route says it. shape_of: from a path."""
+    """Says in whose shape a request fails until a route says it. shape_of: from a method and a path."""
 
-    def __init__(self, app: ASGIApp, shape_of: Callable[[str], ErrorShape]) -> None:
+    def __init__(self, app: ASGIApp, shape_of: Callable[[str, str], ErrorShape]) -> None:
         self.app = app
         self.shape_of = shape_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            set_error_shape(scope, self.shape_of(scope["path"]))
+            scope[_SHAPE_OF_KEY] = self.shape_of
         await self.app(scope, receive, send)
 
 
