@@ -1,7 +1,8 @@
 """How pytest-xdist's workers share the tests, and which of them run one after the other in the same worker.
 
-A cluster needs the machine's cores, so there is never more than one; the browser and other people's clients are
-started once. Other tests stay with those of their file.
+Clusters wait most of the time, but need the cores in between, so there are never more than two: the one that serves,
+and those that are broken. The browser and other people's clients are started once. Other tests stay with those of
+their file.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-_CLUSTER = "a cluster"
+_CLUSTER, _BROKEN = "a cluster", "clusters that are broken"
+_LONG = "tests/model/kernels/test_compiled_kernels.py"
 _ROOMS = {
     "tests/e2e/": _CLUSTER,
-    "tests/faults/": _CLUSTER,
+    "tests/faults/": _BROKEN,
     "tests/clients/test_on_the_cluster.py": _CLUSTER,
     "tests/clients/": "other people's clients",
     "tests/deployments/playground/": "a browser",
@@ -31,14 +33,15 @@ def room(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Clusters first: they take the longest, and wait most of the time. Raises UsageError where two ids are one."""
+    """What takes the longest comes first: clusters, and the compiler. Raises UsageError where two ids are one."""
     for item in items:
         if not item.nodeid.endswith(item.name) and item.parent is not None:
             # Schemathesis names its tests apart, but their ids are the same: workers would run only one of them.
             item._id = item.parent.id.child(item.name)
     if twice := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
         raise pytest.UsageError(f"tests with the same id: {twice}")
-    items.sort(key=lambda item: room(item.nodeid) != _CLUSTER)
+    first = [_BROKEN, _CLUSTER, _LONG]
+    items.sort(key=lambda item: first.index(name) if (name := room(item.nodeid)) in first else len(first))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -44,15 +44,21 @@ def with_unix_lines(tokenizer: Tokenizer, prompts: Prompts, form: _Form) -> tupl
 
 def dos_prompts(tokenizer: Tokenizer, prompts: Prompts, form: PromptForm) -> tuple[int, ...]:
     """Which of the prompts are of documents most of whose lines end so, by their numbers."""
+    around = _line_ends(form.suffix)  # counted once: there may be many prompts
     return tuple(
         number
         for number, prompt in enumerate(prompts)
-        if isinstance(prompt, str) and _has_dos_lines(prompt + form.suffix) and _is_document(tokenizer, prompt, form)
+        if isinstance(prompt, str) and _mostly_dos(_line_ends(prompt), around) and _is_document(tokenizer, prompt, form)
     )
 
 
-def _has_dos_lines(text: str) -> bool:
-    return 2 * text.count("\r\n") > text.count("\n")
+def _line_ends(text: str) -> tuple[int, int]:
+    """How many lines end like DOS's, and how many there are."""
+    return text.count("\r\n"), text.count("\n")
+
+
+def _mostly_dos(*parts: tuple[int, int]) -> bool:
+    return 2 * sum(dos for dos, _ in parts) > sum(lines for _, lines in parts)
 
 
 def _is_document(tokenizer: Tokenizer, prompt: str, form: PromptForm) -> bool:

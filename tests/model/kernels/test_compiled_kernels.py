@@ -126,9 +126,9 @@ with ahead_of_time.pretend(90):
 
 
 @pytest.mark.parametrize("heads", [48, 6])
-def test_nothing_is_compiled_after_the_start(heads: int, tmp_path: Path) -> None:
+def test_nothing_is_compiled_after_the_start(heads: int, cache: Path) -> None:
     """Alone, and as one of eight ranks."""
-    [(at_start, later, shapes)] = run_with_triton(STEPS, str(heads), "10000", interpret=False, cache=tmp_path)
+    [(at_start, later, shapes)] = run_with_triton(STEPS, str(heads), "10000", interpret=False, cache=cache)
     assert shapes > 15, "the steps are too much alike"
     assert at_start > 8
     assert later == 0
@@ -148,7 +148,7 @@ triton.knobs.compilation.listener = lambda cache_hit, **_: hits.append(cache_hit
 cpu = torch.device("cpu")
 with ahead_of_time.pretend(90):
     triton_check.max_error(48, 128, 16, torch.bfloat16, cpu)
-    for kind in ("int8", "fp8"):
+    for kind in ("int8", "fp8") if len(sys.argv) > 1 else ():
         quantizer = Quantizer(kind, cpu, torch.bfloat16, 1 << 14)
         for bias in (None, torch.zeros(48).bfloat16()):
             quantizer.compile(quantizer(torch.randn(48, 256), bias))
