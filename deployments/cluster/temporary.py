@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 PREFIX = "starcoder-"
@@ -25,6 +26,14 @@ def remove_stale(parent: Path | None = None) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def remove(directory: Path, patience_s: float = 3.0) -> None:
+    """Remove a directory; who still writes there, while it ends, may bring it back for a moment."""
+    deadline = time.monotonic() + patience_s
+    while directory.exists() and time.monotonic() < deadline:
+        shutil.rmtree(directory, ignore_errors=True)
+        time.sleep(0.01)
+
+
 def short_parent() -> Path:
     """`/tmp`, where there is one: `TMPDIR` can be long."""
     tmp = Path("/tmp")
@@ -38,4 +47,6 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    with contextlib.suppress(OSError):  # one that has ended, but nobody has asked how, is dead (Linux)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     return True

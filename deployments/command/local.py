@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import shutil
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployments.cluster.temporary import private_directory, remove_stale
+from deployments.cluster.temporary import private_directory, remove, remove_stale
 from deployments.command import signals
 from deployments.command.checks import NO_TOKEN, check, has_token
 from deployments.command.console import Console
@@ -157,7 +156,7 @@ class Server:
                 end_descendants()
                 remove_stale()
             if self._directory is not None:
-                shutil.rmtree(self._directory, ignore_errors=True)
+                remove(self._directory)
 
     def _start_ray(self) -> None:
         settings = self.settings

@@ -20,14 +20,13 @@ from model.kernels import ahead_of_time
 
 for capability in map(int, sys.argv[1:]):
     ahead_of_time.compile_all(capability)
+    meant = ahead_of_time.variants(capability)
     with ahead_of_time.pretend(capability):
-        ahead_of_time.compile_attention(64, 16, torch.bfloat16)  # tiny_starcoder
-        meant = ahead_of_time.variants(capability)
         if capability == 89:  # with the least of both
+            ahead_of_time.compile_attention(64, 16, torch.bfloat16)  # tiny_starcoder
             ahead_of_time.compile_attention(128, 16, torch.float16)
             ahead_of_time.compile_attention(32, 16, torch.float32)
             ahead_of_time.compile_linear(torch.int8, torch.float16)
-            ahead_of_time.compile_linear(torch.int8, torch.float32)
     every = ahead_of_time.variants(capability)
     print(json.dumps([[dataclasses.asdict(v) for v in found] for found in (meant, every)]))
 """
@@ -62,8 +61,8 @@ def test_no_more_variants_than_are_meant(compiled: Compiled, capability: int) ->
     """What is not among them is compiled while somebody waits for it."""
     kernels = [variant["kernel"] for variant in compiled[capability][0]]
     kinds = 2 if capability >= 89 else 1
-    assert kernels.count("_attend") == 3 * 2 * 2  # rows of a tile, split or whole, widths
-    assert kernels.count("_combine_splits") == 2
+    assert kernels.count("_attend") == 3 * 2  # rows of a tile, split or whole
+    assert kernels.count("_combine_splits") == 1
     assert kernels.count("_multiply") == 3 * 2 * 2 * kinds  # rows of a tile, split or whole, with a bias or without
     assert kernels.count("_reduce_splits") == 2
     assert kernels.count("_widen") == kinds
@@ -92,11 +91,11 @@ nothing = np.zeros(0, dtype=np.int64)
 
 def random_step():
     # few or many sequences; decodes, chunks, or both
-    decodes, chunks = rng.integers(0, rng.choice([3, 20, 257])), rng.integers(0, 3)
+    decodes, chunks = rng.integers(0, rng.choice([3, 20, 20, 257])), rng.integers(0, 3)
     lens = np.append(np.ones(decodes, dtype=np.int64), rng.integers(2, rng.choice([4, 40, 300]), chunks))
     if not len(lens):
         lens = np.ones(1, dtype=np.int64)
-    contexts = lens + rng.integers(0, rng.choice([2, 100, 8192 - 300]), len(lens))
+    contexts = lens + rng.integers(0, rng.choice([2, 100, 1000, 8192 - 300]), len(lens))
     tables = np.zeros((len(lens), -(-contexts.max() // block_size)), dtype=np.int64)
     batch = Batch(nothing, nothing, nothing, lens, contexts, tables, nothing, num_decodes=int(decodes))
     return TritonPlan.of(batch, heads, cpu, programs), int(lens.sum())
