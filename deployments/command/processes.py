@@ -12,6 +12,9 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 
+KILLED_S = 15.0
+"""A killed process that holds much memory takes its time to end on a busy machine; its directory stays till then."""
+
 
 def adopt_orphans() -> None:
     """Become the parent of grandchildren whose own parent ends (Linux). Ray's workers stay findable that way."""
@@ -45,7 +48,7 @@ def end_descendants(patience_s: float = 3.0) -> list[int]:
     if not (left := _wait_gone(patience_s)):
         return []
     _signal(left, signal.SIGKILL)
-    _wait_gone(patience_s)
+    _wait_gone(KILLED_S)
     return left
 
 

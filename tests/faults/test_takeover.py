@@ -44,29 +44,33 @@ def seconds_of(pid: int) -> float:
     return sum(psutil.Process(pid).cpu_times()[:2])
 
 
-@pytest.mark.parametrize(("kind", "engines_before"), [("RankProcess", 2), ("ServeReplica:starcoder:engine", 3)])
-def test_the_other_engine_takes_over(
-    pair: Cluster, kind: str, engines_before: int, record_property: pytest.RecordProperty
-) -> None:
-    """The engine that runs the stream dies: the one that has worked while it ran."""
-    wait_until(lambda: len(pair.lines("engine.ready")) == engines_before, pair.text)
+@pytest.mark.parametrize("kind", ["RankProcess", "ServeReplica:starcoder:engine"])
+def test_the_other_engine_takes_over(pair: Cluster, kind: str, record_property: pytest.RecordProperty) -> None:
+    """The engine that runs the stream dies: the one that has worked while it ran. It may have been done already."""
     options: dict[str, object] = {"temperature": 0.8, "seed": 3}
     undisturbed = "".join(pieces(pair, "def f(x):", **options))
-    resumed = len(pair.lines("request.resuming"))
-    before = {pid: seconds_of(pid) for pid in pair.pids(kind)}
-    assert len(before) == 2
-    stream, text = pieces(pair, "def f(x):", **options), ""
-    while len(text) < len(undisturbed) // 4:
-        text += next(stream)
-    victim = max(before, key=lambda pid: seconds_of(pid) - before[pid])
-    kill(victim, signal.SIGKILL)
-    last, pauses = time.monotonic(), []
-    for piece in stream:
-        text += piece
-        pauses.append(time.monotonic() - last)
-        last = time.monotonic()
-    assert text == undisturbed
-    wait_until(lambda: is_gone(victim), pair.text)
-    wait_until(lambda: len(pair.lines("request.resuming")) == resumed + 1, pair.text)
+    for _ in range(5):
+        wait_until(lambda: len(pair.pids(kind)) == 2, pair.text)
+        wait_until(lambda: len(pair.lines("engine.ready")) == len(pair.lines("engine.starting")), pair.text)
+        resumed = len(pair.lines("request.resuming"))
+        before = {pid: seconds_of(pid) for pid in pair.pids(kind)}
+        stream, text = pieces(pair, "def f(x):", **options), ""
+        while len(text) < 40:
+            text += next(stream)
+        victim = max(before, key=lambda pid: seconds_of(pid) - before[pid])
+        kill(victim, signal.SIGKILL)
+        last, pauses = time.monotonic(), []
+        for piece in stream:
+            text += piece
+            pauses.append(time.monotonic() - last)
+            last = time.monotonic()
+        assert text == undisturbed
+        wait_until(lambda victim=victim: is_gone(victim), pair.text)
+        # its successor's start is told after what became of its streams
+        wait_until(lambda before=before: set(pair.pids(kind)) - set(before), pair.text)
+        if len(pair.lines("request.resuming")) > resumed:
+            break
+    else:
+        pytest.fail("no engine that was killed had a stream")
     print(f"{kind} killed: the stream went on after {max(pauses):.2f} s")
     record_property("recovery_seconds", max(pauses))
