@@ -83,12 +83,8 @@ def cluster(
     options = (*CLUSTER_OPTIONS, "--metrics-dir", str(directory / "metrics"))
     server = Cluster(tiny_checkpoint, directory / "serve.txt", *options, "--otlp-endpoint", cluster_collector.url)
     server.metrics_directory = directory / "metrics"
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        print(server.text())
-        server.stop()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -11,7 +11,6 @@ from typing import Any
 from model.config import ConfigError, ModelConfig, lfs_hint
 
 EMBEDDING, HEAD = "wte.weight", "lm_head.weight"
-SAYS = "its config.json says"
 
 
 def parameter_names(model: ModelConfig, head: bool) -> list[str]:
@@ -65,7 +64,7 @@ class Checkpoint:
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise ConfigError(f"{index} is no index of shards: {error}{lfs_hint(index)}") from error
             elif single.is_file():
-                self.files = dict.fromkeys(self._names(single), single)
+                self.files = dict.fromkeys(self._shapes(single), single)
             if self.files:
                 break
         else:
@@ -87,16 +86,14 @@ class Checkpoint:
             if stored not in shapes:
                 raise ConfigError(f"{self.directory}: the checkpoint has no tensor {stored!r}")
             if shapes[stored] != needed:
-                raise ConfigError(f"{stored} is {list(shapes[stored])} in the checkpoint; {SAYS} {list(needed)}")
+                raise ConfigError(
+                    f"{stored} is {list(shapes[stored])} in the checkpoint; its config.json says {list(needed)}"
+                )
 
     def stored_name(self, parameter: str) -> str:
         """What the checkpoint calls a parameter of the network."""
         prefixed = f"transformer.{EMBEDDING}" in self and parameter != HEAD
         return f"transformer.{parameter}" if prefixed else parameter
-
-    @classmethod
-    def _names(cls, path: Path) -> list[str]:
-        return list(cls._shapes(path))
 
     @staticmethod
     def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

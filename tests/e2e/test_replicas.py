@@ -20,13 +20,9 @@ pytestmark = pytest.mark.e2e
 def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     options = ("--min-replicas", "2", "--dtype", "float32", "--num-threads", "1", "--routing-imbalance", "2")
     server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options)
-    try:
-        server.start()
+    with server.running():
         wait_until(lambda: len(server.pids("RankProcess")) == 2, server.text)
         yield server
-    finally:
-        print(server.text())
-        server.stop()
 
 
 def complete(cluster: Cluster, prompt: list[int], max_tokens: int = 2) -> int:

@@ -27,14 +27,10 @@ def test_no_request_waits_for_ever(tiny_checkpoint: Path, tmp_path: Path) -> Non
     options = ("--dtype", "float32", "--num-threads", "1", "--max-queued-requests", "16")
     metrics = ("--metrics-dir", str(tmp_path / "metrics"))
     server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", *options, *metrics, "--resume-timeout-s", str(RESUME_S))
-    try:
-        server.start()
+    with server.running():
         _without_an_engine(server)
         wait_until(lambda: _post(server)[0] == 200, server.text)
         assert "Traceback" not in server.text()
-    finally:
-        print(server.text())
-        server.stop()
 
 
 def _without_an_engine(server: Cluster) -> None:

@@ -23,12 +23,8 @@ pytestmark = pytest.mark.faults
 def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     options = ("--min-replicas", "2", "--dtype", "float32", "--num-threads", "1", "--resume-timeout-s", "120")
     server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options)
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        print(server.text())
-        server.stop()
 
 
 def pieces(server: Cluster, prompt: str, **fields: object) -> Iterator[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,16 @@ class Cluster:
         wait_until(self._ready_or_dead, self.text, START_SECONDS)
         assert self.process.poll() is None, self.text()
         self.ready_seconds = time.monotonic() - started_at
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Cluster]:
+        """Started, and stopped at the end, when what it has printed is shown."""
+        try:
+            self.start()
+            yield self
+        finally:
+            print(self.text())
+            self.stop()
 
     def launch(self) -> None:
         with self.log.open("wb") as log:
