@@ -105,8 +105,8 @@ def build(args: Settings) -> serve.Application:
         placement_group_bundles=bundles(args, cluster_gpus()),
         placement_group_strategy="STRICT_PACK",
         health_check_period_s=args.health_check_period_s,
-        # The replica's own deadline decides; Serve's only catches a replica that cannot answer at all.
-        health_check_timeout_s=args.step_timeout_s + 10,
+        # Of its engine a replica judges itself. This is for one that cannot answer at all; Serve waits for the third.
+        health_check_timeout_s=2 * args.health_check_period_s,
         max_constructor_retry_count=2,
         request_router_config=RequestRouterConfig(
             request_router_class="deployments.cluster.routing.PrefixRouter",

@@ -137,6 +137,7 @@ _BY_NAME: dict[str, Callable[[BaseException], ServeError]] = {
     "EngineDeadError": lambda error: EngineUnavailableError(f"The engine stopped: {error}", retry_after=5.0),
     "DeploymentUnavailableError": lambda _: EngineAwayError("The model could not be deployed.", retry_after=5.0),
     "RayActorError": lambda _: EngineUnavailableError("The replica died.", retry_after=5.0),
+    "AioRpcError": lambda _: EngineUnavailableError("The connection to the replica broke.", retry_after=5.0),
     "WorkerCrashedError": lambda _: EngineUnavailableError("The replica died.", retry_after=5.0),
     "LocalRayletDiedError": lambda _: EngineUnavailableError("The replica's node died.", retry_after=5.0),
     "NodeDiedError": lambda _: EngineUnavailableError("The replica's node died.", retry_after=5.0),

@@ -260,6 +260,16 @@ def _merge(older: Delta, newer: Delta) -> Delta:
     return older
 
 
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What an ingress tells a replica: of these requests nobody waits for more.
+
+    engine: the replica's name, by which it is routed there.
+    """
+
+    engine: str
+    request_ids: list[str]
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The model being served.
 

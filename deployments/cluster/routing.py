@@ -11,13 +11,14 @@ caches, but a cheap and mostly right one: what was sent last stays cached longes
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from deployments.protocol import GenerationRequest
+from deployments.protocol import GenerationRequest, Receipt
 from model.scheduling.kv_cache import BlockHash, chain_hashes
 from monitoring import tracing
 from monitoring.spans import Value
@@ -26,6 +27,9 @@ REMEMBERED_BLOCKS = 200_000
 """About 3 million tokens; some 40 MB in the ingress."""
 
 REMEMBERED_REQUESTS = 10_000
+
+SILENT_S = 2.0
+FORGIVEN_S = 30.0
 
 
 ReplicaT = TypeVar("ReplicaT", bound=Hashable)
@@ -85,6 +89,29 @@ class Asked:
         return [replica for replica in known if replica != failed] or known
 
 
+class Silent:
+    """Replicas that were sent something, and have not even said that they took it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._asked_at: dict[Hashable, float] = {}
+
+    def asked(self, replica: Hashable) -> None:
+        self._asked_at.setdefault(replica, self._clock())
+
+    def answered(self, replica: Hashable) -> None:
+        self._asked_at.pop(replica, None)
+
+    def others(self, replicas: Iterable[ReplicaT]) -> list[ReplicaT]:
+        """Those that are not silent, or all where all are. After a while a silent one gets another chance."""
+        known, now = list(replicas), self._clock()
+        for replica in set(self._asked_at):
+            if replica not in known or now - self._asked_at[replica] > FORGIVEN_S:
+                del self._asked_at[replica]
+        silent = {replica for replica, asked_at in self._asked_at.items() if now - asked_at > SILENT_S}
+        return [replica for replica in known if replica not in silent] or known
+
+
 def choose(
     loads: Mapping[Hashable, int], blocks: Mapping[Hashable, int], imbalance: int, tie: Callable[[int], int]
 ) -> Hashable:
@@ -113,6 +140,7 @@ class PrefixRouter(RequestRouter):
 
         self._index = PrefixIndex(block_size)
         self._asked = Asked()
+        self._silent = Silent()
         self._imbalance = imbalance
         self._random = random.Random()
 
@@ -121,20 +149,26 @@ class PrefixRouter(RequestRouter):
     ) -> list[list[RunningReplica]]:
         if not candidate_replicas:
             return []
+        if (addressee := _addressee(pending_request)) is not None:
+            found = [replica for replica in candidate_replicas if replica.replica_id.unique_id == addressee]
+            return [found or candidate_replicas]  # another one will say that it is not the addressee
         request = _request(pending_request)
         candidates = {replica.replica_id: replica for replica in candidate_replicas}
-        known = {replica_id: candidates[replica_id] for replica_id in self._asked.others(request, candidates)}
+        living = self._silent.others(candidates)
+        known = {replica_id: candidates[replica_id] for replica_id in self._asked.others(request, living)}
         loads = {replica_id: self.replica_queue_len_cache.get(replica_id) or 0 for replica_id in known}
         if request is not None and request.session is not None:
             blocks = {home(request.session.key, known): 1}
         else:
             blocks = {r: n for r, n in self._index.holders(self._hashes(request)).items() if r in known}
         chosen = choose(loads, blocks, self._imbalance, self._random.randrange)
+        self._silent.asked(chosen)
         others = [replica for replica_id, replica in known.items() if replica_id != chosen]
         # the others only where the chosen one refuses
         return [[known[chosen]], others] if others else [[known[chosen]]]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
+        self._silent.answered(replica_id)
         request = _request(pending_request)
         if request is None:
             return
@@ -152,6 +186,12 @@ class PrefixRouter(RequestRouter):
 def _request(pending_request: PendingRequest | None) -> GenerationRequest | None:
     arguments = pending_request.args if pending_request is not None else ()
     return next((argument for argument in arguments if isinstance(argument, GenerationRequest)), None)
+
+
+def _addressee(pending_request: PendingRequest | None) -> str | None:
+    """The replica that a call is for, by name."""
+    arguments = pending_request.args if pending_request is not None else ()
+    return next((argument.engine for argument in arguments if isinstance(argument, Receipt)), None)
 
 
 def trace_route(request: GenerationRequest, replica: str, created_at: float, known_tokens: int) -> None:

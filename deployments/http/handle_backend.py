@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from deployments.errors import EngineAwaitedError, EngineAwayError, EngineUnavailableError, ServeError, unwrap
+from deployments.http.receipts import Receipts
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 from monitoring import IngressMetrics
 
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 TAKEN_S = 1.0
 """A living replica takes a request within milliseconds, on a busy machine within this."""
 
+ASKED_AGAIN_S = 5.0
+"""Where none takes it, the router is asked once more after this."""
+
 HEALTH_TAKEN_S = 5.0
 """Whoever asks for the health does not wait for an engine to start."""
+
+SILENCE_S = 15.0
+"""A replica that is at work on an answer says so every few seconds (`deployments.replica.delivery.HEARTBEAT_S`)."""
 
 ANSWER_MARGIN_S = 5.0
 RETRY_AFTER_S = 5.0
@@ -40,24 +47,34 @@ class HandleBackend:
         heartbeat_s: float = 60.0,
         metrics: IngressMetrics | None = None,
     ) -> None:
-        self._handle = handle
-        self._streaming = handle.options(stream=True)
+        # gRPC: for each item a quarter of the work of Ray's objects, and a replica learns when its caller is killed.
+        self._handle = handle.options(_by_reference=False)
+        self._streaming = handle.options(stream=True, _by_reference=False)
         self._timeout_s = timeout_s
         self._most_waiting = most_waiting
         self._heartbeat_s = heartbeat_s
         self._metrics = metrics
         self._waiting = 0
+        self._receipts = Receipts(lambda receipt: self._call("received", receipt, timeout_s=0.0))
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        response = self._streaming.stream.remote(request)
-        with _answering(response):
-            await self._taken(response, self._timeout_s)
-            async for deltas in response:
-                yield _raised(deltas)
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        return self._answer(request, whole=False)
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
-        deltas: list[Delta] = await self._call("generate", request)
-        return deltas
+        async with contextlib.aclosing(self._answer(request, whole=True)) as batches:
+            return [delta async for batch in batches for delta in batch]
+
+    async def _answer(self, request: GenerationRequest, whole: bool) -> AsyncGenerator[list[Delta], None]:
+        response = await self._taken(lambda: self._streaming.stream.remote(request, whole), self._timeout_s)
+        unfinished = request.unfinished
+        with _answering(response):
+            while unfinished:
+                engine, deltas = await _next(response)
+                unfinished -= sum(delta.finish_reason is not None for delta in deltas)
+                if deltas:
+                    yield deltas
+            # Whoever gets the answer has asked for more: all of it has been passed on.
+            self._receipts.add(engine, request.request_id, response)
 
     async def health(self) -> HealthReport:
         try:
@@ -72,28 +89,29 @@ class HandleBackend:
         return info
 
     async def _call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
-        response = getattr(self._handle, method).remote(*arguments)
+        ask = getattr(self._handle, method).remote
+        response = await self._taken(lambda: ask(*arguments), self._timeout_s if timeout_s is None else timeout_s)
         with _answering(response):
-            await self._taken(response, self._timeout_s if timeout_s is None else timeout_s)
             return _raised(await response)
 
-    async def _taken(
-        self, response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any], timeout_s: float
-    ) -> None:
-        """Return when a replica has taken the call. Raises EngineAwayError where none does in time."""
-        # Serve has no public way to ask for this alone; a replica may take minutes before its first word.
-        sent = response._replica_result_future
-        taken = asyncio.wrap_future(sent) if isinstance(sent, concurrent.futures.Future) else sent
-        if await _done(taken, TAKEN_S):
-            return
-        try:
-            with self._room():
-                if await _done(taken, timeout_s - TAKEN_S):
-                    return
-            raise EngineAwayError(f"No engine is there, for {timeout_s:g} s.", retry_after=RETRY_AFTER_S)
-        except EngineAwayError:
-            response.cancel()
-            raise
+    async def _taken(self, ask: Callable[[], Any], timeout_s: float) -> Any:
+        """The call of a replica that has taken it. Raises EngineAwayError where none does in time.
+
+        One that was sent to a replica that does not answer is taken back, and the router sends it elsewhere.
+        """
+        deadline, within = _now() + timeout_s, TAKEN_S
+        with contextlib.ExitStack() as waiting:
+            while True:
+                response = ask()
+                with _answering(response):
+                    if await _taken(response, within):
+                        return response
+                response.cancel()
+                if (left := deadline - _now()) <= 0:
+                    raise EngineAwayError(f"No engine is there, for {timeout_s:g} s.", retry_after=RETRY_AFTER_S)
+                if within == TAKEN_S:
+                    waiting.enter_context(self._room())
+                within = min(ASKED_AGAIN_S, left)
 
     @contextlib.contextmanager
     def _room(self) -> Iterator[None]:
@@ -113,13 +131,33 @@ class HandleBackend:
             self._metrics.waiting_for_engine(self._waiting)
 
 
-async def _done(taken: asyncio.Future[Any], timeout_s: float) -> bool:
-    """Whether it is within so many seconds; its error, if it has one, comes out with the answer."""
-    if timeout_s > 0:
-        await asyncio.wait([taken], timeout=timeout_s)
+async def _next(response: DeploymentResponseGenerator[Any]) -> tuple[str, list[Delta]]:
+    """The replica's name and its news. Raises EngineUnavailableError where it has none, nor a sign of life."""
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            item: tuple[str, list[Delta]] = _raised(await anext(response))
+            return item
+    except TimeoutError:
+        response.cancel()
+        message = f"The engine's replica has said nothing for {SILENCE_S:g} s."
+    except StopAsyncIteration:
+        message = "The replica ended its answer before the end."
+    raise EngineUnavailableError(message, retry_after=RETRY_AFTER_S)
+
+
+async def _taken(response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any], within_s: float) -> bool:
+    """Whether a replica takes the call within so many seconds; what goes wrong with that, the answer says."""
+    # Serve has no public way to ask for this alone; a replica may take minutes before its first word.
+    sent = response._replica_result_future
+    taken = asyncio.wrap_future(sent) if isinstance(sent, concurrent.futures.Future) else sent
+    await asyncio.wait([taken], timeout=within_s)
     if taken.done() and not taken.cancelled():
         taken.exception()
     return taken.done()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 @contextlib.contextmanager
@@ -129,6 +167,12 @@ def _answering(response: DeploymentResponse[Any] | DeploymentResponseGenerator[A
         yield
     except Exception as error:
         raise unwrap(error) from error
+    except asyncio.CancelledError as error:
+        response.cancel()
+        if (task := asyncio.current_task()) is not None and not task.cancelling():
+            # The call was cancelled at the other end, and Serve raises here what was raised there.
+            raise EngineUnavailableError("The replica ended the call.", retry_after=RETRY_AFTER_S) from error
+        raise
     except BaseException:
         response.cancel()
         raise

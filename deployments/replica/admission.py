@@ -32,7 +32,7 @@ class Admission:
     """Bounds the queue of one engine, whoever asks: every handle and every ingress process meets this one.
 
     max_running: sequences the engine runs at once; max_waiting: sequences that may wait beyond them.
-    open: sequences admitted and not finished.
+    open: sequences admitted and not finished, and those whose answers arrive late.
     """
 
     def __init__(self, max_running: int, max_waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,6 +71,18 @@ class Admission:
             yield lease
         finally:
             lease.release()
+
+    @contextmanager
+    def late(self, sequences: int) -> Iterator[None]:
+        """They have finished, but their answer has not arrived: for the length of the block they are open again.
+
+        An ingress that cannot keep up is no reason for the engine to take more work.
+        """
+        self.open += sequences
+        try:
+            yield
+        finally:
+            self.open -= sequences
 
     def give_back(self, sequences: int) -> None:
         self.open -= sequences

@@ -20,8 +20,9 @@ from deployments.cluster import progress, succession
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.errors import ServeError, unwrap
 from deployments.labels import declared_labels
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo, Receipt
 from deployments.replica.admission import Admission
+from deployments.replica.delivery import Deliveries
 from deployments.replica.group import RankGroup
 from deployments.replica.service import EngineService
 from deployments.settings import Settings
@@ -114,6 +115,7 @@ class EngineReplica:
             self._group.kill()
             raise
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
+        self._deliveries = Deliveries(admission)
         reports = self._group.reports
         metrics.engine_ready(
             time.monotonic() - started_at,
@@ -128,22 +130,35 @@ class EngineReplica:
             client, tokenizer, admission, settings.step_timeout_s, metrics, tracing=self._tracing, name=self._name
         )
         self._info = model_info(settings, model, self._group.reports, self._created)
-        self._watchers = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_ranks())]
+        watchers = (self._watch, self._watch_ranks, self._watch_heartbeats)
+        self._watchers = [asyncio.create_task(watch()) for watch in watchers]
         logs.event("engine.ready", **ready_figures(self._info, self._group.reports, time.monotonic() - started_at))
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta] | ServeError, None]:
+    async def stream(
+        self, request: GenerationRequest, whole: bool
+    ) -> AsyncGenerator[tuple[str, list[Delta]] | ServeError, None]:
+        """This replica's name with each batch; an empty one is a sign of life. whole: one batch, of whole completions.
+
+        It lasts until `received` hears of it.
+        """
+        answer = self._whole(request) if whole else self._service.stream(request)
+        delivery = self._deliveries.deliver(request.request_id, request.unfinished, answer)
         try:
-            async with contextlib.aclosing(self._service.stream(request)) as batches:
+            async with contextlib.aclosing(delivery) as batches:
                 async for batch in batches:
-                    yield batch
+                    yield self._name, batch
         except Exception as error:
             yield self._failed(request, error)
 
-    async def generate(self, request: GenerationRequest) -> list[Delta] | ServeError:
-        try:
-            return await self._service.generate(request)
-        except Exception as error:
-            return self._failed(request, error)
+    async def _whole(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        yield await self._service.generate(request)
+
+    async def received(self, receipt: Receipt) -> bool:
+        """Ends the answers of which nobody waits for more. False where it came to the wrong replica."""
+        if receipt.engine != self._name:
+            return False
+        self._deliveries.received(receipt.request_ids)
+        return True
 
     def _failed(self, request: GenerationRequest, error: Exception) -> ServeError:
         """What the ingress is told; what nobody expected is written here, where its traceback is."""
@@ -164,14 +179,7 @@ class EngineReplica:
         return self._info
 
     async def check_health(self) -> None:
-        """Serve's probe. An engine that misses its heartbeat is replaced at once, not after three strikes."""
-        report = await self._service.health()
-        self._metrics.gpu_memory(self._client.gpus)
-        if not report.healthy and not self._stopping:
-            self._service.client.fail(report.reason or "the engine missed its heartbeat", "heartbeat")
-            # This process is about to end, which says all; an answer would only add tracebacks to the log.
-            await asyncio.sleep(FLUSH_S + HANDOVER_S + STOP_S)
-            raise RuntimeError(f"the engine is dead: {report.reason}")
+        """Serve's probe: whether this process answers at all. Of its engine `_watch_heartbeats` tells, and sooner."""
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `deployments.cluster.autoscaling` decides on."""
@@ -196,6 +204,16 @@ class EngineReplica:
         reason = await self._ranks_ended()
         if not self._stopping:
             self._service.client.fail(reason)
+
+    async def _watch_heartbeats(self) -> None:
+        """An idle engine that hangs ends no step late. One that misses a heartbeat is given up at once."""
+        while True:
+            await asyncio.sleep(self._settings.health_check_period_s)
+            report = await self._service.health()
+            self._metrics.gpu_memory(self._client.gpus)
+            if not report.healthy and not self._stopping:
+                self._client.fail(report.reason or "the engine missed its heartbeat", "heartbeat")
+                return
 
     async def _ranks_ended(self) -> str:
         """`RankGroup.ended`, for more than one who asks."""

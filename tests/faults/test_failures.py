@@ -154,6 +154,32 @@ def test_the_replica_is_killed(cluster: Cluster, record_property: pytest.RecordP
     record_property("recovery_seconds", pause)
 
 
+def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, record_property: pytest.RecordProperty) -> None:
+    """Its clients are cut off, and nobody is left to wait for what the engine would go on with."""
+    (ingress,) = cluster.pids("ServeReplica:starcoder:ingress")
+    # one asks for a whole answer, the other for a stream; either would take many seconds
+    whole = completion(cluster, max_tokens=1900, ignore_eos=True)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(cut_off, cluster, {**whole, "stream": stream}) for stream in (True, False)]
+        wait_until(lambda: (cluster.health() or {}).get("running") == 2, cluster.text, period_s=0.05)
+        kill(ingress)
+        killed_at = time.monotonic()
+        wait_until(lambda: (cluster.health() or {}).get("running") == 0, cluster.text, period_s=0.05)
+        ended = time.monotonic() - killed_at
+        assert all(call.result() for call in calls)
+    print(f"ingress killed: another one answers, and what it had asked for has ended, after {ended:.1f} s")
+    record_property("recovery_seconds", ended)
+
+
+def cut_off(cluster: Cluster, body: dict[str, object]) -> bool:
+    """Whether a request does not come to its end in order."""
+    try:
+        answer = httpx.post(f"{cluster.url}/v1/completions", json=body, timeout=120)
+    except httpx.HTTPError:
+        return True
+    return answer.status_code >= 500
+
+
 def test_an_idle_engine_that_hangs_is_replaced(cluster: Cluster) -> None:
     """No request is open, so no step is late: the heartbeat finds it."""
     stopped = cluster.pids("RankProcess")[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.cluster.routing import Asked, PrefixIndex, choose
+from deployments.cluster.routing import FORGIVEN_S, SILENT_S, Asked, PrefixIndex, Silent, choose
 from deployments.protocol import GenerationRequest
 from model.request import SamplingParams
 
@@ -78,3 +78,20 @@ def test_a_request_does_not_come_back_to_the_replica_that_failed_it():
     for name in ("s", "t"):
         sent.remember(asked(name), "a")
     assert sent.others(asked("r", 2), ["a", "b"]) == ["a", "b"], "it is forgotten"
+
+
+def test_a_replica_that_takes_nothing_is_passed_over_for_a_while():
+    now = [0.0]
+    silent = Silent(lambda: now[0])
+    silent.asked("a")
+    assert silent.others("ab") == ["a", "b"], "it may be about to answer"
+    now[0] += SILENT_S + 1
+    silent.asked("a")
+    assert silent.others("ab") == ["b"]
+    assert silent.others("a") == ["a"], "there is no other"
+    now[0] += FORGIVEN_S
+    assert silent.others("ab") == ["a", "b"]
+    silent.asked("a")
+    now[0] += SILENT_S + 1
+    silent.answered("a")
+    assert silent.others("ab") == ["a", "b"]

@@ -18,12 +18,16 @@ from deployments.errors import (
     InternalError,
     OverloadedError,
 )
-from deployments.http.handle_backend import HEALTH_TAKEN_S, HandleBackend
+from deployments.http.handle_backend import HEALTH_TAKEN_S, SILENCE_S, TAKEN_S, HandleBackend
+from deployments.http.receipts import SENT_S, TOGETHER_S
+from deployments.protocol import Delta, GenerationRequest, Receipt
+from deployments.replica.delivery import HEARTBEAT_S
+from model.request import SamplingParams
 from tests.support.virtual_time import VirtualTimeLoop
 
 
 class Response:
-    """One call of a replica: `results` one after the other; an exception among them is raised.
+    """One call of a replica: `results` one after the other; a RuntimeError among them is raised, None is silence.
 
     taken: whether a replica takes it at once.
     """
@@ -31,6 +35,7 @@ class Response:
     def __init__(self, *results: object, taken: bool = True) -> None:
         self.results = results
         self.cancelled = False
+        self._items = self._each()
         self._replica_result_future: concurrent.futures.Future[object] = concurrent.futures.Future()
         if taken:
             self.take()
@@ -49,28 +54,57 @@ class Response:
             return result
         return await asyncio.Event().wait()
 
-    async def __aiter__(self) -> AsyncGenerator[object, None]:
+    def __aiter__(self) -> AsyncGenerator[object, None]:
+        return self._items
+
+    async def __anext__(self) -> object:
+        return await anext(self._items)
+
+    async def _each(self) -> AsyncGenerator[object, None]:
         for result in self.results:
-            if isinstance(result, RuntimeError):
+            if isinstance(result, RuntimeError | asyncio.CancelledError):
                 raise result
+            if result is None:
+                await asyncio.Event().wait()
             yield result
 
 
-def backend(response: Response, **options: Any) -> HandleBackend:
+def backend(response: Response, received: Response | None = None, **options: Any) -> HandleBackend:
+    """received: how receipts are answered; what they say is in its `receipts`."""
+    receipts = list[object]()
+
+    def receive(receipt: object) -> Response:
+        receipts.append(receipt)
+        return received or Response(True)
+
+    if received is not None:
+        received.receipts = receipts  # type: ignore[attr-defined]
     method = SimpleNamespace(remote=lambda *_: response)
-    handle = SimpleNamespace(generate=method, stream=method, health=method, info=method, options=lambda stream: handle)
+    methods = dict.fromkeys(("stream", "health", "info"), method)
+    handle = SimpleNamespace(**methods, received=SimpleNamespace(remote=receive), options=lambda **_: handle)
     return HandleBackend(handle, **options)  # type: ignore[arg-type]
 
 
-async def drain(response: Response) -> list[object]:
-    async with aclosing(backend(response).stream(None)) as batches:  # type: ignore[arg-type]
-        return [batch async for batch in batches]
+REQUEST = GenerationRequest(request_id="cmpl-1", prompts=[[1]], params=SamplingParams(max_tokens=2))
+
+
+def item(text: str, finish: str | None = None) -> tuple[str, list[Delta]]:
+    return ("engine-1", [Delta(index=0, text=text, finish_reason=finish)])  # type: ignore[arg-type]
+
+
+SILENT = ("engine-1", list[Delta]())
+LAST = item("b", "stop")
+
+
+async def drain(response: Response, **options: Any) -> list[str]:
+    async with aclosing(backend(response, **options).stream(REQUEST)) as batches:
+        return ["".join(delta.text for delta in batch) async for batch in batches]
 
 
 async def test_what_is_answered_arrives() -> None:
-    call, stream = Response([1]), Response([1], [2])
-    assert await backend(call).generate(None) == [1]  # type: ignore[arg-type]
-    assert await drain(stream) == [[1], [2]]
+    call, stream = Response(SILENT, LAST), Response(item("a"), SILENT, LAST)
+    assert [delta.text for delta in await backend(call).generate(REQUEST)] == ["b"]
+    assert await drain(stream) == ["a", "b"]
     assert not call.cancelled
     assert not stream.cancelled
 
@@ -79,9 +113,9 @@ async def test_what_is_answered_arrives() -> None:
     ("result", "error"), [(OverloadedError("full"), OverloadedError), (RuntimeError("?"), InternalError)]
 )
 async def test_errors_come_out_unwrapped(result: Exception, error: type[Exception]) -> None:
-    call, stream = Response(result), Response([1], result)
+    call, stream = Response(result), Response(item("a"), result)
     with pytest.raises(error):
-        await backend(call).generate(None)  # type: ignore[arg-type]
+        await backend(call).generate(REQUEST)
     with pytest.raises(error):
         await drain(stream)
     assert not call.cancelled
@@ -89,16 +123,68 @@ async def test_errors_come_out_unwrapped(result: Exception, error: type[Exceptio
 
 
 async def test_a_call_that_nobody_waits_for_is_cancelled() -> None:
-    call, stream = Response(), Response([1], [2])
-    task = asyncio.create_task(backend(call).generate(None))  # type: ignore[arg-type]
+    call, stream = Response(None), Response(item("a"), LAST)
+    task = asyncio.create_task(backend(call).generate(REQUEST))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with aclosing(backend(stream).stream(None)) as batches:  # type: ignore[arg-type]
+    async with aclosing(backend(stream).stream(REQUEST)) as batches:
         await anext(batches)
     assert call.cancelled
     assert stream.cancelled
+
+
+@pytest.mark.parametrize("results", [(item("a"),), (asyncio.CancelledError(),), ()])
+async def test_an_answer_that_ends_before_its_end_is_that_of_an_engine_that_died(results: tuple[object, ...]) -> None:
+    """Serve raises here what its replica raised there: to be cancelled there is not to be cancelled here."""
+    with pytest.raises(EngineUnavailableError) as error:
+        await drain(Response(*results))
+    assert not isinstance(error.value, EngineAwayError), "it would not be resumed"
+
+
+def test_a_replica_that_says_nothing_is_given_up() -> None:
+    async def run() -> float:
+        response = Response(item("a"), None)
+        with pytest.raises(EngineUnavailableError, match="said nothing"):
+            await drain(response)
+        assert response.cancelled
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(run()) == pytest.approx(SILENCE_S)
+    assert SILENCE_S > 3 * HEARTBEAT_S
+
+
+def test_the_replica_hears_when_its_answer_has_been_passed_on() -> None:
+    async def run() -> float:
+        received, response = Response(True), Response(item("a"), LAST)
+        one = backend(response, received)
+        async with aclosing(one.stream(REQUEST)) as batches:
+            async for _ in batches:
+                await asyncio.sleep(5)  # it is written to a client that reads slowly
+                assert received.receipts == []  # type: ignore[attr-defined]
+        await asyncio.sleep(1)
+        expected = Receipt(engine="engine-1", request_ids=["cmpl-1"])
+        assert received.receipts == [expected]  # type: ignore[attr-defined]
+        assert not response.cancelled
+        return 0.0
+
+    in_virtual_time(run())
+
+
+@pytest.mark.parametrize("answer", [Response(False), Response(RuntimeError("gone")), Response(None), Response()])
+def test_a_replica_that_cannot_be_told_has_its_call_cancelled(answer: Response) -> None:
+    """Serve leads no calls to a replica that is about to leave, which would wait for its receipts."""
+
+    async def run() -> float:
+        response = Response(item("a"), LAST)
+        async with aclosing(backend(response, answer).stream(REQUEST)) as batches:
+            assert len([batch async for batch in batches]) == 2
+        await asyncio.sleep(TOGETHER_S + SENT_S + 0.1)
+        assert response.cancelled
+        return 0.0
+
+    in_virtual_time(run())
 
 
 def in_virtual_time(coroutine: Coroutine[Any, Any, float]) -> float:
@@ -120,7 +206,7 @@ def test_no_engine_is_said_in_time(method: str, seconds: float) -> None:
         response = Response([1], taken=False)
         one = backend(response, timeout_s=30.0)
         ask = getattr(one, method)
-        call = anext(ask(None)) if method == "stream" else ask(*([None] if method == "generate" else []))
+        call = anext(ask(REQUEST)) if method == "stream" else ask(*([REQUEST] if method == "generate" else []))
         with pytest.raises(EngineAwayError) as error:
             await call
         assert (error.value.status, error.value.code) == (503, "engine_unavailable")
@@ -134,12 +220,12 @@ def test_no_engine_is_said_in_time(method: str, seconds: float) -> None:
 @pytest.mark.parametrize("taken", [True, False])
 def test_not_to_wait_is_to_ask_all_the_same(taken: bool) -> None:
     async def run() -> float:
-        response = Response([1], taken=False)
-        call = asyncio.create_task(backend(response, timeout_s=0.0).generate(None))  # type: ignore[arg-type]
+        response = Response(LAST, taken=False)
+        call = asyncio.create_task(backend(response, timeout_s=0.0).generate(REQUEST))
         await asyncio.sleep(0.5)
         if taken:
             response.take()
-            assert await call == [1]
+            assert len(await call) == 1
         else:
             with pytest.raises(EngineAwayError):
                 await call
@@ -150,26 +236,41 @@ def test_not_to_wait_is_to_ask_all_the_same(taken: bool) -> None:
 
 def test_only_so_many_wait_for_an_engine_and_those_are_served_when_it_comes() -> None:
     async def run() -> float:
-        response, gauge = Response([1], taken=False), list[int]()
+        response, gauge = Response(*[LAST] * 3, taken=False), list[int]()
         metrics = SimpleNamespace(waiting_for_engine=gauge.append)
         one = backend(response, timeout_s=30.0, most_waiting=3, metrics=metrics)
-        calls = [asyncio.create_task(one.generate(None)) for _ in range(64)]  # type: ignore[arg-type]
+        calls = [asyncio.create_task(one.generate(REQUEST)) for _ in range(64)]
         await asyncio.sleep(2)
         refused = [call for call in calls if call.done()]
         assert len(refused) == 61
         assert all(isinstance(call.exception(), EngineAwaitedError) for call in refused)
         response.take()
-        assert [await call for call in calls if call not in refused] == [[1]] * 3
+        assert [len(await call) for call in calls if call not in refused] == [1] * 3
         assert (max(gauge), gauge[-1]) == (3, 0)
         return asyncio.get_running_loop().time()
 
     assert in_virtual_time(run()) < 3
 
 
+def test_a_call_that_no_replica_takes_is_taken_back_and_sent_again() -> None:
+    """The router leads it elsewhere, where there is another replica."""
+
+    async def run() -> float:
+        first, second = Response(LAST, taken=False), Response(LAST)
+        one, responses = backend(first, timeout_s=30.0), [first, second]
+        one._streaming.stream.remote = lambda *_: responses.pop(0)
+        assert len(await one.generate(REQUEST)) == 1
+        assert first.cancelled
+        assert not second.cancelled
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(run()) == pytest.approx(TAKEN_S)
+
+
 def test_a_replica_that_took_the_question_and_hangs_is_no_health() -> None:
     async def run() -> float:
         with pytest.raises(EngineUnavailableError, match="does not answer"):
-            await backend(Response(), heartbeat_s=8.0).health()
+            await backend(Response(None), heartbeat_s=8.0).health()
         return asyncio.get_running_loop().time()
 
     assert in_virtual_time(run()) < 30
