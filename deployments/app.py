@@ -20,6 +20,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.cluster.autoscaling import autoscaling_config
 from deployments.cluster.node_metrics import record_on_this_node
+from deployments.cluster.node_watch import on_node_end
 from deployments.http.door import Access
 from deployments.http.handle_backend import HandleBackend
 from deployments.http.resuming_backend import ResumingBackend
@@ -74,6 +75,7 @@ class Ingress:
         engines = HandleBackend(
             self._engine, settings.resume_timeout_s, settings.max_queued_requests, settings.step_timeout_s, metrics
         )
+        on_node_end(engines.lose_node)
         return create_app(
             backend=ResumingBackend(engines, settings.resume_timeout_s, random.Random(settings.seed), metrics),
             tokenizer=tokenizer,

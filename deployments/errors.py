@@ -125,6 +125,13 @@ class EngineAwaitedError(EngineAwayError):
     """There is no engine, and so many wait for one that this request may not."""
 
 
+class NodeLostError(ServeError):
+    """This process is about to end, and nothing that it could wait for helps."""
+
+    default_status = 503
+    default_code = "node_lost"
+
+
 class EngineOutOfMemoryError(ServeError):
     """The engine lives, but ended this request since its GPU's memory did not suffice for all that ran."""
 

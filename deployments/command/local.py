@@ -17,6 +17,7 @@ from deployments.command import signals
 from deployments.command.checks import NO_TOKEN, check, has_token
 from deployments.command.console import Console
 from deployments.command.processes import adopt_orphans, end_descendants
+from deployments.command.ray_servers import dead_servers, end_streams, shut_down
 from deployments.command.signals import Stopped
 from deployments.http import proxy
 from deployments.settings import Settings
@@ -28,6 +29,7 @@ LOST_S = 30.0
 SERVE_STOP_S = 15.0
 ANSWER_S = 10.0
 RAY_STOP_S = 5.0
+STREAMS_END_S = 2.0
 OBJECT_STORE_BYTES = 256 << 20  # nothing of size goes through it
 
 _RAY_ENVIRONMENT = {
@@ -104,7 +106,7 @@ class Server:
 
     def lost(self) -> str | None:
         """Why there is nothing left to wait for, or None: Ray's servers died, or somebody deleted the application."""
-        if dead := _dead_servers():
+        if dead := dead_servers():
             return f"Ray's {', '.join(dead)} ended"
         now = time.monotonic()
         if self.address is None or now - self._asked_at < 5 * WATCH_S:
@@ -151,7 +153,7 @@ class Server:
             self._stop_application()
         with signals.ignored():
             # Ray can hang here when its servers were killed before it.
-            bounded(_shut_ray, RAY_STOP_S)
+            bounded(shut_down, RAY_STOP_S)
             if self.address is None:
                 end_descendants()
                 remove_stale()
@@ -291,9 +293,10 @@ class Server:
                     serve.shutdown()
 
         if ray.is_initialized():
-            done = bounded(stop, self.settings.drain_timeout_s + SERVE_STOP_S, until=lambda: bool(_dead_servers()))
-            if not done and (dead := _dead_servers()):
+            done = bounded(stop, self.settings.drain_timeout_s + SERVE_STOP_S, until=lambda: bool(dead_servers()))
+            if not done and (dead := dead_servers()):
                 self._console.say(f"Not waiting for open streams: Ray's {', '.join(dead)} ended.", "server.ray_ended")
+                bounded(end_streams, STREAMS_END_S)
 
 
 def bounded(work: Callable[[], None], seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
@@ -325,25 +328,6 @@ def _drain_proxies(seconds: float) -> None:
     answer([proxy.update_draining.remote(True) for proxy in proxies])
     while not all(answer([proxy.is_drained.remote() for proxy in proxies])):
         time.sleep(POLL_S)
-
-
-def _dead_servers() -> list[str]:
-    """Which of Ray's servers that this process started are gone, of those without which nothing runs.
-
-    Its log monitor or autoscaler may have ended, too, and open streams can finish all the same.
-    """
-    from ray._private.worker import _global_node
-
-    dead = [] if _global_node is None else [name for name, _ in _global_node.dead_processes()]
-    return [name for name in dead if name in ("gcs_server", "raylet")]
-
-
-def _shut_ray() -> None:
-    if "ray" in sys.modules:
-        import ray
-
-        with contextlib.suppress(Exception):
-            ray.shutdown()
 
 
 def reachable(host: str) -> str:

@@ -42,6 +42,14 @@ def descendants(pid: int | None = None) -> list[int]:
     return [child for child in found if child not in zombies]
 
 
+def command_line(pid: int) -> str:
+    """Empty for a process that is gone or a zombie, and where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def end_descendants(patience_s: float = 3.0) -> list[int]:
     """SIGTERM, then after `patience_s` SIGKILL every process below this one, and reap. Returns those killed."""
     _signal(descendants(), signal.SIGTERM)

@@ -8,7 +8,14 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from deployments.errors import EngineAwaitedError, EngineAwayError, EngineUnavailableError, ServeError, unwrap
+from deployments.errors import (
+    EngineAwaitedError,
+    EngineAwayError,
+    EngineUnavailableError,
+    NodeLostError,
+    ServeError,
+    unwrap,
+)
 from deployments.http.receipts import Receipts
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 from monitoring import IngressMetrics
@@ -55,7 +62,15 @@ class HandleBackend:
         self._heartbeat_s = heartbeat_s
         self._metrics = metrics
         self._waiting = 0
+        self._lost: NodeLostError | None = None
+        self._calls: set[asyncio.Task[Any]] = set()
         self._receipts = Receipts(lambda receipt: self._call("received", receipt, timeout_s=0.0))
+
+    def lose_node(self) -> None:
+        """From now on every call raises NodeLostError, and so do those that wait for something."""
+        self._lost = NodeLostError("The server's node ended.", retry_after=RETRY_AFTER_S)
+        for call in self._calls:
+            call.cancel()
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         return self._answer(request, whole=False)
@@ -69,7 +84,8 @@ class HandleBackend:
         unfinished = request.unfinished
         with _answering(response):
             while unfinished:
-                engine, deltas = await _next(response)
+                with self._here():
+                    engine, deltas = await _next(response)
                 unfinished -= sum(delta.finish_reason is not None for delta in deltas)
                 if deltas:
                     yield deltas
@@ -91,7 +107,7 @@ class HandleBackend:
     async def _call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         ask = getattr(self._handle, method).remote
         response = await self._taken(lambda: ask(*arguments), self._timeout_s if timeout_s is None else timeout_s)
-        with _answering(response):
+        with _answering(response), self._here():
             return _raised(await response)
 
     async def _taken(self, ask: Callable[[], Any], timeout_s: float) -> Any:
@@ -103,7 +119,7 @@ class HandleBackend:
         with contextlib.ExitStack() as waiting:
             while True:
                 response = ask()
-                with _answering(response):
+                with _answering(response), self._here():
                     if await _taken(response, within):
                         return response
                 response.cancel()
@@ -112,6 +128,23 @@ class HandleBackend:
                 if within == TAKEN_S:
                     waiting.enter_context(self._room())
                 within = min(ASKED_AGAIN_S, left)
+
+    @contextlib.contextmanager
+    def _here(self) -> Iterator[None]:
+        """Raises NodeLostError where the node is lost, or while the block waits."""
+        if self._lost is not None:
+            raise self._lost
+        call = asyncio.current_task()
+        assert call is not None
+        self._calls.add(call)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._lost is None or call.uncancel() > 0:
+                raise
+            raise self._lost from None
+        finally:
+            self._calls.discard(call)
 
     @contextlib.contextmanager
     def _room(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -27,8 +28,15 @@ def test_the_command_ends_when_ray_has_ended(victim: str, tiny_checkpoint: Path,
         server.start()
         tree = [server.process.pid, *server.pids()]
         [pid] = [pid for pid in tree if command_line(pid).split("\0")[0].split(" ")[0].endswith(victim)]
-        killed_at = time.monotonic()
-        kill(pid)
+        request = {"prompt": "def f(x):", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=request, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            killed_at = time.monotonic()
+            kill(pid)
+            *_, last = (line for line in lines if line)
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "node_lost"
+        print(f"{victim} killed: the stream was ended in order after {time.monotonic() - killed_at:.1f} s")
         assert server.process.wait(NOTICED_S) == 1
         assert time.monotonic() - killed_at < NOTICED_S
     finally:

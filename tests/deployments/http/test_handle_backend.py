@@ -16,6 +16,7 @@ from deployments.errors import (
     EngineAwayError,
     EngineUnavailableError,
     InternalError,
+    NodeLostError,
     OverloadedError,
 )
 from deployments.http.handle_backend import HEALTH_TAKEN_S, SILENCE_S, TAKEN_S, HandleBackend
@@ -191,7 +192,9 @@ def in_virtual_time(coroutine: Coroutine[Any, Any, float]) -> float:
     """Seconds that it says."""
     loop = VirtualTimeLoop()
     try:
-        return loop.run_until_complete(coroutine)
+        seconds = loop.run_until_complete(coroutine)
+        loop.run_until_complete(asyncio.sleep(TOGETHER_S + SENT_S))  # receipts are still being sent
+        return seconds
     finally:
         loop.close()
 
@@ -265,6 +268,30 @@ def test_a_call_that_no_replica_takes_is_taken_back_and_sent_again() -> None:
         return asyncio.get_running_loop().time()
 
     assert in_virtual_time(run()) == pytest.approx(TAKEN_S)
+
+
+async def test_when_the_node_is_lost_whatever_waits_is_told_and_nothing_begins() -> None:
+    responses = {"begun": Response(item("a"), None), "taken": Response(None), "asked": Response(taken=False)}
+    calls = {name: backend(response) for name, response in responses.items()}
+    begun = calls["begun"].stream(REQUEST)
+    assert (await anext(begun))[0].text == "a"
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(calls[n].generate(REQUEST)) for n in ("taken", "asked")]
+    waiting.append(asyncio.create_task(anext(begun)))  # type: ignore[arg-type]
+    reading = backend(Response(item("a"), LAST))
+    stream = reading.stream(REQUEST)
+    await anext(stream)  # and its client is being written to
+    await asyncio.sleep(0)
+    for one in (*calls.values(), reading):
+        one.lose_node()
+    for call in waiting:
+        with pytest.raises(NodeLostError):
+            await call
+        assert not call.cancelling()
+    with pytest.raises(NodeLostError):
+        await anext(stream)
+    with pytest.raises(NodeLostError):
+        await reading.info()
+    assert not issubclass(NodeLostError, EngineUnavailableError), "it would be resumed"
 
 
 def test_a_replica_that_took_the_question_and_hangs_is_no_health() -> None:

@@ -1,0 +1,31 @@
+"""Noticing that this node's part of Ray has ended, while there is still time to say so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def on_node_end(call: Callable[[], None]) -> bool:
+    """Call it, on this loop, when this node's raylet ends: Ray ends this process, too, about a second later.
+
+    False where this process is no child of a raylet, or the system (not Linux) cannot tell.
+    """
+    parent = os.getppid()
+    with contextlib.suppress(OSError, AttributeError):
+        if Path(f"/proc/{parent}/comm").read_text().strip() != "raylet":
+            return False
+        ending = os.pidfd_open(parent)
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            loop.remove_reader(ending)
+            os.close(ending)
+            call()
+
+        loop.add_reader(ending, ended)
+        return True
+    return False
