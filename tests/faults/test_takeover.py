@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from tests.faults.test_failures import PAUSE
 from tests.support.cluster import Cluster
 from tests.support.processes import is_gone, kill
 from tests.support.waiting import wait_until
@@ -40,8 +41,9 @@ def seconds_of(pid: int) -> float:
     return sum(psutil.Process(pid).cpu_times()[:2])
 
 
+@pytest.mark.fault("one of two engines is killed, its rank or its replica", PAUSE, until="next token")
 @pytest.mark.parametrize("kind", ["RankProcess", "ServeReplica:starcoder:engine"])
-def test_the_other_engine_takes_over(pair: Cluster, kind: str, record_property: pytest.RecordProperty) -> None:
+def test_the_other_engine_takes_over(pair: Cluster, kind: str, recovered: Callable[[float], None]) -> None:
     """The engine that runs the stream dies: the one that has worked while it ran. It may have been done already."""
     options: dict[str, object] = {"temperature": 0.8, "seed": 3}
     undisturbed = "".join(pieces(pair, "def f(x):", **options))
@@ -68,5 +70,4 @@ def test_the_other_engine_takes_over(pair: Cluster, kind: str, record_property: 
             break
     else:
         pytest.fail("no engine that was killed had a stream")
-    print(f"{kind} killed: the stream went on after {max(pauses):.2f} s")
-    record_property("recovery_seconds", max(pauses))
+    recovered(max(pauses))
