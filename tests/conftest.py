@@ -11,20 +11,11 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from tests.support.client_table import (  # noqa: F401
-    pytest_addoption,
-    pytest_configure,
-    pytest_runtest_makereport,
-    pytest_terminal_summary,
-)
 from tests.support.cluster import Cluster
 from tests.support.collector import Collector
 from tests.support.leftovers import nothing_left
-from tests.support.sharing import (  # noqa: F401
-    pytest_collection_modifyitems,
-    pytest_sessionfinish,
-    pytest_xdist_make_scheduler,
-)
+
+pytest_plugins = ("tests.support.client_table", "tests.support.fault_table", "tests.support.sharing")
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

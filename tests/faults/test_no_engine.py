@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,17 +24,23 @@ BODY = {"prompt": "def f(x):", "max_tokens": 8}
 LONG = {**BODY, "max_tokens": 1900, "ignore_eos": True, "stream": True}
 
 
-def test_no_request_waits_for_ever(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "the only engine is killed and none takes its place; `resume-timeout-s` is 2",
+    "64 requests and `/health` get 503, `engine_unavailable`; an open stream ends with an error event",
+    until="the last of them",
+)
+def test_no_request_waits_for_ever(tiny_checkpoint: Path, tmp_path: Path, recovered: Callable[[float], None]) -> None:
     options = ("--dtype", "float32", "--num-threads", "1", "--max-queued-requests", "16")
     metrics = ("--metrics-dir", str(tmp_path / "metrics"))
     server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", *options, *metrics, "--resume-timeout-s", str(RESUME_S))
     with server.running():
-        _without_an_engine(server)
+        recovered(_without_an_engine(server))
         wait_until(lambda: _post(server)[0] == 200, server.text)
         assert "Traceback" not in server.text()
 
 
-def _without_an_engine(server: Cluster) -> None:
+def _without_an_engine(server: Cluster) -> float:
+    """Seconds until everybody was told."""
     stream = httpx.stream("POST", f"{server.url}/v1/completions", json=LONG, timeout=120)
     with ThreadPoolExecutor(64) as pool, stream as response:
         lines = response.iter_lines()
@@ -54,7 +61,6 @@ def _without_an_engine(server: Cluster) -> None:
         finally:
             for pid in server.pids("ServeController"):
                 kill(pid, signal.SIGCONT)
-    print(f"64 requests, the stream and the health were told after {took:.1f} s")
     assert took < 30
     assert Counter((status, code, bool(retry)) for status, code, retry in answers) == {
         (503, "engine_unavailable", True): 64
@@ -66,6 +72,7 @@ def _without_an_engine(server: Cluster) -> None:
     assert 'starcoder_requests_waiting_for_engine{model="tiny-starcoder"} 0.0' in shown
     rejected = 'starcoder_requests_rejected_total{model="tiny-starcoder",reason="unavailable",team="default"} 64.0'
     assert rejected in shown
+    return took
 
 
 def _post(server: Cluster) -> tuple[int, str | None, str | None]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,14 @@ def directories_of(pids: list[int]) -> list[Path]:
     return [path for pid in pids for path in short_parent().glob(f"{PREFIX}{pid}-*")]
 
 
-def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "SIGTERM, while a stream is open",
+    "the stream is finished, new connections are refused; the command exits with 0 and leaves nothing",
+    until="the command's end",
+)
+def test_sigterm_lets_streams_finish_and_leaves_nothing(
+    tiny_checkpoint: Path, tmp_path: Path, recovered: Callable[[float], None]
+) -> None:
     server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", "--dtype", "float32", "--num-threads", "1")
     try:
         server.start()
@@ -41,7 +49,9 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, t
         reader = threading.Thread(target=read)
         reader.start()
         wait_until(lambda: len(lines) > 3, server.text)
+        told_at = time.monotonic()
         assert server.stop(signal.SIGTERM) == 0
+        recovered(time.monotonic() - told_at)
         reader.join(120)
         assert "data: [DONE]" in lines, (len(lines), lines[-3:], server.text()[-3000:])
         assert not any('"error"' in line for line in lines)
@@ -55,6 +65,10 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(tiny_checkpoint: Path, t
     assert "Stopped." in server.text()
 
 
+@pytest.mark.fault(
+    "SIGTERM, while a client is slow to read",
+    "what was generated before `drain-timeout-s` is over reaches it",
+)
 def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The replicas are done and gone before the proxy has written all that they handed to it."""
     options = ("--dtype", "float32", "--num-threads", "1", "--drain-timeout-s", "20")
@@ -85,7 +99,14 @@ def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(tiny_checkpoint: 
         server.stop()
 
 
-def test_ctrl_c_while_it_starts_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "Ctrl-C, while it starts",
+    "nothing; the command exits with 0 and leaves nothing",
+    until="the command's end",
+)
+def test_ctrl_c_while_it_starts_leaves_nothing(
+    tiny_checkpoint: Path, tmp_path: Path, recovered: Callable[[float], None]
+) -> None:
     """A terminal sends SIGINT to the whole process group, so to Ray's servers too."""
     server = Cluster(tiny_checkpoint, tmp_path / "serve.txt")
     try:
@@ -93,8 +114,10 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tiny_checkpoint: Path, tmp_path: 
         wait_until(lambda: "starting Serve: " in server.text(), server.text)
         tree = [server.process.pid, *server.pids()]
         assert len(tree) > 3
+        told_at = time.monotonic()
         os.killpg(server.process.pid, signal.SIGINT)
         assert server.process.wait(120) == 0
+        recovered(time.monotonic() - told_at)
     finally:
         server.stop()
     wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
@@ -102,6 +125,10 @@ def test_ctrl_c_while_it_starts_leaves_nothing(tiny_checkpoint: Path, tmp_path: 
     assert "Traceback" not in server.text()
 
 
+@pytest.mark.fault(
+    "an engine cannot start: its cache is too small",
+    "nothing; the command says why, exits with 1 and leaves nothing",
+)
 def test_a_start_that_fails_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The cache cannot hold one sequence: known only once a rank has looked at its memory."""
     server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", "--num-kv-blocks", "2", "--start-timeout-s", "120")

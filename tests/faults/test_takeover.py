@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from tests.faults.test_failures import PAUSE
 from tests.support.cluster import Cluster
 from tests.support.processes import is_gone, kill
 from tests.support.waiting import wait_until
@@ -42,10 +43,28 @@ def seconds_of(pid: int) -> float:
 
 
 REPLICA = "ServeReplica:starcoder:engine"
-
-
 SOON_S = 10.0
 """Of which the ingress needs one second to see that a replica takes nothing, and the router two."""
+
+
+@pytest.mark.fault("one of two engines is killed, its rank or its replica", PAUSE, until="next token")
+@pytest.mark.parametrize("kind", ["RankProcess", REPLICA])
+def test_the_other_engine_takes_over(pair: Cluster, kind: str, recovered: Callable[[float], None]) -> None:
+    recovered(break_the_one_that_streams(pair, kind, signal.SIGKILL))
+
+
+@pytest.mark.fault(
+    "one of two replicas is stopped, its connections open",
+    f"{PAUSE}; new requests go to the other one",
+    until="next token",
+)
+def test_the_other_engine_takes_over_from_one_that_says_nothing(
+    pair: Cluster, recovered: Callable[[float], None]
+) -> None:
+    def new_ones() -> None:
+        assert max(seconds_for_a_short_one(pair) for _ in range(6)) < SOON_S
+
+    recovered(break_the_one_that_streams(pair, REPLICA, signal.SIGSTOP, new_ones))
 
 
 def seconds_for_a_short_one(server: Cluster) -> float:
@@ -55,17 +74,12 @@ def seconds_for_a_short_one(server: Cluster) -> float:
     return time.monotonic() - started_at
 
 
-@pytest.mark.parametrize(
-    ("kind", "number"),
-    [("RankProcess", signal.SIGKILL), (REPLICA, signal.SIGKILL), (REPLICA, signal.SIGSTOP)],
-    ids=["rank killed", "replica killed", "replica stopped"],
-)
-def test_the_other_engine_takes_over(
-    pair: Cluster, kind: str, number: signal.Signals, record_property: pytest.RecordProperty
-) -> None:
-    """The engine that runs the stream dies: the one that has worked while it ran. It may have been done already.
+def break_the_one_that_streams(
+    pair: Cluster, kind: str, number: signal.Signals, meanwhile: Callable[[], None] = lambda: None
+) -> float:
+    """Signal the process that has worked while a stream ran, which then goes on; seconds until it does.
 
-    One that is stopped still holds its connections open; while Serve has not noticed, new requests go elsewhere.
+    Its engine may have been done with the stream already: then once more.
     """
     options: dict[str, object] = {"temperature": 0.8, "seed": 3}
     undisturbed = "".join(pieces(pair, "def f(x):", **options))
@@ -80,8 +94,7 @@ def test_the_other_engine_takes_over(
         victim = max(before, key=lambda pid: seconds_of(pid) - before[pid])
         kill(victim, number)
         last, pauses = time.monotonic(), []
-        if number == signal.SIGSTOP:
-            assert max(seconds_for_a_short_one(pair) for _ in range(6)) < SOON_S
+        meanwhile()
         for piece in stream:
             text += piece
             pauses.append(time.monotonic() - last)
@@ -91,8 +104,5 @@ def test_the_other_engine_takes_over(
         # its successor's start is told after what became of its streams
         wait_until(lambda started=started: len(pair.lines("engine.starting")) > started, pair.text)
         if len(pair.lines("request.resuming")) > resumed:
-            break
-    else:
-        pytest.fail("no engine that was killed had a stream")
-    print(f"{kind}, {number.name}: the stream went on after {max(pauses):.2f} s")
-    record_property("recovery_seconds", max(pauses))
+            return max(pauses)
+    raise AssertionError("no engine that was broken had a stream")

@@ -8,8 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -117,16 +118,25 @@ def two(tmp_path: Path) -> Iterator[TwoNodes]:
         nodes.close()
 
 
-def test_counters_are_monotone_while_a_replica_is_killed_and_replaced(two: TwoNodes) -> None:
+@pytest.mark.fault(
+    "a replica on one of two nodes is killed, and another is started there",
+    "a scraper sees no counter fall or go away; the gauges of the dead go",
+    until="its gauges gone",
+)
+def test_counters_are_monotone_while_a_replica_is_killed_and_replaced(
+    two: TwoNodes, recovered: Callable[[float], None]
+) -> None:
     wait_until(lambda: two.by_node("starcoder_engines_up") == [1, 1], "two nodes with one engine each", STARTUP_SECONDS)
     assert len(exporters(two.directory)) == 2
     wait_until(lambda: min(two.by_node("starcoder_requests_superseded_total")) > 0, "nothing is counted")
 
     victim = two.recorders[1]
+    killed_at = time.monotonic()
     kill(victim, signal.SIGKILL)
     wait_until(lambda: is_gone(victim), "it lives")
     # Its gauges go, its counts stay; the other node does not notice.
     wait_until(lambda: two.by_node("starcoder_engines_up") == [1], "the dead replica's gauge stays")
+    recovered(time.monotonic() - killed_at)
     before = two.by_node("starcoder_wasted_tokens_total")
     assert len(before) == 2
     assert min(before) > 0

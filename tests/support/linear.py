@@ -6,6 +6,8 @@ import gc
 import time
 from collections.abc import Callable
 
+from benchmarks.server.hostile_bodies import MINIFIED
+
 PIECES = {
     "a letter": "a",
     "words": "ab ",
@@ -40,7 +42,7 @@ PIECES = {
     "comments in comments": "{- /* ",
     "dashes": "--",
     "hashes": "#",
-    "minified code": "function f(a){return a/2*(b/3)}",
+    "minified code": MINIFIED,
     "base64": "QUJDRA+/",
     "short lines": "  a\n",
     "ends": "end\n",
