@@ -106,6 +106,13 @@ class OverloadedError(ServeError):
     default_code = "overloaded"
 
 
+class TooManyConnectionsError(ServeError):
+    """This connection is one too many; nothing was read of it."""
+
+    default_status = 503
+    default_code = "too_many_connections"
+
+
 class InternalError(ServeError):
     default_code = "internal_error"
 

@@ -6,6 +6,9 @@ Serve has no options for it. It calls `guard` in the proxy's process before the 
 
 from __future__ import annotations
 
+import logging
+import resource
+
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
@@ -15,22 +18,41 @@ from deployments.http.middleware import MAX_REQUEST_ID_CHARS, REQUEST_ID_HEADER
 from deployments.limits import ApiLimits
 from deployments.settings import environment_limits
 
+logger = logging.getLogger(__name__)
+
+OTHER_FILES = 512
+"""Files that a proxy opens beside its clients' connections, and those of clients that are being turned away."""
+
 # Serve lets whoever sends these change its time-outs, its routing, and whether it looks for clients that have left.
 _SERVES_OWN = frozenset({"x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id"})
 
 
 def environment(limits: ApiLimits) -> dict[str, str]:
     """Of Ray's processes, for their proxies to be guarded with these limits."""
-    names = ("max_head_bytes", "head_timeout_s", "keep_alive_timeout_s")
+    names = ("max_head_bytes", "head_timeout_s", "keep_alive_timeout_s", "write_timeout_s", "max_connections")
     said = {f"STARCODER_API__{name.upper()}": str(getattr(limits, name)) for name in names}
     return {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.{guard.__name__}", **said}
 
 
 def guard() -> list[Middleware]:
     """Serve's callback: middleware for the proxy. Raises ValidationError where the environment's limits are none."""
-    GuardedProtocol.limits = environment_limits()
+    limits = environment_limits()
+    most = connections_possible(limits.max_connections)
+    if most < limits.max_connections:
+        logger.warning("max_connections=%d, but files suffice for %d: see ulimit -n", limits.max_connections, most)
+    GuardedProtocol.limits = limits.model_copy(update={"max_connections": most})
     HTTP_PROTOCOLS["auto"] = f"{GuardedProtocol.__module__}:{GuardedProtocol.__qualname__}"
     return [Middleware(HeaderMiddleware)]
+
+
+def connections_possible(wanted: int) -> int:
+    """Of `wanted` connections, as many as this process may have files for. Raises its own limit as far as it may."""
+    needed = wanted + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - OTHER_FILES))
 
 
 class HeaderMiddleware:

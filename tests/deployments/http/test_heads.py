@@ -255,7 +255,9 @@ def test_serves_proxy_takes_the_protocol_and_the_limits(monkeypatch: pytest.Monk
     from ray.serve._private.utils import call_function_from_import_path
     from uvicorn import Config
 
-    limits = ApiLimits(max_head_bytes=5000, head_timeout_s=2.5, keep_alive_timeout_s=7)
+    limits = ApiLimits(
+        max_head_bytes=5000, head_timeout_s=2.5, keep_alive_timeout_s=7, write_timeout_s=11.5, max_connections=17
+    )
     monkeypatch.setattr(GuardedProtocol, "limits", ApiLimits())
     monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
     environment = proxy.environment(limits)
