@@ -19,7 +19,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class ApiLimits(BaseModel):
     """Bounds checked before any work starts.
 
-    Those of heads and connections are kept by Serve's proxies, for which `deployments.http.proxy` puts them into the
+    Those of heads and connections are kept by Serve's proxies, for which `deployments.cluster.proxy` puts them into the
     environment that Ray starts in.
     """
 

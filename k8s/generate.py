@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from deployments.app import APP_NAME, INGRESS_CPUS, REPLICA_CPUS, logging_config
+from deployments.cluster import proxy
 from deployments.settings import Settings, read_yaml
 
 K8S = Path(__file__).parent
@@ -104,6 +105,10 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
         ],
     }
     operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
+    # Serve gives its proxies no settings, so the pods' environment has those that they keep to.
+    said = {name: value for name, value in proxy.environment(settings).items() if name != proxy.CALLBACK}
+    for name, value in said.items():
+        operations.append({"op": "add", "path": f"{CONTAINER}/env/-", "value": {"name": name, "value": value}})
     for kind in ("requests", "limits"):
         sizes: dict[str, Any] = {"cpu": str(cpus), **gpus}
         for name, value in sizes.items():

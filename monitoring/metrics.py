@@ -75,6 +75,12 @@ REQUESTS_REJECTED = CLIENTS.counter(
     "Requests refused before the engine ran them, by why.",
     labels=("model", "team", "reason"),
 )
+CONNECTIONS_REFUSED = CLIENTS.counter(
+    "connections_refused_total",
+    "Connections that a proxy refused before they were a request, or cut since their client did not take its answer, "
+    "by why.",
+    labels=("model", "reason"),
+)
 COMPLETION_EVENTS = CLIENTS.counter(
     "completion_events_total",
     "What people did with the completions they saw, where an editor says so: view, select, select_line, dismiss.",

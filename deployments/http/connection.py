@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from deployments.errors import InvalidRequestError, ServeError, TooManyConnectionsError
 from deployments.http.middleware import LINGER_S, error_response
+from deployments.http.refusals import Refusals
 from deployments.http.room import room_of
 from deployments.http.slow_reader import ReaderWatch
 from deployments.limits import ApiLimits
@@ -28,8 +29,9 @@ _FIELD_FRAME = len(b": \r\n")
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with a limit on each request's head (431, for its first line 414) and a time for it (408).
 
-    `limits` says both, and how long an idle connection is kept. What follows a head without being part of a body, as
-    trailers do, has the head's limit too. There are no WebSockets here: an upgrade to one is answered as a request.
+    `limits` says both, and how long an idle connection is kept; `refusals` hears of each client that they shut out.
+    What follows a head without being part of a body, as trailers do, has the head's limit too. There are no WebSockets
+    here: an upgrade to one is answered as a request.
     A connection whose answer is out before its request is whole is closed: it would have to be read to its end.
     One whose client does not take its answer is cut, which ends the request as that of a client that leaves.
     Where there are as many connections as may be, the one that has waited longest for its next request makes room for a
@@ -37,6 +39,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """
 
     limits: ClassVar[ApiLimits] = ApiLimits()
+    refusals: ClassVar[Refusals] = Refusals()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -149,6 +152,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _cut(self) -> None:
         """Without what the client would not take; whoever answers it sees that it has left."""
+        self._note("slow_reader")
         if (own := self.transport.get_extra_info("socket")) is not None:
             # else the kernel would keep what it holds, and offer it for minutes
             own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -169,6 +173,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._room.idle(self)
         self._unset_deadline()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _note(self, reason: str) -> None:
+        self.refusals.note(reason, self.client and self.client[0])
 
     @property
     def _answering(self) -> bool:
@@ -210,6 +217,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
+        self._note(error.code or "other")
         if self._answering:
             self._close()
             return

@@ -110,6 +110,13 @@ _SERVE = Row(
             "reqps",
         ),
         Panel(
+            "Connections refused",
+            "Connections a second that the proxies refused before they were a request, or cut, by why. "
+            "too_many_connections: a crowd, or somebody who keeps them.",
+            ((q.rate(m.CONNECTIONS_REFUSED, "reason"), "{{reason}}"),),
+            "short",
+        ),
+        Panel(
             "Controller's loop",
             "One round of Serve's controller. It scales and replaces late when this takes seconds.",
             (("max (ray_serve_controller_control_loop_duration_s)", "loop"),),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from deployments.http import proxy, room
+from deployments.http import room
 from deployments.http.connection import GuardedProtocol
 from deployments.limits import ApiLimits
 from tests.support.http_server import serving
@@ -150,25 +149,3 @@ def test_a_crowd_at_once(url: str, app: Held, connections: contextlib.ExitStack)
     """Two hundred connections one after the other over four places, all of them idle in between."""
     for _ in range(200):
         assert answered(asked(url, connections, GET)).startswith(b"HTTP/1.1 200 ")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "files", "possible", "raised"),
-    [
-        (4096, (20_000, 20_000), 4096, None),
-        (4096, (1024, 524_288), 4096, 4096 + proxy.OTHER_FILES),
-        (4096, (1024, resource.RLIM_INFINITY), 4096, 4096 + proxy.OTHER_FILES),
-        (4096, (resource.RLIM_INFINITY, resource.RLIM_INFINITY), 4096, None),
-        (4096, (1024, 2048), 2048 - proxy.OTHER_FILES, 2048),
-        (10, (256, 256), 1, 256),
-    ],
-)
-def test_there_are_files_for_all_connections(
-    monkeypatch: pytest.MonkeyPatch, wanted: int, files: tuple[int, int], possible: int, raised: int | None
-) -> None:
-    """A server without them does not even accept those that it would turn away."""
-    given: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: files)
-    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: given.append(pair))
-    assert proxy.connections_possible(wanted) == possible
-    assert given == ([] if raised is None else [(raised, files[1])])

@@ -2,41 +2,82 @@
 
 Serve has no options for it. It calls `guard` in the proxy's process before the server starts, where the environment's
 `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it; which protocol the server speaks is looked up in uvicorn's table.
+No settings come that way, so what a proxy must know is in the environment, too.
 """
 
 from __future__ import annotations
 
 import logging
 import resource
+from pathlib import Path
 
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
+import monitoring
+from deployments.cluster.node_logs import configure_logs
 from deployments.http.connection import GuardedProtocol
 from deployments.http.middleware import MAX_REQUEST_ID_CHARS, REQUEST_ID_HEADER
+from deployments.http.refusals import Refusals
 from deployments.limits import ApiLimits
-from deployments.settings import environment_limits
+from deployments.settings import ENV_PREFIX, NESTED, Settings
+from monitoring.connections import ConnectionMetrics
+from monitoring.logs import LogFormat, LogLevel
 
 logger = logging.getLogger(__name__)
 
+CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+
 OTHER_FILES = 512
 """Files that a proxy opens beside its clients' connections, and those of clients that are being turned away."""
+
+_LIMITS = ("max_head_bytes", "head_timeout_s", "keep_alive_timeout_s", "write_timeout_s", "max_connections")
 
 # Serve lets whoever sends these change its time-outs, its routing, and whether it looks for clients that have left.
 _SERVES_OWN = frozenset({"x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id"})
 
 
-def environment(limits: ApiLimits) -> dict[str, str]:
-    """Of Ray's processes, for their proxies to be guarded with these limits."""
-    names = ("max_head_bytes", "head_timeout_s", "keep_alive_timeout_s", "write_timeout_s", "max_connections")
-    said = {f"STARCODER_API__{name.upper()}": str(getattr(limits, name)) for name in names}
-    return {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.{guard.__name__}", **said}
+class ProxySettings(BaseSettings):
+    """The settings that a proxy keeps to, by their own names. Without a model's name it counts nothing."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, extra="ignore")
+
+    api: ApiLimits = ApiLimits()
+    served_model_name: str | None = None
+    metrics_dir: Path | None = None
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "auto"
+    log_file: Path | None = None
+    log_text: bool = False
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Of Ray's processes, for their proxies to be guarded, to log and to count as the settings say."""
+    said = {f"API{NESTED}{name.upper()}": getattr(settings.api, name) for name in _LIMITS}
+    said |= {name.upper(): getattr(settings, name) for name in ("metrics_dir", "log_level", "log_format", "log_file")}
+    said["SERVED_MODEL_NAME"] = settings.model_id
+    variables = {f"{ENV_PREFIX}{name}": str(value) for name, value in said.items() if value is not None}
+    return {CALLBACK: f"{__name__}.{guard.__name__}", **variables}
 
 
 def guard() -> list[Middleware]:
-    """Serve's callback: middleware for the proxy. Raises ValidationError where the environment's limits are none."""
-    limits = environment_limits()
+    """Serve's callback: middleware for the proxy. Raises ValidationError where the environment's settings are none."""
+    # Not above: what starts Ray asks this module for the environment that Ray is then imported in.
+    import ray
+
+    from deployments.cluster.node_metrics import node_directory
+
+    settings = ProxySettings()
+    node = ray.get_runtime_context().get_node_id()[:12] if ray.is_initialized() else None
+    configure_logs(settings, process="proxy", node=node)
+    metrics = None
+    if settings.served_model_name is not None:
+        monitoring.init(node_directory(settings.metrics_dir))
+        metrics = ConnectionMetrics(settings.served_model_name)
+    GuardedProtocol.refusals = Refusals(metrics)
+    limits = settings.api
     most = connections_possible(limits.max_connections)
     if most < limits.max_connections:
         logger.warning("max_connections=%d, but files suffice for %d: see ulimit -n", limits.max_connections, most)
