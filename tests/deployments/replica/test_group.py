@@ -1,13 +1,14 @@
-"""Which rank's error is the one that is told."""
+"""Which rank's error is the one that is told; what a rank does once it is loaded."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
-from deployments.replica.group import cause
-from model.config import ELSEWHERE, ConfigError
+from deployments.replica.group import RankProcess, cause
+from model.config import ELSEWHERE, ConfigError, EngineConfig
 
 pytestmark = pytest.mark.virtual_time
 
@@ -41,3 +42,24 @@ async def test_the_rank_that_knows_the_reason_is_heard(ranks: list[tuple[float, 
     assert asyncio.get_running_loop().time() - started_at <= 10
     for load in loads:
         load.cancel()
+
+
+async def test_garbage_collections_leave_out_what_a_process_starts_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank does it for itself; Serve does it for ingress and replicas, and for its proxies."""
+    from ray.serve._private import constants
+
+    class Loaded:
+        def __init__(self, *_: object) -> None: ...
+
+        def load(self, *_: object) -> dict[str, object]:
+            return {"rank": 0}
+
+    monkeypatch.setattr("model.process.rank.Rank", Loaded)
+    assert gc.get_freeze_count() == 0
+    try:
+        assert RankProcess(EngineConfig(model="pico"), 0, 1).load("") == {"rank": 0}
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
+    assert constants.RAY_SERVE_FREEZE_GC_ON_STARTUP
+    assert constants.RAY_SERVE_ENABLE_PROXY_GC_OPTIMIZATIONS
