@@ -133,7 +133,7 @@ class EngineAwaitedError(EngineAwayError):
 
 
 class EngineOutOfMemoryError(ServeError):
-    """The engine lives, but ended this request since its GPU's memory did not suffice for all that ran."""
+    """The engine lives, but ended this request since memory did not suffice for all that ran."""
 
     default_status = 503
     default_code = "engine_out_of_memory"

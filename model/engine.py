@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from model.batch import Batch
+from model.device import is_out_of_memory
 from model.executor import Executor
 from model.limits import PROMPT_ROWS, StepLimits
 from model.request import Output, Request
@@ -114,8 +115,8 @@ class Engine:
         With async scheduling a batch is left running while the next is prepared and started behind it: what it drew
         comes back from the next call.
 
-        A batch for which the GPU's memory does not suffice has not been run: its newest request ends with a `failure`,
-        and the others go on. With more than one rank torch.OutOfMemoryError is raised.
+        A batch for which memory does not suffice has not been run: its newest request ends with a `failure`, and the
+        others go on. With more than one rank that is raised, and so is every other failure.
         """
         started = time.perf_counter()
         self.timing = None
@@ -169,9 +170,10 @@ class Engine:
             if drawn is not None and stays:
                 self.executor.broadcast(drawn.tokens)
             return notes, drawn
-        except torch.OutOfMemoryError as error:
-            if self.executor.group.size > 1:
-                # The other ranks are in this step's collectives, and wait there for what this one will not send.
+        except Exception as error:
+            if self.executor.group.size > 1 or not is_out_of_memory(error):
+                # Other ranks are in this step's collectives, and wait there for what this one will not send; and a
+                # GPU that has failed fails from now on. The process ends with it, and another one takes its place.
                 raise
             # its text alone, since it keeps the step's tensors
             logger.warning("a step of %d sequences, %d tokens: %s", len(plan), len(batch.tokens), str(error))

@@ -265,7 +265,7 @@ RANK_FAILURES = REPLICAS.counter(
 )
 OUT_OF_MEMORY = REPLICAS.engine_counter(
     "engine_out_of_memory_total",
-    "Requests ended with an error since a step ran out of GPU memory: the newest of the step, each time.",
+    "Requests ended with an error since a step ran out of memory: the newest of the step, each time.",
 )
 TIME_TO_READY = REPLICAS.gauge(
     "engine_ready_seconds",

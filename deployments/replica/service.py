@@ -36,7 +36,7 @@ _MOST_STOP_CHARACTERS = 2_048
 _MOST_AROUND = 4_096
 """More characters around a cursor than that take milliseconds to read: a thread does it."""
 RETRY_AFTER_S = 5.0
-_OUT_OF_MEMORY = "The engine ran out of GPU memory and ended this request."
+_OUT_OF_MEMORY = "The engine ran out of memory and ended this request."
 
 
 class Client(Protocol):

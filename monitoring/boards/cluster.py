@@ -46,7 +46,7 @@ _REPLICAS = Row(
         Panel(
             "Starts and failures",
             "Engines that became ready, engines given up for a dead or hanging rank, by cause, requests that were "
-            "ended since GPU memory ran out, and kernels that were compiled while a step waited; in the last hour.",
+            "ended since memory ran out, and kernels that were compiled while a step waited; in the last hour.",
             (
                 (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
                 (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),
