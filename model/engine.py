@@ -203,10 +203,18 @@ class Engine:
         for scheduled, row in step.first_rows():
             output = accept(scheduled, sampled, row, self.model.eos_token_ids)
             self._count_output(scheduled, output)
+            if output.failure is not None:
+                self._give_up_broken(scheduled.sequence)
             if output.finish_reason is not None:
                 self.abort(output.request_id)
             outputs.append(output)
         return outputs
+
+    def _give_up_broken(self, sequence: Sequence) -> None:
+        """The network computed no numbers for it. Other sequences have rows of their own."""
+        logger.error("the logits of %s are not finite, at token %d", sequence.request.request_id, len(sequence.tokens))
+        self.scheduler.withdraw(sequence)
+        self.counters.add(metrics.NOT_FINITE)
 
     def _read(self, step: StepInFlight) -> Sampled | None:
         return step.drawn.read() if step.drawn is not None else None
@@ -226,7 +234,7 @@ class Engine:
         self.counters.add(metrics.GENERATION_TOKENS, new)
         if scheduled.draft:
             self.counters.add(metrics.DRAFT_TOKENS, len(scheduled.draft))
-            self.counters.add(metrics.ACCEPTED_DRAFT_TOKENS, new - 1)
+            self.counters.add(metrics.ACCEPTED_DRAFT_TOKENS, max(new - 1, 0))
 
     def stats(self) -> EngineStats:
         return EngineStats(

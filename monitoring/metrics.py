@@ -267,6 +267,10 @@ OUT_OF_MEMORY = REPLICAS.engine_counter(
     "engine_out_of_memory_total",
     "Requests ended with an error since a step ran out of memory: the newest of the step, each time.",
 )
+NOT_FINITE = REPLICAS.engine_counter(
+    "engine_not_finite_total",
+    "Requests ended with an error since the network computed NaN or infinity for them. Anything but 0 is a fault.",
+)
 TIME_TO_READY = REPLICAS.gauge(
     "engine_ready_seconds",
     "From the replica's start to its engine's first heartbeat, of the node's slowest living replica.",

@@ -46,11 +46,13 @@ _REPLICAS = Row(
         Panel(
             "Starts and failures",
             "Engines that became ready, engines given up for a dead or hanging rank, by cause, requests that were "
-            "ended since memory ran out, and kernels that were compiled while a step waited; in the last hour.",
+            "ended since memory ran out or their logits were no numbers, and kernels that were compiled while a step "
+            "waited; in the last hour.",
             (
                 (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
                 (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),
                 (q.increase(m.OUT_OF_MEMORY, window="1h"), "requests out of memory"),
+                (q.increase(m.NOT_FINITE, window="1h"), "requests without numbers"),
                 (q.increase(m.LATE_COMPILATIONS, window="1h"), "kernels compiled late"),
             ),
             "short",
