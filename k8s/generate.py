@@ -104,11 +104,13 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
             *("--seconds", str(math.ceil(drain + settings.drain_timeout_s))),
         ],
     }
+    # Serve gives its proxies no settings, so the workers' environment has those that they keep to. Its first variables
+    # have places for them, since an overlay over another one would append them once more.
+    said = proxy.environment(settings)
+    for place, name in enumerate(proxy.VARIABLES):
+        told = name if name in said else f"UNSET_{name}"
+        values[f"{CONTAINER}/env/{place}"] = {"name": told, "value": said.get(name, "")}
     operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
-    # Serve gives its proxies no settings, so the pods' environment has those that they keep to.
-    said = {name: value for name, value in proxy.environment(settings).items() if name != proxy.CALLBACK}
-    for name, value in said.items():
-        operations.append({"op": "add", "path": f"{CONTAINER}/env/-", "value": {"name": name, "value": value}})
     for kind in ("requests", "limits"):
         sizes: dict[str, Any] = {"cpu": str(cpus), **gpus}
         for name, value in sizes.items():

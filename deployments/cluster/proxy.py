@@ -34,6 +34,10 @@ OTHER_FILES = 512
 """Files that a proxy opens beside its clients' connections, and those of clients that are being turned away."""
 
 _LIMITS = ("max_head_bytes", "head_timeout_s", "keep_alive_timeout_s", "write_timeout_s", "max_connections")
+_SETTINGS = ("metrics_dir", "log_level", "log_format", "log_file", "served_model_name")
+
+VARIABLES = tuple(ENV_PREFIX + name.upper() for name in (*(f"api{NESTED}{limit}" for limit in _LIMITS), *_SETTINGS))
+"""Of the environment, that a proxy reads."""
 
 # Serve lets whoever sends these change its time-outs, its routing, and whether it looks for clients that have left.
 _SERVES_OWN = frozenset({"x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id"})
@@ -42,7 +46,9 @@ _SERVES_OWN = frozenset({"x-request-timeout-seconds", "x-request-disconnect-disa
 class ProxySettings(BaseSettings):
     """The settings that a proxy keeps to, by their own names. Without a model's name it counts nothing."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, env_ignore_empty=True, extra="ignore"
+    )
 
     api: ApiLimits = ApiLimits()
     served_model_name: str | None = None
@@ -55,10 +61,9 @@ class ProxySettings(BaseSettings):
 
 def environment(settings: Settings) -> dict[str, str]:
     """Of Ray's processes, for their proxies to be guarded, to log and to count as the settings say."""
-    said = {f"API{NESTED}{name.upper()}": getattr(settings.api, name) for name in _LIMITS}
-    said |= {name.upper(): getattr(settings, name) for name in ("metrics_dir", "log_level", "log_format", "log_file")}
-    said["SERVED_MODEL_NAME"] = settings.model_id
-    variables = {f"{ENV_PREFIX}{name}": str(value) for name, value in said.items() if value is not None}
+    named = settings.model_copy(update={"served_model_name": settings.model_id})
+    said = [getattr(named.api, name) for name in _LIMITS] + [getattr(named, name) for name in _SETTINGS]
+    variables = {name: str(value) for name, value in zip(VARIABLES, said, strict=True) if value is not None}
     return {CALLBACK: f"{__name__}.{guard.__name__}", **variables}
 
 
@@ -74,7 +79,11 @@ def guard() -> list[Middleware]:
     configure_logs(settings, process="proxy", node=node)
     metrics = None
     if settings.served_model_name is not None:
-        monitoring.init(node_directory(settings.metrics_dir))
+        try:
+            monitoring.init(node_directory(settings.metrics_dir))
+        except OSError as error:  # it serves all the same
+            logger.warning("the metrics of this proxy are not seen: %s", error)
+            monitoring.init(None)
         metrics = ConnectionMetrics(settings.served_model_name)
     GuardedProtocol.refusals = Refusals(metrics)
     limits = settings.api

@@ -76,11 +76,16 @@ def test_it_logs_and_counts_where_the_settings_say(guarded: Guarded, tmp_path: P
     assert series in monitoring.render(metrics).decode()
 
 
+def test_it_serves_where_its_metrics_cannot_be_kept(guarded: Guarded, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert guarded(Settings(metrics_dir=tmp_path / "file" / "metrics"))
+    GuardedProtocol.refusals.note("invalid_http", None)
+
+
 def test_every_variable_is_one_that_it_reads() -> None:
-    settings = Settings(metrics_dir="/m", log_file="/l", api=ApiLimits())
-    names = {name for name in proxy.environment(settings) if name != proxy.CALLBACK}
     known = {f"STARCODER_{name.upper()}" for name in proxy.ProxySettings.model_fields}
-    assert {name for name in names if not name.startswith("STARCODER_API__")} <= known
+    known |= {f"STARCODER_API__{name.upper()}" for name in ApiLimits.model_fields}
+    assert set(proxy.VARIABLES) <= known
 
 
 @pytest.mark.parametrize(
