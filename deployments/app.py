@@ -19,13 +19,14 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from deployments.cluster.autoscaling import autoscaling_config
+from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.cluster.node_watch import on_node_end
 from deployments.http.door import Access
 from deployments.http.handle_backend import HandleBackend
 from deployments.http.resuming_backend import ResumingBackend
 from deployments.labels import declared_labels
-from deployments.replica.replica import TRACING_STOP_S, EngineReplica, configure_logs, keep_to_loopback
+from deployments.replica.replica import TRACING_STOP_S, EngineReplica, keep_to_loopback
 from deployments.settings import Settings
 from model.config import ConfigError
 from monitoring import IngressMetrics, logs, tracing

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from model.request import Failure
+
 _MAX_SHOWN_CHARS = 60
 _MAX_MESSAGE_CHARS = 1000
 _MAX_PARAM_CHARS = 200
@@ -106,6 +108,13 @@ class OverloadedError(ServeError):
     default_code = "overloaded"
 
 
+class TooManyConnectionsError(ServeError):
+    """This connection is one too many; nothing was read of it."""
+
+    default_status = 503
+    default_code = "too_many_connections"
+
+
 class InternalError(ServeError):
     default_code = "internal_error"
 
@@ -132,11 +141,28 @@ class NodeLostError(ServeError):
     default_code = "node_lost"
 
 
-class EngineOutOfMemoryError(ServeError):
-    """The engine lives, but ended this request since its GPU's memory did not suffice for all that ran."""
+class EngineGaveUpError(ServeError):
+    """The engine lives, but ended this request."""
+
+
+class EngineOutOfMemoryError(EngineGaveUpError):
+    """Memory did not suffice for all that ran."""
 
     default_status = 503
     default_code = "engine_out_of_memory"
+
+
+class EngineNotFiniteError(EngineGaveUpError):
+    """The model computed no numbers."""
+
+    default_code = "engine_not_finite"
+
+
+def given_up(failure: Failure, retry_after: float) -> EngineGaveUpError:
+    """Why the engine ended a request, for its client."""
+    if failure == "not_finite":
+        return EngineNotFiniteError("The model computed no numbers for this request.")
+    return EngineOutOfMemoryError("The engine ran out of memory and ended this request.", retry_after=retry_after)
 
 
 _BY_NAME: dict[str, Callable[[BaseException], ServeError]] = {

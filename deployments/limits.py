@@ -19,7 +19,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class ApiLimits(BaseModel):
     """Bounds checked before any work starts.
 
-    Those of heads and connections are kept by Serve's proxies, for which `deployments.http.proxy` puts them into the
+    Those of heads and connections are kept by Serve's proxies, for which `deployments.cluster.proxy` puts them into the
     environment that Ray starts in.
     """
 
@@ -32,6 +32,14 @@ class ApiLimits(BaseModel):
     )
     head_timeout_s: float = Field(default=20.0, gt=0, description="A head must have arrived after this long.")
     keep_alive_timeout_s: int = Field(default=90, ge=1, description="An idle connection is closed after this long.")
+    write_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="A client for which data waits must take 16 KiB of it in this time, or its connection is cut.",
+    )
+    max_connections: int = Field(
+        default=4096, ge=1, description="Most connections of one proxy; one that is idle makes room for a new one."
+    )
     max_fan_out: int = Field(default=128, ge=1, description="Most completions of one request: prompts times best_of.")
     max_stop_strings: int = Field(default=16, ge=1, description="Most stop strings, and most stop token ids.")
     max_stop_chars: int = Field(default=1024, ge=1, description="Longest stop string, in characters.")

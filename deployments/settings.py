@@ -1,7 +1,7 @@
 """Every setting, once: the command's options, the environment, the YAML file and the Serve builder's argument.
 
 Precedence: command line (or the builder's `key=value`), then `STARCODER_*` variables, then the YAML file, then the
-defaults. Only this module reads the environment.
+defaults. Only this module reads the environment, and `deployments.cluster.proxy`, whose processes get no settings.
 """
 
 from __future__ import annotations
@@ -316,16 +316,6 @@ class Settings(BaseSettings):
         path = given.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
         file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path)) if path else {})
         return init_settings, env_settings, file
-
-
-class _ApiEnvironment(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, extra="ignore")
-    api: ApiLimits = ApiLimits()
-
-
-def environment_limits() -> ApiLimits:
-    """What the environment alone says of requests, for processes that get no settings. Raises ValidationError."""
-    return _ApiEnvironment().api
 
 
 def check_otlp(endpoint: str, environment: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from deployments.app import APP_NAME, INGRESS_CPUS, REPLICA_CPUS, logging_config
+from deployments.cluster import proxy
 from deployments.settings import Settings, read_yaml
 
 K8S = Path(__file__).parent
@@ -103,6 +104,12 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
             *("--seconds", str(math.ceil(drain + settings.drain_timeout_s))),
         ],
     }
+    # Serve gives its proxies no settings, so the workers' environment has those that they keep to. Its first variables
+    # have places for them, since an overlay over another one would append them once more.
+    said = proxy.environment(settings)
+    for place, name in enumerate(proxy.VARIABLES):
+        told = name if name in said else f"UNSET_{name}"
+        values[f"{CONTAINER}/env/{place}"] = {"name": told, "value": said.get(name, "")}
     operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
     for kind in ("requests", "limits"):
         sizes: dict[str, Any] = {"cpu": str(cpus), **gpus}

@@ -9,6 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+_OUT_OF_MEMORY = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",  # of what PyTorch's allocator does not give: pinned memory, graphs, events
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+"""What PyTorch says in plain RuntimeErrors."""
+
 
 def to_device(values: npt.NDArray[Any] | Sequence[float], device: torch.device) -> torch.Tensor:
     """A tensor on `device`, of the values' own type. On a CPU it shares an array's memory.
@@ -28,6 +36,16 @@ def copy_into(target: torch.Tensor, values: npt.NDArray[Any]) -> None:
 def programs_of(device: torch.device) -> int:
     """How many programs of a kernel give each multiprocessor of the device one; 8 where an interpreter runs them."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was too little for it, the device's or the machine's: smaller work may still be done.
+
+    Of what fails otherwise nothing is known, and after most errors of CUDA nothing else works in the process.
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _OUT_OF_MEMORY)
 
 
 class CopyToHost:

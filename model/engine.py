@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from model.batch import Batch
+from model.device import is_out_of_memory
 from model.executor import Executor
 from model.limits import PROMPT_ROWS, StepLimits
 from model.request import Output, Request
@@ -114,8 +115,8 @@ class Engine:
         With async scheduling a batch is left running while the next is prepared and started behind it: what it drew
         comes back from the next call.
 
-        A batch for which the GPU's memory does not suffice has not been run: its newest request ends with a `failure`,
-        and the others go on. With more than one rank torch.OutOfMemoryError is raised.
+        A batch for which memory does not suffice has not been run: its newest request ends with a `failure`, and the
+        others go on. With more than one rank that is raised, and so is every other failure.
         """
         started = time.perf_counter()
         self.timing = None
@@ -169,9 +170,10 @@ class Engine:
             if drawn is not None and stays:
                 self.executor.broadcast(drawn.tokens)
             return notes, drawn
-        except torch.OutOfMemoryError as error:
-            if self.executor.group.size > 1:
-                # The other ranks are in this step's collectives, and wait there for what this one will not send.
+        except Exception as error:
+            if self.executor.group.size > 1 or not is_out_of_memory(error):
+                # Other ranks are in this step's collectives, and wait there for what this one will not send; and a
+                # GPU that has failed fails from now on. The process ends with it, and another one takes its place.
                 raise
             # its text alone, since it keeps the step's tensors
             logger.warning("a step of %d sequences, %d tokens: %s", len(plan), len(batch.tokens), str(error))
@@ -201,10 +203,18 @@ class Engine:
         for scheduled, row in step.first_rows():
             output = accept(scheduled, sampled, row, self.model.eos_token_ids)
             self._count_output(scheduled, output)
+            if output.failure is not None:
+                self._give_up_broken(scheduled.sequence)
             if output.finish_reason is not None:
                 self.abort(output.request_id)
             outputs.append(output)
         return outputs
+
+    def _give_up_broken(self, sequence: Sequence) -> None:
+        """The network computed no numbers for it. Other sequences have rows of their own."""
+        logger.error("the logits of %s are not finite, at token %d", sequence.request.request_id, len(sequence.tokens))
+        self.scheduler.withdraw(sequence)
+        self.counters.add(metrics.NOT_FINITE)
 
     def _read(self, step: StepInFlight) -> Sampled | None:
         return step.drawn.read() if step.drawn is not None else None
@@ -224,7 +234,7 @@ class Engine:
         self.counters.add(metrics.GENERATION_TOKENS, new)
         if scheduled.draft:
             self.counters.add(metrics.DRAFT_TOKENS, len(scheduled.draft))
-            self.counters.add(metrics.ACCEPTED_DRAFT_TOKENS, new - 1)
+            self.counters.add(metrics.ACCEPTED_DRAFT_TOKENS, max(new - 1, 0))
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 FinishReason = Literal["stop", "length", "abort"]
-Failure = Literal["out_of_memory"]
+Failure = Literal["out_of_memory", "not_finite"]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -57,9 +58,13 @@ def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
+NO_TOKEN = -1
+"""Where logits are no numbers. Any token that was drawn from them would be noise."""
+
+
 @dataclass(frozen=True)
 class Sampled:
-    """tokens [R]; logprobs: for the rows that ask, the chosen token's and the best alternatives'."""
+    """tokens [R]: some may be NO_TOKEN. logprobs: for the rows that ask, of the chosen token and the best ones."""
 
     tokens: list[int]
     logprobs: list[TokenLogprobs | None]
@@ -68,22 +73,24 @@ class Sampled:
 class Drawn:
     """Drawn tokens, on the device and on their way from it.
 
-    tokens [R] int64: on the logits' device, for whoever goes on with them there.
+    tokens [R] int64: on the logits' device, for whoever goes on with them there; some token where there is none.
+    best [R]: the largest logit of each row.
     """
 
-    def __init__(self, logits: torch.Tensor, tokens: torch.Tensor, asked: Rows[int | None]) -> None:
+    def __init__(self, logits: torch.Tensor, tokens: torch.Tensor, best: torch.Tensor, asked: Rows[int | None]) -> None:
         self.tokens = tokens
         self._top = {i: k for i, k in enumerate(asked) if k is not None}
         found: tuple[torch.Tensor, ...] = ()
         if self._top:
             index = to_device(list(self._top), logits.device)
             found = _best_logprobs(logits, tokens[index], max(self._top.values()), index)
-        self._copy = CopyToHost(tokens, *found)
+        self._copy = CopyToHost(tokens, best, *found)
 
     def read(self) -> Sampled:
         """Waits for the device."""
-        tokens, *found = self._copy.wait()
-        chosen = tokens.tolist()
+        tokens, best, *found = self._copy.wait()
+        # NaN counts as the largest, so that one logit tells of all of its row.
+        chosen = [t if isfinite(b) else NO_TOKEN for t, b in zip(tokens.tolist(), best.tolist(), strict=True)]
         logprobs: list[TokenLogprobs | None] = [None] * len(chosen)
         if found:
             entries = _entries([chosen[i] for i in self._top], found, list(self._top.values()))
@@ -99,6 +106,7 @@ def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Dra
     """
     adjusted = _adjust(logits, rows, eos_ids)
     tokens = adjusted.argmax(dim=-1)
+    best = adjusted.gather(1, tokens.unsqueeze(1)).view(-1)
     drawing = [i for i, s in enumerate(rows) if not s.request.params.greedy]
     # two groups, because the order in which a row's tokens are cumulated must not depend on its neighbours
     plain = [i for i in drawing if not _truncates(rows[i])]
@@ -107,7 +115,7 @@ def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Dra
         for part in _parts(group):
             index = to_device(part, logits.device)
             tokens[index] = invert(adjusted[index], [rows[i] for i in part])
-    return Drawn(logits, tokens, [s.request.params.logprobs for s in rows])
+    return Drawn(logits, tokens, best, [s.request.params.logprobs for s in rows])
 
 
 def _parts(group: list[int]) -> Iterator[list[int]]:

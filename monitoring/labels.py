@@ -18,6 +18,12 @@ aborted: the client went away; superseded: a newer request of its editor session
 
 FINISH_REASONS = ("stop", "length", "abort", "error")
 REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
+CONNECTION_REFUSALS = (
+    *("invalid_http", "request_timeout", "request_line_too_long", "head_too_large"),
+    *("too_many_connections", "slow_reader", "other"),
+)
+"""Why a connection was refused before it was a request, by the code that it was answered with; slow_reader: it was cut
+since its client did not take its answer."""
 WASTE_CAUSES = ("superseded", "cancelled")
 STEP_PHASES = ("schedule", "forward", "sample", "other")
 FAILURE_CAUSES = ("died", "hung", "heartbeat", "killed", "other")
@@ -62,7 +68,7 @@ def documented(declared: DeclaredLabels) -> dict[str, str]:
         "dialect": ", ".join(declared.dialects),
         "outcome": ", ".join(OUTCOMES),
         "finished_reason": ", ".join(FINISH_REASONS),
-        "reason": ", ".join(REJECTION_REASONS),
+        "reason": f"of requests: {', '.join(REJECTION_REASONS)}; of connections: {', '.join(CONNECTION_REFUSALS)}",
         "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
         "rule": ", ".join(declared.rules),
         "phase": ", ".join(STEP_PHASES),

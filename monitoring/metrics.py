@@ -75,6 +75,12 @@ REQUESTS_REJECTED = CLIENTS.counter(
     "Requests refused before the engine ran them, by why.",
     labels=("model", "team", "reason"),
 )
+CONNECTIONS_REFUSED = CLIENTS.counter(
+    "connections_refused_total",
+    "Connections that a proxy refused before they were a request, or cut since their client did not take its answer, "
+    "by why.",
+    labels=("model", "reason"),
+)
 COMPLETION_EVENTS = CLIENTS.counter(
     "completion_events_total",
     "What people did with the completions they saw, where an editor says so: view, select, select_line, dismiss.",
@@ -259,7 +265,11 @@ RANK_FAILURES = REPLICAS.counter(
 )
 OUT_OF_MEMORY = REPLICAS.engine_counter(
     "engine_out_of_memory_total",
-    "Requests ended with an error since a step ran out of GPU memory: the newest of the step, each time.",
+    "Requests ended with an error since a step ran out of memory: the newest of the step, each time.",
+)
+NOT_FINITE = REPLICAS.engine_counter(
+    "engine_not_finite_total",
+    "Requests ended with an error since the network computed NaN or infinity for them. Anything but 0 is a fault.",
 )
 TIME_TO_READY = REPLICAS.gauge(
     "engine_ready_seconds",

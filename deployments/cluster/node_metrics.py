@@ -14,19 +14,19 @@ TARGETS = "targets"
 """Below `metrics_dir`: one file a node for Prometheus' file_sd."""
 
 
-def node_directory(settings: Settings) -> Path | None:
+def node_directory(metrics_dir: Path | None) -> Path | None:
     """This node's part of `metrics_dir`: several nodes may share a machine, and its file system.
 
     None where none is configured.
     """
-    if settings.metrics_dir is None:
+    if metrics_dir is None:
         return None
-    return settings.metrics_dir / f"node-{ray.get_runtime_context().get_node_id()[:12]}"
+    return metrics_dir / f"node-{ray.get_runtime_context().get_node_id()[:12]}"
 
 
 def record_on_this_node(settings: Settings) -> Path | None:
     """Keep this process's metrics with those of its node, and see to the node's exporter. Returns the directory."""
-    directory = node_directory(settings)
+    directory = node_directory(settings.metrics_dir)
     monitoring.init(directory)
     if directory is not None and settings.metrics_port is not None:
         assert settings.metrics_dir is not None

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deployments.cluster import proxy
 from deployments.cluster.temporary import private_directory, remove, remove_stale
 from deployments.command import signals
 from deployments.command.checks import NO_TOKEN, check, has_token
@@ -19,7 +20,6 @@ from deployments.command.console import Console
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
 from deployments.command.signals import Stopped
-from deployments.http import proxy
 from deployments.settings import Settings
 
 POLL_S = 0.2
@@ -170,7 +170,7 @@ class Server:
                 self.settings = settings.model_copy(update={"metrics_dir": self._directory / "metrics"})
             environment = _RAY_ENVIRONMENT | (_RAY_METRICS if settings.metrics_port is not None else {})
             os.environ.update({name: os.environ.get(name, value) for name, value in environment.items()})
-            os.environ.update(proxy.environment(settings.api))
+            os.environ.update(proxy.environment(self.settings))
         else:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             if has_token():

@@ -1,20 +1,26 @@
-"""One HTTP connection: what a client may cost before its request is one, and how long it may take over it.
+"""One HTTP connection: what a client may cost before its request is one, and how long it may take over all of it.
 
-uvicorn's protocol over httptools bounds neither a request's head nor the time that it takes. This adds both, and two
-things that uvicorn does to HTTP/1.0 and to failures of its own: chunks, and answers in plain text.
+uvicorn's protocol over httptools bounds neither a request's head, nor the time that it takes or that its answer is left
+unread, nor how many connections there are. This does, and changes two things that uvicorn does to HTTP/1.0 and to
+failures of its own: chunks, and answers in plain text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any, ClassVar
 
 from starlette.datastructures import Headers
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from deployments.errors import InvalidRequestError
+from deployments.errors import InvalidRequestError, ServeError, TooManyConnectionsError
 from deployments.http.middleware import LINGER_S, error_response
+from deployments.http.refusals import Refusals
+from deployments.http.room import room_of
+from deployments.http.slow_reader import ReaderWatch
 from deployments.limits import ApiLimits
 
 _FIELD_FRAME = len(b": \r\n")
@@ -23,12 +29,17 @@ _FIELD_FRAME = len(b": \r\n")
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with a limit on each request's head (431, for its first line 414) and a time for it (408).
 
-    `limits` says both, and how long an idle connection is kept. What follows a head without being part of a body, as
-    trailers do, has the head's limit too. There are no WebSockets here: an upgrade to one is answered as a request.
+    `limits` says both, and how long an idle connection is kept; `refusals` hears of each client that they shut out.
+    What follows a head without being part of a body, as trailers do, has the head's limit too. There are no WebSockets
+    here: an upgrade to one is answered as a request.
     A connection whose answer is out before its request is whole is closed: it would have to be read to its end.
+    One whose client does not take its answer is cut, which ends the request as that of a client that leaves.
+    Where there are as many connections as may be, the one that has waited longest for its next request makes room for a
+    new one; if none waits, the new one is turned away (503).
     """
 
     limits: ClassVar[ApiLimits] = ApiLimits()
+    refusals: ClassVar[Refusals] = Refusals()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -40,14 +51,31 @@ class GuardedProtocol(HttpToolsProtocol):
         self._without_progress = 0
         self._refusal: InvalidRequestError | None = None
         self._refused = False
+        self._room = room_of(self.server_state)
+        self._reader: ReaderWatch
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._set_deadline(self.limits.head_timeout_s)
+        self._reader = ReaderWatch(transport, self.limits.write_timeout_s, self._cut)
+        if len(self.connections) > self.limits.max_connections and not self._room.make():
+            self._turn_away()
+        else:
+            self._set_deadline(self.limits.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_deadline()
+        self._reader.end()
+        self._room.gone(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader.begin()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._reader.end()
 
     def data_received(self, data: bytes) -> None:
         if self._refused or self.transport.is_closing():
@@ -55,6 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._idle:
             # From the first byte on, whatever it is: line ends alone would keep a connection open for ever.
             self._idle = False
+            self._room.busy(self)
             self._set_deadline(self.limits.head_timeout_s)
         self._without_progress += len(data)
         super().data_received(data)
@@ -92,7 +121,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing() or not self.cycle.response_complete:
+        if self.transport.is_closing():
+            self._reader.begin()  # what is left of the answer has to be read, too
+            return
+        if not self.cycle.response_complete:
             return
         if self.cycle.more_body:
             self._set_deadline(LINGER_S)
@@ -102,6 +134,35 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal or InvalidRequestError(msg, code="invalid_http"))
 
+    def timeout_keep_alive_handler(self) -> None:
+        if not self.transport.is_closing():
+            self._close()
+
+    def leave(self) -> None:
+        """Make room for another connection, at once."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _turn_away(self) -> None:
+        # It counts no longer: who comes next may find room.
+        self.connections.discard(self)
+        self._refuse(TooManyConnectionsError("This server has as many connections as it can take.", retry_after=1.0))
+        if not self._room.may_linger(self):
+            self._close()
+
+    def _cut(self) -> None:
+        """Without what the client would not take; whoever answers it sees that it has left."""
+        self._note("slow_reader")
+        if (own := self.transport.get_extra_info("socket")) is not None:
+            # else the kernel would keep what it holds, and offer it for minutes
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def _close(self) -> None:
+        """Once the client has taken what waits for it, for which it has the usual time."""
+        self.transport.close()
+        self._reader.begin()
+
     def _rest(self) -> None:
         """Between two requests, as far as bytes that have come show it."""
         self._unset_keepalive_if_required()
@@ -109,8 +170,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._set_deadline(self.limits.head_timeout_s)
             return
         self._idle = True
+        self._room.idle(self)
         self._unset_deadline()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _note(self, reason: str) -> None:
+        self.refusals.note(reason, self.client and self.client[0])
 
     @property
     def _answering(self) -> bool:
@@ -135,7 +200,7 @@ class GuardedProtocol(HttpToolsProtocol):
             message = f"The request's head did not arrive within {seconds} s."
             self._refuse(InvalidRequestError(message, status=408, code="request_timeout"))
         else:
-            self.transport.close()
+            self._close()
 
     def _too_large(self) -> InvalidRequestError:
         most = self.limits.max_head_bytes
@@ -147,13 +212,14 @@ class GuardedProtocol(HttpToolsProtocol):
             f"The request's head is larger than the limit of {most} bytes.", status=431, code="head_too_large"
         )
 
-    def _refuse(self, error: InvalidRequestError) -> None:
+    def _refuse(self, error: ServeError) -> None:
         """Answer, and read no further; what is on its way is dropped for a while, see `LINGER_S`."""
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
+        self._note(error.code or "other")
         if self._answering:
-            self.transport.close()
+            self._close()
             return
         response = error_response(error)
         response.headers["connection"] = "close"

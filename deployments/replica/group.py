@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import shutil
@@ -55,7 +56,12 @@ class RankProcess:
             self._loaded = share
 
         with _failure_in_the_log():
-            return self._rank.load(address, progress)
+            report = self._rank.load(address, progress)
+        # What is there now stays: a full collection that looked at all of it would stop the engine for 0.1 s. Serve
+        # does the same in its proxies and replicas.
+        gc.collect()
+        gc.freeze()
+        return report
 
     def run(self, socket_path: str) -> None:
         with _failure_in_the_log():

@@ -17,6 +17,7 @@ from ray.util import get_current_placement_group, get_node_ip_address
 
 import monitoring
 from deployments.cluster import progress, succession
+from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.errors import ServeError, unwrap
 from deployments.labels import declared_labels
@@ -255,19 +256,6 @@ class EngineReplica:
         succession.strike_off(self._actor_name)
         await asyncio.to_thread(self._tracing.shutdown, TRACING_STOP_S)
         logs.event("engine.stopped")
-
-
-def configure_logs(settings: Settings, **process: Any) -> None:
-    """Let this process write its log as the settings say, with the fields `process` in every line.
-
-    A node on which the file cannot be opened logs to standard output instead: no engine stays away for its log.
-    """
-    level, form, keep_text = settings.log_level, settings.log_format, settings.log_text
-    try:
-        logs.configure(level, form, settings.log_file, keep_text, **process)
-    except OSError as error:
-        logs.configure(level, form, None, keep_text, **process)
-        logs.event("log_file.unusable", f"logging to standard output instead: {error}", level=logging.WARNING)
 
 
 def ready_figures(info: ModelInfo, reports: list[dict[str, Any]], seconds: float) -> dict[str, Any]:

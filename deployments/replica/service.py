@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
-from deployments.errors import EngineAwayError, EngineOutOfMemoryError, EngineUnavailableError
+from deployments.errors import EngineAwayError, EngineGaveUpError, EngineUnavailableError, given_up
 from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
 from deployments.replica.admission import Admission
 from deployments.replica.run import Run
@@ -36,7 +36,6 @@ _MOST_STOP_CHARACTERS = 2_048
 _MOST_AROUND = 4_096
 """More characters around a cursor than that take milliseconds to read: a thread does it."""
 RETRY_AFTER_S = 5.0
-_OUT_OF_MEMORY = "The engine ran out of GPU memory and ended this request."
 
 
 class Client(Protocol):
@@ -92,7 +91,7 @@ class EngineService:
         """Deltas until every sequence has finished; closing it early aborts those that have not.
 
         The first delta leaves at once; later ones wait until this stream's share of `ITEMS_PER_SECOND` is free,
-        and what arrives meanwhile is merged. Raises OverloadedError, EngineUnavailableError, EngineOutOfMemoryError.
+        and what arrives meanwhile is merged. Raises OverloadedError, EngineUnavailableError, EngineGaveUpError.
         """
         async with contextlib.aclosing(self._deltas(request, self.pause)) as deltas:
             async for batch in deltas:
@@ -264,8 +263,8 @@ class EngineService:
         try:
             async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
                 async for output in outputs:
-                    failed = output.failure is not None
-                    if failed:
+                    failure = output.failure
+                    if failure is not None:
                         output.finish_reason = None  # the tokens before it are told, and then the error
                     run.turn.add(output)
                     delta = text.feed(output)  # which takes out of it what is behind the end
@@ -277,11 +276,11 @@ class EngineService:
                         yield [delta]
                     if text.finished:
                         return
-                    if failed:
-                        raise EngineOutOfMemoryError(_OUT_OF_MEMORY, retry_after=RETRY_AFTER_S)
+                    if failure is not None:
+                        raise given_up(failure, RETRY_AFTER_S)
                     if seconds := pause():
                         await asyncio.sleep(seconds)
-        except (EngineDeadError, EngineOutOfMemoryError) as error:
+        except (EngineDeadError, EngineGaveUpError) as error:
             if isinstance(error, EngineDeadError):
                 times.engine_died()
             times.ended("error")

@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 
 from model.request import FinishReason, Output
-from model.sampler import Sampled
+from model.sampler import NO_TOKEN, Sampled
 from model.scheduling.sequence import Scheduled, Sequence
 
 
 def accept(scheduled: Scheduled, sampled: Sampled, row: int, eos_token_ids: tuple[int, ...]) -> Output:
     """Append what was sampled from `row` on, as far as the draft was right.
 
-    Row i of the sequence's rows is valid when the draft's first i tokens are what was sampled before it.
+    Row i of the sequence's rows is valid when the draft's first i tokens are what was sampled before it. The sequence
+    ends with a `failure` where a valid row has no token.
     """
     sequence = scheduled.sequence
     sequence.awaited = None
     output = _empty_output(sequence)
     for drafted in (*scheduled.draft, None):
         token, logprobs = sampled.tokens[row], sampled.logprobs[row]
+        if token == NO_TOKEN:
+            output.finish_reason, output.failure = "abort", "not_finite"
+            break
         sequence.tokens.append(token)
         output.token_ids.append(token)
         if output.logprobs is not None and logprobs is not None:
@@ -27,7 +31,7 @@ def accept(scheduled: Scheduled, sampled: Sampled, row: int, eos_token_ids: tupl
         if output.finish_reason is not None or token != drafted:
             break
         row += 1
-    accepted = len(output.token_ids) - 1
+    accepted = max(len(output.token_ids) - 1, 0)
     sequence.computed += accepted
     if sequence.speculator is not None and scheduled.draft:
         sequence.speculator.learn(len(scheduled.draft), accepted)

@@ -118,7 +118,7 @@ class BlockPool:
             self._hash_of[block] = value
 
     def withdraw(self, block: Block) -> None:
-        """Make a block unfindable whose content was not written after all."""
+        """Make a block unfindable whose content was not written after all, or is worth nothing."""
         self._evict(block)
 
     def _evict(self, block: Block) -> None:

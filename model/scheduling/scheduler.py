@@ -99,6 +99,11 @@ class Scheduler:
         (self.running if sequence in self.running else self.waiting).remove(sequence)
         self._release(sequence)
 
+    def withdraw(self, sequence: Sequence) -> None:
+        """Let nobody find what was computed for a sequence: it is noise."""
+        for block in sequence.blocks:
+            self.pool.withdraw(block)
+
     def oldest_waiting(self) -> float:
         """Seconds that the sequence has waited that has waited longest for its first step; 0 if none waits."""
         arrivals = [s.arrived_at for s in self.waiting if s.started_at is None]

@@ -46,11 +46,13 @@ _REPLICAS = Row(
         Panel(
             "Starts and failures",
             "Engines that became ready, engines given up for a dead or hanging rank, by cause, requests that were "
-            "ended since GPU memory ran out, and kernels that were compiled while a step waited; in the last hour.",
+            "ended since memory ran out or their logits were no numbers, and kernels that were compiled while a step "
+            "waited; in the last hour.",
             (
                 (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
                 (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),
                 (q.increase(m.OUT_OF_MEMORY, window="1h"), "requests out of memory"),
+                (q.increase(m.NOT_FINITE, window="1h"), "requests without numbers"),
                 (q.increase(m.LATE_COMPILATIONS, window="1h"), "kernels compiled late"),
             ),
             "short",
@@ -108,6 +110,13 @@ _SERVE = Row(
             "HTTP requests a second, by status.",
             ((f"sum by (status_code) (rate(ray_serve_num_http_requests_total{OURS}[{q.RATE}]))", "{{status_code}}"),),
             "reqps",
+        ),
+        Panel(
+            "Connections refused",
+            "Connections a second that the proxies refused before they were a request, or cut, by why. "
+            "too_many_connections: a crowd, or somebody who keeps them.",
+            ((q.rate(m.CONNECTIONS_REFUSED, "reason"), "{{reason}}"),),
+            "short",
         ),
         Panel(
             "Controller's loop",

@@ -197,7 +197,7 @@ def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
 
 
 def test_a_head_without_end_stops_nobody(cluster: Cluster) -> None:
-    """Serve's proxy keeps the limits: its process found `deployments.http.proxy`."""
+    """Serve's proxy keeps the limits: its process found `deployments.cluster.proxy`."""
     with socket.create_connection(("127.0.0.1", cluster.port), timeout=60) as connection:
         connection.sendall(b"GET /version HTTP/1.1\r\nhost: localhost\r\nx: ")
         with contextlib.suppress(OSError):
@@ -205,3 +205,9 @@ def test_a_head_without_end_stops_nobody(cluster: Cluster) -> None:
                 connection.sendall(b"a" * 10_000)
         assert connection.recv(65_536).startswith(b"HTTP/1.1 431 ")
     assert httpx.get(f"{cluster.url}/version", headers={"x-session-id": b"\xfc"}, timeout=60).status_code == 200
+    # It counts in its node's directory, and what it says is in the server's log.
+    counted = f'starcoder_connections_refused_total{{model="{cluster.name}",reason="head_too_large"}} 1.0'
+    wait_until(lambda: counted in httpx.get(f"{cluster.url}/metrics", timeout=60).text, "it is not counted")
+    wait_until(lambda: cluster.lines("connection.refused"), cluster.text)
+    line = cluster.lines("connection.refused")[-1]
+    assert (line["reason"], line["client"], line["process"]) == ("head_too_large", "127.0.0.1", "proxy")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from deployments.app import bundles
+from deployments.cluster import proxy
 from deployments.settings import Settings
 from k8s import generate
 from tests.k8s.conftest import K8S, OVERLAYS
@@ -75,6 +76,24 @@ def test_the_application_gets_the_settings_of_the_overlay(serve_config: dict[str
     assert (module, name) == (build.__module__, build.__name__)
     kind = typing.get_type_hints(build)["args"]
     assert kind(**application["args"]) == settings
+
+
+def test_the_proxies_of_workers_know_the_settings(settings: Settings, pods: list[Pod]) -> None:
+    """Serve gives them none: what they keep to is in their environment, each variable once."""
+    [container] = [c for c in worker(pods).spec["containers"] if c["name"] == "ray-worker"]
+    names = [variable["name"] for variable in container["env"]]
+    assert len(names) == len(set(names))
+    given = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert proxy.environment(settings).items() <= given.items()
+
+
+def test_a_setting_that_is_not_given_is_in_no_variable_of_a_proxy() -> None:
+    operations = generate.rayservice_patch(Settings(metrics_dir="/m"), {})
+    variables = [one["value"] for one in operations if "/env/" in one["path"]]
+    names = [variable["name"] for variable in variables]
+    assert "STARCODER_METRICS_DIR" in names
+    assert "STARCODER_LOG_FILE" not in names
+    assert len(names) == len(proxy.VARIABLES)
 
 
 def test_a_worker_has_room_for_exactly_one_engine(settings: Settings, pods: list[Pod]) -> None:

@@ -159,6 +159,47 @@ def test_the_next_newest_ends_if_memory_runs_out_again(place: str, async_schedul
     assert tokens_of(run_to_end(engine)["after"]) == naive(after)
 
 
+@PLACE
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        MemoryError("Unable to allocate 3.00 GiB for an array"),
+    ],
+    ids=["cublas", "pinned", "cpu", "python"],
+)
+def test_whatever_says_that_memory_ran_out_is_the_same(error: Exception, place: str) -> None:
+    engine = toy_engine()
+    engine.add(request("a", [1, 2, 3], max_tokens=4))
+    engine.add(request("newest", [4, 5], max_tokens=4, prompt_logprobs=0))
+    with OutOfMemory(engine, {0: place}, error):
+        outputs = run_to_end(engine)
+    assert failures_of(outputs) == {"newest"}
+    assert tokens_of(outputs["a"]) == naive(request("a", [1, 2, 3], max_tokens=4))
+
+
+@PLACE
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: unspecified launch failure"),
+        RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
+        ValueError("out of memory"),
+    ],
+    ids=["access", "launch", "ours", "no-device"],
+)
+def test_with_any_other_error_the_engine_ends_at_once(error: Exception, place: str) -> None:
+    """After most errors of CUDA whatever follows fails, or is wrong."""
+    engine = toy_engine()
+    engine.add(request("a", [1, 2, 3], prompt_logprobs=0))
+    with OutOfMemory(engine, {0: place}, error), pytest.raises(type(error)) as raised:
+        engine.step()
+    assert raised.value is error
+
+
 def test_with_more_ranks_the_engine_ends() -> None:
     engine = toy_engine()
     cast(Any, engine.executor).group.size = 2

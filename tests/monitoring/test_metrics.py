@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model.statistics import EngineStats, StepTiming
 from monitoring import metrics, specs
+from monitoring.connections import ConnectionMetrics
 from monitoring.ingress import IngressMetrics
 from monitoring.labels import MOST_TEAMS, OUTCOMES, DeclaredLabels, documented
 from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS, PROMPT_TOKENS
@@ -100,6 +101,7 @@ def test_exposition_parses_with_types_and_documentation() -> None:
     replica.device_limits(1e12, 1e15)
     replica.gpu_memory([SimpleNamespace(gpu="GPU-1", used=1, total=2)])
     IngressMetrics("pico", declared=DECLARED)
+    ConnectionMetrics("pico")
     families = {family.name: family for family in text_string_to_metric_families(render().decode())}
     for spec in metrics.declared():
         total = spec.kind == "counter"

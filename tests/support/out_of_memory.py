@@ -19,9 +19,11 @@ class OutOfMemory:
     """A block in which the engine's steps fail, and leave nonsense where they would have written to the cache.
 
     failures: places, by the number of the step, from 0 on. ended: the newest request of each step that failed, by id.
+    error: what they fail with; None: what PyTorch raises when a GPU's memory runs out.
     """
 
-    def __init__(self, engine: Engine, failures: Mapping[int, str]) -> None:
+    def __init__(self, engine: Engine, failures: Mapping[int, str], error: Exception | None = None) -> None:
+        self._error = error
         self.ended: list[str] = []
         self._engine = engine
         self._failures = failures
@@ -70,4 +72,4 @@ class OutOfMemory:
         self._executor.slots[self._slots] = -7
         newest = max((s.sequence for s in self._plan), key=lambda s: s.arrival)
         self.ended.append(newest.request.request_id)
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        raise self._error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")

@@ -12,9 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
-from uvicorn.config import HTTP_PROTOCOLS
 
-from deployments.http import proxy
 from deployments.http.connection import GuardedProtocol
 from deployments.ingress import create_app
 from deployments.limits import ApiLimits
@@ -248,42 +246,3 @@ def test_an_upgrade_is_a_request(url: str) -> None:
     with connect(url) as connection:
         connection.sendall(GET + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
-
-
-def test_serves_proxy_takes_the_protocol_and_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray.serve._private.http_util import validate_http_proxy_callback_return
-    from ray.serve._private.utils import call_function_from_import_path
-    from uvicorn import Config
-
-    limits = ApiLimits(max_head_bytes=5000, head_timeout_s=2.5, keep_alive_timeout_s=7)
-    monkeypatch.setattr(GuardedProtocol, "limits", ApiLimits())
-    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
-    environment = proxy.environment(limits)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    hook = call_function_from_import_path(environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"])
-    (middleware,) = validate_http_proxy_callback_return(hook)
-    assert middleware.cls is proxy.HeaderMiddleware
-    assert GuardedProtocol.limits == limits
-    config = Config(lambda: proxy, factory=True)
-    config.load()
-    assert config.http_protocol_class is GuardedProtocol
-
-
-async def test_serve_gets_headers_that_it_can_read() -> None:
-    """Its proxy takes every value for UTF-8, and answers what is none with a traceback in the log."""
-    seen: list[tuple[bytes, bytes]] = []
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.extend(scope["headers"])
-
-    headers = [
-        (b"x-session-id", b"fenster-\xfc"),
-        (b"x-request-id", b"a" * 129),
-        (b"x-request-timeout-seconds", b"1"),
-        (b"serve_multiplexed_model_id", b"x"),
-        (b"x-request-disconnect-disabled", b"?1"),
-        (b"accept", b"*/*"),
-    ]
-    await proxy.HeaderMiddleware(serve)({"type": "http", "headers": headers}, None, None)  # type: ignore[arg-type]
-    assert seen == [(b"x-session-id", "fenster-ü".encode()), (b"accept", b"*/*")]

@@ -14,12 +14,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from deployments.cluster.node_logs import configure_logs
 from deployments.errors import EngineUnavailableError, OverloadedError, ServeError
 from deployments.http.request_record import RequestRecord
 from deployments.ingress import create_app
 from deployments.limits import ApiLimits
 from deployments.protocol import Delta
-from deployments.replica.replica import configure_logs
 from deployments.settings import Settings
 from model.text.tokenizer import Tokenizer
 from monitoring import logs

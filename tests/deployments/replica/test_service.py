@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 import pytest
 
-from deployments.errors import EngineOutOfMemoryError, EngineUnavailableError, OverloadedError
+from deployments.errors import EngineNotFiniteError, EngineOutOfMemoryError, EngineUnavailableError, OverloadedError
 from deployments.protocol import Delta, GenerationRequest
 from deployments.replica import service as module
 from deployments.replica.admission import Admission
@@ -193,7 +193,7 @@ async def test_a_request_that_memory_ran_out_for_ends_with_an_error_after_what_h
     engine.say("r-0", finish="abort", failure="out_of_memory")
     (delta,) = await task
     assert (delta.text, delta.finish_reason) == ("ab", None)
-    with pytest.raises(EngineOutOfMemoryError, match="ran out of GPU memory") as error:
+    with pytest.raises(EngineOutOfMemoryError, match="ran out of memory") as error:
         await next_of(stream)
     assert (error.value.status, error.value.code) == (503, "engine_out_of_memory")
     assert error.value.retry_after
@@ -201,6 +201,17 @@ async def test_a_request_that_memory_ran_out_for_ends_with_an_error_after_what_h
     assert engine.aborted == [f"r-{i}" for i in range(1, n)]
     engine.say("next-0", 100, finish="length")
     assert (await service.generate(request("next")))[0].finish_reason == "length", "the engine lives"
+
+
+async def test_a_request_whose_logits_are_no_numbers_ends_with_an_error(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    engine.say("r-0", *tokens().encode("ab"))
+    engine.say("r-0", finish="abort", failure="not_finite")
+    with pytest.raises(EngineNotFiniteError) as error:
+        await service.generate(request())
+    assert (error.value.status, error.value.code) == (500, "engine_not_finite")
+    assert metrics.finished == ["error"]
 
 
 async def test_a_text_that_a_stop_string_ends_is_whole_though_memory_ran_out(

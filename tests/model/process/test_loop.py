@@ -14,11 +14,14 @@ import psutil
 import pytest
 
 from model.config import EngineConfig
-from model.process.client import EngineDeadError, merge
+from model.process.client import EngineClient, EngineDeadError, merge
+from model.process.loop import EngineLoop
 from model.request import Output, Request, SamplingParams, TokenLogprobs
 from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS
 from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.out_of_memory import OutOfMemory
 from tests.support.ranks import RankGroup, collect
+from tests.support.toy_engine import toy_engine
 from tests.support.waiting import eventually, settle, wait_until
 
 ENDLESS = SamplingParams(max_tokens=4000, temperature=0, ignore_eos=True)
@@ -159,3 +162,19 @@ def test_merging_outputs_loses_nothing():
     assert merged == Output("r", [1, 2, 3], [entry] * 3, [None, entry], "stop", 3, 16, 0.2)
     failed = Output("r", finish_reason="abort", failure="out_of_memory")
     assert merge([Output("r", [1]), failed]) == Output("r", [1], finish_reason="abort", failure="out_of_memory")
+
+
+async def test_a_step_that_fails_ends_the_rank_at_once(tmp_path: Path) -> None:
+    """The client hears of it by its socket; why is for the rank to say, which raises it."""
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    engine = toy_engine()
+    engine.add(Request("waiting", [1, 2]))
+    with OutOfMemory(engine, {0: "forward"}, error):
+        run = asyncio.create_task(asyncio.to_thread(EngineLoop(engine, str(tmp_path / "engine"), []).run))
+        client = await EngineClient.connect(str(tmp_path / "engine"), timeout_s=60)
+        with pytest.raises(RuntimeError) as raised:
+            await run
+    assert raised.value is error
+    assert (await client.wait_dead()).kind == "died"
+    with pytest.raises(EngineDeadError):
+        await collect(client, Request("next", [1, 2]))
