@@ -107,6 +107,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     drawn_seed: what completions draw with where `params.seed` is None; None: the engine chooses.
     asked_at: when the first engine was asked, in Unix seconds. attempt: so many engines were asked before this one.
     earlier: by `Delta.index`, what the completions have come to on those; empty: nothing.
+    reader: the ingress process to which the answer goes.
     """
 
     request_id: str
@@ -131,6 +132,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: float = 0.0
     attempt: int = 0
     earlier: tuple[Earlier, ...] = ()
+    reader: str = ""
 
     @property
     def first_id(self) -> str:
@@ -177,7 +179,7 @@ def _continued(sequence: Request, earlier: Earlier) -> Request:
     return msgspec.structs.replace(sequence, prompt_ids=prompt_ids, params=params, output_ids=earlier.token_ids)
 
 
-class Delta(msgspec.Struct, kw_only=True):
+class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     """News of one completion.
 
     index: prompt index * best_of + number of the completion.
@@ -260,14 +262,38 @@ def _merge(older: Delta, newer: Delta) -> Delta:
     return older
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ingress tells a replica: of these requests nobody waits for more.
+class News(msgspec.Struct, frozen=True, array_like=True):
+    """What a replica tells an ingress at once, of all the answers under way to it.
 
-    engine: the replica's name, by which it is routed there.
+    sent_at: Unix seconds, by the replica's clock. deltas: by request, in any order of requests. errors: pickled; the
+    last of those requests.
+    """
+
+    sent_at: float
+    deltas: list[tuple[str, list[Delta]]] = []
+    errors: list[tuple[str, bytes]] = []
+
+
+class Attach(msgspec.Struct, frozen=True, kw_only=True):
+    """An ingress wants to hear of all its answers together.
+
+    engine: the replica's name, by which it is routed there. reader: the ingress's, see `GenerationRequest.reader`.
     """
 
     engine: str
-    request_ids: list[str]
+    reader: str
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What an ingress tells a replica: of these requests nobody waits for more.
+
+    engine, reader: as in `Attach`. lag_s: so far it is behind with what the replica tells it; None: it hears nothing.
+    """
+
+    engine: str
+    reader: str
+    request_ids: list[str] = []
+    lag_s: float | None = None
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from deployments.protocol import GenerationRequest, Receipt
+from deployments.protocol import Attach, GenerationRequest, Receipt
 from model.scheduling.kv_cache import BlockHash, chain_hashes
 from monitoring import tracing
 from monitoring.spans import Value
@@ -162,13 +162,19 @@ class PrefixRouter(RequestRouter):
         else:
             blocks = {r: n for r, n in self._index.holders(self._hashes(request)).items() if r in known}
         chosen = choose(loads, blocks, self._imbalance, self._random.randrange)
-        self._silent.asked(chosen)
         others = [replica for replica_id, replica in known.items() if replica_id != chosen]
         # the others only where the chosen one refuses
         return [[known[chosen]], others] if others else [[known[chosen]]]
 
-    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
+    def on_send_request(self, replica_id: ReplicaID) -> None:
+        super().on_send_request(replica_id)
+        self._silent.asked(replica_id)
+
+    def on_new_queue_len_info(self, replica_id: ReplicaID, num_ongoing_requests: int) -> None:
+        super().on_new_queue_len_info(replica_id, num_ongoing_requests)
         self._silent.answered(replica_id)
+
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
         request = _request(pending_request)
         if request is None:
             return
@@ -191,7 +197,7 @@ def _request(pending_request: PendingRequest | None) -> GenerationRequest | None
 def _addressee(pending_request: PendingRequest | None) -> str | None:
     """The replica that a call is for, by name."""
     arguments = pending_request.args if pending_request is not None else ()
-    return next((argument.engine for argument in arguments if isinstance(argument, Receipt)), None)
+    return next((argument.engine for argument in arguments if isinstance(argument, Attach | Receipt)), None)
 
 
 def trace_route(request: GenerationRequest, replica: str, created_at: float, known_tokens: int) -> None:

@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from deployments.errors import (
     EngineAwaitedError,
     EngineAwayError,
@@ -16,6 +18,7 @@ from deployments.errors import (
     ServeError,
     unwrap,
 )
+from deployments.http.channels import RETRY_AFTER_S, SILENCE_S, Channels
 from deployments.http.receipts import Receipts
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 from monitoring import IngressMetrics
@@ -32,11 +35,8 @@ ASKED_AGAIN_S = 5.0
 HEALTH_TAKEN_S = 5.0
 """Whoever asks for the health does not wait for an engine to start."""
 
-SILENCE_S = 15.0
-"""A replica that is at work on an answer says so every few seconds (`deployments.replica.delivery.HEARTBEAT_S`)."""
-
+TOLD_S = 0.2
 ANSWER_MARGIN_S = 5.0
-RETRY_AFTER_S = 5.0
 
 
 class HandleBackend:
@@ -54,9 +54,11 @@ class HandleBackend:
         heartbeat_s: float = 60.0,
         metrics: IngressMetrics | None = None,
     ) -> None:
+        # Of a single answer over gRPC it is not known that it is being made, before it is there.
+        self._handle = handle
         # gRPC: for each item a quarter of the work of Ray's objects, and a replica learns when its caller is killed.
-        self._handle = handle.options(_by_reference=False)
         self._streaming = handle.options(stream=True, _by_reference=False)
+        receive = handle.options(_by_reference=False).received.remote
         self._timeout_s = timeout_s
         self._most_waiting = most_waiting
         self._heartbeat_s = heartbeat_s
@@ -64,7 +66,8 @@ class HandleBackend:
         self._waiting = 0
         self._lost: NodeLostError | None = None
         self._calls: set[asyncio.Task[Any]] = set()
-        self._receipts = Receipts(lambda receipt: self._call("received", receipt, timeout_s=0.0))
+        self._channels = Channels(self._streaming.attach.remote)
+        self._receipts = Receipts(self._channels, lambda receipt: self._call(receive, receipt, timeout_s=0.0))
 
     def lose_node(self) -> None:
         """From now on every call raises NodeLostError, and so do those that wait for something."""
@@ -80,35 +83,44 @@ class HandleBackend:
             return [delta async for batch in batches for delta in batch]
 
     async def _answer(self, request: GenerationRequest, whole: bool) -> AsyncGenerator[list[Delta], None]:
-        response = await self._taken(lambda: self._streaming.stream.remote(request, whole), self._timeout_s)
-        unfinished = request.unfinished
-        with _answering(response):
-            while unfinished:
-                with self._here():
-                    engine, deltas = await _next(response)
-                unfinished -= sum(delta.finish_reason is not None for delta in deltas)
-                if deltas:
-                    yield deltas
-            # Whoever gets the answer has asked for more: all of it has been passed on.
-            self._receipts.add(engine, request.request_id, response)
+        """First on the call that asks for it, then with all other answers; see `deployments.replica.delivery`."""
+        request = msgspec.structs.replace(request, reader=self._channels.reader)
+        unfinished, together = request.unfinished, False
+        with self._channels.inbox(request.request_id) as inbox:
+            response = await self._taken(lambda: self._streaming.stream.remote(request, whole), self._timeout_s)
+            async with _answering(response):
+                while unfinished:
+                    with self._here():
+                        if together:
+                            deltas = await inbox.next()
+                        else:
+                            engine, news = await _next(response)
+                            inbox.engine, together, deltas = engine, news is None, news or []
+                    unfinished -= sum(delta.finish_reason is not None for delta in deltas)
+                    if unfinished and deltas and not together and not whole:
+                        self._channels.listen(engine)
+                    if deltas:
+                        yield deltas
+                # Whoever gets the answer has asked for more: all of it has been passed on.
+                self._receipts.add(engine, request.request_id)
 
     async def health(self) -> HealthReport:
         try:
             async with asyncio.timeout(HEALTH_TAKEN_S + self._heartbeat_s + ANSWER_MARGIN_S):
-                report: HealthReport = await self._call("health", timeout_s=HEALTH_TAKEN_S)
+                report: HealthReport = await self._call(self._handle.health.remote, timeout_s=HEALTH_TAKEN_S)
                 return report
         except TimeoutError:
             raise EngineUnavailableError("The replica does not answer.", retry_after=RETRY_AFTER_S) from None
 
     async def info(self) -> ModelInfo:
-        info: ModelInfo = await self._call("info")
+        info: ModelInfo = await self._call(self._handle.info.remote)
         return info
 
-    async def _call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
-        ask = getattr(self._handle, method).remote
+    async def _call(self, ask: Callable[..., Any], *arguments: Any, timeout_s: float | None = None) -> Any:
         response = await self._taken(lambda: ask(*arguments), self._timeout_s if timeout_s is None else timeout_s)
-        with _answering(response), self._here():
-            return _raised(await response)
+        async with _answering(response):
+            with self._here():
+                return _raised(await response)
 
     async def _taken(self, ask: Callable[[], Any], timeout_s: float) -> Any:
         """The call of a replica that has taken it. Raises EngineAwayError where none does in time.
@@ -119,9 +131,10 @@ class HandleBackend:
         with contextlib.ExitStack() as waiting:
             while True:
                 response = ask()
-                with _answering(response), self._here():
-                    if await _taken(response, within):
-                        return response
+                async with _answering(response):
+                    with self._here():
+                        if await _taken(response, within):
+                            return response
                 response.cancel()
                 if (left := deadline - _now()) <= 0:
                     raise EngineAwayError(f"No engine is there, for {timeout_s:g} s.", retry_after=RETRY_AFTER_S)
@@ -164,11 +177,11 @@ class HandleBackend:
             self._metrics.waiting_for_engine(self._waiting)
 
 
-async def _next(response: DeploymentResponseGenerator[Any]) -> tuple[str, list[Delta]]:
-    """The replica's name and its news. Raises EngineUnavailableError where it has none, nor a sign of life."""
+async def _next(response: DeploymentResponseGenerator[Any]) -> tuple[str, list[Delta] | None]:
+    """What comes on the call. Raises EngineUnavailableError where nothing comes, nor a sign of life."""
     try:
         async with asyncio.timeout(SILENCE_S):
-            item: tuple[str, list[Delta]] = _raised(await anext(response))
+            item: tuple[str, list[Delta] | None] = _raised(await anext(response))
             return item
     except TimeoutError:
         response.cancel()
@@ -193,8 +206,10 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-@contextlib.contextmanager
-def _answering(response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any]) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def _answering(
+    response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any],
+) -> AsyncGenerator[None, None]:
     """Errors come out unwrapped; the replica is told where nobody waits any more."""
     try:
         yield
@@ -203,7 +218,9 @@ def _answering(response: DeploymentResponse[Any] | DeploymentResponseGenerator[A
     except asyncio.CancelledError as error:
         response.cancel()
         if (task := asyncio.current_task()) is not None and not task.cancelling():
-            # The call was cancelled at the other end, and Serve raises here what was raised there.
+            # Serve cancels calls for a client that has left a moment before it tells us so.
+            await asyncio.sleep(TOLD_S)
+            # Or it was cancelled at the other end, and Serve raises here what was raised there.
             raise EngineUnavailableError("The replica ended the call.", retry_after=RETRY_AFTER_S) from error
         raise
     except BaseException:

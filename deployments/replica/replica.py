@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 from ray import serve
 from ray.util import get_current_placement_group, get_node_ip_address
 
@@ -21,9 +22,9 @@ from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.errors import ServeError, unwrap
 from deployments.labels import declared_labels
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo, Receipt
+from deployments.protocol import Attach, Delta, GenerationRequest, HealthReport, ModelInfo, Receipt
 from deployments.replica.admission import Admission
-from deployments.replica.delivery import Deliveries
+from deployments.replica.delivery import Deliveries, Item
 from deployments.replica.group import RankGroup
 from deployments.replica.service import EngineService
 from deployments.settings import Settings
@@ -43,6 +44,8 @@ TOLD_S = 1.0
 
 ONE_THREAD_PARAMETERS = 40_000_000
 """A smaller model's products end before a second thread pays; threads that spin for each other cost milliseconds."""
+
+encoder = msgspec.msgpack.Encoder()
 
 STOP_S = 10.0
 TRACING_STOP_S = 2.0
@@ -116,7 +119,7 @@ class EngineReplica:
             self._group.kill()
             raise
         admission = Admission(settings.max_num_seqs, settings.max_queued_requests)
-        self._deliveries = Deliveries(admission)
+        self._deliveries = Deliveries(self._name, admission, self._failed)
         reports = self._group.reports
         metrics.engine_ready(
             time.monotonic() - started_at,
@@ -135,31 +138,25 @@ class EngineReplica:
         self._watchers = [asyncio.create_task(watch()) for watch in watchers]
         logs.event("engine.ready", **ready_figures(self._info, self._group.reports, time.monotonic() - started_at))
 
-    async def stream(
-        self, request: GenerationRequest, whole: bool
-    ) -> AsyncGenerator[tuple[str, list[Delta]] | ServeError, None]:
-        """This replica's name with each batch; an empty one is a sign of life. whole: one batch, of whole completions.
-
-        It lasts until `received` hears of it.
-        """
+    async def stream(self, request: GenerationRequest, whole: bool) -> AsyncGenerator[Item, None]:
+        """The answer, as `deployments.replica.delivery` sends it. whole: in one piece."""
         answer = self._whole(request) if whole else self._service.stream(request)
-        delivery = self._deliveries.deliver(request.request_id, request.unfinished, answer)
-        try:
-            async with contextlib.aclosing(delivery) as batches:
-                async for batch in batches:
-                    yield self._name, batch
-        except Exception as error:
-            yield self._failed(request, error)
+        async with contextlib.aclosing(self._deliveries.deliver(request, answer)) as items:
+            async for item in items:
+                yield item
 
     async def _whole(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         yield await self._service.generate(request)
 
+    async def attach(self, attach: Attach) -> AsyncGenerator[bytes, None]:
+        """`News` of all answers for one ingress, in MessagePack."""
+        async with contextlib.aclosing(self._deliveries.attach(attach)) as messages:
+            async for message in messages:
+                yield encoder.encode(message)
+
     async def received(self, receipt: Receipt) -> bool:
         """Ends the answers of which nobody waits for more. False where it came to the wrong replica."""
-        if receipt.engine != self._name:
-            return False
-        self._deliveries.received(receipt.request_ids)
-        return True
+        return self._deliveries.received(receipt)
 
     def _failed(self, request: GenerationRequest, error: Exception) -> ServeError:
         """What the ingress is told; what nobody expected is written here, where its traceback is."""

@@ -27,10 +27,6 @@ from monitoring.tracing import OFF, Tracing
 
 logger = logging.getLogger(__name__)
 
-ITEMS_PER_SECOND = 1500.0
-"""Stream items one replica may send, all streams together: a Serve handle passes about 2,000."""
-
-SHORTEST_PAUSE_S = 0.002
 STATS_PERIOD_S = 0.25
 _MOST_STOP_CHARACTERS = 2_048
 _MOST_AROUND = 4_096
@@ -90,25 +86,20 @@ class EngineService:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         """Deltas until every sequence has finished; closing it early aborts those that have not.
 
-        The first delta leaves at once; later ones wait until this stream's share of `ITEMS_PER_SECOND` is free,
-        and what arrives meanwhile is merged. Raises OverloadedError, EngineUnavailableError, EngineGaveUpError.
+        What arrives while nobody asks for the next one is merged.
+        Raises OverloadedError, EngineUnavailableError, EngineGaveUpError.
         """
-        async with contextlib.aclosing(self._deltas(request, self.pause)) as deltas:
+        async with contextlib.aclosing(self._deltas(request)) as deltas:
             async for batch in deltas:
                 yield batch
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
         """One whole delta a sequence, by index. Cancelling it aborts. Raises like `stream`."""
         whole: dict[int, Delta] = {}
-        async with contextlib.aclosing(self._deltas(request, lambda: 0.0)) as deltas:
+        async with contextlib.aclosing(self._deltas(request)) as deltas:
             async for batch in deltas:
                 gather(whole, batch)
         return [whole[index] for index in sorted(whole)]
-
-    def pause(self) -> float:
-        """Seconds between two items of a stream, so that all of them together keep to `ITEMS_PER_SECOND`."""
-        interval = self.open_streams / ITEMS_PER_SECOND
-        return interval if interval >= SHORTEST_PAUSE_S else 0.0
 
     async def health(self) -> HealthReport:
         """A heartbeat of the engine and all its ranks. Never raises; a dead engine is never healthy."""
@@ -169,9 +160,7 @@ class EngineService:
                 await asyncio.sleep(STATS_PERIOD_S)
             await asyncio.sleep(STATS_PERIOD_S)
 
-    async def _deltas(
-        self, request: GenerationRequest, pause: Callable[[], float]
-    ) -> AsyncGenerator[list[Delta], None]:
+    async def _deltas(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         stats = self.client.stats
         recorder = self._metrics.of(request.team, request.dialect)
         # The turn comes first: the request that it supersedes gives its room back.
@@ -195,9 +184,9 @@ class EngineService:
                 sequences = with_special_stops(request, self._tokenizer).sequences()
                 pairs = [pair for pair in zip(sequences, texts, strict=True) if not pair[1].finished]
                 if len(pairs) == 1 and not may_end_early(request):
-                    batches = self._one(*pairs[0], pause, run, recorder)
+                    batches = self._one(*pairs[0], run, recorder)
                 else:
-                    batches = self._many(pairs, pause, run, recorder)
+                    batches = self._many(pairs, run, recorder)
                 async with contextlib.aclosing(batches):
                     async for batch in batches:
                         for delta in batch:
@@ -253,11 +242,9 @@ class EngineService:
         self,
         sequence: Request,
         text: SequenceText,
-        pause: Callable[[], float],
         run: Run,
         recorder: RequestMetrics,
     ) -> AsyncGenerator[list[Delta], None]:
-        """While nobody asks, the client merges outputs: pausing before the next one is all the coalescing."""
         times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock, len(sequence.output_ids))
         trace = run.trace.sequence(sequence, text.index)
         try:
@@ -278,8 +265,6 @@ class EngineService:
                         return
                     if failure is not None:
                         raise given_up(failure, RETRY_AFTER_S)
-                    if seconds := pause():
-                        await asyncio.sleep(seconds)
         except (EngineDeadError, EngineGaveUpError) as error:
             if isinstance(error, EngineDeadError):
                 times.engine_died()
@@ -297,7 +282,6 @@ class EngineService:
     async def _many(
         self,
         sequences: list[tuple[Request, SequenceText]],
-        pause: Callable[[], float],
         run: Run,
         recorder: RequestMetrics,
     ) -> AsyncGenerator[list[Delta], None]:
@@ -309,7 +293,7 @@ class EngineService:
         news = asyncio.Event()
 
         async def read(sequence: Request, text: SequenceText, prompt_tokens: int) -> None:
-            async with contextlib.aclosing(self._one(sequence, text, lambda: 0.0, run, recorder)) as batches:
+            async with contextlib.aclosing(self._one(sequence, text, run, recorder)) as batches:
                 async for (delta,) in batches:
                     # Of what an earlier request of the session generated, nothing is in this one's prompt.
                     delta.cached_tokens = min(delta.cached_tokens, prompt_tokens)
@@ -346,8 +330,6 @@ class EngineService:
                     yield batch
                 if finished:
                     return
-                if seconds := pause():
-                    await asyncio.sleep(seconds)
         finally:
             for task in tasks:
                 task.cancel()

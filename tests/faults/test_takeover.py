@@ -100,6 +100,7 @@ def break_the_one_that_streams(
             pauses.append(time.monotonic() - last)
             last = time.monotonic()
         assert text == undisturbed
+        kill(victim)  # one that was only stopped would be killed by Serve, half a minute later
         wait_until(lambda victim=victim: is_gone(victim), pair.text)
         # its successor's start is told after what became of its streams
         wait_until(lambda started=started: len(pair.lines("engine.starting")) > started, pair.text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.errors import OverloadedError
-from deployments.protocol import Delta
+from deployments.errors import OverloadedError, ServeError, unwrap
+from deployments.protocol import Delta, GenerationRequest, Receipt
 from deployments.replica.admission import Admission
-from deployments.replica.delivery import HEARTBEAT_S, LATE_S, RECEIPT_S, Batches, Deliveries, with_heartbeats
+from deployments.replica.delivery import LATE_S, RECEIPT_S, Batches, Deliveries, Item
+from deployments.replica.outbox import HEARTBEAT_S
+from model.request import SamplingParams
 from model.statistics import EngineStats
 from tests.support.virtual_time import VirtualTimeLoop
 
@@ -48,10 +50,23 @@ class Answer:
             self.closed = True
 
 
-async def read(batches: Batches, into: list[int | None]) -> None:
-    """Indices, and None for a sign of life."""
-    async with aclosing(batches):
-        async for batch in batches:
+def deliveries_of(admission: Admission) -> Deliveries:
+    return Deliveries("me", admission, lambda _, error: unwrap(error), asyncio.get_running_loop().time)
+
+
+def request(name: str = "a") -> GenerationRequest:
+    return GenerationRequest(request_id=name, prompts=[[1]], params=SamplingParams())
+
+
+async def read(items: AsyncGenerator[Item, None], into: list[int | None]) -> None:
+    """Indices, and None for a sign of life. Raises what it is told."""
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, ServeError):
+                raise item
+            name, batch = item
+            assert name == "me"
+            assert batch is not None
             into += [batch[0].index if batch else None]
 
 
@@ -59,16 +74,18 @@ async def read(batches: Batches, into: list[int | None]) -> None:
 def test_every_batch_comes_in_order_and_silence_is_broken(pauses: list[float], fails: bool) -> None:
     async def run() -> None:
         answer = Answer(*pauses, error=OverloadedError("full") if fails else None)
-        came, at = list[int | None](), [asyncio.get_running_loop().time()]
-        try:
-            async with aclosing(with_heartbeats(answer.batches())) as batches:
-                async for batch in batches:
-                    came.append(batch[0].index if batch else None)
-                    at.append(asyncio.get_running_loop().time())
-        except OverloadedError:
-            assert fails
+        came, at, deliveries = list[int | None](), [0.0], deliveries_of(Admission(1, 0))
+        reading = asyncio.create_task(read(deliveries.deliver(request(), answer.batches()), came))
+        while not reading.done():
+            if len(came) >= len(at):
+                at.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.1)
+        deliveries.received(Receipt(engine="me", reader="", request_ids=["a"]))
+        await asyncio.sleep(LATE_S)
+        assert len(deliveries) == 0
+        assert isinstance(reading.exception(), OverloadedError if fails else type(None))
         assert [index for index in came if index is not None] == list(range(len(pauses)))
-        assert max((b - a for a, b in itertools.pairwise(at)), default=0.0) <= HEARTBEAT_S + 1e-6
+        assert max((b - a for a, b in itertools.pairwise(at)), default=0.0) <= HEARTBEAT_S + 0.2
         assert answer.closed
 
     in_virtual_time(run())
@@ -77,47 +94,46 @@ def test_every_batch_comes_in_order_and_silence_is_broken(pauses: list[float], f
 def test_an_answer_that_has_arrived_ends_and_keeps_no_place() -> None:
     async def run() -> None:
         admission, answer, came = Admission(1, 0), Answer(1.0, 0.0), list[int | None]()
-        deliveries = Deliveries(admission)
-        reader = asyncio.create_task(read(deliveries.deliver("a", 1, answer.batches()), came))
+        deliveries = deliveries_of(admission)
+        reader = asyncio.create_task(read(deliveries.deliver(request(), answer.batches()), came))
         await asyncio.sleep(1.0 + LATE_S / 2)
-        assert (came, admission.open, len(deliveries)) == ([0, 1], 0, 1)
-        deliveries.received(["a", "never heard of"])
-        await reader
+        assert (came, admission.open, len(deliveries), reader.done()) == ([0, 1], 0, 1, True)
+        assert deliveries.received(Receipt(engine="me", reader="", request_ids=["a", "never heard of"]))
+        await asyncio.sleep(LATE_S)
         assert (admission.open, len(deliveries)) == (0, 0)
-        deliveries.received(["a"])
+        assert not deliveries.received(Receipt(engine="another", reader="", request_ids=["a"]))
 
     in_virtual_time(run())
 
 
 def test_what_the_ingress_has_not_passed_on_is_still_in_the_queue() -> None:
     async def run() -> None:
-        admission, readers = Admission(2, 0), list[asyncio.Task[None]]()
-        deliveries = Deliveries(admission)
-        for name in ("a", "b"):
-            readers.append(asyncio.create_task(read(deliveries.deliver(name, 1, Answer(1.0).batches()), [])))
-        await asyncio.sleep(1.0 + LATE_S * 2)
+        admission = Admission(2, 0)
+        deliveries = deliveries_of(admission)
+        await asyncio.gather(
+            *(read(deliveries.deliver(request(name), Answer(1.0).batches()), []) for name in ("a", "b"))
+        )
+        await asyncio.sleep(LATE_S * 2)
         assert admission.open == 2
         with pytest.raises(OverloadedError):
             admission.admit(1, EngineStats()).__enter__()
-        deliveries.received(["b"])
-        await readers[1]
+        deliveries.received(Receipt(engine="me", reader="", request_ids=["b"]))
+        await asyncio.sleep(0)
         with admission.admit(1, EngineStats()):
             assert admission.open == 2
         await asyncio.sleep(RECEIPT_S)
-        assert readers[0].done(), "somebody who says nothing would keep its place for ever"
-        assert admission.open == 0
+        assert admission.open == 0, "somebody who says nothing would keep its place for ever"
 
     in_virtual_time(run())
 
 
-@pytest.mark.parametrize("at", [0.5, 1.1, 1.0 + 2 * LATE_S])
+@pytest.mark.parametrize("at", [0.5, 0.999999])
 def test_a_reader_that_leaves_frees_everything(at: float) -> None:
-    """While it is generated, when it has just been, and when it is late."""
 
     async def run() -> None:
         admission, answer = Admission(1, 0), Answer(1.0)
-        deliveries = Deliveries(admission)
-        reader = asyncio.create_task(read(deliveries.deliver("a", 1, answer.batches()), []))
+        deliveries = deliveries_of(admission)
+        reader = asyncio.create_task(read(deliveries.deliver(request(), answer.batches()), []))
         await asyncio.sleep(at)
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
@@ -132,7 +148,7 @@ def test_a_failure_comes_after_what_was_said_before_it() -> None:
         came = list[int | None]()
         answer = Answer(0.0, 3.0, error=OverloadedError("full"))
         with pytest.raises(OverloadedError):
-            await read(Deliveries(Admission(1, 0)).deliver("a", 1, answer.batches()), came)
+            await read(deliveries_of(Admission(1, 0)).deliver(request(), answer.batches()), came)
         assert came == [0, None, 1]
 
     in_virtual_time(run())

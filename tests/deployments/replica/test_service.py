@@ -11,7 +11,6 @@ import pytest
 
 from deployments.errors import EngineNotFiniteError, EngineOutOfMemoryError, EngineUnavailableError, OverloadedError
 from deployments.protocol import Delta, GenerationRequest
-from deployments.replica import service as module
 from deployments.replica.admission import Admission
 from deployments.replica.service import EngineService
 from model.request import SamplingParams
@@ -68,28 +67,16 @@ async def test_stream_ends_with_the_sequence(service: EngineService, engine: Fak
     assert (service.open_streams, service.admission.open) == (0, 0)
 
 
-async def test_first_item_leaves_at_once_and_later_ones_are_merged(
-    service: EngineService, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Under load a stream sleeps between items; what ten steps gave meanwhile is one item."""
-    monkeypatch.setattr(service, "pause", lambda: 0.2)
+async def test_what_comes_while_nobody_asks_is_merged(service: EngineService, engine: FakeEngine) -> None:
     stream = service.stream(request())
     engine.say("r-0", 100)
     assert len((await next_of(stream))[0].token_ids) == 1
-    waiting = asyncio.create_task(next_of(stream))
     for _ in range(10):
         await asyncio.sleep(0)
         engine.say("r-0", 100)
-    assert len((await waiting)[0].token_ids) == 10
+    assert len((await next_of(stream))[0].token_ids) == 10
     assert engine.fetched["r-0"] == 2
     await stream.aclose()
-
-
-async def test_pause_shares_the_item_rate_between_open_streams(service: EngineService) -> None:
-    service.open_streams = 1
-    assert service.pause() == 0.0
-    service.open_streams = 300
-    assert service.pause() == pytest.approx(300 / module.ITEMS_PER_SECOND)
 
 
 @pytest.mark.parametrize(("prompts", "n"), [(1, 3), (2, 2)])
