@@ -1,0 +1,62 @@
+"""How much processor time each part of a server takes, to the nanosecond (Linux)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from deployments.command.processes import command_line, descendants
+
+PARTS = {
+    "ProxyActor": "proxy",
+    ":ingress": "ingress",
+    ":engine": "replica",
+    "TableRank": "table engine",
+    "RankProcess": "table engine",
+    "ServeController": "controller",
+    "raylet/raylet": "raylet",
+    "gcs_server": "gcs",
+}
+"""What stands in the command line of a process, and what it is called here; the rest is `others`."""
+
+OTHERS = "others"
+
+_CPUCLOCK_SCHED = 2
+
+
+def seconds_of(pid: int) -> float:
+    """All threads of the process, those too that have ended. Raises OSError for one that is gone."""
+    # what clock_getcpuclockid(3) makes of a process id
+    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+
+
+def part_of(line: str) -> str:
+    return next((name for mark, name in PARTS.items() if mark in line), OTHERS)
+
+
+class Meter:
+    """Processor time of the processes below some roots, and of others by name.
+
+    named: what some processes are called, by their ids; their descendants are not looked for.
+    """
+
+    def __init__(self, roots: Sequence[int], named: dict[int, str]) -> None:
+        self._names = {pid: part_of(command_line(pid)) for root in roots for pid in [root, *descendants(root)]}
+        self._names |= named
+        self._began = self._read()
+
+    def _read(self) -> dict[int, float]:
+        found = {}
+        for pid in self._names:
+            with contextlib.suppress(OSError):
+                found[pid] = seconds_of(pid)
+        return found
+
+    def elapsed(self) -> dict[str, float]:
+        """Seconds by part since it was made."""
+        found: Counter[str] = Counter()
+        for pid, seconds in self._read().items():
+            found[self._names[pid]] += seconds - self._began[pid]  # type: ignore[assignment]
+        return dict(found)
