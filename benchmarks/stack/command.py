@@ -6,13 +6,14 @@ import argparse
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.report import Result
+from benchmarks.stack import profiling
 from benchmarks.stack.asking import Asking, Shape
-from benchmarks.stack.comparing import Runs, result
-from benchmarks.stack.measuring import measure
+from benchmarks.stack.comparing import Runs, result, settings
+from benchmarks.stack.measuring import Measured, measure
 from benchmarks.stack.recording import encode, record
 from benchmarks.stack.servers import BASELINE, FLOOR, PRODUCT, ROOT, Server, floor, product
 from benchmarks.stack.table import MOST_TOKENS, Table
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, metavar="CHECKOUT", help="another checkout to compare with")
     parser.add_argument("--serve-options", default="", help="of `starcoder serve`, in quotes")
     parser.add_argument("--no-floor", action="store_true", help="leave out the app without Ray")
+    parser.add_argument("--profile", action="store_true", help="instead: which functions take the time, by process")
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -48,7 +50,16 @@ def run(options: argparse.Namespace) -> Result:
     asking = Asking(tokenizer, options.prompt_tokens, options.prompt, options.seed)
     table = Table.read(tokenizer)
     runs = Runs(shapes(options))
+
+    def one(server: Server, shape: Shape) -> Measured:
+        _say(f"  {shape.name}")
+        return measure(server, shape, asking, table.ends, warmup=options.warmup, seconds=options.seconds)
+
     with tempfile.TemporaryDirectory(prefix="starcoder-stack-") as directory:
+        if options.profile:
+            busy = busy_streams(options)
+            found = profiling.profile(Path(directory), shlex.split(options.serve_options), busy, one)
+            return profiling.result(settings(options), busy, *found)
         recorded = Path(directory) / "recorded.json"
         for number in range(options.rounds or (2 if options.baseline else 1)):
             for name, tree in trees(options):
@@ -56,11 +67,11 @@ def run(options: argparse.Namespace) -> Result:
                 with product(name, tree, shlex.split(options.serve_options)) as server:
                     if name == PRODUCT and not recorded.exists():
                         recorded.write_bytes(encode(record(server, asking, options.tokens)))
-                    _measure(server, runs, asking, table.ends, options)
+                    _measure(server, runs, one)
             if not options.no_floor:
                 _say(f"round {number + 1}: {FLOOR}")
                 with floor(recorded) as server:
-                    _measure(server, runs, asking, table.ends, options)
+                    _measure(server, runs, one)
     return result(options, runs)
 
 
@@ -85,16 +96,18 @@ def shapes(options: argparse.Namespace) -> list[Shape]:
     ]
 
 
+def busy_streams(options: argparse.Namespace) -> Shape:
+    """The load that is profiled."""
+    return Shape(f"{options.busy_streams} streams", "stream", options.busy_streams, options.tokens, options.step_ms)
+
+
 def trees(options: argparse.Namespace) -> Sequence[tuple[str, Path]]:
     return [(PRODUCT, ROOT), *([(BASELINE, options.baseline.resolve())] if options.baseline else [])]
 
 
-def _measure(server: Server, runs: Runs, asking: Asking, ends: list[int], options: argparse.Namespace) -> None:
+def _measure(server: Server, runs: Runs, one: Callable[[Server, Shape], Measured]) -> None:
     for shape in runs.shapes:
-        _say(f"  {shape.name}")
-        runs.add(
-            server.name, shape, measure(server, shape, asking, ends, warmup=options.warmup, seconds=options.seconds)
-        )
+        runs.add(server.name, shape, one(server, shape))
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -64,7 +65,17 @@ def measure(
     load = Load(
         server.port, shape.kind, shape.streams, warmup, seconds, asking.first(shape), asking.requests(shape), ends
     )
-    command = [sys.executable, "-m", "benchmarks.stack.client"]
+    with tempfile.NamedTemporaryFile(prefix="starcoder-stack-") as file:
+        cpu = _ask(server, load, file.name)
+        found = msgspec.json.decode(file.read(), type=Found)
+    if found.failed:
+        raise RuntimeError(f"{server.name}, {shape.name}: {len(found.failed)} failed, the first: {found.failed[0]}")
+    return Measured(found, Counter(cpu))
+
+
+def _ask(server: Server, load: Load, file: str) -> dict[str, float]:
+    """Run the client, which writes what it finds to the file; processor time by part in the measured time."""
+    command = [sys.executable, "-m", "benchmarks.stack.client", file]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -75,12 +86,11 @@ def measure(
             meter = Meter([server.pid], server.named() | {process.pid: CLIENT})
             _expect(process, END)
             cpu = meter.elapsed()
-            found = msgspec.json.decode(process.stdout.read(), type=Found)
+            if process.wait() != 0:
+                raise RuntimeError(f"the client ended with {process.returncode}")
+            return cpu
         finally:
             process.kill()
-    if found.failed:
-        raise RuntimeError(f"{server.name}, {shape.name}: {len(found.failed)} failed, the first: {found.failed[0]}")
-    return Measured(found, Counter(cpu))
 
 
 def _expect(process: subprocess.Popen[bytes], word: str) -> None:
