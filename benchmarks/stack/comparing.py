@@ -46,7 +46,7 @@ class Runs:
 
 def result(options: argparse.Namespace, runs: Runs) -> Result:
     metrics: dict[str, Any] = {}
-    samples: dict[str, list[float]] = {}
+    bars: dict[str, dict[str, float]] = {"tokens a second": {}}
     tables: dict[str, list[Row]] = {}
     for server in runs.servers:
         for shape in runs.shapes:
@@ -54,13 +54,14 @@ def result(options: argparse.Namespace, runs: Runs) -> Result:
             metrics |= {f"{key}: {name}": value for name, value in measured.metrics(shape).items()}
             for per, count in (("token", measured.found.tokens), ("request", measured.found.requests)):
                 metrics |= {f"{key}: {p}_us_per_{per}": us for p, us in sorted(measured.costs(count).items())}
-            samples[f"{key}: ttft"] = measured.found.ttft
+            if shape.kind != "get":
+                bars["tokens a second"][key] = metrics[f"{key}: tokens_per_s"]
         tables[server] = _speed(runs, server)
     for per in ("token", "request"):
         tables[f"microseconds of processor time for each {per}"] = _costs(runs, per)
     if BASELINE in runs.servers:
         tables[f"{PRODUCT} / {BASELINE}"] = _ratios(runs)
-    return Result("stack", settings(options), metrics, samples, tables, shows_metrics=False)
+    return Result("stack", settings(options), metrics, tables=tables, bars=bars, shows_metrics=False)
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:

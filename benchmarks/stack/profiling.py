@@ -11,29 +11,43 @@ from benchmarks.stack.asking import Shape
 from benchmarks.stack.cpu import part_of
 from benchmarks.stack.measuring import Measured
 from benchmarks.stack.sampler import Profile, Samples
-from benchmarks.stack.servers import PRODUCT, product
+from benchmarks.stack.servers import PRODUCT, Server, product
 from deployments.command.processes import command_line, descendants
 
 PROFILED = ("proxy", "ingress", "replica")
 MOST = 40
 PATIENCE_S = 10.0
+ATTEMPTS = 4
 
 
 def profile(
-    directory: Path, options: Sequence[str], shape: Shape, measure: Callable[..., Measured]
+    directory: Path, options: Sequence[str], shape: Shape, measure: Callable[[Server, Shape], Measured]
 ) -> tuple[Measured, dict[str, Samples]]:
-    """One load on one server, by part of it. The samples themselves take some of its time."""
-    taking = Profile(directory)
-    with product(PRODUCT, options=options, environment=taking.environment) as server:
-        pids = {part: pid for pid in descendants(server.pid) if (part := part_of(command_line(pid))) in PROFILED}
-        with taking.taking():
-            measured = measure(server, shape)
-        found: dict[str, Samples] = {}
-        deadline = time.monotonic() + PATIENCE_S
-        while len(found) < len(pids) and time.monotonic() < deadline:
-            found |= {part: samples for part, pid in pids.items() if (samples := taking.read(pid)) is not None}
-            time.sleep(0.05)
-    return measured, found
+    """One load on one server; its samples by part. A server that the samples have ended is started anew."""
+    for attempt in range(ATTEMPTS):
+        taking = Profile(directory / str(attempt))
+        with product(PRODUCT, options=options, environment=taking.environment) as server:
+            pids = {part: pid for pid in descendants(server.pid) if (part := part_of(command_line(pid))) in PROFILED}
+            try:
+                with taking.taking():
+                    measured = measure(server, shape)
+                return measured, _written(taking, pids)
+            except RuntimeError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+    raise AssertionError
+
+
+def _written(taking: Profile, pids: dict[str, int]) -> dict[str, Samples]:
+    """Once every part has written its samples. Raises RuntimeError where one does not."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found = {part: samples for part, pid in pids.items() if (samples := taking.read(pid)) is not None}
+        if set(found) == set(PROFILED):
+            return found
+        if time.monotonic() > deadline:
+            raise RuntimeError("a process has not written its samples")
+        time.sleep(0.05)
 
 
 def result(settings: dict[str, object], shape: Shape, measured: Measured, found: dict[str, Samples]) -> Result:
