@@ -22,6 +22,7 @@ COLUMNS = {
     "tokens_per_s": "tokens/s",
     "requests_per_s": "requests/s",
     "busy_cores": "cores",
+    "strangers_cores": "strangers' cores",
 }
 SERVERS_OWN = (*dict.fromkeys(PARTS.values()), OTHERS, FLOOR)
 
@@ -97,11 +98,12 @@ def _costs(runs: Runs, per: str) -> list[Row]:
 
 def _ratios(runs: Runs) -> list[Row]:
     """Below 1: less of it than the baseline."""
-    rows: list[Row] = [("load", *COLUMNS.values(), "processor time a token or request")]
+    compared = {name: title for name, title in COLUMNS.items() if name != "strangers_cores"}
+    rows: list[Row] = [("load", *compared.values(), "processor time a token or request")]
     for shape in runs.shapes:
         ours, theirs = runs.of(PRODUCT, shape), runs.of(BASELINE, shape)
         mine, other = ours.metrics(shape), theirs.metrics(shape)
-        ratios = [mine[name] / other[name] if other.get(name) else None for name in COLUMNS]
+        ratios = [mine[name] / other[name] if other.get(name) else None for name in compared]
         rows.append((shape.name, *map(number, [*ratios, _cost(ours, shape) / _cost(theirs, shape)])))
     return rows
 

@@ -22,14 +22,16 @@ CLIENT = "client"
 
 @dataclass
 class Measured:
-    """cpu: seconds by part of the server, and of the client."""
+    """cpu: seconds by part of the server, and of the client. strangers: of whatever else ran on the machine."""
 
     found: Found = field(default_factory=Found)
     cpu: Counter[str] = field(default_factory=Counter)
+    strangers: float = 0.0
 
     def add(self, other: Measured) -> None:
         self.found.add(other.found)
         self.cpu.update(other.cpu)
+        self.strangers += other.strangers
 
     def metrics(self, shape: Shape) -> dict[str, float]:
         """By name, with units. Parts of the processor's time are in `costs`."""
@@ -46,6 +48,7 @@ class Measured:
             metrics["updates_per_s_and_stream"] = found.updates / found.seconds / shape.streams
             metrics["gap_p99_ms"] = percentile(found.gaps, 99)
         metrics["busy_cores"] = sum(self.cpu.values()) / found.seconds
+        metrics["strangers_cores"] = self.strangers / found.seconds
         return metrics
 
     def costs(self, per: int) -> dict[str, float]:
@@ -66,15 +69,15 @@ def measure(
         server.port, shape.kind, shape.streams, warmup, seconds, asking.first(shape), asking.requests(shape), ends
     )
     with tempfile.NamedTemporaryFile(prefix="starcoder-stack-") as file:
-        cpu = _ask(server, load, file.name)
+        cpu, strangers = _ask(server, load, file.name)
         found = msgspec.json.decode(file.read(), type=Found)
     if found.failed:
         raise RuntimeError(f"{server.name}, {shape.name}: {len(found.failed)} failed, the first: {found.failed[0]}")
-    return Measured(found, Counter(cpu))
+    return Measured(found, Counter(cpu), strangers)
 
 
-def _ask(server: Server, load: Load, file: str) -> dict[str, float]:
-    """Run the client, which writes what it finds to the file; processor time by part in the measured time."""
+def _ask(server: Server, load: Load, file: str) -> tuple[dict[str, float], float]:
+    """Run the client, which writes what it finds to the file; processor time by part, and of strangers, meanwhile."""
     command = [sys.executable, "-m", "benchmarks.stack.client", file]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdin is not None
@@ -85,10 +88,10 @@ def _ask(server: Server, load: Load, file: str) -> dict[str, float]:
             _expect(process, BEGIN)
             meter = Meter([server.pid], server.named() | {process.pid: CLIENT})
             _expect(process, END)
-            cpu = meter.elapsed()
+            spent = meter.elapsed(), meter.strangers()
             if process.wait() != 0:
                 raise RuntimeError(f"the client ended with {process.returncode}")
-            return cpu
+            return spent
         finally:
             process.kill()
 

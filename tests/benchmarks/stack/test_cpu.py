@@ -57,6 +57,7 @@ def test_time_by_part(worker: subprocess.Popen[str]) -> None:
     assert first[0] == "worker"
     assert first[1] >= 0.03
     assert meter.elapsed()["worker"] < first[1] + 0.03
+    assert 0 <= meter.strangers() < 600
 
 
 def test_processes_below_are_found_and_one_that_ends_is_left_out() -> None:
