@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": ("benchmarks.server.serve", "load on a running server, requests arriving at random"),
     "keystrokes": ("benchmarks.server.keystrokes", "people who type, on a running server"),
     "soak": ("benchmarks.server.soak", "hostile clients on a running server, and whether others wait for them"),
+    "stack": ("benchmarks.stack.command", "everything around the engine, which answers from a table"),
     "metrics-overhead": ("benchmarks.engine.metrics_overhead", "what recording metrics costs, as a share of a step"),
     "stop-rules": (
         "benchmarks.quality.stop_rules",

@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    commit = _commit()
+    commit = commit_of(Path(__file__).parent)
     return {**found, "commit": commit} if commit else found
 
 
@@ -55,9 +55,8 @@ def _gpus() -> list[str]:
 
 
 @cache
-def _commit() -> str | None:
-    """The checkout's commit, with a + where files differ from it."""
-    root = Path(__file__).parent
+def commit_of(root: Path) -> str | None:
+    """A checkout's commit, with a + where files differ from it."""
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -20,6 +20,7 @@ class Result:
 
     settings: what it was run with. tables: more tables to print, by title; the first row is the head.
     bars: values by name, for plots of things that are no distribution. details: what else belongs into the JSON.
+    shows_metrics: in the text, too; the tables may say it all.
     """
 
     benchmark: str
@@ -29,6 +30,7 @@ class Result:
     tables: dict[str, list[Row]] = field(default_factory=dict)
     bars: dict[str, dict[str, float]] = field(default_factory=dict)
     details: list[dict[str, Any]] = field(default_factory=list)
+    shows_metrics: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,7 +54,7 @@ class Result:
     def text(self) -> str:
         """A table of the metrics, then the others."""
         rows = [("metric", "value"), *((name, number(value)) for name, value in self.metrics.items())]
-        parts = [f"{self.benchmark}\n{table(rows)}"] if self.metrics else []
+        parts = [f"{self.benchmark}\n{table(rows)}"] if self.metrics and self.shows_metrics else []
         parts += [f"{title}\n{table(more)}" for title, more in self.tables.items()]
         return "\n\n".join(parts)
 

@@ -101,8 +101,13 @@ def build(args: Settings) -> serve.Application:
 
     `device: auto` takes GPUs where the running Ray cluster has them; say `cuda` where GPU nodes are started on demand.
     """
+    return application(args)  # Serve takes builders of one parameter only
+
+
+def application(args: Settings, engine_class: type[EngineReplica] = EngineReplica) -> serve.Application:
+    """`build`, around another engine: a subclass whose ranks are other ones, for instance."""
     engine = serve.deployment(
-        EngineReplica,
+        engine_class,
         name=ENGINE,
         ray_actor_options={"num_cpus": REPLICA_CPUS},
         placement_group_bundles=bundles(args, cluster_gpus()),

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments.cluster import proxy
 from deployments.cluster.temporary import private_directory, remove, remove_stale
@@ -21,6 +21,9 @@ from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
 from deployments.command.signals import Stopped
 from deployments.settings import Settings
+
+if TYPE_CHECKING:
+    from ray import serve
 
 POLL_S = 0.2
 WATCH_S = 1.0
@@ -51,6 +54,8 @@ _RAY_ENVIRONMENT = {
 }
 
 
+Build = Callable[[Settings], "serve.Application"]
+
 # Ray's own series, for whoever scrapes ours; as fresh as those.
 _RAY_METRICS = {"RAY_enable_metrics_collection": "1", "RAY_metrics_report_interval_ms": "2000"}
 
@@ -59,9 +64,10 @@ class StartError(RuntimeError):
     """The application did not come up; the message says why."""
 
 
-def serve_forever(settings: Settings) -> int:
+def serve_forever(settings: Settings, build: Build | None = None) -> int:
     """Serve until a signal comes; every process, port and directory is gone on return. Returns the exit code.
 
+    build: makes the application; `deployments.app.build` if not given.
     Raises ConfigError before anything is started, StartError after it has been cleaned up.
     """
     joined = os.environ.get("RAY_ADDRESS")
@@ -69,7 +75,7 @@ def serve_forever(settings: Settings) -> int:
     console = Console(settings.log_format)
     check(settings, console, local=not joined)
     with signals.obeyed():
-        server = Server(settings, console, joined)
+        server = Server(settings, console, joined, build)
         try:
             server.start()
             seconds = time.monotonic() - started_at
@@ -93,11 +99,14 @@ def serve_forever(settings: Settings) -> int:
 class Server:
     """Ray, Serve and the application. `stop` undoes whatever part of `start` was done."""
 
-    def __init__(self, settings: Settings, console: Console, address: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings, console: Console, address: str | None = None, build: Build | None = None
+    ) -> None:
         # Whatever the console shows, it reads JSON; a file is written as the settings say.
         self.settings = settings if settings.log_file else settings.model_copy(update={"log_format": "json"})
         self.address = address
         self._console = console
+        self._build = build
         self._directory: Path | None = None
         self._owns_serve = True
         self._owns_application = False
@@ -244,7 +253,8 @@ class Server:
 
         progress.clear()
         self._owns_application = True
-        serve.run_many([serve.RunTarget(build(self.settings), name=APP_NAME)], wait_for_applications_running=False)
+        target = serve.RunTarget((self._build or build)(self.settings), name=APP_NAME)
+        serve.run_many([target], wait_for_applications_running=False)
         deadline = time.monotonic() + self.settings.start_timeout_s
         while time.monotonic() < deadline:
             application = serve.status().applications.get(APP_NAME)

@@ -120,6 +120,7 @@ class RankGroup:
         bundle: dict[str, float],
         on_progress: Callable[[float], None] = lambda _: None,
         configure_logs: Callable[..., None] | None = None,
+        rank_class: type[RankProcess] = RankProcess,
     ) -> RankGroup:
         """Start, load and run one rank in each of the group's bundles after the first.
 
@@ -129,7 +130,7 @@ class RankGroup:
         size = config.tensor_parallel_size
         remove_stale()
         directory = private_directory()
-        actor_class = ray.remote(RankProcess)
+        actor_class = ray.remote(rank_class)
         actors = [
             actor_class.options(
                 num_cpus=bundle["CPU"],

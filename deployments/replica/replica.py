@@ -25,7 +25,7 @@ from deployments.labels import declared_labels
 from deployments.protocol import Attach, Delta, GenerationRequest, HealthReport, ModelInfo, Receipt
 from deployments.replica.admission import Admission
 from deployments.replica.delivery import Deliveries, Item
-from deployments.replica.group import RankGroup
+from deployments.replica.group import RankGroup, RankProcess
 from deployments.replica.service import EngineService
 from deployments.settings import Settings
 from model.checkpoint.hub import resolve_checkpoint
@@ -56,7 +56,11 @@ class EngineReplica:
 
     A `ServeError` is returned, or yielded last, and raised by the handle's side: Serve would log a traceback for
     every one that is raised here, and being overloaded is no reason to write more logs.
+
+    rank_class: of its ranks' processes. A benchmark of what is around the engine puts another one there.
     """
+
+    rank_class: type[RankProcess] = RankProcess
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]
         # With num_gpus=0 Ray shows this process every GPU; it must never touch one.
@@ -110,6 +114,7 @@ class EngineReplica:
             bundle,
             progress.report,
             functools.partial(configure_logs, settings, process="rank", replica=self._name),
+            self.rank_class,
         )
         try:
             client = await EngineClient.connect(os.fspath(self._group.socket_path), settings.step_timeout_s)

@@ -9,10 +9,11 @@ import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
-from model.engine import Engine
 from model.process.wire import HEADER, Abort, Command, Ping, Pong, Report, Shutdown, Step, Submit, command, frame
-from model.statistics import EngineStats
+from model.request import Output, Request
+from model.statistics import EngineStats, GpuMemory, StepTiming
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +21,29 @@ IDLE_CHECK_SECONDS = 1.0
 RANK_REPLY_SECONDS = 10.0
 
 
+class Ranks(Protocol):
+    def ping(self, timeout_s: float) -> list[GpuMemory]: ...
+
+
+class Steps(Protocol):
+    """What the loop needs of `model.engine.Engine`, so that it runs without PyTorch where another engine does."""
+
+    @property
+    def timing(self) -> StepTiming | None: ...
+    @property
+    def executor(self) -> Ranks: ...
+    def has_work(self) -> bool: ...
+    def step(self) -> list[Output]: ...
+    def add(self, request: Request) -> None: ...
+    def abort(self, request_id: str) -> None: ...
+    def stats(self) -> EngineStats: ...
+    def check_integrity(self) -> None: ...
+
+
 class EngineLoop:
     """Serves one engine to one client. `run` returns on shutdown, or when the client is gone."""
 
-    def __init__(self, engine: Engine, socket_path: str, parameter_bytes: list[int]) -> None:
+    def __init__(self, engine: Steps, socket_path: str, parameter_bytes: list[int]) -> None:
         self.engine = engine
         self.path = Path(socket_path)
         self.parameter_bytes = parameter_bytes

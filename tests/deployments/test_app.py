@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
+from ray.serve import Application
 
 from deployments import app
-from deployments.replica.replica import engine_config
+from deployments.replica.replica import EngineReplica, engine_config
 from deployments.settings import Settings
 from model.config import ConfigError, ModelConfig
 
@@ -69,6 +70,16 @@ def test_serve_calls_the_builder_with_the_arguments_it_was_given() -> None:
     assert built._bound_deployment.name == app.INGRESS
     with pytest.raises(ValidationError, match="modle"):
         call(app.build, {"modle": "x"})
+
+
+def test_another_engine_can_stand_behind_the_ingress() -> None:
+    class Other(EngineReplica):
+        pass
+
+    built = app.application(Settings(device="cpu"), Other)
+    (engine,) = [of for of in built._bound_deployment.init_args if isinstance(of, Application)]
+    assert engine._bound_deployment.func_or_class is Other
+    assert engine._bound_deployment.name == app.ENGINE
 
 
 def test_serve_build_writes_the_deployments(tmp_path: Path) -> None:

@@ -1,0 +1,195 @@
+"""Clients that keep a server busy, all in one process that does as little as possible while the clock runs.
+
+`python -m benchmarks.stack.client FILE` reads a `Load` from its standard input. It prints a line when the measured time
+begins, one when it has ended, and writes a `Found` to the file. What came is looked at only afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.stack.load import Found, Load
+from benchmarks.stack.responses import ResponseReader, events
+
+PATIENCE_S = 120.0
+BEGIN, END = "begin", "end"
+
+
+@dataclass
+class Exchange:
+    """One request and its answer. pieces: of the answer's body, with the time when each came."""
+
+    sent: float
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
+    ended: float | None = None
+    status: int = 0
+
+
+class Connection(asyncio.Protocol):
+    """Asks, and when it has its answer asks again, until it is told to `stop`.
+
+    answered: once, or never will be. closed: nothing comes any more.
+    """
+
+    def __init__(self, first: bytes, requests: Iterator[bytes], exchanges: list[Exchange]) -> None:
+        self.error: str | None = None
+        self.answered = asyncio.Event()
+        self.closed = asyncio.Event()
+        self._first = first
+        self._requests = requests
+        self._exchanges = exchanges
+        self._reader = ResponseReader()
+        self._stopping = False
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._ask(self._first)
+
+    def _ask(self, request: bytes) -> None:
+        self._exchange = Exchange(time.perf_counter())
+        self._exchanges.append(self._exchange)
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        try:
+            body, ended = self._reader.feed(data)
+        except ValueError as error:
+            self.error = f"no HTTP: {error}"
+            self._transport.abort()
+            return
+        exchange = self._exchange
+        if body:
+            exchange.pieces.append((now, body))
+        if ended:
+            exchange.ended, exchange.status = now, self._reader.status
+            self.answered.set()
+            if self._stopping:
+                self._transport.close()
+            else:
+                self._ask(next(self._requests))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._exchange.ended is None and self.error is None:
+            self.error = f"the connection ended within an answer: {error or 'closed'}"
+        self.answered.set()
+        self.closed.set()
+
+    def stop(self) -> None:
+        """After the answer that is being read."""
+        self._stopping = True
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def run(load: Load, say: Any = print) -> Found:
+    """Raises RuntimeError where the server cannot be reached or stands still."""
+    loop = asyncio.get_running_loop()
+    exchanges: list[Exchange] = []
+    requests = itertools.cycle(load.requests)
+    connections: list[Connection] = []
+    try:
+        for first in itertools.islice(itertools.cycle(load.first), load.streams):
+            connection = Connection(first, requests, exchanges)
+            connections.append(connection)
+            await loop.create_connection(lambda made=connection: made, "127.0.0.1", load.port)  # type: ignore[misc]
+        await asyncio.sleep(load.warmup)
+        async with asyncio.timeout(PATIENCE_S):
+            for connection in connections:
+                await connection.answered.wait()
+        say(BEGIN, flush=True)
+        began = time.perf_counter()
+        await asyncio.sleep(load.seconds)
+        ended = time.perf_counter()
+        say(END, flush=True)
+        for connection in connections:
+            connection.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                for connection in connections:
+                    await connection.closed.wait()
+    except (OSError, TimeoutError) as error:
+        raise RuntimeError(f"the server does not answer: {error or type(error).__name__}") from error
+    finally:
+        for connection in connections:
+            if not connection.closed.is_set():
+                connection.error = connection.error or "no end"
+                connection.abort()
+    found = look(load, exchanges, began, ended)
+    found.failed += [connection.error for connection in connections if connection.error]
+    return found
+
+
+def look(load: Load, exchanges: list[Exchange], began: float, ended: float) -> Found:
+    """What the exchanges say of the time between."""
+    found = Found(ended - began)
+    for exchange in exchanges:
+        if exchange.status != 200:
+            if exchange.ended is not None:
+                text = b"".join(piece for _, piece in exchange.pieces)
+                found.failed.append(f"{exchange.status}: {text[:200].decode(errors='replace')}")
+            continue
+        inside = exchange.ended is not None and began <= exchange.ended < ended
+        found.requests += inside
+        if began <= exchange.sent < ended:
+            found.ttft.append(exchange.pieces[0][0] - exchange.sent)
+            found.e2el.append((exchange.ended or 0.0) - exchange.sent)
+        if load.kind == "whole" and inside:
+            answer = msgspec.json.decode(b"".join(piece for _, piece in exchange.pieces))
+            found.tokens += answer["usage"]["completion_tokens"]
+        elif load.kind == "stream":
+            _look_at_events(load, exchange, began, ended, found)
+    return found
+
+
+def _look_at_events(load: Load, exchange: Exchange, began: float, ended: float, found: Found) -> None:
+    characters = before = 0
+    last = None
+    usage = None
+    for at, event in events(exchange.pieces):
+        said = msgspec.json.decode(event.removeprefix(b"data:"))
+        if "error" in said:
+            found.failed.append(str(said["error"]))
+            return
+        usage = said.get("usage") or usage
+        if not said["choices"]:
+            continue
+        characters += len(said["choices"][0]["text"])
+        tokens = bisect_left(load.ends, characters) + 1 if characters else 0
+        if began <= at < ended:
+            found.updates += 1
+            found.tokens += tokens - before
+            if last is not None:
+                found.gaps.append(at - last)
+        before, last = tokens, at
+    if usage is None or usage["completion_tokens"] != before or load.ends[before - 1] != characters:
+        found.failed.append(f"{before} tokens with {characters} characters came, and the server says {usage}")
+
+
+def main() -> None:
+    load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.install()
+    found = asyncio.run(run(load))
+    # Megabytes, of which a print would lose the end: where uvloop has run, a pipe takes no more than it has room for.
+    Path(sys.argv[1]).write_bytes(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()

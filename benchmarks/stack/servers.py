@@ -1,0 +1,119 @@
+"""The servers that are measured, each started as a process of its own on a free port, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.command.processes import descendants
+
+ROOT = Path(__file__).parents[2]
+START_S = 240.0
+STOP_S = 90.0
+READY = "Ready after"
+
+# Every request that comes is taken; the queue is not what is measured.
+ROOM = ("--max-num-seqs", "1024", "--max-queued-requests", "2048")
+
+
+@dataclass(frozen=True)
+class Server:
+    """pid: of its first process. parts: what its processes are called, where not by their command lines."""
+
+    name: str
+    port: int
+    pid: int
+    log: Path
+
+    def named(self) -> dict[int, str]:
+        return {self.pid: "floor"} if self.name == FLOOR else {}
+
+
+PRODUCT, BASELINE, FLOOR = "product", "baseline", "floor"
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def product(
+    name: str, tree: Path = ROOT, options: Sequence[str] = (), environment: dict[str, str] | None = None
+) -> Iterator[Server]:
+    """The server of a checkout, before a table. Raises RuntimeError with what it printed where it does not start."""
+    port = free_port()
+    command = ["benchmarks.stack.serve", "--model", "pico", "--device", "cpu", "--port", str(port), *ROOM, *options]
+    with _running(name, port, command, tree, environment or {}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def floor(recorded: Path) -> Iterator[Server]:
+    port = free_port()
+    command = ["benchmarks.stack.floor", "--port", str(port), "--recorded", str(recorded)]
+    with _running(FLOOR, port, command, ROOT, {}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running(name: str, port: int, command: Sequence[str], tree: Path, environment: dict[str, str]) -> Iterator[Server]:
+    joined = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    path = os.pathsep.join([*filter(None, [environment.get("PYTHONPATH")]), str(tree)])
+    with tempfile.TemporaryDirectory(prefix="starcoder-stack-") as directory, _obeying():
+        log = Path(directory) / "log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=directory,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                env={**joined, **environment, "PYTHONPATH": path},
+            )
+        try:
+            _wait(process, log)
+            yield Server(name, port, process.pid, log)
+        finally:
+            _end(process)
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while READY not in (printed := log.read_text(errors="replace")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the server does not start:\n{printed[-4000:]}")
+        time.sleep(0.05)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    below = descendants(process.pid)
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        for pid in [process.pid, *below]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def _obeying() -> Iterator[None]:
+    """Let SIGTERM end what was started, too."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
