@@ -61,28 +61,22 @@ def test_the_command_ends_when_ray_has_ended(
     until="the second command's end",
 )
 def test_a_second_command_leaves_the_first_ones_application_alone(
-    tiny_checkpoint: Path, tmp_path: Path, recovered: Callable[[float], None]
+    cluster: Cluster, tiny_checkpoint: Path, tmp_path: Path, recovered: Callable[[float], None]
 ) -> None:
-    options = ("--dtype", "float32", "--num-threads", "1")
-    first = Cluster(tiny_checkpoint, tmp_path / "first.txt", *options)
+    started_with = "\n".join(map(command_line, cluster.pids("raylet")))
+    [address, *_] = re.findall(r"gcs[-_]address=([\w.:]+)", started_with)
+    # a cluster on loopback only is found there by who is told so, as the first command tells itself
+    environment = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    second = Cluster(tiny_checkpoint, tmp_path / "second.txt", **environment)
     try:
-        first.start()
-        started_with = "\n".join(map(command_line, first.pids("raylet")))
-        [address, *_] = re.findall(r"gcs[-_]address=([\w.:]+)", started_with)
-        # a cluster on loopback only is found there by who is told so, as the first command tells itself
-        environment = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-        second = Cluster(tiny_checkpoint, tmp_path / "second.txt", *options, **environment)
-        try:
-            launched_at = time.monotonic()
-            second.launch()
-            assert second.process.wait(120) == 1
-            recovered(time.monotonic() - launched_at)
-        finally:
-            second.stop()
-        assert "has an application 'starcoder' already" in second.text()
-        assert "Traceback" not in second.text()
-        assert first.health() is not None
-        request = {"prompt": "def f(x):", "max_tokens": 3}
-        assert httpx.post(f"{first.url}/v1/completions", json=request, timeout=60).status_code == 200
+        launched_at = time.monotonic()
+        second.launch()
+        assert second.process.wait(120) == 1
+        recovered(time.monotonic() - launched_at)
     finally:
-        first.stop()
+        second.stop()
+    assert "has an application 'starcoder' already" in second.text()
+    assert "Traceback" not in second.text()
+    assert cluster.health() is not None
+    request = {"prompt": "def f(x):", "max_tokens": 3}
+    assert httpx.post(f"{cluster.url}/v1/completions", json=request, timeout=60).status_code == 200

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.stack.cpu import Meter, part_of, seconds_of
+from deployments.command.processes import descendants
+from tests.support.processes import kill
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's clocks of other processes")
 
@@ -60,11 +63,14 @@ def test_time_by_part(worker: subprocess.Popen[str]) -> None:
     assert 0 <= meter.strangers() < 600
 
 
-def test_processes_below_are_found_and_one_that_ends_is_left_out() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        meter = Meter([os.getpid()], {})
-        process.communicate(b"\n")
-    assert set(meter.elapsed()) == {"others"}
+def test_processes_below_are_found_and_those_that_end_are_left_out() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 600 & wait"]) as process:
+        wait_until(lambda: len(descendants(process.pid)) == 1)
+        [child] = descendants(process.pid)
+        meter = Meter([process.pid], {os.getpid(): "me"})
+        assert set(meter.elapsed()) == {"me", "others"}
+        kill(child)  # and the shell, which waited for it, ends as well
+    assert set(meter.elapsed()) == {"me"}
     with pytest.raises(OSError, match="Invalid argument"):
         seconds_of(process.pid)
 

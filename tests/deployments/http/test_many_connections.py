@@ -118,8 +118,8 @@ def test_those_that_were_turned_away_take_no_place(
     turned_away = [connect(url, connections) for _ in range(10)]
     heads = [connection.recv(12) for connection in turned_away]
     assert heads == [b"HTTP/1.1 503"] * 10
-    held[0].close()
     app.go_on.set()
+    assert answered(held[0]).startswith(b"HTTP/1.1 200 ")  # now it is idle, and makes room
     assert answered(asked(url, connections, GET)).startswith(b"HTTP/1.1 200 ")
 
 
