@@ -20,6 +20,7 @@ from monitoring.line_writer import LineWriter, to_stream
 from monitoring.logs import LogFormat
 
 _CLEAR_LINE = "\r\033[K"
+_OURS = '{"time":"'
 
 
 class Console:
@@ -37,6 +38,8 @@ class Console:
         self._to_out, self._to_progress = to_stream(self._out), to_stream(self._progress)
         self.as_json = format == "json" or (format == "auto" and not self._terminal)
         self.show_foreign = False
+        self._begun: dict[tuple[Any, Any], str] = {}
+        """By process, a line of ours of which only the beginning has come."""
 
     def say(self, text: str, event: str = "server.progress", **fields: Any) -> None:
         """Progress of the command itself."""
@@ -80,7 +83,7 @@ class Console:
     def worker_printed(self, data: dict[str, Any], show: Callable[[dict[str, Any]], object]) -> None:
         """data: Ray's batch of lines of one process. show: Ray's own printing, for lines that are not ours."""
         foreign = []
-        for text in data["lines"]:
+        for text in self._whole(data):
             line = logs.parse(text)
             if line is None:
                 foreign.append(text)
@@ -101,6 +104,16 @@ class Console:
                 self._write_json("output", text, process=name or "ray", pid=data.get("pid"))
         else:
             show({**data, "lines": foreign})
+
+    def _whole(self, data: dict[str, Any]) -> list[str]:
+        """Its lines. Ray reads files while they are written: a line of ours may come in two pieces, in two batches."""
+        process, lines = (data.get("ip"), data.get("pid")), [*data["lines"]]
+        if (begun := self._begun.pop(process, None)) is not None:
+            joined = begun + lines[0] if lines else begun
+            lines[:1] = [joined] if logs.parse(joined) is not None else [begun, *lines[:1]]
+        if lines and lines[-1] and lines[-1].startswith(_OURS[: len(lines[-1])]) and logs.parse(lines[-1]) is None:
+            self._begun[process] = lines.pop()
+        return lines
 
     def _write_json(self, event: str, message: str, **fields: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -12,6 +12,8 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deployments.command.console import Console
 
@@ -112,3 +114,28 @@ def test_a_process_ends_though_nobody_reads_what_it_prints() -> None:
     assert process.wait(60) == 0
     assert process.stdout is not None
     process.stdout.close()
+
+
+@given(st.data())
+def test_a_line_that_comes_in_two_pieces_is_one(data: st.DataObject) -> None:
+    """Ray reads the file while it is written, and takes what is there for a line."""
+    at = data.draw(st.integers(1, len(LINE) - 1))
+    out = io.StringIO()
+    console = Console("json", out)
+    console.show_foreign = True
+    console.worker_printed(batch("a print", LINE[:at]), lambda _: None)
+    console.worker_printed(batch("{ of another process", pid=4), lambda _: None)
+    console.worker_printed(batch(LINE[at:], LINE), lambda _: None)
+    console.flush()
+    assert out.getvalue().count(LINE + "\n") == 2
+    assert out.getvalue().count("\n") == 4
+
+
+def test_what_only_looks_like_the_beginning_of_a_line_is_printed_all_the_same() -> None:
+    out = io.StringIO()
+    console = Console("json", out)
+    console.show_foreign = True
+    console.worker_printed(batch("{"), lambda _: None)
+    console.worker_printed(batch('  "a": 1'), lambda _: None)
+    console.flush()
+    assert [json.loads(line)["message"] for line in out.getvalue().splitlines()] == ["{", '  "a": 1']
