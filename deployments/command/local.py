@@ -51,9 +51,6 @@ _RAY_ENVIRONMENT = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
     "RAY_event_stats": "0",
-    # How often Ray's processes look for their raylet: what ends streams in order when it has died needs some time, and
-    # nobody is left behind, since this command ends them all.
-    "RAY_raylet_death_check_interval_milliseconds": "10000",
 }
 
 
