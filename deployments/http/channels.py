@@ -127,7 +127,8 @@ class Channels:
         except TimeoutError:
             messages.cancel()
             problem = f"it has said nothing for {SILENCE_S:g} s"
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            # Nobody cancels this task: to be cancelled is what Serve says of a call that was ended at the other end.
             problem = str(error) or type(error).__name__
         finally:
             self._lags.pop(engine, None)

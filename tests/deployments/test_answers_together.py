@@ -146,14 +146,17 @@ def test_when_connections_break_each_answer_is_lost_in_order_and_the_engine_free
     in_virtual_time(run())
 
 
-def test_only_the_common_connection_breaks() -> None:
+@pytest.mark.parametrize("error", [ConnectionError("it broke"), asyncio.CancelledError()])
+def test_only_the_common_connection_breaks(error: BaseException) -> None:
+    """Serve raises here what its replica raised there: to be cancelled there is not to be cancelled here."""
+
     async def run() -> None:
         engine, got = Engine(), dict[str, list[Delta]]()
         replica = LoopbackReplica("a", engine.answer)
         backend = HandleBackend(handle([replica]))
         reading = asyncio.create_task(read(backend, "r", got))
         await asyncio.sleep(0.1)
-        replica.break_attached()
+        replica.break_attached(error)
         with pytest.raises(EngineUnavailableError):
             await asyncio.wait_for(reading, 1)
         await asyncio.sleep(0.1)

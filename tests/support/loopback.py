@@ -61,10 +61,10 @@ class LoopbackReplica:
         for call in self._open:
             call.break_off()
 
-    def break_attached(self) -> None:
-        """Only those on which an ingress hears of all its answers together."""
+    def break_attached(self, error: BaseException) -> None:
+        """Only those on which an ingress hears of all its answers together. error: what it gets."""
         for call in self.attached:
-            call.break_off()
+            call.break_off(error)
 
 
 class Call:
@@ -76,6 +76,7 @@ class Call:
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._task = asyncio.create_task(self._run(items, delay_s))
         self.cancelled = False
+        self._broken: BaseException = ConnectionError("it broke")
 
     async def _run(self, items: AsyncGenerator[Any, None], delay_s: float) -> None:
         try:
@@ -84,7 +85,7 @@ class Call:
                     await asyncio.sleep(delay_s)
                     self._queue.put_nowait(pickle.loads(pickle.dumps(item)))
         except asyncio.CancelledError:
-            self._queue.put_nowait(ConnectionError("it broke"))
+            self._queue.put_nowait(self._broken)
             raise
         except Exception as error:
             self._queue.put_nowait(error)
@@ -95,12 +96,13 @@ class Call:
         self.cancelled = True
         self._task.cancel()
 
-    def break_off(self) -> None:
+    def break_off(self, error: BaseException | None = None) -> None:
+        self._broken = error or self._broken
         self._task.cancel()
 
     async def __anext__(self) -> Any:
         item = await self._queue.get()
-        if isinstance(item, StopAsyncIteration | ConnectionError):
+        if isinstance(item, StopAsyncIteration | ConnectionError | asyncio.CancelledError):
             raise item
         return item
 
