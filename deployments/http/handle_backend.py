@@ -133,7 +133,7 @@ class HandleBackend:
                 response = ask()
                 async with _answering(response):
                     with self._here():
-                        if await _taken(response, within):
+                        if await _is_taken(response, within):
                             return response
                 response.cancel()
                 if (left := deadline - _now()) <= 0:
@@ -191,7 +191,7 @@ async def _next(response: DeploymentResponseGenerator[Any]) -> tuple[str, list[D
     raise EngineUnavailableError(message, retry_after=RETRY_AFTER_S)
 
 
-async def _taken(response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any], within_s: float) -> bool:
+async def _is_taken(response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any], within_s: float) -> bool:
     """Whether a replica takes the call within so many seconds; what goes wrong with that, the answer says."""
     # Serve has no public way to ask for this alone; a replica may take minutes before its first word.
     sent = response._replica_result_future
