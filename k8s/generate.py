@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from deployments.app import APP_NAME, INGRESS_CPUS, REPLICA_CPUS, logging_config
-from deployments.cluster import proxy
+from deployments.cluster import haproxy, proxy_settings
 from deployments.settings import Settings, read_yaml
 
 K8S = Path(__file__).parent
@@ -32,6 +32,7 @@ STOP_S = 30.0
 
 WORKERS = "/spec/rayClusterConfig/workerGroupSpecs/0"
 CONTAINER = f"{WORKERS}/template/spec/containers/0"
+HEAD = "/spec/rayClusterConfig/headGroupSpec/template/spec/containers/0"
 PART_OF = {"app.kubernetes.io/part-of": "starcoder"}
 GPU = "nvidia.com/gpu"
 
@@ -106,10 +107,12 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
     }
     # Serve gives its proxies no settings, so the workers' environment has those that they keep to. Its first variables
     # have places for them, since an overlay over another one would append them once more.
-    said = proxy.environment(settings)
-    for place, name in enumerate(proxy.VARIABLES):
+    said = proxy_settings.variables(settings)
+    for place, name in enumerate(proxy_settings.VARIABLES):
         told = name if name in said else f"UNSET_{name}"
         values[f"{CONTAINER}/env/{place}"] = {"name": told, "value": said.get(name, "")}
+    front = {"name": haproxy.ENABLE, "value": str(int(settings.proxy != "python"))}
+    values |= {f"{CONTAINER}/env/{len(proxy_settings.VARIABLES)}": front, f"{HEAD}/env/0": front}
     operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
     for kind in ("requests", "limits"):
         sizes: dict[str, Any] = {"cpu": str(cpus), **gpus}

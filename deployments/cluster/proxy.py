@@ -1,4 +1,4 @@
-"""What Ray Serve's proxy, which terminates HTTP, is told to do with connections and headers.
+"""What terminates HTTP is told to do with connections and headers: Ray Serve's proxy, or an ingress behind HAProxy.
 
 Serve has no options for it. It calls `guard` in the proxy's process before the server starts, where the environment's
 `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it; which protocol the server speaks is looked up in uvicorn's table.
@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import logging
 import resource
-from pathlib import Path
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
 import monitoring
+from deployments.cluster import haproxy
+from deployments.cluster.haproxy_log import HaproxyLog
 from deployments.cluster.node_logs import configure_logs
+from deployments.cluster.proxy_settings import ProxySettings, variables
 from deployments.http.connection import GuardedProtocol
 from deployments.http.middleware import MAX_REQUEST_ID_CHARS, REQUEST_ID_HEADER
 from deployments.http.refusals import Refusals
-from deployments.limits import ApiLimits
-from deployments.settings import ENV_PREFIX, NESTED, Settings
+from deployments.settings import Settings
 from monitoring.connections import ConnectionMetrics
-from monitoring.logs import LogFormat, LogLevel
 
 logger = logging.getLogger(__name__)
 
@@ -36,66 +35,67 @@ GRPC = "RAY_SERVE_PROXY_USE_GRPC"
 OTHER_FILES = 512
 """Files that a proxy opens beside its clients' connections, and those of clients that are being turned away."""
 
-_LIMITS = ("max_head_bytes", "head_timeout_s", "keep_alive_timeout_s", "write_timeout_s", "max_connections")
-_SETTINGS = ("metrics_dir", "log_level", "log_format", "log_file", "served_model_name")
-
-VARIABLES = tuple(ENV_PREFIX + name.upper() for name in (*(f"api{NESTED}{limit}" for limit in _LIMITS), *_SETTINGS))
-"""Of the environment, that a proxy reads."""
-
 # Serve lets whoever sends these change its time-outs, its routing, and whether it looks for clients that have left.
 _SERVES_OWN = frozenset({"x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id"})
 
 
-class ProxySettings(BaseSettings):
-    """The settings that a proxy keeps to, by their own names. Without a model's name it counts nothing."""
+def environment(settings: Settings, front: dict[str, str] | None = None) -> dict[str, str]:
+    """Of Ray's processes, for their proxies to be guarded, to log and to count as the settings say.
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, env_ignore_empty=True, extra="ignore"
-    )
-
-    api: ApiLimits = ApiLimits()
-    served_model_name: str | None = None
-    metrics_dir: Path | None = None
-    log_level: LogLevel = "info"
-    log_format: LogFormat = "auto"
-    log_file: Path | None = None
-    log_text: bool = False
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """Of Ray's processes, for their proxies to be guarded, to log and to count as the settings say."""
-    named = settings.model_copy(update={"served_model_name": settings.model_id})
-    said = [getattr(named.api, name) for name in _LIMITS] + [getattr(named, name) for name in _SETTINGS]
-    variables = {name: str(value) for name, value in zip(VARIABLES, said, strict=True) if value is not None}
-    return {CALLBACK: f"{__name__}.{guard.__name__}", GRPC: "1", **variables}
+    front: what `haproxy.environment` gives where HAProxy stands in front; Serve's own proxies do if not given.
+    """
+    ours = {CALLBACK: f"{__name__}.{guard.__name__}", GRPC: "1"}
+    return {**(front or {haproxy.ENABLE: "0"}), **ours, **variables(settings)}
 
 
 def guard() -> list[Middleware]:
-    """Serve's callback: middleware for the proxy. Raises ValidationError where the environment's settings are none."""
+    """Serve's callback: middleware for who terminates HTTP: its proxy, or an ingress process behind HAProxy.
+
+    Raises ValidationError where the environment's settings are none.
+    """
     # Not above: what starts Ray asks this module for the environment that Ray is then imported in.
     import ray
 
-    from deployments.cluster.node_metrics import node_directory
-
     settings = ProxySettings()
-    node = ray.get_runtime_context().get_node_id()[:12] if ray.is_initialized() else None
-    configure_logs(settings, process="proxy", node=node)
-    metrics = None
-    if settings.served_model_name is not None:
-        try:
-            monitoring.init(node_directory(settings.metrics_dir))
-        except OSError as error:  # it serves all the same
-            logger.warning("the metrics of this proxy are not seen: %s", error)
-            monitoring.init(None)
-        metrics = ConnectionMetrics(settings.served_model_name)
-    GuardedProtocol.refusals = Refusals(metrics)
+    if not (behind_haproxy := _in_ingress()):
+        node = ray.get_runtime_context().get_node_id()[:12] if ray.is_initialized() else None
+        configure_logs(settings, process="proxy", node=node)
+    GuardedProtocol.refusals = Refusals(_metrics(settings, counts_already=behind_haproxy))
     limits = settings.api
     most = connections_possible(limits.max_connections)
     if most < limits.max_connections:
         logger.warning("max_connections=%d, but files suffice for %d: see ulimit -n", limits.max_connections, most)
     GuardedProtocol.limits = limits.model_copy(update={"max_connections": most})
     HTTP_PROTOCOLS["auto"] = f"{GuardedProtocol.__module__}:{GuardedProtocol.__qualname__}"
+    if behind_haproxy:
+        HaproxyLog(haproxy.files(ray.get_runtime_context().get_node_id()), GuardedProtocol.refusals.note).listen()
     return [Middleware(HeaderMiddleware)]
+
+
+def _in_ingress() -> bool:
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        serve.get_replica_context()
+    except RayServeException:
+        return False
+    return True
+
+
+def _metrics(settings: ProxySettings, counts_already: bool) -> ConnectionMetrics | None:
+    """counts_already: this process keeps its metrics somewhere, as the application has set it up."""
+    from deployments.cluster.node_metrics import node_directory
+
+    if settings.served_model_name is None:
+        return None
+    if not counts_already:
+        try:
+            monitoring.init(node_directory(settings.metrics_dir))
+        except OSError as error:  # it serves all the same
+            logger.warning("the metrics of this proxy are not seen: %s", error)
+            monitoring.init(None)
+    return ConnectionMetrics(settings.served_model_name)
 
 
 def connections_possible(wanted: int) -> int:

@@ -10,11 +10,12 @@ from model.config import ConfigError
 USAGE = """\
 usage: starcoder COMMAND [options]
 
-  serve      serve a model behind an OpenAI-compatible API (starcoder serve --help)
-  complete   complete code at a place in a file, with a running server (starcoder complete --help)
-  plan       compute what fits a GPU's memory (starcoder plan --help)
-  download   fetch a checkpoint for servers that run offline (starcoder download --help)
-  version    print the version
+  serve        serve a model behind an OpenAI-compatible API (starcoder serve --help)
+  complete     complete code at a place in a file, with a running server (starcoder complete --help)
+  plan         compute what fits a GPU's memory (starcoder plan --help)
+  environment  print what Ray's processes need in a cluster of your own (starcoder environment --help)
+  download     fetch a checkpoint for servers that run offline (starcoder download --help)
+  version      print the version
 """
 
 
@@ -62,6 +63,12 @@ def download(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def environment(arguments: Sequence[str]) -> int:
+    from deployments.command.front import run
+
+    return run(arguments)
+
+
 def version(arguments: Sequence[str]) -> int:
     from importlib.metadata import version as installed
 
@@ -73,6 +80,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": serve,
     "complete": complete,
     "plan": plan,
+    "environment": environment,
     "download": download,
     "version": version,
 }

@@ -17,6 +17,7 @@ from deployments.cluster.temporary import private_directory, remove, remove_stal
 from deployments.command import signals
 from deployments.command.checks import NO_TOKEN, check, has_token
 from deployments.command.console import Console
+from deployments.command.front import local_front
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
 from deployments.command.signals import Stopped
@@ -41,7 +42,6 @@ _RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     # The one switch that makes Ray's own servers listen on loopback only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_SERVE_ENABLE_HA_PROXY": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "GLOG_minloglevel": "2",
     # A server that nobody uses should not keep a laptop awake: with these it takes a third less.
@@ -179,7 +179,7 @@ class Server:
                 self.settings = settings.model_copy(update={"metrics_dir": self._directory / "metrics"})
             environment = _RAY_ENVIRONMENT | (_RAY_METRICS if settings.metrics_port is not None else {})
             os.environ.update({name: os.environ.get(name, value) for name, value in environment.items()})
-            os.environ.update(proxy.environment(self.settings))
+            os.environ.update(proxy.environment(self.settings, local_front(self.settings, self._directory)))
         else:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             if has_token():

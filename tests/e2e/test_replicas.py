@@ -1,8 +1,10 @@
-"""Two replicas on one machine: prefixes stay where they are cached, and load spreads."""
+"""Two replicas on one machine: prefixes stay where they are cached, and load spreads. Serve's own proxy is in front."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     options = ("--min-replicas", "2", "--dtype", "float32", "--num-threads", "1", "--routing-imbalance", "2")
+    options += ("--proxy", "python")
     server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options)
     with server.running():
         wait_until(lambda: len(server.pids("RankProcess")) == 2, server.text)
@@ -90,3 +93,17 @@ def test_the_requests_of_a_session_meet_in_one_replica(pair: Cluster) -> None:
 def engine_of(cluster: Cluster, request_id: str) -> str | None:
     """The replica that answered, as the request's line in the log says."""
     return next((line.get("engine") for line in cluster.lines("request") if line["request_id"] == request_id), None)
+
+
+def test_serves_own_proxy_keeps_the_limits(pair: Cluster) -> None:
+    """Its process found `deployments.cluster.proxy`; no HAProxy runs."""
+    assert not pair.pids("haproxy")
+    with socket.create_connection(("127.0.0.1", pair.port), timeout=60) as connection:
+        connection.sendall(b"GET /version HTTP/1.1\r\nhost: localhost\r\nx: ")
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"a" * 10_000)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 431 ")
+    wait_until(lambda: pair.lines("connection.refused"), pair.text)
+    line = pair.lines("connection.refused")[-1]
+    assert (line["reason"], line["client"], line["process"]) == ("head_too_large", "127.0.0.1", "proxy")

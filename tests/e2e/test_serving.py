@@ -197,17 +197,20 @@ def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
 
 
 def test_a_head_without_end_stops_nobody(cluster: Cluster) -> None:
-    """Serve's proxy keeps the limits: its process found `deployments.cluster.proxy`."""
+    """Limits are kept before the application: what terminates HTTP found `deployments.cluster.proxy`."""
+    large = httpx.get(f"{cluster.url}/version", headers={"x-filler": "a" * 70_000}, timeout=60)
+    assert (large.status_code, large.json()["error"]["code"]) == (431, "head_too_large")
     with socket.create_connection(("127.0.0.1", cluster.port), timeout=60) as connection:
         connection.sendall(b"GET /version HTTP/1.1\r\nhost: localhost\r\nx: ")
         with contextlib.suppress(OSError):
             for _ in range(1000):
                 connection.sendall(b"a" * 10_000)
-        assert connection.recv(65_536).startswith(b"HTTP/1.1 431 ")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
     assert httpx.get(f"{cluster.url}/version", headers={"x-session-id": b"\xfc"}, timeout=60).status_code == 200
-    # It counts in its node's directory, and what it says is in the server's log.
-    counted = f'starcoder_connections_refused_total{{model="{cluster.name}",reason="head_too_large"}} 1.0'
-    wait_until(lambda: counted in httpx.get(f"{cluster.url}/metrics", timeout=60).text, "it is not counted")
-    wait_until(lambda: cluster.lines("connection.refused"), cluster.text)
-    line = cluster.lines("connection.refused")[-1]
-    assert (line["reason"], line["client"], line["process"]) == ("head_too_large", "127.0.0.1", "proxy")
+    # Both count in the node's directory, and are in the server's log.
+    for reason in ("head_too_large", "invalid_http"):
+        counted = f'starcoder_connections_refused_total{{model="{cluster.name}",reason="{reason}"}} 1.0'
+        wait_until(lambda text=counted: text in httpx.get(f"{cluster.url}/metrics", timeout=60).text, counted)  # type: ignore[misc]
+    wait_until(lambda: len(cluster.lines("connection.refused")) >= 2, cluster.text)
+    told = {line["reason"]: line for line in cluster.lines("connection.refused")}
+    assert (told["invalid_http"]["client"], told["invalid_http"]["process"]) == ("127.0.0.1", "ingress")

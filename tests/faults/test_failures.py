@@ -187,6 +187,28 @@ def cut_off(cluster: Cluster, body: dict[str, object]) -> bool:
 
 
 @pytest.mark.fault(
+    "HAProxy is killed, or Serve's process that keeps it",
+    "connections are closed, and what their requests would go on with ends; both are started anew",
+    until="an answer",
+)
+@pytest.mark.parametrize("killed", ["bin/haproxy", "HAProxyManager"])
+def test_a_killed_front_is_started_anew(cluster: Cluster, recovered: Callable[[float], None], killed: str) -> None:
+    both = [*cluster.pids("bin/haproxy"), *cluster.pids("HAProxyManager")]
+    assert len(both) == 2
+    body = completion(cluster, max_tokens=1900, ignore_eos=True, stream=True)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(cut_off, cluster, body)
+        wait_until(lambda: (cluster.health() or {}).get("running") == 1, cluster.text, period_s=0.05)
+        (front,) = cluster.pids(killed)
+        kill(front)
+        killed_at = time.monotonic()
+        assert call.result()
+        wait_until(lambda: (cluster.health() or {}).get("running") == 0, cluster.text, period_s=0.05)
+        recovered(time.monotonic() - killed_at)
+    wait_until(lambda: all(is_gone(pid) for pid in both), "one of them lives on")
+
+
+@pytest.mark.fault(
     "a rank of an engine without requests hangs; `health-check-period-s` is 2",
     "a request that comes then waits",
     until="a whole answer",

@@ -12,12 +12,15 @@ import pytest
 import yaml
 
 from deployments.app import bundles
-from deployments.cluster import proxy
+from deployments.cluster import haproxy, proxy, proxy_settings
 from deployments.settings import Settings
 from k8s import generate
 from tests.k8s.conftest import K8S, OVERLAYS
 from tests.support.kuberay import Pod
 from tests.support.kustomize import Manifest
+
+COMMAND = f"/opt/starcoder/bin/{haproxy.COMMAND}"
+"""Of the image."""
 
 OVERLAYS_WITH_SETTINGS = sorted(path.parent.name for path in K8S.glob("overlays/*/settings.yaml"))
 
@@ -84,7 +87,26 @@ def test_the_proxies_of_workers_know_the_settings(settings: Settings, pods: list
     names = [variable["name"] for variable in container["env"]]
     assert len(names) == len(set(names))
     given = {variable["name"]: variable.get("value") for variable in container["env"]}
-    assert proxy.environment(settings).items() <= given.items()
+    assert proxy.environment(settings, haproxy.environment(COMMAND)).items() <= given.items()
+
+
+def test_haproxy_stands_in_front_on_every_node(pods: list[Pod]) -> None:
+    """Serve's controller, on the head, and what starts HAProxy on each node must agree on it."""
+    for role, name in (("head", "ray-head"), ("worker", "ray-worker")):
+        [container] = [c for pod in pods if pod.role == role for c in pod.spec["containers"] if c["name"] == name]
+        given = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert haproxy.environment(COMMAND).items() <= given.items()
+
+
+def test_serves_own_proxy_is_the_way_out() -> None:
+    operations = generate.rayservice_patch(Settings(proxy="python"), {})
+    found = [one["value"] for one in operations if "/env/" in one["path"]]
+    assert [one["value"] for one in found if one["name"] == haproxy.ENABLE] == ["0", "0"]
+
+
+def test_the_image_has_the_command() -> None:
+    dockerfile = (K8S.parent / "Dockerfile").read_text()
+    assert f"python -m venv {Path(COMMAND).parent.parent}" in dockerfile
 
 
 def test_a_setting_that_is_not_given_is_in_no_variable_of_a_proxy() -> None:
@@ -93,7 +115,7 @@ def test_a_setting_that_is_not_given_is_in_no_variable_of_a_proxy() -> None:
     names = [variable["name"] for variable in variables]
     assert "STARCODER_METRICS_DIR" in names
     assert "STARCODER_LOG_FILE" not in names
-    assert len(names) == len(proxy.VARIABLES)
+    assert len(set(names) - {haproxy.ENABLE}) == len(proxy_settings.VARIABLES)
 
 
 def test_a_worker_has_room_for_exactly_one_engine(settings: Settings, pods: list[Pod]) -> None:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
 import monitoring
-from deployments.cluster import node_metrics, proxy
+from deployments.cluster import node_metrics, proxy, proxy_settings
 from deployments.http.connection import GuardedProtocol
 from deployments.http.refusals import Refusals
 from deployments.limits import ApiLimits
@@ -83,9 +83,9 @@ def test_it_serves_where_its_metrics_cannot_be_kept(guarded: Guarded, tmp_path: 
 
 
 def test_every_variable_is_one_that_it_reads() -> None:
-    known = {f"STARCODER_{name.upper()}" for name in proxy.ProxySettings.model_fields}
+    known = {f"STARCODER_{name.upper()}" for name in proxy_settings.ProxySettings.model_fields}
     known |= {f"STARCODER_API__{name.upper()}" for name in ApiLimits.model_fields}
-    assert set(proxy.VARIABLES) <= known
+    assert set(proxy_settings.VARIABLES) <= known
 
 
 @pytest.mark.parametrize(

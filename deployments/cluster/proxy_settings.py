@@ -1,0 +1,43 @@
+"""What a proxy must know of the settings: it is given none, so the environment that Ray starts in has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from deployments.limits import ApiLimits
+from deployments.settings import ENV_PREFIX, NESTED, Settings
+from monitoring.logs import LogFormat, LogLevel
+
+_LIMITS = (
+    *("max_head_bytes", "head_timeout_s", "body_timeout_s", "keep_alive_timeout_s", "write_timeout_s"),
+    "max_connections",
+)
+_SETTINGS = ("metrics_dir", "log_level", "log_format", "log_file", "served_model_name")
+
+VARIABLES = tuple(ENV_PREFIX + name.upper() for name in (*(f"api{NESTED}{limit}" for limit in _LIMITS), *_SETTINGS))
+"""Of the environment, that a proxy reads."""
+
+
+class ProxySettings(BaseSettings):
+    """The settings that a proxy keeps to, by their own names. Without a model's name it counts nothing."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, env_ignore_empty=True, extra="ignore"
+    )
+
+    api: ApiLimits = ApiLimits()
+    served_model_name: str | None = None
+    metrics_dir: Path | None = None
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "auto"
+    log_file: Path | None = None
+    log_text: bool = False
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """Those of VARIABLES that have a value."""
+    named = settings.model_copy(update={"served_model_name": settings.model_id})
+    said = [getattr(named.api, name) for name in _LIMITS] + [getattr(named, name) for name in _SETTINGS]
+    return {name: str(value) for name, value in zip(VARIABLES, said, strict=True) if value is not None}

@@ -1,0 +1,60 @@
+"""What takes connections: HAProxy or Serve's own proxy. `starcoder environment` prints what Ray needs for it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shlex
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from deployments.cluster import haproxy, proxy
+from deployments.settings import Settings
+from model.config import ConfigError
+
+FREE_PORTS = range(20_000, 30_000)
+"""Below those that the kernel gives to whoever asks for any, and those that Ray gives to ingress processes."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Print the environment that `ray start` needs on each node for these settings, for a shell. Raises ConfigError."""
+    settings = Settings.from_command_line(arguments, "starcoder environment")
+    command = haproxy_command(settings)
+    front = None if command is None else haproxy.environment(command)
+    for name, value in proxy.environment(settings, front).items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def haproxy_command(settings: Settings) -> str | None:
+    """None where Serve's proxy it is. Raises ConfigError where HAProxy is wanted and not installed."""
+    command = None if settings.proxy == "python" else haproxy.installed()
+    if command is None and settings.proxy == "haproxy":
+        raise ConfigError("proxy=haproxy, but HAProxy is not installed here; proxy=python does without")
+    return command
+
+
+def local_front(settings: Settings, directory: Path) -> dict[str, str] | None:
+    """HAProxy's environment on this machine, with its files in `directory`; None where Serve's proxy it is.
+
+    Raises ConfigError where HAProxy is wanted and not installed.
+    """
+    if (command := haproxy_command(settings)) is None:
+        return None
+    return haproxy.environment(
+        command,
+        directory=directory,
+        fallback_port=free_port(settings.host),
+        metrics=settings.metrics_port is not None,
+    )
+
+
+def free_port(host: str) -> int:
+    """One that nothing listens at now. Raises ConfigError where there is none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in random.sample(FREE_PORTS, len(FREE_PORTS)):
+        with contextlib.suppress(OSError), socket.socket(family) as probe:
+            probe.bind((host, port))
+            return port
+    raise ConfigError(f"no port is free at {host}")

@@ -1,0 +1,319 @@
+"""The configuration that Ray makes for HAProxy, adapted: by HAProxy itself, and by real connections to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from deployments.cluster import haproxy
+from deployments.cluster.haproxy_log import HaproxyLog, refusal
+from deployments.limits import ApiLimits
+from tests.support.http_server import serving
+from tests.support.ports import free_port
+from tests.support.waiting import eventually, wait_until
+
+COMMAND = haproxy.installed()
+
+Rendered = Callable[..., str]
+
+
+@pytest.fixture
+def rendered(tmp_path: Path) -> Rendered:
+    """What Ray writes: one ingress at a port, another proxy for when there is none."""
+
+    def render(host: str = "127.0.0.1", port: int = 8000, ingress: int = 30000, metrics: bool = True) -> str:
+        from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+        from ray.serve.config import HTTPOptions
+
+        config = HAProxyConfig(
+            http_options=HTTPOptions(host=host, port=port),
+            is_head=True,
+            socket_path=str(tmp_path / "a"),
+            server_state_base=str(tmp_path),
+            server_state_file=str(tmp_path / "s"),
+            metrics_socket_path=str(tmp_path / "m"),
+            metrics_enabled=metrics,
+        )
+        backend = BackendConfig(
+            name="http-starcoder",
+            app_name="starcoder",
+            path_prefix="/",
+            servers=[ServerConfig(name="ingress", host="127.0.0.1", port=ingress)],
+            fallback_server=ServerConfig(name="fallback", host="127.0.0.1", port=1),
+        )
+        path = tmp_path / "c"
+        api = HAProxyApi(config, {backend.name: backend}, config_file_path=str(path))
+        api._generate_config_file_internal()
+        return path.read_text()
+
+    return render
+
+
+def test_the_command_is_installed() -> None:
+    """It comes with the package, and HAProxy with Ray: nothing has to be installed by hand."""
+    assert COMMAND is not None
+
+
+def adapt(text: str, directory: Path, **limits: float) -> str:
+    return haproxy.adapt(text, ApiLimits(**limits), directory, 100)  # type: ignore[arg-type]
+
+
+def test_nothing_listens_but_the_front_itself(rendered: Rendered, tmp_path: Path) -> None:
+    before = rendered(host="127.0.0.1", port=8123)
+    assert before.count("bind ") == 3  # else Ray has become careful, and this has nothing to do
+    after = adapt(before, tmp_path)
+    assert [line.strip() for line in after.splitlines() if line.strip().startswith("bind ")] == ["bind 127.0.0.1:8123"]
+    assert f"stats socket {tmp_path / 'a'} mode 600 " in after
+
+
+def test_what_has_been_adapted_stays(rendered: Rendered, tmp_path: Path) -> None:
+    once = adapt(rendered(), tmp_path)
+    assert adapt(once, tmp_path) == once
+
+
+@pytest.mark.parametrize("metrics", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "192.0.2.7"])
+def test_haproxy_takes_it(rendered: Rendered, tmp_path: Path, host: str, metrics: bool) -> None:
+    rendered(host=host, metrics=metrics)
+    assert COMMAND is not None
+    checked = subprocess.run([COMMAND, "-c", "-f", str(tmp_path / "c")], capture_output=True, text=True, timeout=60)
+    assert (checked.returncode, "valid" in checked.stdout, "WARNING" in checked.stderr) == (0, True, False), (
+        checked.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "server"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("192.0.2.7", "192.0.2.7"), ("::1", "::1")],
+)
+def test_ingress_processes_are_asked_where_they_listen(
+    rendered: Rendered, tmp_path: Path, host: str, server: str
+) -> None:
+    text = adapt(rendered(host=host, ingress=30001), tmp_path)
+    assert f"server ingress {server}:30001 " in text
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda text: text.replace("frontend http_frontend", "frontend other"), lambda text: text.replace(" mode 666", "")],
+)
+def test_another_template_is_refused(rendered: Rendered, tmp_path: Path, broken: Callable[[str], str]) -> None:
+    with pytest.raises(haproxy.TemplateError):
+        adapt(broken(rendered()), tmp_path)
+
+
+def test_files_suffice_for_two_connections_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 2048))
+    possible = haproxy.connections_possible(4096)
+    assert possible < 4096
+    assert 2 * (possible + possible // 8 + 16) <= 2048
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
+    assert haproxy.connections_possible(4096) == 4096
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    said = Headers(scope=scope).get("x-say", "answer")
+    await Response(said)(scope, receive, send)
+
+
+Front = Callable[..., "Running"]
+
+
+class Running:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: socket.socket) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = log
+        self._told: list[tuple[str, str]] = []
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Why it has refused whom so far."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if (found := refusal(self._log.recv(4096).decode())) is not None:
+                    self._told.append(found)
+        return self._told
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+@pytest.fixture
+def front(rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+    """HAProxy as Ray starts it, in front of one ingress, with these limits."""
+    started: list[Running] = []
+
+    def start(behind: int, **limits: float) -> Running:
+        for name, value in limits.items():
+            monkeypatch.setenv(f"STARCODER_API__{name.upper()}", str(value))
+        port = free_port()
+        rendered(port=port, ingress=behind, metrics=False)
+        log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        log.bind(str(tmp_path / haproxy.LOG_SOCKET))
+        assert COMMAND is not None
+        with open(tmp_path / "out", "wb") as out:
+            process = subprocess.Popen([COMMAND, "-db", "-f", str(tmp_path / "c")], stdout=out, stderr=out)
+        running = Running(process, port, log)
+        started.append(running)
+
+        def up() -> bool:
+            assert process.poll() is None, (tmp_path / "out").read_text()
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(f"{running.url}/x", timeout=5).status_code == 200
+            return False
+
+        wait_until(up, lambda: (tmp_path / "out").read_text())
+        return running
+
+    yield start
+    for running in started:
+        running.process.kill()
+        running.process.wait()
+        running._log.close()
+
+
+@pytest.fixture
+def behind() -> Iterator[int]:
+    """The port of an ingress."""
+    with serving(answer) as url:
+        yield int(url.rpartition(":")[2])
+
+
+def test_requests_come_to_the_ingress(front: Front, behind: int) -> None:
+    running = front(behind)
+    answered = httpx.get(f"{running.url}/v1/models", headers={"x-say": "hello"})
+    assert (answered.status_code, answered.text) == (200, "hello")
+    assert running.refused() == []  # it has its line already
+
+
+def test_without_an_ingress_the_answer_is_an_error_of_the_api(front: Front) -> None:
+    with serving(answer) as url:
+        running = front(int(url.rpartition(":")[2]))
+    answered = httpx.get(f"{running.url}/v1/models", timeout=30)
+    assert (answered.status_code, answered.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert int(answered.headers["retry-after"]) >= 1
+
+
+def test_a_head_that_does_not_come_is_refused_and_told(front: Front, behind: int) -> None:
+    running = front(behind, head_timeout_s=0.2)
+    with running.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+    wait_until(running.refused)
+    assert running.refused() == [("request_timeout", "127.0.0.1")]
+
+
+def test_a_head_without_end_is_refused_and_told(front: Front, behind: int) -> None:
+    running = front(behind, max_head_bytes=4096)
+    with running.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 10_000)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+    wait_until(running.refused)
+    assert running.refused() == [("invalid_http", "127.0.0.1")]
+
+
+def test_a_head_a_little_too_large_is_for_the_ingress_to_refuse(front: Front, behind: int) -> None:
+    running = front(behind, max_head_bytes=16_384)
+    assert httpx.get(f"{running.url}/", headers={"x-filler": "a" * 17_000}).status_code == 200
+
+
+def test_an_idle_connection_is_closed(front: Front, behind: int) -> None:
+    running = front(behind, keep_alive_timeout_s=1)
+    with running.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        received = b""
+        while piece := connection.recv(4096):
+            received += piece
+        assert received.endswith(b"\r\n\r\nanswer")
+
+
+def test_one_connection_too_many_is_refused_and_told(front: Front, behind: int) -> None:
+    running = front(behind, max_connections=3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            idle = stack.enter_context(running.connect())
+            idle.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert idle.recv(4096).startswith(b"HTTP/1.1 200 ")
+        answered = httpx.get(running.url, timeout=30)
+        assert (answered.status_code, answered.json()["error"]["code"]) == (503, "too_many_connections")
+    wait_until(running.refused)
+    assert running.refused() == [("too_many_connections", "127.0.0.1")]
+    wait_until(lambda: httpx.get(running.url, timeout=30).status_code == 200, "there is no room again")
+
+
+def test_it_ends_with_whoever_started_it(rendered: Rendered, tmp_path: Path) -> None:
+    """Left alone it would keep the port, and answer for engines that are gone."""
+    rendered(port=free_port(), metrics=False)
+    starter = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import subprocess, time; p = subprocess.Popen([{COMMAND!r}, '-db', '-f', {str(tmp_path / 'c')!r}]);"
+            "print(p.pid, flush=True); time.sleep(600)",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert starter.stdout is not None
+    pid = int(starter.stdout.readline())
+    wait_until(lambda: (tmp_path / "a").exists(), "it does not start")
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+
+    def ended() -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+    try:
+        wait_until(ended, "it lives on")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_one_process_of_a_node_hears_it_and_another_when_that_has_ended(tmp_path: Path) -> None:
+    heard: list[tuple[str, str, str | None]] = []
+    first = HaproxyLog(tmp_path, lambda reason, client: heard.append(("first", reason, client)))
+    second = HaproxyLog(tmp_path, lambda reason, client: heard.append(("second", reason, client)))
+    assert first.listen()
+    assert not second.listen()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as teller:
+        for line in (b"192.0.2.1 400 PR\n", b"192.0.2.2 408 cR", b"192.0.2.3 503 PR", b"Server x is DOWN", b"\xff"):
+            teller.sendto(line, str(tmp_path / haproxy.LOG_SOCKET))
+        await eventually(lambda: len(heard) == 3)
+        first.close()
+        assert second.listen()
+        teller.sendto(b"192.0.2.4 400 PR\n", str(tmp_path / haproxy.LOG_SOCKET))
+        await eventually(lambda: len(heard) == 4)
+    second.close()
+    assert heard == [
+        ("first", "invalid_http", "192.0.2.1"),
+        ("first", "request_timeout", "192.0.2.2"),
+        ("first", "too_many_connections", "192.0.2.3"),
+        ("second", "invalid_http", "192.0.2.4"),
+    ]
+
+
+async def test_nobody_hears_it_before_haproxy_is_there(tmp_path: Path) -> None:
+    log = HaproxyLog(tmp_path / "not there", lambda reason, client: None)
+    assert not log.listen()
+    log.close()

@@ -1,0 +1,76 @@
+"""Which front stands before a server, and what Ray is told for it."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+
+from deployments.cluster import haproxy, proxy_settings
+from deployments.command import cli, front
+from deployments.settings import Settings
+from model.config import ConfigError
+
+
+@pytest.fixture(params=["installed", "missing"])
+def command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    command = "/there/starcoder-haproxy" if request.param == "installed" else None
+    monkeypatch.setattr(haproxy, "installed", lambda: command)
+    return command
+
+
+def test_haproxy_stands_in_front_where_it_is_installed(command: str | None, tmp_path: Path) -> None:
+    said = front.local_front(Settings(), tmp_path)
+    if command is None:
+        assert said is None
+    else:
+        assert said is not None
+        assert (said[haproxy.ENABLE], said["RAY_SERVE_HAPROXY_BINARY_PATH"]) == ("1", command)
+        # Two servers of one machine share neither files nor ports.
+        paths = [value for name, value in said.items() if value.startswith("/") and not name.endswith("BINARY_PATH")]
+        assert len(paths) == 5
+        assert all(Path(path).is_relative_to(tmp_path) for path in paths)
+        assert said["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] not in ("8500", "")
+
+
+def test_serves_own_proxy_is_the_way_out(command: str | None, tmp_path: Path) -> None:
+    assert front.local_front(Settings(proxy="python"), tmp_path) is None
+
+
+def test_haproxy_that_is_wanted_must_be_there(command: str | None, tmp_path: Path) -> None:
+    if command is None:
+        with pytest.raises(ConfigError, match="not installed"):
+            front.local_front(Settings(proxy="haproxy"), tmp_path)
+    else:
+        assert front.local_front(Settings(proxy="haproxy"), tmp_path)
+
+
+def test_the_paths_of_its_sockets_are_short_enough(command: str | None) -> None:
+    """Ray puts the node's id before the file's name, HAProxy a number of seven digits and `.tmp` behind it."""
+    private = Path("/tmp/starcoder-4194304-abcdefgh")
+    for name in ("RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"):
+        path = Path(haproxy.environment("x", directory=private)[name])
+        assert len(str(path.parent / ("f" * 56) / path.name)) + len(".4194304.tmp") < 108
+    assert len(str(private / ("f" * 56) / haproxy.LOG_SOCKET)) < 108
+
+
+def test_a_port_that_is_taken_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(front, "FREE_PORTS", [taken.getsockname()[1]])
+        with pytest.raises(ConfigError, match="no port is free"):
+            front.free_port("127.0.0.1")
+
+
+def test_the_command_prints_what_a_shell_takes(command: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["environment", "--served-model-name", "it's", "--api.max-connections", "17"]) == 0
+    said = {}
+    for line in capsys.readouterr().out.splitlines():
+        export, assignment = shlex.split(line)
+        assert export == "export"
+        name, _, value = assignment.partition("=")
+        said[name] = value
+    assert said[haproxy.ENABLE] == str(int(command is not None))
+    assert (said["STARCODER_SERVED_MODEL_NAME"], said["STARCODER_API__MAX_CONNECTIONS"]) == ("it's", "17")
+    assert {name for name in said if name.startswith("STARCODER_")} <= set(proxy_settings.VARIABLES)
