@@ -59,7 +59,7 @@ Perform = Callable[[Server], Awaitable[int | None]]
 class Attack:
     """perform: what is done; gives the status of the answer. statuses: which are right; None: there was to be none.
 
-    HAProxy calls a head 400 where an ingress would say more, see docs/api.md.
+    HAProxy calls a head 400 where an ingress would say more, and who goes on sending may not hear it.
     """
 
     name: str
@@ -74,8 +74,8 @@ def attacks(*names: str) -> list[Attack]:
     """Of these names, else one of each kind. Bodies are made here, megabytes of them."""
     left = frozenset({None})
     found = [
-        Attack("a header without end", _flooding(b"x: "), frozenset({400, 431})),
-        Attack("an address without end", _flooding(None), frozenset({400, 414})),
+        Attack("a header without end", _flooding(b"x: "), frozenset({400, 431, None})),
+        Attack("an address without end", _flooding(None), frozenset({400, 414, None})),
         Attack(SLOW_HEAD, _dripping, frozenset({408})),
         Attack("a client that leaves in a body", _leaving_in_a_body, left),
         Attack("a client that leaves before its answer", _leaving_before_the_answer, left),

@@ -32,6 +32,9 @@ CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 GRPC = "RAY_SERVE_PROXY_USE_GRPC"
 """Proxies ask ingresses over gRPC, as those ask replicas: half the work of Ray's objects for each piece of a stream."""
 
+HEALTH = "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"
+"""One that fails three times in a row is started anew: by itself, Serve would take half a minute to see it."""
+
 OTHER_FILES = 512
 """Files that a proxy opens beside its clients' connections, and those of clients that are being turned away."""
 
@@ -44,7 +47,7 @@ def environment(settings: Settings, front: dict[str, str] | None = None) -> dict
 
     front: what `haproxy.environment` gives where HAProxy stands in front; Serve's own proxies do if not given.
     """
-    ours = {CALLBACK: f"{__name__}.{guard.__name__}", GRPC: "1"}
+    ours = {CALLBACK: f"{__name__}.{guard.__name__}", GRPC: "1", HEALTH: "2"}
     return {**(front or {haproxy.ENABLE: "0"}), **ours, **variables(settings)}
 
 
