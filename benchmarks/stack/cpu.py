@@ -12,6 +12,7 @@ from pathlib import Path
 from deployments.command.processes import command_line, descendants
 
 PARTS = {
+    "bin/haproxy": "haproxy",
     "ProxyActor": "proxy",
     ":ingress": "ingress",
     ":engine": "replica",

@@ -14,7 +14,9 @@ from benchmarks.stack.sampler import Profile, Samples
 from benchmarks.stack.servers import PRODUCT, Server, product
 from deployments.command.processes import command_line, descendants
 
-PROFILED = ("proxy", "ingress", "replica")
+PROFILED = ("ingress", "replica")
+"""Processes in Python that every request passes through, where HAProxy takes it."""
+
 MOST = 40
 PATIENCE_S = 10.0
 ATTEMPTS = 4

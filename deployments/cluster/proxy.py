@@ -35,6 +35,10 @@ GRPC = "RAY_SERVE_PROXY_USE_GRPC"
 HEALTH = "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"
 """One that fails three times in a row is started anew: by itself, Serve would take half a minute to see it."""
 
+ONE_LOOP = ("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP")
+"""Our code and Serve's run in one event loop, which none of ours holds: a third of the processor time of a single stream
+went into passing from one thread to the next."""
+
 OTHER_FILES = 512
 """Files that a proxy opens beside its clients' connections, and those of clients that are being turned away."""
 
@@ -47,7 +51,7 @@ def environment(settings: Settings, front: dict[str, str] | None = None) -> dict
 
     front: what `haproxy.environment` gives where HAProxy stands in front; Serve's own proxies do if not given.
     """
-    ours = {CALLBACK: f"{__name__}.{guard.__name__}", GRPC: "1", HEALTH: "2"}
+    ours = {CALLBACK: f"{__name__}.{guard.__name__}", GRPC: "1", HEALTH: "2", **dict.fromkeys(ONE_LOOP, "0")}
     return {**(front or {haproxy.ENABLE: "0"}), **ours, **variables(settings)}
 
 

