@@ -36,8 +36,8 @@ HEALTH = "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"
 """One that fails three times in a row is started anew: by itself, Serve would take half a minute to see it."""
 
 ONE_LOOP = ("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP")
-"""Our code and Serve's run in one event loop, which none of ours holds: a third of a single stream's processor time went
-into passing from one thread to the next."""
+"""Our code and Serve's run in one event loop, which none of ours holds: a third of a single stream's processor time was
+what passing from one thread to the next takes."""
 
 OTHER_FILES = 512
 """Files that a proxy opens beside its clients' connections, and those of clients that are being turned away."""
