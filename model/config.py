@@ -13,6 +13,19 @@ Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "native", "torch"]
 Quantization = Literal["none", "int8", "fp8"]
 AttentionBackend = Literal["auto", "torch", "triton"]
+Activation = Literal["gelu_tanh", "gelu_erf", "relu"]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu_erf",
+    "gelu_python": "gelu_erf",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "relu": "relu",
+}
+"""What stands between a layer's two products, by the names of transformers, which has several for one formula."""
 
 
 class ConfigError(ValueError):
@@ -44,7 +57,7 @@ class ModelConfig(BaseModel):
     n_inner: int = Field(gt=0)
     multi_query: bool = True
     activation_function: str = "gelu_pytorch_tanh"
-    layer_norm_epsilon: float = 1e-5
+    layer_norm_epsilon: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
     scale_attn_weights: bool = True
     tie_word_embeddings: bool = True
     bos_token_id: int | None = 0
@@ -67,10 +80,16 @@ class ModelConfig(BaseModel):
         return data
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> ModelConfig:
+    def _makes_sense(self) -> ModelConfig:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}")
+        if self.activation_function not in ACTIVATIONS:
+            raise ValueError(f"activation_function={self.activation_function!r} is not one of {', '.join(ACTIVATIONS)}")
         return self
+
+    @property
+    def activation(self) -> Activation:
+        return ACTIVATIONS[self.activation_function]
 
     @property
     def head_dim(self) -> int:

@@ -13,7 +13,7 @@ from model.batch import Batch
 from model.config import ModelConfig, Quantization
 from model.kernels.native.library import library
 from model.kernels.native.packing import BLOCK, LANES, pack, pack_in_blocks, pack_int8
-from model.kernels.native.structures import Layer, Model, Step, Weight
+from model.kernels.native.structures import ACTIVATIONS, Layer, Model, Step, Weight
 
 QUERIES = 48
 """Of one head each, that forward.c attends to together."""
@@ -52,6 +52,7 @@ class NativeBackend:
             width=model.n_embd,
             inner=model.n_inner,
             vocab=model.vocab_size,
+            activation=ACTIVATIONS.index(model.activation),
             eps=model.layer_norm_epsilon,
             scale=model.head_dim**-0.5 if model.scale_attn_weights else 1.0,
             layer=ctypes.addressof(self._layers),

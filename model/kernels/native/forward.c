@@ -40,6 +40,7 @@ typedef struct {
 
 typedef struct {
     int64_t layers, heads, head_dim, width, inner, vocab;
+    int64_t activation;          /* enum activation */
     double eps, scale;
     const bf16 *wte, *wpe;       /* [vocab, width], [positions, width] */
     const float *lnf_w, *lnf_b;
@@ -72,7 +73,7 @@ typedef struct {
 } Step;
 
 enum { LANES = 16, QUERIES = 48, SPAN = 64, KEYS = 8, GROUP = 6, COLD = 32, SUMS = 24, BLOCK = 64 };
-enum epilogue { TO_FLOAT, TO_BF16, TO_GELU, ADD };
+enum epilogue { TO_FLOAT, TO_BF16, TO_GELU_TANH, TO_GELU_ERF, TO_RELU, ADD };
 enum phase { EMBED, NORM, QKV, WRITE, ATTEND, PROJ, FC, OUT, HEAD, PHASES };
 
 static int64_t now(void) {
@@ -94,13 +95,7 @@ static inline __m512 power_of_two(__m512 x) {
     return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f)), n);
 }
 
-/* x (1 + tanh u) / 2 = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3); the reciprocal to 2^-14. */
-static inline __m512 gelu(__m512 x) {
-    const float c = -2.0f * 0.7978845608028654f * 1.4426950408889634f;
-    __m512 y = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(0.044715f * c), _mm512_set1_ps(c));
-    __m512 e = power_of_two(_mm512_mul_ps(x, y));
-    return _mm512_mul_ps(x, _mm512_rcp14_ps(_mm512_add_ps(e, _mm512_set1_ps(1.0f))));
-}
+#include "activations.h"
 
 #define UNROLLED _Pragma("GCC unroll 32")
 /* The tiles of sums, rows by 16 outputs, that fit into 24 of the 32 registers. */
@@ -147,7 +142,9 @@ static inline __attribute__((always_inline)) void finish(
             if (bias) sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias + from));
             if (how == TO_FLOAT) _mm512_storeu_ps((float *)out + at, sum);
             else if (how == TO_BF16) narrow((bf16 *)out + at, sum);
-            else if (how == TO_GELU) put((act *)out + at, gelu(sum));
+            else if (how == TO_GELU_TANH) put((act *)out + at, gelu_tanh(sum));
+            else if (how == TO_GELU_ERF) put((act *)out + at, gelu_erf(sum));
+            else if (how == TO_RELU) put((act *)out + at, relu(sum));
             else _mm512_storeu_ps((float *)out + at, _mm512_add_ps(sum, _mm512_loadu_ps((float *)out + at)));
         }
 }
@@ -295,7 +292,15 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
                 prepare(&narrow_rows, r, h + r * h_stride, W, &l->fc);
             }
             LAP(NORM)
-            product(rows, 0, m->inner, W, &narrow_rows, &l->fc, TO_GELU, mid, mid_stride);
+#define ACTIVATE(which)                                                                          \
+    case which:                                                                                  \
+        product(rows, 0, m->inner, W, &narrow_rows, &l->fc, TO_##which, mid, mid_stride); \
+        break;
+            switch ((enum activation)m->activation) {
+                ACTIVATE(GELU_TANH)
+                ACTIVATE(GELU_ERF)
+                ACTIVATE(RELU)
+            }
             LAP(FC)
             if (PREPARED || l->out.scale) {
 #pragma omp for schedule(static)

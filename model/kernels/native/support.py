@@ -9,7 +9,6 @@ from model.kernels.native.library import Unavailable, library
 from model.kernels.native.packing import LANES
 
 HEAD_DIM_STEP = 64
-_TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
 def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
@@ -20,8 +19,6 @@ def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
         return "tensor parallelism"
     if not config.multi_query:
         return "attention is not multi-query"
-    if config.activation_function not in _TANH_GELU:
-        return f"activation {config.activation_function}"
     if config.head_dim % HEAD_DIM_STEP or config.n_embd % LANES or config.n_inner % LANES:
         return f"heads of {config.head_dim}, width {config.n_embd}, inner width {config.n_inner}"
     try:
