@@ -73,7 +73,7 @@ class Runner:
         self.max_model_len = max_model_len(config, self.model)
         self.num_kv_blocks = self._num_kv_blocks(config)
         blocks = self.num_kv_blocks + self.backend.spare_blocks
-        shape = cache_shape(self.model, group.size, blocks, self.block_size)
+        shape = cache_shape(self.model, group.size, blocks, self.block_size, self.backend.head_dim)
         self.cache = torch.zeros(shape, dtype=self.dtype, device=device)
         self._drawn = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=device)
         self.backend.warm_up(self.cache, self._drawn, self.max_model_len)
@@ -113,7 +113,9 @@ class Runner:
 
     def _num_kv_blocks(self, config: EngineConfig) -> int:
         """Cache blocks by configuration or by memory. Raises ConfigError where one full sequence would not fit."""
-        bytes_of_block = block_bytes(self.model, self.group.size, self.block_size, self.dtype.itemsize)
+        bytes_of_block = block_bytes(
+            self.model, self.group.size, self.block_size, self.dtype.itemsize, self.backend.head_dim
+        )
         if config.num_kv_blocks is not None:
             blocks = config.num_kv_blocks
         elif self.device.type == "cuda":

@@ -1,6 +1,6 @@
 /*
- * What stands between a layer's two products, part of forward.c. In float32 and as exact as PyTorch's own: the shares of
- * x are good to a unit or two in their last place, and below zero to a few of them relatively, where PyTorch's vanish.
+ * What stands between a layer's two products, part of forward.c. In float32, and as exact as PyTorch's own: results are
+ * good to a unit or two in the last place, below zero to a few of them, where PyTorch's vanish.
  */
 #define ALL _mm512_set1_ps
 

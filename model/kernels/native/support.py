@@ -6,9 +6,9 @@ import torch
 
 from model.config import ModelConfig
 from model.kernels.native.library import Unavailable, library
-from model.kernels.native.packing import LANES
 
-HEAD_DIM_STEP = 64
+WIDEST_HEAD = 1024
+"""Attention has its queries and sums on the stack."""
 
 
 def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
@@ -17,10 +17,8 @@ def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
         return f"weights are {str(dtype).removeprefix('torch.')}, not bfloat16"
     if ranks > 1:
         return "tensor parallelism"
-    if not config.multi_query:
-        return "attention is not multi-query"
-    if config.head_dim % HEAD_DIM_STEP or config.n_embd % LANES or config.n_inner % LANES:
-        return f"heads of {config.head_dim}, width {config.n_embd}, inner width {config.n_inner}"
+    if config.head_dim > WIDEST_HEAD:
+        return f"heads of {config.head_dim} values, more than {WIDEST_HEAD}"
     try:
         library()
     except Unavailable as error:

@@ -28,7 +28,8 @@ def with_another_rank(monkeypatch: pytest.MonkeyPatch, can: bool) -> TensorParal
     ("shape", "options", "expected"),
     [
         ({}, {}, torch.bfloat16),
-        ({"multi_query": False}, {}, torch.float32),
+        ({"multi_query": False}, {}, torch.bfloat16),
+        ({"n_embd": 1040, "n_head": 1}, {}, torch.float32),
         ({}, {"cpu_kernels": "torch"}, torch.float32),
         ({}, {"attention": "triton"}, torch.float32),
         ({}, {"dtype": "float32"}, torch.float32),
@@ -39,7 +40,7 @@ def test_where_the_cpu_cannot_multiply_bfloat16_only_our_kernels_choose_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(choice, "_triton_obstacle", lambda *_: None)
-    model = ModelConfig(**SHAPE, **shape)
+    model = ModelConfig(**{**SHAPE, **shape})
     chosen = choose(EngineConfig(model="x", device="cpu", **options), model, TensorParallel(), CPU)
     assert chosen.dtype is expected
 
