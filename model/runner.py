@@ -17,7 +17,7 @@ from model.checkpoint.memory import activation_bytes, block_bytes, cache_shape
 from model.checkpoint.weights import Progress, Share, load_weights, random_weights
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.network.parallel import TensorParallel
-from model.statistics import GpuMemory
+from model.statistics import ForwardPath, GpuMemory
 
 
 class LoadReport(msgspec.Struct):
@@ -32,6 +32,7 @@ class LoadReport(msgspec.Struct):
     kv_cache_bytes: int
     block_size: int
     max_model_len: int
+    forward: ForwardPath
 
 
 def max_model_len(config: EngineConfig, model: ModelConfig) -> int:
@@ -88,6 +89,7 @@ class Runner:
             kv_cache_bytes=self.cache.numel() * self.cache.element_size(),
             block_size=self.block_size,
             max_model_len=self.max_model_len,
+            forward=choice.forward,
         )
 
     def _check_first_step(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from model.config import ModelConfig
-from model.kernels.native.library import Unavailable, library
+from model.kernels.native.library import Unavailable, library, variant
 
 WIDEST_HEAD = 1024
 """Attention has its queries and sums on the stack."""
@@ -24,3 +24,12 @@ def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
     except Unavailable as error:
         return str(error)
     return None
+
+
+def runs_on_this_cpu() -> bool:
+    """Whether the processor can do what the kernel asks of it, be there a compiler or not."""
+    try:
+        variant()
+    except Unavailable:
+        return False
+    return True
