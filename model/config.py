@@ -44,8 +44,21 @@ ELSEWHERE = "cannot be had on another rank, whose log says why"
 """What a rank says that has no obstacle itself, where all ranks have to do without something."""
 
 
+_OTHER_NAMES = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
+"""What transformers' GPTBigCodeConfig takes for a field as well."""
+
+
 class ModelConfig(BaseModel):
-    """GPTBigCode's shape. Field names are those of `config.json`."""
+    """GPTBigCode's shape. Field names are those of `config.json`.
+
+    `attention_softmax_in_fp32` and `scale_attention_softmax_in_fp32` are not among them: they say how transformers
+    rounds on its way to a softmax, which we form in float32 whatever they say. An engine knows nothing of dropout.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -70,6 +83,17 @@ class ModelConfig(BaseModel):
         if not isinstance(data, dict):
             return data
         data = dict(data)
+        for other, name in _OTHER_NAMES.items():
+            if other in data and data.setdefault(name, data[other]) != data[other]:
+                raise ValueError(f"{other}={data[other]} and {name}={data[name]} are one number, and differ")
+        if data.get("add_cross_attention"):
+            raise ValueError("add_cross_attention: this is the decoder of a pair, whose encoder nobody runs here")
+        if quantization := data.get("quantization_config"):
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            raise ValueError(
+                f"quantization_config: its weights are in the form of {method}; plain ones are read here, and rounded "
+                "by the option quantization"
+            )
         if data.get("n_inner") is None and isinstance(data.get("n_embd"), int):
             data["n_inner"] = 4 * data["n_embd"]
         if "eos_token_id" in data:
