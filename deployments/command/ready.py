@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from deployments.settings import Settings
 
-_FORWARD = {"native": "forward pass in C", "triton": "Triton kernels", "torch": "PyTorch's operations"}
+_FORWARD = {"native": "in C", "triton": "by Triton kernels", "torch": "by PyTorch's operations"}
 
 
 class Forward(TypedDict):
@@ -47,9 +47,10 @@ def ready_message(settings: Settings, seconds: float, forward: Forward | None) -
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     by = ""
     if forward is not None:
-        by = f"; by {_FORWARD[forward['path']]}" + (f": {forward['reason']}" if forward["reason"] else "")
+        reason = f" ({forward['reason']})" if forward["reason"] else ""
+        by = f", with its forward pass {_FORWARD[forward['path']]}{reason}"
     return (
-        f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs{by}). "
+        f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs){by}. "
         "Try:\n"
         f"  curl {url}/v1/completions -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"model": "{settings.model_id}", "prompt": "def add(a, b):\\n    return ", '
