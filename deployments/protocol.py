@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
+from model.statistics import ForwardPath
 from monitoring.labels import DEFAULT_TEAM, OTHER_DIALECT
 
 PREFIX_CHARACTERS = 16_384
@@ -300,7 +301,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The model being served.
 
     id: the name clients use; created: Unix seconds; max_model_len: longest prompt plus completion, in tokens;
-    block_size: tokens in one cache block; parameter_bytes: held by each tensor-parallel rank.
+    block_size: tokens in one cache block; parameter_bytes: held by each tensor-parallel rank. forward: what computes
+    its steps; None where nothing is known of it.
     """
 
     id: str
@@ -310,6 +312,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "float32"
     tensor_parallel_size: int = 1
     parameter_bytes: list[int] = []
+    forward: ForwardPath | None = None
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,19 @@ Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "native", "torch"]
 Quantization = Literal["none", "int8", "fp8"]
 AttentionBackend = Literal["auto", "torch", "triton"]
+Activation = Literal["gelu_tanh", "gelu_erf", "relu"]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu_erf",
+    "gelu_python": "gelu_erf",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "relu": "relu",
+}
+"""What stands between a layer's two products, by the names of transformers, which has several for one formula."""
 
 
 class ConfigError(ValueError):
@@ -31,8 +44,21 @@ ELSEWHERE = "cannot be had on another rank, whose log says why"
 """What a rank says that has no obstacle itself, where all ranks have to do without something."""
 
 
+_OTHER_NAMES = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
+"""What transformers' GPTBigCodeConfig takes for a field as well."""
+
+
 class ModelConfig(BaseModel):
-    """GPTBigCode's shape. Field names are those of `config.json`."""
+    """GPTBigCode's shape. Field names are those of `config.json`.
+
+    `attention_softmax_in_fp32` and `scale_attention_softmax_in_fp32` are not among them: they say how transformers
+    rounds on its way to a softmax, which we form in float32 whatever they say. An engine knows nothing of dropout.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -44,7 +70,7 @@ class ModelConfig(BaseModel):
     n_inner: int = Field(gt=0)
     multi_query: bool = True
     activation_function: str = "gelu_pytorch_tanh"
-    layer_norm_epsilon: float = 1e-5
+    layer_norm_epsilon: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
     scale_attn_weights: bool = True
     tie_word_embeddings: bool = True
     bos_token_id: int | None = 0
@@ -57,6 +83,17 @@ class ModelConfig(BaseModel):
         if not isinstance(data, dict):
             return data
         data = dict(data)
+        for other, name in _OTHER_NAMES.items():
+            if other in data and data.setdefault(name, data[other]) != data[other]:
+                raise ValueError(f"{other}={data[other]} and {name}={data[name]} are one number, and differ")
+        if data.get("add_cross_attention"):
+            raise ValueError("add_cross_attention: this is the decoder of a pair, whose encoder nobody runs here")
+        if quantization := data.get("quantization_config"):
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+            raise ValueError(
+                f"quantization_config: its weights are in the form of {method}; plain ones are read here, and rounded "
+                "by the option quantization"
+            )
         if data.get("n_inner") is None and isinstance(data.get("n_embd"), int):
             data["n_inner"] = 4 * data["n_embd"]
         if "eos_token_id" in data:
@@ -67,10 +104,16 @@ class ModelConfig(BaseModel):
         return data
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> ModelConfig:
+    def _makes_sense(self) -> ModelConfig:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}")
+        if self.activation_function not in ACTIVATIONS:
+            raise ValueError(f"activation_function={self.activation_function!r} is not one of {', '.join(ACTIVATIONS)}")
         return self
+
+    @property
+    def activation(self) -> Activation:
+        return ACTIVATIONS[self.activation_function]
 
     @property
     def head_dim(self) -> int:

@@ -17,7 +17,7 @@ from model.checkpoint.memory import activation_bytes, block_bytes, cache_shape
 from model.checkpoint.weights import Progress, Share, load_weights, random_weights
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.network.parallel import TensorParallel
-from model.statistics import GpuMemory
+from model.statistics import ForwardPath, GpuMemory
 
 
 class LoadReport(msgspec.Struct):
@@ -32,6 +32,7 @@ class LoadReport(msgspec.Struct):
     kv_cache_bytes: int
     block_size: int
     max_model_len: int
+    forward: ForwardPath
 
 
 def max_model_len(config: EngineConfig, model: ModelConfig) -> int:
@@ -73,7 +74,7 @@ class Runner:
         self.max_model_len = max_model_len(config, self.model)
         self.num_kv_blocks = self._num_kv_blocks(config)
         blocks = self.num_kv_blocks + self.backend.spare_blocks
-        shape = cache_shape(self.model, group.size, blocks, self.block_size)
+        shape = cache_shape(self.model, group.size, blocks, self.block_size, self.backend.head_dim)
         self.cache = torch.zeros(shape, dtype=self.dtype, device=device)
         self._drawn = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=device)
         self.backend.warm_up(self.cache, self._drawn, self.max_model_len)
@@ -88,6 +89,7 @@ class Runner:
             kv_cache_bytes=self.cache.numel() * self.cache.element_size(),
             block_size=self.block_size,
             max_model_len=self.max_model_len,
+            forward=choice.forward,
         )
 
     def _check_first_step(self) -> None:
@@ -113,7 +115,9 @@ class Runner:
 
     def _num_kv_blocks(self, config: EngineConfig) -> int:
         """Cache blocks by configuration or by memory. Raises ConfigError where one full sequence would not fit."""
-        bytes_of_block = block_bytes(self.model, self.group.size, self.block_size, self.dtype.itemsize)
+        bytes_of_block = block_bytes(
+            self.model, self.group.size, self.block_size, self.dtype.itemsize, self.backend.head_dim
+        )
         if config.num_kv_blocks is not None:
             blocks = config.num_kv_blocks
         elif self.device.type == "cuda":

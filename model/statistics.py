@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from monitoring.metrics import engine_counters
 from monitoring.specs import EngineCounterSpec
+
+
+class ForwardPath(msgspec.Struct, frozen=True):
+    """What computes an engine's steps.
+
+    path: "native": our forward pass in C, on a CPU; "triton": our kernels on a GPU; "torch": PyTorch's operations.
+    reason: why it is not the fast one of its device, a setting or an obstacle; None where it is.
+    """
+
+    path: Literal["native", "triton", "torch"]
+    reason: str | None = None
 
 
 class EngineCounters:

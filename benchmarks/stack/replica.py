@@ -47,6 +47,7 @@ class TableRank(RankProcess):
             "kv_cache_bytes": 0,
             "block_size": BLOCK_SIZE,
             "max_model_len": self._config.max_model_len or 2048,
+            "forward": {"path": "torch", "reason": "answers come from a table"},
         }
 
     def run(self, socket_path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Literal
 
 from fastapi import APIRouter
@@ -15,9 +16,23 @@ from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
 from monitoring.version import package_version
 
+ASKING_S = 1.0
+"""So long the version waits for an engine that has never answered here."""
+
+
+class Forward(BaseModel):
+    """What computes the engines' steps."""
+
+    path: Literal["native", "triton", "torch"] = Field(
+        description="`native`: our forward pass in C, on a CPU; `triton`: our kernels, on a GPU; `torch`: PyTorch's "
+        "operations, which are slower."
+    )
+    reason: str | None = Field(description="Why it is not the fast one of its device; null where it is.")
+
 
 class Version(BaseModel):
     version: str = Field(description="Version of StarCoder Serve.")
+    forward: Forward | None = Field(description="What computes the engines' steps; null until one has started.")
 
 
 class Health(BaseModel):
@@ -50,9 +65,16 @@ def create_router(api: ApiContext) -> APIRouter:
             heartbeat_seconds=report.heartbeat_seconds,
         )
 
-    @router.get("/version", summary="Version of the server", response_description="The version.")
+    @router.get("/version", summary="Version of the server, and what computes", response_description="They.")
     async def get_version() -> Version:
-        return Version(version=package_version())
+        known = api.known_model
+        if known is None:
+            with contextlib.suppress(Exception):  # whatever an engine's absence raises, the version is known
+                async with asyncio.timeout(ASKING_S):
+                    known = await api.model()
+        path = known and known.forward
+        forward = Forward(path=path.path, reason=path.reason) if path else None
+        return Version(version=package_version(), forward=forward)
 
     @router.get(
         "/metrics",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ from deployments.command.console import Console
 from deployments.command.front import local_front
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
+from deployments.command.ready import answer, forward, ready_message
 from deployments.command.signals import Stopped
 from deployments.settings import Settings
 
@@ -79,10 +79,11 @@ def serve_forever(settings: Settings, build: Build | None = None) -> int:
         try:
             server.start()
             seconds = time.monotonic() - started_at
-            ready = ready_message(settings, seconds)
+            by = forward(settings)
+            ready = ready_message(settings, seconds, by)
             if console.as_json:
                 ready = ready.partition(" Try:")[0]
-            console.say(ready, "server.ready", seconds=round(seconds, 2))
+            console.say(ready, "server.ready", seconds=round(seconds, 2), forward=by)
             while (lost := server.lost()) is None:
                 time.sleep(WATCH_S)
             console.say(f"Ending: {lost}.", "server.lost")
@@ -260,7 +261,7 @@ class Server:
             application = serve.status().applications.get(APP_NAME)
             if application is None:
                 raise StartError("the application was deleted by somebody else")
-            if application.status == ApplicationStatus.RUNNING and self._answers():
+            if application.status == ApplicationStatus.RUNNING and answer(self.settings, "/health") is not None:
                 return
             if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
                 raise StartError(_reason(application))
@@ -268,14 +269,6 @@ class Server:
                 say(f"loading weights: {share:.0%}")
             time.sleep(POLL_S)
         raise StartError(f"the engine did not start within {self.settings.start_timeout_s:g} s")
-
-    def _answers(self) -> bool:
-        """Whether the engine's heartbeat comes through the proxy."""
-        connection = http.client.HTTPConnection(reachable(self.settings.host), self.settings.port, timeout=10)
-        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        return False
 
     def _stop_application(self) -> None:
         """Delete the application first: the HTTP proxy lives on while open streams finish."""
@@ -338,22 +331,6 @@ def _drain_proxies(seconds: float) -> None:
     answer([proxy.update_draining.remote(True) for proxy in proxies])
     while not all(answer([proxy.is_drained.remote() for proxy in proxies])):
         time.sleep(POLL_S)
-
-
-def reachable(host: str) -> str:
-    """An address at which this machine reaches a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def ready_message(settings: Settings, seconds: float) -> str:
-    host = reachable(settings.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-    return (
-        f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs). Try:\n"
-        f"  curl {url}/v1/completions -H 'Content-Type: application/json' \\\n"
-        f'    -d \'{{"model": "{settings.model_id}", "prompt": "def add(a, b):\\n    return ", '
-        f'"suffix": "\\n\\nprint(add(1, 2))\\n", "max_tokens": 16, "temperature": 0}}\''
-    )
 
 
 def _has_application() -> bool:

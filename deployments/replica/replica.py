@@ -31,6 +31,7 @@ from deployments.settings import Settings
 from model.checkpoint.hub import resolve_checkpoint
 from model.config import EngineConfig, ModelConfig
 from model.process.client import EngineClient
+from model.statistics import ForwardPath
 from model.text.tokenizer import Tokenizer
 from monitoring import logs, tracing
 
@@ -274,6 +275,8 @@ def ready_figures(info: ModelInfo, reports: list[dict[str, Any]], seconds: float
         "kv_cache_bytes": sum(report["kv_cache_bytes"] for report in reports),
         "kv_cache_tokens": blocks * info.block_size,
         "max_model_len": info.max_model_len,
+        "forward": info.forward and info.forward.path,
+        "forward_reason": info.forward and info.forward.reason,
     }
 
 
@@ -302,6 +305,7 @@ def model_info(settings: Settings, model: ModelConfig, reports: list[dict[str, A
         dtype=reports[0]["dtype"],
         tensor_parallel_size=settings.tensor_parallel_size,
         parameter_bytes=[report["parameter_bytes"] for report in reports],
+        forward=msgspec.convert(reports[0]["forward"], ForwardPath),
     )
 
 

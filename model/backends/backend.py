@@ -22,6 +22,8 @@ class Backend(Protocol):
     """What it holds; a tied head counts once, in the form that steps read, unless `head_is_copied`."""
     head_is_copied: bool
     """Whether a tied head is held, and counted, beside the embedding."""
+    head_dim: int
+    """Of the keys and values in its cache: the model's, or more."""
     spare_blocks: int
     """Blocks at the end of the cache that it needs for itself."""
 
@@ -33,8 +35,8 @@ class Backend(Protocol):
     def warm_up(self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int) -> None:
         """Prepare steps on this cache and these drawn tokens, the tensors that `run` will be given.
 
-        cache: [layers, 2, blocks, block_size, kv_heads, head_dim]. drawn [n] int64, n the most sequences of a step.
-        max_model_len: tokens of the longest sequence.
+        cache: [layers, 2, blocks, block_size, kv_heads, self.head_dim].
+        drawn [n] int64, n the most sequences of a step. max_model_len: tokens of the longest sequence.
         """
         ...
 

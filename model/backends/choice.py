@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -27,8 +27,10 @@ from model.backends.plain import PlainBackend
 from model.checkpoint.weights import Share
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.kernels.native.support import obstacle as native_obstacle
+from model.kernels.native.support import runs_on_this_cpu as native_runs_on_this_cpu
 from model.network.parallel import TensorParallel
 from model.network.sdpa_attention import SdpaAttention
+from model.statistics import ForwardPath
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +39,20 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Choice:
-    """What every rank runs. attention: of the CUDA backend; native attends by itself, plain by PyTorch's operations."""
+    """What every rank runs. attention: of the CUDA backend; native attends by itself, plain by PyTorch's operations.
+
+    reason: why not what is faster on this device; None: nothing is.
+    """
 
     backend: Literal["native", "plain", "cuda"]
     dtype: torch.dtype
     attention: Literal["torch", "triton"] = "torch"
+    reason: str | None = field(default=None, compare=False)
+
+    @property
+    def forward(self) -> ForwardPath:
+        """As people are told of it."""
+        return ForwardPath("native" if self.backend == "native" else self.attention, self.reason)
 
     def load(self, config: EngineConfig, share: Share, weights: Weights) -> Backend:
         """The backend with its weights."""
@@ -79,7 +90,7 @@ def choose(config: EngineConfig, model: ModelConfig, group: TensorParallel, devi
 def _choose_on_cpu(config: EngineConfig, model: ModelConfig, ranks: Agreement) -> Choice:
     quantization = f"quantization={config.quantization}"
     if config.cpu_kernels == "torch":
-        return Choice("plain", _dtype_of_pytorch(config, ranks))
+        return Choice("plain", _dtype_of_pytorch(config, ranks), reason="cpu_kernels=torch")
     dtype = _DTYPES.get(config.dtype, torch.bfloat16)
     reason = ranks.obstacle(native_obstacle(model, ranks.group.size, dtype))
     if reason is None:
@@ -88,8 +99,11 @@ def _choose_on_cpu(config: EngineConfig, model: ModelConfig, ranks: Agreement) -
         raise ConfigError(f"{quantization} cannot be had: {reason}")
     if config.cpu_kernels == "native":
         raise ConfigError(f"cpu_kernels=native cannot be had: {reason}")
-    logger.info("PyTorch's kernels run instead of ours: %s", reason)
-    return Choice("plain", _dtype_of_pytorch(config, ranks))
+    # where the settings name another type, or the processor is too old, nobody expects it
+    expected = dtype is torch.bfloat16 and native_runs_on_this_cpu()
+    message = "PyTorch's operations run instead of our forward pass in C, which is faster: %s"
+    logger.log(logging.WARNING if expected else logging.INFO, message, reason)
+    return Choice("plain", _dtype_of_pytorch(config, ranks), reason=reason)
 
 
 def _choose_triton_or_gpu(config: EngineConfig, model: ModelConfig, ranks: Agreement) -> Choice:
@@ -97,14 +111,15 @@ def _choose_triton_or_gpu(config: EngineConfig, model: ModelConfig, ranks: Agree
         raise ConfigError(f"quantization={config.quantization} {reason}")
     dtype = _dtype_of_pytorch(config, ranks)
     if config.attention == "torch":
-        return Choice("cuda", dtype)
+        return Choice("cuda", dtype, reason="attention=torch")
     if config.attention == "triton":
         if reason := ranks.obstacle(_triton_fault(config, model, ranks, dtype)):
             raise ConfigError(f"attention=triton {reason}")
         return Choice("cuda", dtype, "triton")
     if reason := ranks.obstacle(_triton_fault(config, model, ranks, dtype)):
-        logger.warning("attention by PyTorch's operations instead of our Triton kernels: attention=triton %s", reason)
-        return Choice("cuda", dtype)
+        reason = f"attention=triton {reason}"
+        logger.warning("attention by PyTorch's operations instead of our Triton kernels: %s", reason)
+        return Choice("cuda", dtype, reason=reason)
     return Choice("cuda", dtype, "triton")
 
 

@@ -44,6 +44,7 @@ class CudaBackend:
             weights,
             _form(share, config.quantization),
         )
+        self.head_dim = share.model.head_dim
         self._graphs: DecodeGraphs | None = None
         self.replays = False
         """Whether decode steps are replayed. May be switched off, to see what that is worth."""

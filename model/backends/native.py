@@ -10,10 +10,12 @@ import torch
 
 from model.backends.backend import Weights, token_ids
 from model.batch import Batch
+from model.checkpoint.files import EMBEDDING
 from model.config import ModelConfig, Quantization
+from model.kernels.native.dimensions import Dimensions
 from model.kernels.native.library import library
 from model.kernels.native.packing import BLOCK, LANES, pack, pack_in_blocks, pack_int8
-from model.kernels.native.structures import Layer, Model, Step, Weight
+from model.kernels.native.structures import ACTIVATIONS, Layer, Model, Step, Weight
 
 QUERIES = 48
 """Of one head each, that forward.c attends to together."""
@@ -42,16 +44,21 @@ class NativeBackend:
         self._padding = ctypes.c_int.in_dll(kernel, "starcoder_row_padding").value
         self._in_blocks = bool(ctypes.c_int.in_dll(kernel, "starcoder_weights_in_blocks").value)
         self._config = model
+        self._dimensions = sizes = Dimensions(model)
+        self.head_dim = sizes.head_dim
         self._int8 = quantization == "int8"
         self._held: list[torch.Tensor] = []
         self._layers = (Layer * model.n_layer)()
         self._model = Model(
             layers=model.n_layer,
             heads=model.n_head,
-            head_dim=model.head_dim,
-            width=model.n_embd,
-            inner=model.n_inner,
+            kv_heads=model.n_kv_head,
+            head_dim=sizes.head_dim,
+            width=sizes.width,
+            inner=sizes.inner,
             vocab=model.vocab_size,
+            own_width=model.n_embd,
+            activation=ACTIVATIONS.index(model.activation),
             eps=model.layer_norm_epsilon,
             scale=model.head_dim**-0.5 if model.scale_attn_weights else 1.0,
             layer=ctypes.addressof(self._layers),
@@ -65,6 +72,10 @@ class NativeBackend:
 
     def _place(self, name: str, value: torch.Tensor) -> None:
         """Give a parameter to C. The embedding comes before a tied head, which is told by its memory."""
+        own = value.nbytes
+        value = self._dimensions.filled(name, value)
+        if name != EMBEDDING:  # of which a tied head, which counts, is a copy
+            self._saved += own - value.nbytes
         match name.split("."):
             case ["wte" | "wpe" as table, "weight"]:
                 setattr(self._model, table, self._hold(value))
@@ -117,7 +128,7 @@ class NativeBackend:
     def run(self, batch: Batch, cache: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor | None:
         """Logits [R, vocabulary] in float32, None where no row wants any. They are overwritten by the next call.
 
-        cache: [layers, 2, blocks, block_size, 1, head_dim], contiguous bfloat16.
+        cache: [layers, 2, blocks, block_size, kv_heads, self.head_dim], contiguous bfloat16.
         """
         tokens, rows = len(batch.tokens), len(batch.logit_rows)
         token_array = token_ids(batch, drawn).numpy()
@@ -161,7 +172,8 @@ class NativeBackend:
 
     def _runs(self, query_lens: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Where the runs of tokens start whose queries are attended to together, and the batch's length."""
-        tokens, longest = len(owner), max(1, QUERIES // self._config.n_head)
+        sharing = self._config.n_head // self._config.n_kv_head
+        tokens, longest = len(owner), max(1, QUERIES // sharing)
         if tokens < 4 * longest * torch.get_num_threads():  # too few runs to share out evenly
             longest = 1
         place = np.arange(tokens) - (np.cumsum(query_lens) - query_lens)[owner]
@@ -169,22 +181,23 @@ class NativeBackend:
 
     def _make_room(self, tokens: int, rows: int) -> None:
         """Buffers grow to the largest step that was seen, and stay."""
-        config = self._config
+        sizes = self._dimensions
+        normed = sizes.width + self._padding
         if tokens > self._room:
             self._room = tokens
-            self._x = torch.empty(tokens, config.n_embd)
-            self._h = torch.empty(tokens, config.n_embd + self._padding, dtype=self._activations)
-            self._qkv = torch.empty(tokens, config.n_embd + 2 * config.head_dim, dtype=torch.bfloat16)
-            self._mid = torch.empty(tokens, config.n_inner + self._padding, dtype=self._activations)
-            longest = max(config.n_embd, config.n_inner)
+            self._x = torch.empty(tokens, sizes.width)
+            attended = sizes.queries + self._padding
+            self._h = torch.empty(tokens, max(normed, attended), dtype=self._activations)
+            self._qkv = torch.empty(tokens, sizes.qkv, dtype=torch.bfloat16)
+            self._mid = torch.empty(tokens, sizes.inner + self._padding, dtype=self._activations)
             if self._int8:
-                self._q = torch.empty(tokens, longest, dtype=torch.uint8)
+                self._q = torch.empty(tokens, sizes.longest, dtype=torch.uint8)
                 self._q_scale = torch.empty(tokens)
             elif self._in_blocks:
-                self._q = torch.empty(tokens, longest + self._padding, dtype=torch.int16)
-                self._q_scale = torch.empty(tokens, -(-longest // BLOCK))
+                self._q = torch.empty(tokens, sizes.longest + self._padding, dtype=torch.int16)
+                self._q_scale = torch.empty(tokens, -(-sizes.longest // BLOCK))
         if rows > len(self._logits):
-            self._y = torch.empty(rows, config.n_embd)
-            self._few_h = torch.empty(rows, config.n_embd + self._padding, dtype=self._activations)
-            self._few_q = torch.empty(rows, config.n_embd, dtype=torch.bfloat16)
-            self._logits = torch.empty(rows, -(-config.vocab_size // LANES) * LANES)
+            self._y = torch.empty(rows, sizes.width)
+            self._few_h = torch.empty(rows, normed, dtype=self._activations)
+            self._few_q = torch.empty(rows, sizes.queries, dtype=torch.bfloat16)
+            self._logits = torch.empty(rows, -(-self._config.vocab_size // LANES) * LANES)

@@ -35,6 +35,7 @@ class PlainBackend:
         form: Form = Linear,
         packed: bool = False,
     ) -> None:
+        self.head_dim = model.head_dim
         self.network = GPTBigCode.without_storage(model, group).eval()
         self._attention = attention
         self.parameter_bytes = weights(lambda name, value: self.network.place(name, value, form))

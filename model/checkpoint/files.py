@@ -81,7 +81,7 @@ class Checkpoint:
         shapes: dict[str, tuple[int, ...]] = {}
         for path in sorted(set(self.files.values())):
             shapes |= self._shapes(path)
-        for name in parameter_names(model, head=not model.tie_word_embeddings and HEAD in self):
+        for name in parameter_names(model, head=not model.tie_word_embeddings):
             stored, needed = self.stored_name(name), stored_shape(name, model)
             if stored not in shapes:
                 raise ConfigError(f"{self.directory}: the checkpoint has no tensor {stored!r}")

@@ -51,18 +51,23 @@ def scratch_values(model: ModelConfig, size: int) -> int:
     return max(m.weight.numel() for m in network.h.modules() if isinstance(m, Linear))
 
 
-def cache_shape(model: ModelConfig, size: int, blocks: int, block_size: int) -> tuple[int, ...]:
+def cache_shape(
+    model: ModelConfig, size: int, blocks: int, block_size: int, head_dim: int | None = None
+) -> tuple[int, ...]:
     """One rank's cache tensor: [layers, 2, blocks, block_size, kv_heads, head_dim].
 
-    The one key/value head of a multi-query model is on every rank; otherwise heads are split.
+    The one key/value head of a multi-query model is on every rank; otherwise heads are split. head_dim: the model's if
+    None.
     """
     kv_heads = 1 if model.multi_query else model.n_head // size
-    return (model.n_layer, 2, blocks, block_size, kv_heads, model.head_dim)
+    return (model.n_layer, 2, blocks, block_size, kv_heads, head_dim or model.head_dim)
 
 
-def block_bytes(model: ModelConfig, size: int, block_size: int, bytes_per_value: int) -> int:
+def block_bytes(
+    model: ModelConfig, size: int, block_size: int, bytes_per_value: int, head_dim: int | None = None
+) -> int:
     """Bytes of one cache block on one rank."""
-    return math.prod(cache_shape(model, size, 1, block_size)) * bytes_per_value
+    return math.prod(cache_shape(model, size, 1, block_size, head_dim)) * bytes_per_value
 
 
 def activation_bytes(model: ModelConfig, size: int, config: EngineConfig, bytes_per_value: int) -> int:

@@ -89,8 +89,7 @@ def load_weights(share: Share, directory: Path, place: Place, progress: Progress
         part = part_of(name, share.model, share.group)
         return _read(checkpoint, checkpoint.stored_name(name), part, shape, share)
 
-    tied = share.model.tie_word_embeddings or HEAD not in checkpoint
-    return _place_all(share.shapes(), tied, read, place, progress)
+    return _place_all(share.shapes(), share.model.tie_word_embeddings, read, place, progress)
 
 
 def random_weights(share: Share, seed: int, place: Place) -> int:

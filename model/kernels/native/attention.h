@@ -1,4 +1,4 @@
-/* Paged multi-query attention, part of forward.c: the heads that share a key are the lanes of its scores. */
+/* Paged attention, part of forward.c: heads that share a key, of one token or several, are the lanes of its scores. */
 
 /* A query of one head: where it is, how many positions it sees, and where its answer goes. */
 typedef struct {
@@ -10,12 +10,12 @@ typedef struct {
 /*
  * Up to 16 `registers` queries over one sequence's cache: they are the lanes of the scores, heads of one token or of
  * several that follow each other. Softmax is formed span by span (Milakov and Gimelshein, arXiv:1805.02867), so that a
- * long context needs no more room than a short one. `scale` includes log2(e): the powers are of two. cold: nobody has
- * just read this context.
+ * long context needs no more room than a short one. `scale` includes log2(e): the powers are of two. stride: from one
+ * position's key to the next one's. cold: nobody has just read this context.
  */
 static inline __attribute__((always_inline)) void attend(
     const int registers, const Query *queries, int count, int64_t D, const bf16 *keys, const bf16 *values,
-    const int64_t *table, int64_t block_size, float scale, int cold
+    int64_t stride, const int64_t *table, int64_t block_size, float scale, int cold
 ) {
     const int lanes = registers * LANES;
     packed query[D / PACK * lanes] __attribute__((aligned(64)));
@@ -43,8 +43,8 @@ static inline __attribute__((always_inline)) void attend(
         const bf16 *key_at[SPAN + KEYS], *value[SPAN + 1];
         for (int p = 0; p < span;) {
             int64_t offset = (start + p) % block_size, stop = p + block_size - offset;
-            const int64_t base = (table[(start + p) / block_size] * block_size + offset) * D;
-            for (int64_t i = 0; p < span && p < stop; p++, i += D) {
+            const int64_t base = (table[(start + p) / block_size] * block_size + offset) * stride;
+            for (int64_t i = 0; p < span && p < stop; p++, i += stride) {
                 key_at[p] = keys + base + i;
                 value[p] = values + base + i;
                 for (int64_t d = 0; cold && d < D; d += 32) {
@@ -103,13 +103,14 @@ static inline __attribute__((always_inline)) void attend(
     }
 }
 
-typedef void (*Attend)(const Query *, int, int64_t, const bf16 *, const bf16 *, const int64_t *, int64_t, float, int);
+typedef void (*Attend)(
+    const Query *, int, int64_t, const bf16 *, const bf16 *, int64_t, const int64_t *, int64_t, float, int);
 #define ATTEND(REGISTERS)                                                                                             \
     static __attribute__((noinline)) void attend_##REGISTERS(                                                         \
-        const Query *queries, int count, int64_t D, const bf16 *keys, const bf16 *values, const int64_t *table,       \
-        int64_t block_size, float scale, int cold                                                                     \
+        const Query *queries, int count, int64_t D, const bf16 *keys, const bf16 *values, int64_t stride,             \
+        const int64_t *table, int64_t block_size, float scale, int cold                                               \
     ) {                                                                                                               \
-        attend(REGISTERS, queries, count, D, keys, values, table, block_size, scale, cold);                           \
+        attend(REGISTERS, queries, count, D, keys, values, stride, table, block_size, scale, cold);                   \
     }
 ATTEND(1) ATTEND(2) ATTEND(3)
 static const Attend ATTENDS[] = {NULL, attend_1, attend_2, attend_3};

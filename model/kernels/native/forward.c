@@ -1,5 +1,5 @@
 /*
- * The whole forward pass of a multi-query GPTBigCode on a CPU with AVX-512, in one parallel region.
+ * The whole forward pass of a GPTBigCode on a CPU with AVX-512, in one parallel region.
  *
  * Weights are bfloat16, products are summed in float32, and the residual stream stays in float32. A row's result
  * depends on its own tokens alone: whatever else is in the batch, its sums are formed in the same order. How bfloat16
@@ -7,7 +7,9 @@
  * can do.
  *
  * Layouts. A weight [N, K] lies as [N/16][K/2][16][2], so that one register holds a pair of inputs for 16 outputs and
- * nothing needs to be shuffled (as oneDNN's blocked formats do). The cache of a layer is [2, blocks, block_size, D].
+ * nothing needs to be shuffled (as oneDNN's blocked formats do). The cache of a layer is
+ * [2, blocks, block_size, kv_heads, D], kv_heads being 1 or all heads. Widths are multiples of 16 and D is one of 64: a
+ * model's own are filled up with zeros, which come to nothing in every sum but that of a layer norm's squares.
  *
  * With int8 weights, as [N/16][K/4][16][4] with a scale for each output, a product's inputs are brought to 8 bits too,
  * each row by its own largest value, for VPDPBUSD. That instruction takes one side without sign: inputs are moved up by
@@ -39,7 +41,9 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t layers, heads, head_dim, width, inner, vocab;
+    int64_t layers, heads, kv_heads, head_dim, width, inner, vocab;
+    int64_t own_width;           /* without what `width` was filled up with */
+    int64_t activation;          /* enum activation */
     double eps, scale;
     const bf16 *wte, *wpe;       /* [vocab, width], [positions, width] */
     const float *lnf_w, *lnf_b;
@@ -56,23 +60,23 @@ typedef struct {
     const int64_t *tables;       /* [S, table_stride] */
     int64_t table_stride;
     const int64_t *logit_rows;   /* [R] */
-    bf16 *cache;                 /* [layers, 2, blocks, block_size, head_dim] */
+    bf16 *cache;                 /* [layers, 2, blocks, block_size, kv_heads, head_dim] */
     int64_t blocks, block_size;
     float *logits;               /* [R, vocab rounded up to 16] */
     float *x;                    /* [T, width] */
     float *y;                    /* [R, width] */
-    void *h;                     /* [T, width + ROW_PADDING] activations */
-    bf16 *qkv;                   /* [T, width + 2 head_dim] */
+    void *h;                     /* [T, width + ROW_PADDING] activations, then [T, heads * head_dim + ROW_PADDING] */
+    bf16 *qkv;                   /* [T, (heads + 2 kv_heads) * head_dim] */
     void *mid;                   /* [T, inner + ROW_PADDING] activations */
     void *few_h;                 /* [R, width + ROW_PADDING] activations: the rows of h whose logits are wanted */
-    bf16 *few_q;                 /* [R, width]: their queries */
-    void *q;                     /* [T, max(width, inner) + ROW_PADDING]: a product's inputs as integers */
-    float *q_scale;              /* [T], or in blocks [T, max(width, inner) / 64] */
+    bf16 *few_q;                 /* [R, heads * head_dim]: their queries */
+    void *q;                     /* [T, longest K + ROW_PADDING]: a product's inputs as integers */
+    float *q_scale;              /* [T], or in blocks [T, longest K / 64] */
     int64_t *spent;              /* [PHASES]: nanoseconds of the first thread are added here, unless NULL */
 } Step;
 
 enum { LANES = 16, QUERIES = 48, SPAN = 64, KEYS = 8, GROUP = 6, COLD = 32, SUMS = 24, BLOCK = 64 };
-enum epilogue { TO_FLOAT, TO_BF16, TO_GELU, ADD };
+enum epilogue { TO_FLOAT, TO_BF16, TO_GELU_TANH, TO_GELU_ERF, TO_RELU, ADD };
 enum phase { EMBED, NORM, QKV, WRITE, ATTEND, PROJ, FC, OUT, HEAD, PHASES };
 
 static int64_t now(void) {
@@ -94,13 +98,7 @@ static inline __m512 power_of_two(__m512 x) {
     return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f)), n);
 }
 
-/* x (1 + tanh u) / 2 = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3); the reciprocal to 2^-14. */
-static inline __m512 gelu(__m512 x) {
-    const float c = -2.0f * 0.7978845608028654f * 1.4426950408889634f;
-    __m512 y = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(0.044715f * c), _mm512_set1_ps(c));
-    __m512 e = power_of_two(_mm512_mul_ps(x, y));
-    return _mm512_mul_ps(x, _mm512_rcp14_ps(_mm512_add_ps(e, _mm512_set1_ps(1.0f))));
-}
+#include "activations.h"
 
 #define UNROLLED _Pragma("GCC unroll 32")
 /* The tiles of sums, rows by 16 outputs, that fit into 24 of the 32 registers. */
@@ -147,7 +145,9 @@ static inline __attribute__((always_inline)) void finish(
             if (bias) sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias + from));
             if (how == TO_FLOAT) _mm512_storeu_ps((float *)out + at, sum);
             else if (how == TO_BF16) narrow((bf16 *)out + at, sum);
-            else if (how == TO_GELU) put((act *)out + at, gelu(sum));
+            else if (how == TO_GELU_TANH) put((act *)out + at, gelu_tanh(sum));
+            else if (how == TO_GELU_ERF) put((act *)out + at, gelu_erf(sum));
+            else if (how == TO_RELU) put((act *)out + at, relu(sum));
             else _mm512_storeu_ps((float *)out + at, _mm512_add_ps(sum, _mm512_loadu_ps((float *)out + at)));
         }
 }
@@ -179,15 +179,19 @@ static inline void prepare(const Rows *x, int64_t r, const act *values, int64_t 
     else in_blocks(x, r, values, K);
 }
 
-static void norm(const float *x, act *out, int64_t width, const float *w, const float *b, float eps) {
+/* own: the values of x [width] that are not zeros behind it, for which w and b have zeros too. */
+static void norm(
+    const float *x, act *out, int64_t width, int64_t own, const float *w, const float *b, float eps
+) {
     __m512 sum = _mm512_setzero_ps(), square = _mm512_setzero_ps();
     for (int64_t i = 0; i < width; i += LANES) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
-    __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)width);
+    __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)own);
     for (int64_t i = 0; i < width; i += LANES) {
-        __m512 d = _mm512_sub_ps(_mm512_loadu_ps(x + i), mean);
+        __mmask16 real = own - i < LANES ? (__mmask16)((1 << (own - i)) - 1) : (__mmask16)-1;
+        __m512 d = _mm512_maskz_sub_ps(real, _mm512_loadu_ps(x + i), mean);
         square = _mm512_fmadd_ps(d, d, square);
     }
-    float variance = _mm512_reduce_add_ps(square) / (float)width + eps;
+    float variance = _mm512_reduce_add_ps(square) / (float)own + eps;
     __m512 scale = _mm512_set1_ps(1.0f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(variance))));
     for (int64_t i = 0; i < width; i += LANES) {
         __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), mean), scale);
@@ -197,7 +201,8 @@ static void norm(const float *x, act *out, int64_t width, const float *w, const 
 
 #include "attention.h"
 
-/* Heads in one call of `attend`: fewer than it takes where a short batch would leave threads without work. */
+/* Heads in one call of `attend`, of those that share a key: fewer than it takes where a short batch would leave threads
+   without work. */
 static int64_t heads_each(int64_t heads, int64_t rows, int threads) {
     int64_t each = heads < QUERIES ? heads : QUERIES;
     int64_t share = rows < threads ? (heads * rows + threads - 1) / threads : each;
@@ -205,8 +210,9 @@ static int64_t heads_each(int64_t heads, int64_t rows, int threads) {
 }
 
 void starcoder_forward(const Model *m, const Step *s, int threads) {
-    const int64_t T = s->tokens, W = m->width, D = m->head_dim, wide = W + 2 * D;
-    const int64_t h_stride = W + ROW_PADDING, mid_stride = m->inner + ROW_PADDING;
+    const int64_t T = s->tokens, W = m->width, D = m->head_dim, Q = m->heads * D, KV = m->kv_heads * D;
+    const int64_t wide = Q + 2 * KV, sharing = m->heads / m->kv_heads;
+    const int64_t h_stride = W + ROW_PADDING, attended_stride = Q + ROW_PADDING, mid_stride = m->inner + ROW_PADDING;
     act *const h = s->h, *const mid = s->mid, *const few_h = s->few_h;
     const Rows narrow_rows = {h, s->q, s->q_scale}, few_rows = {few_h, s->q, s->q_scale};
     const Rows wide_rows = {mid, s->q, s->q_scale};
@@ -232,70 +238,79 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
         LAP(EMBED)
         for (int64_t n = 0; n < m->layers; n++) {
             const Layer *l = &m->layer[n];
-            bf16 *keys = s->cache + n * 2 * s->blocks * s->block_size * D;
-            bf16 *values = keys + s->blocks * s->block_size * D;
+            bf16 *keys = s->cache + n * 2 * s->blocks * s->block_size * KV;
+            bf16 *values = keys + s->blocks * s->block_size * KV;
             /* Behind the last layer's keys and values, only the rows whose logits are wanted go on: 1 of a prompt. */
             const int64_t *row = n == m->layers - 1 ? s->logit_rows : NULL;
-            const int64_t rows = row ? s->rows : T, each = heads_each(m->heads, rows, threads);
-            const int64_t groups = each ? (m->heads + each - 1) / each : 0, runs = row ? s->rows : s->num_runs;
+            const int64_t rows = row ? s->rows : T, each = heads_each(sharing, rows * m->kv_heads, threads);
+            const int64_t groups = each ? (sharing + each - 1) / each : 0, runs = row ? s->rows : s->num_runs;
             const int few = rows < T; /* and their queries alone */
             float *x = row ? s->y : s->x;
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < T; t++) {
-                norm(s->x + t * W, h + t * h_stride, W, l->ln1_w, l->ln1_b, eps);
+                norm(s->x + t * W, h + t * h_stride, W, m->own_width, l->ln1_w, l->ln1_b, eps);
                 prepare(&narrow_rows, t, h + t * h_stride, W, &l->qkv);
             }
             LAP(NORM)
-            product(T, few ? W : 0, wide, W, &narrow_rows, &l->qkv, TO_BF16, s->qkv, wide);
+            product(T, few ? Q : 0, wide, W, &narrow_rows, &l->qkv, TO_BF16, s->qkv, wide);
             if (few) {
 #pragma omp for schedule(static)
                 for (int64_t r = 0; r < rows; r++) {
                     memcpy(few_h + r * h_stride, h + row[r] * h_stride, W * sizeof(act));
                     prepare(&few_rows, r, few_h + r * h_stride, W, &l->qkv);
                 }
-                product(rows, 0, W, W, &few_rows, &l->qkv, TO_BF16, s->few_q, W);
+                product(rows, 0, Q, W, &few_rows, &l->qkv, TO_BF16, s->few_q, Q);
             }
             LAP(QKV)
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < T; t++) {
-                memcpy(keys + s->slots[t] * D, s->qkv + t * wide + W, D * sizeof(bf16));
-                memcpy(values + s->slots[t] * D, s->qkv + t * wide + W + D, D * sizeof(bf16));
+                memcpy(keys + s->slots[t] * KV, s->qkv + t * wide + Q, KV * sizeof(bf16));
+                memcpy(values + s->slots[t] * KV, s->qkv + t * wide + Q + KV, KV * sizeof(bf16));
             }
             LAP(WRITE)
             if (!rows) break;
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t i = 0; i < runs * groups; i++) {
-                int64_t run = i / groups, first = i % groups * each;
+            for (int64_t i = 0; i < runs * m->kv_heads * groups; i++) {
+                int64_t run = i / groups / m->kv_heads, kv = i / groups % m->kv_heads, first = i % groups * each;
                 int64_t start = row ? run : s->runs[run], end = row ? run + 1 : s->runs[run + 1], t = start;
                 Query queries[QUERIES];
                 int count = 0;
                 for (int64_t r = start; r < end; r++)
-                    for (int64_t head = first; head < m->heads && head < first + each; head++) {
+                    for (int64_t i = first; i < sharing && i < first + each; i++) {
+                        int64_t at = (kv * sharing + i) * D;
                         t = row ? row[r] : r;
-                        const bf16 *query = few ? s->few_q + r * W : s->qkv + t * wide;
-                        queries[count++] = (Query){query + head * D, h + r * h_stride + head * D, s->positions[t] + 1};
+                        const bf16 *query = few ? s->few_q + r * Q : s->qkv + t * wide;
+                        queries[count++] = (Query){query + at, h + r * attended_stride + at, s->positions[t] + 1};
                     }
                 ATTENDS[(count + LANES - 1) / LANES](
-                    queries, count, D, keys, values, s->tables + s->owner[t] * s->table_stride, s->block_size,
-                    (float)(m->scale * 1.4426950408889634), T <= COLD);
+                    queries, count, D, keys + kv * D, values + kv * D, KV, s->tables + s->owner[t] * s->table_stride,
+                    s->block_size, (float)(m->scale * 1.4426950408889634), T <= COLD);
             }
             LAP(ATTEND)
             if (row || PREPARED || l->proj.scale) {
 #pragma omp for schedule(static)
                 for (int64_t r = 0; r < rows; r++) {
                     if (row) memcpy(x + r * W, s->x + row[r] * W, W * sizeof(float));
-                    prepare(&narrow_rows, r, h + r * h_stride, W, &l->proj);
+                    prepare(&narrow_rows, r, h + r * attended_stride, Q, &l->proj);
                 }
             }
-            product(rows, 0, W, W, &narrow_rows, &l->proj, ADD, x, W);
+            product(rows, 0, W, Q, &narrow_rows, &l->proj, ADD, x, W);
             LAP(PROJ)
 #pragma omp for schedule(static)
             for (int64_t r = 0; r < rows; r++) {
-                norm(x + r * W, h + r * h_stride, W, l->ln2_w, l->ln2_b, eps);
+                norm(x + r * W, h + r * h_stride, W, m->own_width, l->ln2_w, l->ln2_b, eps);
                 prepare(&narrow_rows, r, h + r * h_stride, W, &l->fc);
             }
             LAP(NORM)
-            product(rows, 0, m->inner, W, &narrow_rows, &l->fc, TO_GELU, mid, mid_stride);
+#define ACTIVATE(which)                                                                          \
+    case which:                                                                                  \
+        product(rows, 0, m->inner, W, &narrow_rows, &l->fc, TO_##which, mid, mid_stride); \
+        break;
+            switch ((enum activation)m->activation) {
+                ACTIVATE(GELU_TANH)
+                ACTIVATE(GELU_ERF)
+                ACTIVATE(RELU)
+            }
             LAP(FC)
             if (PREPARED || l->out.scale) {
 #pragma omp for schedule(static)
@@ -307,7 +322,7 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
         }
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < s->rows; r++) {
-            norm(s->y + r * W, h + r * h_stride, W, m->lnf_w, m->lnf_b, eps);
+            norm(s->y + r * W, h + r * h_stride, W, m->own_width, m->lnf_w, m->lnf_b, eps);
             prepare(&narrow_rows, r, h + r * h_stride, W, &m->head);
         }
         LAP(NORM)

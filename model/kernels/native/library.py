@@ -69,8 +69,10 @@ def library() -> ctypes.CDLL:
         raise Unavailable(f"the kernel cannot be loaded: {error}") from error
     found.starcoder_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     found.starcoder_forward.restype = None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    found.starcoder_activate.argtypes = [number, pointer, pointer, number]
+    found.starcoder_activate.restype = None
     if hasattr(found, "starcoder_to_blocks"):  # products_int16.h
-        pointer, number = ctypes.c_void_p, ctypes.c_int64
         found.starcoder_to_blocks.argtypes = [pointer, pointer, number, number, ctypes.c_int]
         found.starcoder_to_blocks.restype = None
     return found

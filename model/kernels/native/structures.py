@@ -8,6 +8,10 @@ PHASES = ("embed", "norm", "qkv", "write", "attend", "proj", "fc", "out", "head"
 """Of a step, in the order in which `Step.spent` counts their nanoseconds."""
 
 
+ACTIVATIONS = ("gelu_tanh", "gelu_erf", "relu")
+"""As `enum activation` of activations.h numbers what `ModelConfig.activation` may be."""
+
+
 class Weight(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in ("data", "bias", "scale", "shift", "exponents")]
 
@@ -21,7 +25,8 @@ class Layer(ctypes.Structure):
 
 class Model(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("layers", "heads", "head_dim", "width", "inner", "vocab")),
+        *((name, ctypes.c_int64) for name in ("layers", "heads", "kv_heads", "head_dim", "width", "inner", "vocab")),
+        *((name, ctypes.c_int64) for name in ("own_width", "activation")),
         ("eps", ctypes.c_double),
         ("scale", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("wte", "wpe", "lnf_w", "lnf_b")),

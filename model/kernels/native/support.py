@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from model.config import ModelConfig
-from model.kernels.native.library import Unavailable, library
-from model.kernels.native.packing import LANES
+from model.kernels.native.library import Unavailable, library, variant
 
-HEAD_DIM_STEP = 64
-_TANH_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
+WIDEST_HEAD = 1024
+"""Attention has its queries and sums on the stack."""
 
 
 def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
@@ -18,14 +17,19 @@ def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
         return f"weights are {str(dtype).removeprefix('torch.')}, not bfloat16"
     if ranks > 1:
         return "tensor parallelism"
-    if not config.multi_query:
-        return "attention is not multi-query"
-    if config.activation_function not in _TANH_GELU:
-        return f"activation {config.activation_function}"
-    if config.head_dim % HEAD_DIM_STEP or config.n_embd % LANES or config.n_inner % LANES:
-        return f"heads of {config.head_dim}, width {config.n_embd}, inner width {config.n_inner}"
+    if config.head_dim > WIDEST_HEAD:
+        return f"heads of {config.head_dim} values, more than {WIDEST_HEAD}"
     try:
         library()
     except Unavailable as error:
         return str(error)
     return None
+
+
+def runs_on_this_cpu() -> bool:
+    """Whether the processor can do what the kernel asks of it, be there a compiler or not."""
+    try:
+        variant()
+    except Unavailable:
+        return False
+    return True

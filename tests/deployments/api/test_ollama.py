@@ -138,4 +138,5 @@ def test_the_ollama_package(url: str, fake_backend: FakeBackend) -> None:
 
 
 async def test_version(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/api/version")).json() == (await client.get("/version")).json()
+    version = (await client.get("/version")).json()["version"]
+    assert (await client.get("/api/version")).json() == {"version": version}

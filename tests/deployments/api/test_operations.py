@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 
 import httpx
+import msgspec
 import pytest
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 
-from deployments.errors import OverloadedError
-from deployments.protocol import HealthReport
+from deployments.errors import EngineUnavailableError, OverloadedError
+from deployments.protocol import HealthReport, ModelInfo
+from model.statistics import ForwardPath
 from tests.support.fake_backend import MODEL, WINDOW, FakeBackend
 
 
@@ -50,6 +53,35 @@ async def test_health_is_the_engines(client: httpx.AsyncClient, fake_backend: Fa
 
 async def test_version(client: httpx.AsyncClient) -> None:
     assert re.match(r"\d", (await client.get("/version")).json()["version"])
+
+
+@pytest.mark.parametrize("path", [ForwardPath("native"), ForwardPath("torch", "no C compiler is installed")])
+async def test_version_says_what_computes(
+    path: ForwardPath, client: httpx.AsyncClient, fake_backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = await fake_backend.info()
+
+    async def with_path() -> ModelInfo:
+        return msgspec.structs.replace(info, forward=path)
+
+    monkeypatch.setattr(fake_backend, "info", with_path)
+    assert (await client.get("/version")).json()["forward"] == {"path": path.path, "reason": path.reason}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_version_needs_no_engine(
+    silent: bool, client: httpx.AsyncClient, fake_backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_engine() -> ModelInfo:
+        if silent:
+            await asyncio.Event().wait()
+        raise EngineUnavailableError("none has started")
+
+    monkeypatch.setattr(fake_backend, "info", no_engine)
+    monkeypatch.setattr("deployments.api.operations.ASKING_S", 0.01)
+    answer = (await client.get("/version")).json()
+    assert re.match(r"\d", answer.pop("version"))
+    assert answer == {"forward": None}
 
 
 async def test_metrics_count_refusals(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:

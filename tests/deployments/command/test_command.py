@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from deployments.cluster import temporary
-from deployments.command import checks, cli, local
+from deployments.command import checks, cli
 from deployments.command.complete import split
 from deployments.command.processes import descendants
+from deployments.command.ready import ready_message
 from deployments.settings import Settings
 from model.config import ConfigError
 from tests.support.checkpoints import random_model, write_checkpoint
@@ -100,9 +101,17 @@ def test_what_the_model_or_the_machine_contradicts_is_said_before_anything_start
 
 
 def test_ready_message_can_be_pasted() -> None:
-    message = local.ready_message(Settings(host="0.0.0.0", port=8123), 3.0)
+    message = ready_message(Settings(host="0.0.0.0", port=8123), 3.0, None)
     assert "http://127.0.0.1:8123/v1/completions" in message
-    assert "http://[::1]:8000" in local.ready_message(Settings(host="::"), 3.0)
+    assert "http://[::1]:8000" in ready_message(Settings(host="::"), 3.0, None)
+
+
+def test_ready_message_says_what_computes_and_why() -> None:
+    first, _, _ = ready_message(Settings(), 3.0, {"path": "native", "reason": None}).partition("\n")
+    assert first.endswith("/docs), with its forward pass in C. Try:")
+    reason = "no C compiler is installed"
+    first, _, _ = ready_message(Settings(), 3.0, {"path": "torch", "reason": reason}).partition("\n")
+    assert first.endswith(f"/docs), with its forward pass by PyTorch's operations ({reason}). Try:")
 
 
 @pytest.mark.parametrize(

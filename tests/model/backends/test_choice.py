@@ -10,6 +10,7 @@ from model.backends.agreement import ELSEWHERE, Agreement
 from model.backends.choice import Choice, choose
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.network.parallel import TensorParallel
+from model.statistics import ForwardPath
 from tests.support.native import needs_kernel
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -28,7 +29,8 @@ def with_another_rank(monkeypatch: pytest.MonkeyPatch, can: bool) -> TensorParal
     ("shape", "options", "expected"),
     [
         ({}, {}, torch.bfloat16),
-        ({"multi_query": False}, {}, torch.float32),
+        ({"multi_query": False}, {}, torch.bfloat16),
+        ({"n_embd": 1040, "n_head": 1}, {}, torch.float32),
         ({}, {"cpu_kernels": "torch"}, torch.float32),
         ({}, {"attention": "triton"}, torch.float32),
         ({}, {"dtype": "float32"}, torch.float32),
@@ -39,7 +41,7 @@ def test_where_the_cpu_cannot_multiply_bfloat16_only_our_kernels_choose_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(choice, "_triton_obstacle", lambda *_: None)
-    model = ModelConfig(**SHAPE, **shape)
+    model = ModelConfig(**{**SHAPE, **shape})
     chosen = choose(EngineConfig(model="x", device="cpu", **options), model, TensorParallel(), CPU)
     assert chosen.dtype is expected
 
@@ -158,3 +160,47 @@ def test_kernels_that_were_asked_for_are_checked_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(triton_check, "max_error", lambda *_: 0.06)
     with pytest.raises(ConfigError, match="is off by"):
         choose(config, MODEL, TensorParallel(), GPU)
+
+
+@pytest.mark.parametrize(
+    ("options", "obstacle", "old_cpu", "expected", "level"),
+    [
+        ({}, None, False, ForwardPath("native"), None),
+        ({}, "no C compiler is installed", False, ForwardPath("torch", "no C compiler is installed"), "WARNING"),
+        ({"dtype": "bfloat16"}, "tensor parallelism", False, ForwardPath("torch", "tensor parallelism"), "WARNING"),
+        ({}, "this CPU has no AVX-512", True, ForwardPath("torch", "this CPU has no AVX-512"), "INFO"),
+        ({"dtype": "float32"}, "weights are float32", False, ForwardPath("torch", "weights are float32"), "INFO"),
+        ({"cpu_kernels": "torch"}, None, False, ForwardPath("torch", "cpu_kernels=torch"), None),
+    ],
+)
+def test_what_runs_on_a_cpu_is_told_and_a_warning_where_more_could_be_expected(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    options: dict[str, str],
+    obstacle: str | None,
+    old_cpu: bool,
+    expected: ForwardPath,
+    level: str | None,
+) -> None:
+    monkeypatch.setattr(choice, "native_obstacle", lambda *_: obstacle)
+    monkeypatch.setattr(choice, "native_runs_on_this_cpu", lambda: not old_cpu)
+    with caplog.at_level("INFO"):
+        chosen = choose(EngineConfig(model="x", device="cpu", **options), MODEL, TensorParallel(), CPU)
+    assert chosen.forward == expected
+    assert [r.levelname for r in caplog.records if "PyTorch's operations" in r.message] == ([level] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("attention", "fault", "expected"),
+    [
+        ("auto", None, ForwardPath("triton")),
+        ("auto", "is off by 3", ForwardPath("torch", "attention=triton is off by 3")),
+        ("torch", None, ForwardPath("torch", "attention=torch")),
+    ],
+)
+def test_what_runs_on_a_gpu_is_told(
+    monkeypatch: pytest.MonkeyPatch, attention: str, fault: str | None, expected: ForwardPath
+) -> None:
+    monkeypatch.setattr(choice, "_triton_fault", lambda *_: fault)
+    config = EngineConfig(model="x", dtype="bfloat16", attention=attention)
+    assert choose(config, MODEL, TensorParallel(), GPU).forward == expected

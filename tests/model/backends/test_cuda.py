@@ -86,6 +86,42 @@ def test_recorded_steps_are_used_only_if_they_are_right(
     assert not replayed
 
 
+@pytest.mark.parametrize(("activation", "other"), [("gelu", "gelu_new"), ("gelu_pytorch_tanh", "gelu")])
+def test_no_form_of_gelu_takes_the_place_of_the_other(tmp_path: Path, activation: str, other: str) -> None:
+    """Neither in a step that is run kernel by kernel, nor in a recorded one."""
+    reference = random_model(activation_function=activation)
+    for block in reference.transformer.h:  # where they differ most
+        block.mlp.c_fc.bias.data.sub_(2.2)
+        block.mlp.c_proj.weight.data.mul_(10)
+    directory = write_checkpoint(tmp_path / "model", reference)
+    model = ModelConfig.from_checkpoint(directory)
+    share = Share(model, TensorParallel(), CPU, torch.float32)
+    config = EngineConfig(model=str(directory), device="cpu")
+    backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
+    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
+    cache = torch.zeros(cache_shape(model, 1, 201, BLOCK_SIZE))
+    drawn = torch.zeros(4, dtype=torch.int64)
+    batch = batch_of([(0, 1), (0, 1), (0, 1)], model.vocab_size, 0)
+
+    def logits(name: str) -> torch.Tensor:
+        changed = type(reference).from_pretrained(directory, activation_function=name)
+        found: torch.Tensor = changed.float().eval()(torch.from_numpy(batch.tokens)[:, None]).logits[:, 0]
+        return found
+
+    with torch.inference_mode():
+        eager = backend.run(batch, cache, drawn)
+        assert eager is not None
+        torch.testing.assert_close(eager, logits(activation), rtol=1e-4, atol=1e-4)
+        assert (eager - logits(other)).abs().max() > 2e-3
+        eager = eager.clone()
+    backend.record_decodes(cache, drawn, model.n_positions, lambda run: run)
+    assert backend.replays
+    with torch.inference_mode():
+        replayed = backend.run(batch, cache, drawn)
+    assert replayed is not None
+    torch.testing.assert_close(replayed, eager)
+
+
 def test_kernels_compiled_after_the_warm_up_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     triton = pytest.importorskip("triton", reason="Triton has no build for this machine")
     heard = []

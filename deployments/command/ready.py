@@ -1,0 +1,58 @@
+"""What the server answers once it is there, and what `starcoder serve` says of it then."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from typing import TypedDict
+
+from deployments.settings import Settings
+
+_FORWARD = {"native": "in C", "triton": "by Triton kernels", "torch": "by PyTorch's operations"}
+
+
+class Forward(TypedDict):
+    """What computes steps, and why, as `/version` says it."""
+
+    path: str
+    reason: str | None
+
+
+def reachable(host: str) -> str:
+    """An address at which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def answer(settings: Settings, path: str) -> bytes | None:
+    """The body that a GET brings; None where it is not answered, or not with 200."""
+    connection = http.client.HTTPConnection(reachable(settings.host), settings.port, timeout=10)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        return body if response.status == 200 else None
+    return None
+
+
+def forward(settings: Settings) -> Forward | None:
+    """None where the server does not say."""
+    body = answer(settings, "/version")
+    found: Forward | None = json.loads(body)["forward"] if body else None
+    return found
+
+
+def ready_message(settings: Settings, seconds: float, forward: Forward | None) -> str:
+    host = reachable(settings.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    by = ""
+    if forward is not None:
+        reason = f" ({forward['reason']})" if forward["reason"] else ""
+        by = f", with its forward pass {_FORWARD[forward['path']]}{reason}"
+    return (
+        f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs){by}. "
+        "Try:\n"
+        f"  curl {url}/v1/completions -H 'Content-Type: application/json' \\\n"
+        f'    -d \'{{"model": "{settings.model_id}", "prompt": "def add(a, b):\\n    return ", '
+        f'"suffix": "\\n\\nprint(add(1, 2))\\n", "max_tokens": 16, "temperature": 0}}\''
+    )
