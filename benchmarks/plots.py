@@ -41,7 +41,7 @@ def plot(result: Result, path: Path) -> None:
     count = len(series) + len(result.bars) + len(result.curves)
     if not count:
         raise PlotError(f"{result.benchmark} has no observations to plot")
-    columns = min(count, MOST_COLUMNS)
+    columns = min(count, 2 if result.curves else MOST_COLUMNS)  # curves carry a legend
     rows = -(-count // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3.4 * rows), squeeze=False, layout="constrained")
     panels = iter(axes.flat)

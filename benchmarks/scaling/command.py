@@ -106,8 +106,10 @@ def plan(engine: str, trace: str, cold_starts: list[float], quick: bool) -> list
         for cold in cold_starts
         for policy in (policies if cold == COLD_START or trace == "burst" or len(cold_starts) == 1 else policies[2:])
     ]
-    if quick or (engine, trace) not in CURVES:
+    if quick:
         return runs
+    if (engine, trace) not in CURVES:
+        return [*runs, Run(engine, trace, "delay", 0.1, COLD_START)]
     few = trace == "day"
     curves: dict[str, tuple[float, ...]] = {
         "fixed": (2, 4, 6) if few else (1, 2, 4, 6, 8),
