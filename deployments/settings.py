@@ -174,26 +174,18 @@ class Settings(BaseSettings):
         default=None, ge=1, description="Most engines; above min-replicas Serve scales between the two."
     )
     target_queue_delay_s: float = Field(
-        default=0.05,
-        gt=0,
-        le=60,
-        allow_inf_nan=False,
-        description="Predicted wait of a prompt, before it is computed, that autoscaling aims for.",
+        default=0.05, gt=0, le=60, description="Predicted wait of a prompt that autoscaling aims for."
     )
     target_ongoing_requests: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Sequences (running and waiting) an engine that autoscaling does not go beyond; four fifths of "
-        "max-num-seqs if not given.",
+        description="Most sequences an engine, for autoscaling; 4/5 of max-num-seqs if not given.",
     )
     target_kv_usage: float = Field(default=0.8, gt=0, le=1, description="Cache use that autoscaling aims for.")
     upscale_delay_s: float = Field(default=4.0, ge=0, description="Load must last so long before scaling up.")
     downscale_delay_s: float = Field(
-        default=180.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="Engines that were needed at any time in the last so many seconds are kept.",
+        default=180.0, ge=0, allow_inf_nan=False, description="Engines that were needed so lately are kept."
     )
     routing_imbalance: int = Field(
         default=8,
