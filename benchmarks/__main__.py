@@ -32,6 +32,7 @@ COMMANDS = {
     "start": ("benchmarks.engine.start", "a cold engine, from files on disk to its first token"),
     "quantization": ("benchmarks.engine.quantization", "what 8 bits cost in quality, on real code"),
     "linear": ("benchmarks.engine.linear", "single products: 8-bit weights beside plain ones"),
+    "scaling": ("benchmarks.scaling.command", "how many engines the scaling policy keeps, in simulated time"),
     "gpu": ("benchmarks.engine.gpu.command", "everything that a GPU has to show, in one command"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }
@@ -53,7 +54,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         if only in COMMANDS and name != only:
             continue
         command.add_argument("--output", type=Path, help="write the result as JSON")
-        command.add_argument("--plot", type=Path, help="draw it as PNG (needs the extra `bench`)")
+        command.add_argument("--plot", type=Path, help="draw it as PNG or SVG (needs the extra `bench`)")
         home = import_module(module)
         home.add_arguments(command)
         command.set_defaults(run=home.run)

@@ -7,6 +7,10 @@ from typing import Any
 
 from benchmarks.report import Result
 
+MOST_COLUMNS = 4
+STYLES = ("o-", "s--", "^:", "D-.", "v-")
+"""Lines that differ without colours, too."""
+
 
 class PlotError(RuntimeError):
     """No picture can be drawn; the message says what would help."""
@@ -21,31 +25,44 @@ def pyplot() -> Any:
             "a plot needs matplotlib, which is not installed: pip install 'starcoder-serve[bench]'"
         ) from None
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "starcoder"  # the same picture is the same file
     import matplotlib.pyplot
 
     return matplotlib.pyplot
 
 
 def plot(result: Result, path: Path) -> None:
-    """Write a PNG with a panel for each series: observations as the share that took at most so long, or bars."""
+    """Write a PNG, or an SVG if the name says so, with a panel for each series and each set of curves.
+
+    Observations are drawn as the share that took at most so long; bars and curves as they are.
+    """
     plt = pyplot()
     series = {name: sorted(values) for name, values in result.samples.items() if values}
-    count = len(series) + len(result.bars)
+    count = len(series) + len(result.bars) + len(result.curves)
     if not count:
         raise PlotError(f"{result.benchmark} has no observations to plot")
-    figure, axes = plt.subplots(1, count, figsize=(4 * count, 3.4), squeeze=False, layout="constrained")
-    panels = iter(axes[0])
+    columns = min(count, 2 if result.curves else MOST_COLUMNS)  # curves carry a legend
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3.4 * rows), squeeze=False, layout="constrained")
+    panels = iter(axes.flat)
     for (name, values), axis in zip(series.items(), panels, strict=False):
         shares = [(i + 1) / len(values) for i in range(len(values))]
         axis.step([1000 * v for v in values], shares, where="post")
         axis.set(title=name, xlabel="ms", ylabel="share of observations", ylim=(0, 1.02))
-    for (name, heights), axis in zip(result.bars.items(), panels, strict=True):
+    for (name, heights), axis in zip(result.bars.items(), panels, strict=False):
         axis.bar(list(heights), list(heights.values()))
         axis.set(title=name)
         axis.tick_params(axis="x", rotation=30)
-    for axis in axes[0]:
+    for (name, lines), axis in zip(result.curves.items(), panels, strict=False):
+        for (label, points), style in zip(lines.items(), STYLES, strict=False):
+            axis.plot(*zip(*points, strict=True), style, label=label, markersize=5)
+        axis.set(title=name, xlabel=result.axes[0], ylabel=result.axes[1])
+        axis.legend(fontsize="small")
+    for axis in axes.flat:
         axis.grid(alpha=0.3)
+    for axis in panels:
+        axis.set_axis_off()
     figure.suptitle(result.benchmark)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)

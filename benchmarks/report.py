@@ -20,7 +20,8 @@ class Result:
 
     settings: what it was run with. tables: more tables to print, by title; the first row is the head.
     bars: values by name, for plots of things that are no distribution. details: what else belongs into the JSON.
-    shows_metrics: in the text, too; the tables may say it all.
+    curves: lines by panel and name, of (x, y), for plots; axes: what x and y are. shows_metrics: in the text, too; the
+    tables may say it all. simulated: it is the same on every machine, and on every day.
     """
 
     benchmark: str
@@ -29,15 +30,21 @@ class Result:
     samples: dict[str, list[float]] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
     bars: dict[str, dict[str, float]] = field(default_factory=dict)
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
+    axes: tuple[str, str] = ("", "")
     details: list[dict[str, Any]] = field(default_factory=list)
     shows_metrics: bool = True
+    simulated: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "benchmark": self.benchmark,
+        here = {
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": describe_machine(),
             "versions": versions(),
+        }
+        return {
+            "benchmark": self.benchmark,
+            **({} if self.simulated else here),
             "settings": self.settings,
             "metrics": self.metrics,
             "samples": self.samples,

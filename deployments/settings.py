@@ -178,12 +178,20 @@ class Settings(BaseSettings):
     max_replicas: int | None = Field(
         default=None, ge=1, description="Most engines; above min-replicas Serve scales between the two."
     )
-    target_ongoing_requests: float = Field(
-        default=32.0, gt=0, description="Sequences (running and waiting) an engine that autoscaling aims for."
+    target_queue_delay_s: float = Field(
+        default=0.05, gt=0, le=60, description="Predicted wait of a prompt that autoscaling aims for."
+    )
+    target_ongoing_requests: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Most sequences an engine, for autoscaling; 4/5 of max-num-seqs if not given.",
     )
     target_kv_usage: float = Field(default=0.8, gt=0, le=1, description="Cache use that autoscaling aims for.")
-    upscale_delay_s: float = Field(default=10.0, ge=0, description="Load must last so long before scaling up.")
-    downscale_delay_s: float = Field(default=300.0, ge=0, description="Quiet must last so long before scaling down.")
+    upscale_delay_s: float = Field(default=4.0, ge=0, description="Load must last so long before scaling up.")
+    downscale_delay_s: float = Field(
+        default=180.0, ge=0, allow_inf_nan=False, description="Engines that were needed so lately are kept."
+    )
     routing_imbalance: int = Field(
         default=8,
         ge=0,
@@ -262,6 +270,11 @@ class Settings(BaseSettings):
     @property
     def most_replicas(self) -> int:
         return self.max_replicas or self.min_replicas
+
+    @property
+    def target_sequences(self) -> float:
+        """An engine whose places are all taken lets prompts wait, whatever its cache holds."""
+        return self.target_ongoing_requests or 0.8 * self.max_num_seqs
 
     @property
     def model_id(self) -> str:

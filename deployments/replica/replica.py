@@ -25,13 +25,15 @@ from deployments.labels import declared_labels
 from deployments.protocol import Attach, Delta, GenerationRequest, HealthReport, ModelInfo, Receipt
 from deployments.replica.admission import Admission
 from deployments.replica.delivery import Deliveries, Item
+from deployments.replica.demand import Demand
 from deployments.replica.group import RankGroup, RankProcess
 from deployments.replica.service import EngineService
 from deployments.settings import Settings
 from model.checkpoint.hub import resolve_checkpoint
 from model.config import EngineConfig, ModelConfig
+from model.limits import StepLimits
 from model.process.client import EngineClient
-from model.statistics import ForwardPath
+from model.statistics import ForwardPath, StepTiming
 from model.text.tokenizer import Tokenizer
 from monitoring import logs, tracing
 
@@ -134,10 +136,24 @@ class EngineReplica:
         )
         metrics.device_limits(settings.device_bandwidth, settings.device_flops)
         metrics.gpu_memory(client.gpus)
-        client.on_step = metrics.step
+        limits = StepLimits.on(bundle_device(bundle), settings.max_num_seqs, settings.max_num_batched_tokens, 0)
+        demand = Demand(limits.tokens)
+
+        def on_step(timing: StepTiming) -> None:
+            metrics.step(timing)
+            demand.step(timing.tokens, timing.seconds)
+
+        client.on_step = on_step
         self._client = client
         self._service = EngineService(
-            client, tokenizer, admission, settings.step_timeout_s, metrics, tracing=self._tracing, name=self._name
+            client,
+            tokenizer,
+            admission,
+            settings.step_timeout_s,
+            metrics,
+            demand=demand,
+            tracing=self._tracing,
+            name=self._name,
         )
         self._info = model_info(settings, model, self._group.reports, self._created)
         watchers = (self._watch, self._watch_ranks, self._watch_heartbeats)
@@ -194,6 +210,7 @@ class EngineReplica:
             "running": float(running),
             "waiting": float(open_sequences - running),
             "kv_usage": stats.kv_usage if open_sequences else 0.0,
+            **self._service.demand.report(),
         }
 
     async def _watch(self) -> None:
@@ -280,9 +297,13 @@ def ready_figures(info: ModelInfo, reports: list[dict[str, Any]], seconds: float
     }
 
 
+def bundle_device(bundle: dict[str, float]) -> str:
+    return "cuda" if bundle.get("GPU") else "cpu"
+
+
 def engine_config(settings: Settings, model: ModelConfig, directory: Path, bundle: dict[str, float]) -> EngineConfig:
     """The settings with everything resolved that a rank could not resolve alike on its own."""
-    device = "cuda" if bundle.get("GPU") else "cpu"
+    device = bundle_device(bundle)
     threads = settings.num_threads
     if threads is None and device == "cpu":
         # Replicas may share the node: what Ray reserved for a rank bounds it only where Ray knows every core.

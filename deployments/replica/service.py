@@ -12,11 +12,13 @@ from typing import Protocol
 from deployments.errors import EngineAwayError, EngineGaveUpError, EngineUnavailableError, given_up
 from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
 from deployments.replica.admission import Admission
+from deployments.replica.demand import Demand
 from deployments.replica.run import Run
 from deployments.replica.sequence import SequenceText, SequenceTimes, with_special_stops
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
 from deployments.stop_rules import max_time, superseded
+from model.limits import BATCHED_TOKENS
 from model.process.client import EngineDeadError, FailureKind
 from model.request import Output, Request
 from model.statistics import EngineStats
@@ -65,11 +67,13 @@ class EngineService:
         step_timeout_s: float,
         metrics: ReplicaMetrics,
         clock: Callable[[], float] = time.monotonic,
+        demand: Demand | None = None,
         tracing: Tracing = OFF,
         name: str = "",
     ) -> None:
         self.client = client
         self.admission = admission
+        self.demand = demand or Demand(BATCHED_TOKENS["cpu"], clock)
         self.open_streams = 0
         self.sessions = Sessions(tokenizer)
         self._tokenizer = tokenizer
@@ -163,6 +167,7 @@ class EngineService:
     async def _deltas(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         stats = self.client.stats
         recorder = self._metrics.of(request.team, request.dialect)
+        self.demand.offer(sum(map(len, request.prompts)), request.priority)
         # The turn comes first: the request that it supersedes gives its room back.
         with (
             RequestTrace(self._tracing, request, self._clock, self._name) as trace,
@@ -247,9 +252,12 @@ class EngineService:
     ) -> AsyncGenerator[list[Delta], None]:
         times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock, len(sequence.output_ids))
         trace = run.trace.sequence(sequence, text.index)
+        prompt = self.demand.prompt(len(sequence.prompt_ids), sequence.priority)
         try:
             async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
                 async for output in outputs:
+                    if output.token_ids:
+                        prompt.computed(len(sequence.prompt_ids) - output.cached_tokens)
                     failure = output.failure
                     if failure is not None:
                         output.finish_reason = None  # the tokens before it are told, and then the error
@@ -272,6 +280,7 @@ class EngineService:
             trace.ended("error")
             raise
         finally:
+            prompt.end()
             # unless it has ended already
             if run.ended_by is None:
                 times.cancelled()
@@ -350,6 +359,7 @@ class EngineService:
         recorder.typed_ahead(len(delta.token_ids))
         if delta.finish_reason is not None:
             SequenceTimes(recorder, len(sequence.prompt_ids), self._clock).ended(delta.finish_reason)
+            self.demand.learn(len(sequence.prompt_ids), 0)
             return [pair], delta
         told = len(delta.token_ids)
         prompt = known.prompt_ids.tolist()

@@ -90,3 +90,16 @@ def test_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "plots" / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(PlotError, match="no observations"):
         plot(Result("serve", {}, {}), tmp_path / "b.png")
+
+
+def test_curves_are_drawn_the_same_each_time(tmp_path: Path) -> None:
+    from benchmarks.plots import plot
+    from benchmarks.report import Result
+
+    lines = {"a": [(0.0, 1.0), (1.0, 2.0)], "b": [(0.5, 1.5)]}
+    result = Result("scaling", {}, {}, curves={str(n): lines for n in range(5)}, axes=("hours", "%"), simulated=True)
+    for name in ("a.svg", "b.svg"):
+        plot(result, tmp_path / name)
+    first, second = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg"))
+    assert first == second
+    assert first.count("<!-- hours -->") == 5

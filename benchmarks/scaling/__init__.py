@@ -1,0 +1,1 @@
+"""How many engines there are, and what people wait: the scaling policy in simulated time."""
