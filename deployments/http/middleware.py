@@ -104,6 +104,7 @@ class HeadMiddleware:
             return
 
         async def send_head(message: Message) -> None:
+            scope["method"] = "HEAD"  # the server compares what is sent with what was asked
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         # In place: what watches the request looks for its route there.

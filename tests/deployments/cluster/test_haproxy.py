@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.cluster import haproxy
 from deployments.cluster.haproxy_log import HaproxyLog, refusal
@@ -45,6 +47,7 @@ def rendered(tmp_path: Path) -> Rendered:
             server_state_file=str(tmp_path / "s"),
             metrics_socket_path=str(tmp_path / "m"),
             metrics_enabled=metrics,
+            retry_on=haproxy.environment("x")["RAY_SERVE_HAPROXY_RETRY_ON"],
         )
         backend = BackendConfig(
             name="http-starcoder",
@@ -207,6 +210,28 @@ def test_without_an_ingress_the_answer_is_an_error_of_the_api(front: Front) -> N
     answered = httpx.get(f"{running.url}/v1/models", timeout=30)
     assert (answered.status_code, answered.json()["error"]["code"]) == (503, "engine_unavailable")
     assert int(answered.headers["retry-after"]) >= 1
+
+
+class Closing(HttpToolsProtocol):
+    """Goes away when the first request with a body comes."""
+
+    gone: ClassVar[bool] = False
+
+    def on_body(self, body: bytes) -> None:
+        if Closing.gone:
+            super().on_body(body)
+        else:
+            Closing.gone = True
+            self.transport.abort()
+
+
+def test_a_request_that_nobody_has_answered_is_asked_again(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ingress closes connections that have been idle, and may be killed: neither is the client's business."""
+    monkeypatch.setattr(Closing, "gone", False)
+    with serving(answer, http=Closing) as url:
+        running = front(int(url.rpartition(":")[2]))
+        answered = httpx.post(running.url, content=b"x" * 1000, timeout=30)
+    assert (answered.status_code, answered.text, Closing.gone) == (200, "answer", True)
 
 
 def test_a_head_that_does_not_come_is_refused_and_told(front: Front, behind: int) -> None:

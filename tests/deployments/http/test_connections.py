@@ -57,6 +57,15 @@ def test_a_stream_whose_client_goes_away_is_closed(url: str, stuck_backend: Fake
     wait_until(lambda: len(stuck_backend.closed) == 1, "the backend's generator is still open")
 
 
+def test_a_head_is_an_answer_that_the_server_takes(url: str) -> None:
+    """It compares the length of what is sent with what was asked, and would else break the connection."""
+    with httpx.Client(base_url=url) as client:
+        for _ in range(3):  # on one connection
+            answered = client.head("/version")
+            assert (answered.status_code, answered.content) == (200, b"")
+            assert answered.headers["content-length"] == str(len(client.get("/version").content))
+
+
 @pytest.mark.parametrize("fields", [{}, {"stream": True}])
 def test_a_request_whose_client_goes_away_unanswered_is_cancelled(
     url: str, stuck_backend: FakeBackend, fields: dict[str, object]
