@@ -275,9 +275,13 @@ def main() -> None:
         path.parent.chmod(0o700)
         error_files(path.parent)
         path.write_text(adapt(path.read_text(), limits, path.parent, connections_possible(limits.max_connections)))
-    # It must not outlive the one that starts it: it would keep the port, and answer for engines that are gone.
+    # It must not outlive the one that starts it: it would keep the port, and answer for engines that are gone. But open
+    # streams may end, for which this signal lets it stay, and a session of its own, since Ray kills the group of a
+    # process that has died.
+    if os.getpgrp() != os.getpid():
+        os.setsid()
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
     if os.getppid() != parent:
         raise SystemExit("whoever started this has ended")
     os.execv(binary, [binary, *arguments])
