@@ -13,11 +13,19 @@ import monitoring
 from deployments.api.common.context import ApiContext
 from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
+from model.text.fim import FimMode
 from monitoring.version import package_version
 
 
 class Version(BaseModel):
     version: str = Field(description="Version of StarCoder Serve.")
+    fim_mode: FimMode | None = Field(
+        description="Order of a fill-in-the-middle prompt where the request leaves it open; null: the model has none."
+    )
+    fim_mode_chosen_by: str | None = Field(
+        description="Why it is that: `setting`, `checkpoint` (its tokenizer_config.json), `family` (BigCode's models "
+        "were trained in both orders, and SPM keeps the cache while people type), `default`."
+    )
 
 
 class Health(BaseModel):
@@ -50,9 +58,16 @@ def create_router(api: ApiContext) -> APIRouter:
             heartbeat_seconds=report.heartbeat_seconds,
         )
 
-    @router.get("/version", summary="Version of the server", response_description="The version.")
+    @router.get(
+        "/version", summary="Version of the server, and the order of its prompts", response_description="The version."
+    )
     async def get_version() -> Version:
-        return Version(version=package_version())
+        order = api.fim_order() if api.tokenizer.fim is not None else None
+        return Version(
+            version=package_version(),
+            fim_mode=order and order.mode,
+            fim_mode_chosen_by=order and order.chosen_by,
+        )
 
     @router.get(
         "/metrics",

@@ -49,7 +49,9 @@ async def test_health_is_the_engines(client: httpx.AsyncClient, fake_backend: Fa
 
 
 async def test_version(client: httpx.AsyncClient) -> None:
-    assert re.match(r"\d", (await client.get("/version")).json()["version"])
+    answer = (await client.get("/version")).json()
+    assert re.match(r"\d", answer.pop("version"))
+    assert answer == {"fim_mode": "spm", "fim_mode_chosen_by": "family"}
 
 
 async def test_metrics_count_refusals(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
