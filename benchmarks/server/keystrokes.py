@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--truncate", action=argparse.BooleanOptionalAction, default=True, help="let the server cut what does not fit"
     )
+    parser.add_argument(
+        "--session",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="name each editor's session to the server",
+    )
     parser.add_argument("--cancel-on", choices=("request", "key"), default="request", help="when a request is given up")
     parser.add_argument("--speed", type=float, default=1.0, help="divides all times of the plan")
     parser.add_argument("--seed", type=int, default=0)
@@ -122,7 +128,10 @@ async def measure(options: argparse.Namespace) -> Result:
             def body_at(typed: int) -> dict[str, Any]:
                 return request_body(options, work, typed, number)
 
-            return await edit(client, plan, body_at, started=started, cancel_on=options.cancel_on)
+            session_id = f"editor-{number}" if options.session else None
+            return await edit(
+                client, plan, body_at, started=started, cancel_on=options.cancel_on, session_id=session_id
+            )
 
         asked = [a for session in await asyncio.gather(*map(one, range(len(sessions)))) for a in session]
         duration = time.perf_counter() - started

@@ -133,11 +133,11 @@ class EngineReplica:
         )
         metrics.device_limits(settings.device_bandwidth, settings.device_flops)
         metrics.gpu_memory(client.gpus)
-        client.on_step = metrics.step
         self._client = client
         self._service = EngineService(
             client, tokenizer, admission, settings.step_timeout_s, metrics, tracing=self._tracing, name=self._name
         )
+        client.on_step = self._service.stepped
         self._info = model_info(settings, model, self._group.reports, self._created)
         watchers = (self._watch, self._watch_ranks, self._watch_heartbeats)
         self._watchers = [asyncio.create_task(watch()) for watch in watchers]

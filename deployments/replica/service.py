@@ -12,6 +12,7 @@ from typing import Protocol
 from deployments.errors import EngineAwayError, EngineGaveUpError, EngineUnavailableError, given_up
 from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
 from deployments.replica.admission import Admission
+from deployments.replica.pieces import Pieces
 from deployments.replica.run import Run
 from deployments.replica.sequence import SequenceText, SequenceTimes, with_special_stops
 from deployments.replica.sequence_trace import RequestTrace
@@ -19,7 +20,7 @@ from deployments.replica.sessions import Sessions, Turn
 from deployments.stop_rules import max_time, superseded
 from model.process.client import EngineDeadError, FailureKind
 from model.request import Output, Request
-from model.statistics import EngineStats
+from model.statistics import EngineStats, StepTiming
 from model.text.stop_strings import StopStrings
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, RequestMetrics
@@ -72,6 +73,7 @@ class EngineService:
         self.admission = admission
         self.open_streams = 0
         self.sessions = Sessions(tokenizer)
+        self.pieces = Pieces(client, clock, metrics.prompt_piece)
         self._tokenizer = tokenizer
         self._step_timeout_s = step_timeout_s
         self._metrics = metrics
@@ -115,6 +117,11 @@ class EngineService:
             waiting=stats.waiting,
             kv_cache_usage=stats.kv_usage,
         )
+
+    def stepped(self, timing: StepTiming) -> None:
+        """A step of the engine has ended."""
+        self._metrics.step(timing)
+        self.pieces.pace.stepped(timing.tokens, timing.seconds)
 
     async def watch(self) -> EngineDeadError:
         """Return when the engine has died, or has been declared dead because a step took too long.
@@ -248,7 +255,9 @@ class EngineService:
         times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock, len(sequence.output_ids))
         trace = run.trace.sequence(sequence, text.index)
         try:
-            async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
+            key = run.turn.key
+            answer = self.client.generate(sequence) if key is None else self.pieces.generate(key, sequence)
+            async with contextlib.aclosing(answer) as outputs:
                 async for output in outputs:
                     failure = output.failure
                     if failure is not None:
