@@ -40,6 +40,11 @@ class Asked:
                 return at
         return completion.timeline.pieces[-1] if completion.finished and text.strip() else None
 
+    def line_within(self, seconds: float) -> bool:
+        """The first line was complete so soon after it was asked for."""
+        at = self.first_line_at
+        return at is not None and at - self.completion.timeline.started <= seconds
+
     @property
     def shown(self) -> bool:
         """The first line was complete before the user typed on: what an editor can show."""

@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from benchmarks.server.editing import Asked, edit
 from benchmarks.server.server_counters import growth, read_counters
 from benchmarks.server.typing_model import Pause, TypingModel, keystrokes, pauses
 from benchmarks.sources import Edit, choose_edit, source_files
+
+IN_TIME_S = 1.0
+"""So soon a line should be there, as `percent_line_in_time` counts it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +182,8 @@ def metrics(asked: list[Asked], duration: float, counted: dict[str, float]) -> d
         "superseded": sum(a.superseded for a in asked),
         "superseded_before_first_token": sum(a.superseded and not a.completion.timeline.pieces for a in asked),
         "failed": sum(a.completion.timeline.error is not None for a in asked),
-        "percent_shown": 100 * sum(a.shown for a in asked) / len(asked) if asked else 0.0,
+        "percent_line_in_time": _percent(a.line_within(IN_TIME_S) for a in asked),
+        "percent_shown": _percent(a.shown for a in asked),
     }
     for name, values in _samples(asked).items():
         found |= distribution(name, values)
@@ -195,6 +200,11 @@ def metrics(asked: list[Asked], duration: float, counted: dict[str, float]) -> d
     found["tokens_never_shown"] = round(generated - shown)
     found["percent_tokens_never_shown"] = 100 * (generated - shown) / generated if generated else 0.0
     return found
+
+
+def _percent(holds: Iterable[bool]) -> float:
+    found = list(holds)
+    return 100 * sum(found) / len(found) if found else 0.0
 
 
 def _percent_cached(asked: list[Asked]) -> float | None:
