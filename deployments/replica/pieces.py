@@ -12,6 +12,9 @@ import msgspec
 from deployments.replica.pace import Ask, Pace
 from model.request import Output, Request, SamplingParams
 
+_PARTLY = 128
+"""Tokens at the end of a piece that need not be found again: a block is kept only when it is full."""
+
 
 class Client(Protocol):
     def generate(self, request: Request) -> AsyncGenerator[Output, None]: ...
@@ -38,6 +41,7 @@ class Pieces:
             number = ahead = 0
             while self.pace.wants_piece(ask):
                 end = await self._turn(ask)
+                begins = ask.computed
                 number += 1
                 piece = msgspec.structs.replace(
                     request,
@@ -51,6 +55,8 @@ class Pieces:
                 async with contextlib.aclosing(self._client.generate(piece)) as outputs:
                     async for output in outputs:
                         ahead += end - output.cached_tokens
+                        if output.cached_tokens < begins - _PARTLY:
+                            ask.in_pieces = False  # the cache is too full to keep them: each would begin anew
                 self.pace.has_computed(ask, end)
                 self.pace.piece_ended(ask, self._clock())
                 self._look()

@@ -135,7 +135,14 @@ class EngineReplica:
         metrics.gpu_memory(client.gpus)
         self._client = client
         self._service = EngineService(
-            client, tokenizer, admission, settings.step_timeout_s, metrics, tracing=self._tracing, name=self._name
+            client,
+            tokenizer,
+            admission,
+            settings.step_timeout_s,
+            metrics,
+            tracing=self._tracing,
+            name=self._name,
+            caches=settings.enable_prefix_caching,
         )
         client.on_step = self._service.stepped
         self._info = model_info(settings, model, self._group.reports, self._created)

@@ -55,7 +55,8 @@ class EngineService:
     """Runs generation requests on one engine.
 
     step_timeout_s: the engine is declared dead when it says nothing for so long while it has work.
-    open_streams: requests being answered now. name: of this replica, for logs.
+    open_streams: requests being answered now. name: of this replica, for logs. caches: the engine finds what it has
+    computed of a prompt.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class EngineService:
         clock: Callable[[], float] = time.monotonic,
         tracing: Tracing = OFF,
         name: str = "",
+        caches: bool = True,
     ) -> None:
         self.client = client
         self.admission = admission
@@ -80,6 +82,7 @@ class EngineService:
         self._clock = clock
         self._tracing = tracing
         self._name = name
+        self._caches = caches
         self._has_work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -256,7 +259,10 @@ class EngineService:
         trace = run.trace.sequence(sequence, text.index)
         try:
             key = run.turn.key
-            answer = self.client.generate(sequence) if key is None else self.pieces.generate(key, sequence)
+            if key is None or not self._caches or sequence.params.prompt_logprobs is not None:
+                answer = self.client.generate(sequence)
+            else:
+                answer = self.pieces.generate(key, sequence)
             async with contextlib.aclosing(answer) as outputs:
                 async for output in outputs:
                     failure = output.failure
