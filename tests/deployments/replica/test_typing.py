@@ -1,4 +1,7 @@
-"""People who type before a replica whose engine is as fast as one of 164M on two cores, in virtual time."""
+"""People who type before a replica whose engine is as fast as one of 164M on two cores, in virtual time.
+
+`python -m tests.deployments.replica.test_typing` prints a table of it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.report import markdown_table
 from deployments.replica.admission import Admission
 from deployments.replica.service import EngineService
 from model.limits import StepLimits
@@ -17,6 +21,7 @@ from tests.support.recorded_metrics import RecordedMetrics
 from tests.support.simulated_engine import SimulatedEngine, Speed
 from tests.support.tokenizers import starcoder_rules
 from tests.support.typists import Typist, percent_finished, percent_within
+from tests.support.virtual_time import VirtualTimeLoop
 
 pytestmark = pytest.mark.virtual_time
 
@@ -84,3 +89,28 @@ async def test_where_prompts_are_fast_nothing_is_in_pieces() -> None:
     found = await day(16, GPU, lines=4, device="cuda")
     assert found.pieces == 0
     assert percent_within(found.typists, 1.0) > 60
+
+
+def simulated_table() -> list[tuple[str, ...]]:
+    """People before an engine of 164M on two cores: as it was, in SPM, and with pieces."""
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("PSM, no session", {"mode": "psm", "session": False}),
+        ("SPM, no session", {"session": False}),
+        ("SPM, in sessions", {}),
+    ]
+    rows = [
+        ("editors", *(f"{name}: {what}" for name, _ in kinds for what in ("answered, %", "in 1 s, %", "cached, %")))
+    ]
+    for editors in (1, 2, 4, 8, 16, 32):
+        row = [str(editors)]
+        for _, options in kinds:
+            with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+                found = runner.run(day(editors, Speed(), **options))
+            shares = (percent_finished(found.typists), percent_within(found.typists, 1.0), found.percent_cached)
+            row += [f"{share:.0f}" for share in shares]
+        rows.append(tuple(row))
+    return rows
+
+
+if __name__ == "__main__":
+    print(markdown_table(simulated_table()))
