@@ -17,6 +17,7 @@ COMMANDS = {
     "throughput": ("benchmarks.engine.throughput", "the engine in process, many requests at once"),
     "serve": ("benchmarks.server.serve", "load on a running server, requests arriving at random"),
     "keystrokes": ("benchmarks.server.keystrokes", "people who type, on a running server"),
+    "editors": ("benchmarks.server.editors", "how many people who type one server answers in time"),
     "soak": ("benchmarks.server.soak", "hostile clients on a running server, and whether others wait for them"),
     "stack": ("benchmarks.stack.command", "everything around the engine, which answers from a table"),
     "metrics-overhead": ("benchmarks.engine.metrics_overhead", "what recording metrics costs, as a share of a step"),

@@ -48,5 +48,5 @@ class ApiLimits(BaseModel):
     default_fim_mode: Literal["auto", "psm", "spm"] = Field(
         default="auto",
         description="Order of a fill-in-the-middle prompt where the request leaves it open. auto: `fim_mode` of the "
-        "checkpoint's tokenizer_config.json, else PSM.",
+        "checkpoint's tokenizer_config.json, else SPM for BigCode's vocabularies, else PSM.",
     )

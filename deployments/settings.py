@@ -158,9 +158,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.")
     proxy: Literal["auto", "haproxy", "python"] = Field(
-        default="auto",
-        description="What takes connections: HAProxy before the ingress processes, or Ray Serve's proxy, in Python; "
-        "auto: HAProxy where it is installed.",
+        default="auto", description="What takes connections: HAProxy, where it is installed, or Ray Serve's own proxy."
     )
     allowed_hosts: Names = Field(
         default=(),

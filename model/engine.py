@@ -229,6 +229,8 @@ class Engine:
 
     def _count_output(self, scheduled: Scheduled, output: Output) -> None:
         sequence, new = scheduled.sequence, len(output.token_ids)
+        if sequence.request.is_piece:
+            return
         if sequence.num_new == new:  # its first
             self.counters.add(metrics.PROMPT_TOKENS, sequence.prompt_length)
         self.counters.add(metrics.GENERATION_TOKENS, new)

@@ -56,6 +56,8 @@ class Request(msgspec.Struct, frozen=True):
     output_ids: the beginning of the output, where another engine has generated it already. This one goes on behind it
         as if it had drawn it itself: `max_tokens`, penalties and draws count from there. It answers the tokens that
         are new.
+    is_piece: it is only the beginning of a prompt, computed ahead of it, and counts as no request.
+    ahead: tokens of the prompt that such pieces have computed for it: it finds them, but was not spared the work.
     priority: lower runs first. Equal ones run in order of arrival, but a prompt that ends with a step (most of it may
         be cached) has a quarter of that step before longer ones, and few may pass one for which there is no room.
     """
@@ -65,6 +67,8 @@ class Request(msgspec.Struct, frozen=True):
     params: SamplingParams = SamplingParams()
     priority: int = 0
     output_ids: list[int] = []
+    is_piece: bool = False
+    ahead: int = 0
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True):

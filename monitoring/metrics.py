@@ -150,6 +150,11 @@ TYPED_AHEAD_TOKENS = WASTE.counter(
     "typed_ahead_tokens_total", "Tokens that such requests took over instead of generating them.", labels=BY_TEAM
 )
 
+PROMPT_PIECES = WASTE.counter(
+    "session_prompt_pieces_total",
+    "Pieces of long prompts of editor sessions that were computed one at a time, others being answered in between.",
+)
+
 STOP_RULE_ENDS = WASTE.counter(
     "stop_rule_ends_total",
     "Completions that a rule of the server ended or cut, by which.",

@@ -25,6 +25,7 @@ class ReplicaMetrics(EngineMetrics):
         for team in self._teams[:-1]:
             for dialect in self._dialects:
                 self.of(team, dialect)
+        self._prompt_pieces = self._own.counter(metrics.PROMPT_PIECES, model)
         self._rule_ends = {rule: self._own.counter(metrics.STOP_RULE_ENDS, model, rule) for rule in declared.rules}
 
     def of(self, team: str = DEFAULT_TEAM, dialect: str = OTHER_DIALECT) -> RequestMetrics:
@@ -33,6 +34,10 @@ class ReplicaMetrics(EngineMetrics):
         if key not in self._requests:
             self._requests[key] = RequestMetrics(self._model, *key)
         return self._requests[key]
+
+    def prompt_piece(self) -> None:
+        """A piece of a long prompt of a session is computed."""
+        self._prompt_pieces.inc()
 
     def rule_ended(self, rule: str) -> None:
         """A declared rule ended a completion. Raises KeyError for another."""

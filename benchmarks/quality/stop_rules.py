@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> Result:
     sources, origin = held_out(options.paths, options.corpus)
     directory = resolve_checkpoint(options.model, None)
     tokenizer = Tokenizer.from_checkpoint(directory)
-    options.fim_mode = options.fim_mode or tokenizer.fim_mode
+    options.fim_mode = options.fim_mode or tokenizer.fim_order.mode
     rank = Rank(EngineConfig(model=str(directory), num_threads=options.num_threads, max_num_seqs=32))
     rank.load()
     engine = rank.engine()

@@ -80,16 +80,20 @@ async def check_server(client: httpx.AsyncClient) -> None:
         raise RuntimeError(f"{client.base_url} answers {PATH.rpartition('/')[0]}/models with {response.status_code}")
 
 
-async def stream(client: httpx.AsyncClient, body: dict[str, Any], completion: Completion) -> None:
+async def stream(
+    client: httpx.AsyncClient, body: dict[str, Any], completion: Completion, session: str | None = None
+) -> None:
     """Send one request and note what comes into `completion`, also if this is cancelled on the way.
 
+    session: the editor's, for servers that know such a thing; others do not look at the header.
     Never raises for a failed request: `timeline.error` says why.
     """
     timeline = completion.timeline
     timeline.started = time.perf_counter()
     whole = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    headers = {"x-session-id": session} if session is not None else {}
     try:
-        async with client.stream("POST", PATH, json=whole) as response:
+        async with client.stream("POST", PATH, json=whole, headers=headers) as response:
             if response.status_code != 200:
                 await response.aread()
                 timeline.error = f"{response.status_code}: {response.text[:200]}"

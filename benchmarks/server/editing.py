@@ -40,6 +40,11 @@ class Asked:
                 return at
         return completion.timeline.pieces[-1] if completion.finished and text.strip() else None
 
+    def line_within(self, seconds: float) -> bool:
+        """The first line was complete so soon after it was asked for."""
+        at = self.first_line_at
+        return at is not None and at - self.completion.timeline.started <= seconds
+
     @property
     def shown(self) -> bool:
         """The first line was complete before the user typed on: what an editor can show."""
@@ -70,10 +75,12 @@ async def edit(
     *,
     started: float,
     cancel_on: CancelOn = "request",
+    session_id: str | None = None,
 ) -> list[Asked]:
     """Live through a session that began at `started` on `time.perf_counter`, at its times, whatever the server does.
 
     body_at: the request when so many characters are typed.
+    session_id: names the session to the server; None: it is not told.
     cancel_on: a request is given up when the next one is sent, or already when the next key is typed.
     """
     session: list[Asked] = []
@@ -91,7 +98,7 @@ async def edit(
         completion = Completion(Timeline(0.0))
         next_key = None if pause.next_key is None else started + pause.next_key
         session.append(Asked(completion, next_key, first=not session))
-        tasks.append(asyncio.create_task(stream(client, body_at(pause.typed), completion)))
+        tasks.append(asyncio.create_task(stream(client, body_at(pause.typed), completion, session_id)))
         if cancel_on == "key" and next_key is not None:
             loop = asyncio.get_running_loop()
             loop.call_later(next_key - time.perf_counter(), give_up, len(tasks) - 1)

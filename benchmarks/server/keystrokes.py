@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from benchmarks.server.editing import Asked, edit
 from benchmarks.server.server_counters import growth, read_counters
 from benchmarks.server.typing_model import Pause, TypingModel, keystrokes, pauses
 from benchmarks.sources import Edit, choose_edit, source_files
+
+IN_TIME_S = 1.0
+"""So soon a line should be there, as `percent_line_in_time` counts it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suffix-lines", type=int, help="lines after the cursor that are sent (default: all)")
     parser.add_argument(
         "--truncate", action=argparse.BooleanOptionalAction, default=True, help="let the server cut what does not fit"
+    )
+    parser.add_argument(
+        "--session",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="name each editor's session to the server",
     )
     parser.add_argument("--cancel-on", choices=("request", "key"), default="request", help="when a request is given up")
     parser.add_argument("--speed", type=float, default=1.0, help="divides all times of the plan")
@@ -122,7 +132,10 @@ async def measure(options: argparse.Namespace) -> Result:
             def body_at(typed: int) -> dict[str, Any]:
                 return request_body(options, work, typed, number)
 
-            return await edit(client, plan, body_at, started=started, cancel_on=options.cancel_on)
+            session_id = f"editor-{number}" if options.session else None
+            return await edit(
+                client, plan, body_at, started=started, cancel_on=options.cancel_on, session_id=session_id
+            )
 
         asked = [a for session in await asyncio.gather(*map(one, range(len(sessions)))) for a in session]
         duration = time.perf_counter() - started
@@ -169,7 +182,8 @@ def metrics(asked: list[Asked], duration: float, counted: dict[str, float]) -> d
         "superseded": sum(a.superseded for a in asked),
         "superseded_before_first_token": sum(a.superseded and not a.completion.timeline.pieces for a in asked),
         "failed": sum(a.completion.timeline.error is not None for a in asked),
-        "percent_shown": 100 * sum(a.shown for a in asked) / len(asked) if asked else 0.0,
+        "percent_line_in_time": _percent(a.line_within(IN_TIME_S) for a in asked),
+        "percent_shown": _percent(a.shown for a in asked),
     }
     for name, values in _samples(asked).items():
         found |= distribution(name, values)
@@ -186,6 +200,11 @@ def metrics(asked: list[Asked], duration: float, counted: dict[str, float]) -> d
     found["tokens_never_shown"] = round(generated - shown)
     found["percent_tokens_never_shown"] = 100 * (generated - shown) / generated if generated else 0.0
     return found
+
+
+def _percent(holds: Iterable[bool]) -> float:
+    found = list(holds)
+    return 100 * sum(found) / len(found) if found else 0.0
 
 
 def _percent_cached(asked: list[Asked]) -> float | None:

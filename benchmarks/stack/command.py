@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.report import Result
+from benchmarks.servers import BASELINE, FLOOR, PRODUCT, ROOT, Server, floor, product
 from benchmarks.stack import profiling
 from benchmarks.stack.asking import Asking, Shape
 from benchmarks.stack.comparing import Runs, result, settings
 from benchmarks.stack.measuring import Measured, measure
 from benchmarks.stack.recording import encode, record
-from benchmarks.stack.servers import BASELINE, FLOOR, PRODUCT, ROOT, Server, floor, product
 from benchmarks.stack.table import MOST_TOKENS, Table
 from model.pico import CHECKPOINT
 from model.text.tokenizer import Tokenizer

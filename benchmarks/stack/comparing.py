@@ -9,10 +9,10 @@ from typing import Any
 
 from benchmarks.machine import commit_of
 from benchmarks.report import Result, Row, number
+from benchmarks.servers import BASELINE, FLOOR, PRODUCT
 from benchmarks.stack.asking import Shape
 from benchmarks.stack.cpu import OTHERS, PARTS
 from benchmarks.stack.measuring import CLIENT, Measured
-from benchmarks.stack.servers import BASELINE, FLOOR, PRODUCT
 
 COLUMNS = {
     "ttft_p50_ms": "TTFT p50 ms",

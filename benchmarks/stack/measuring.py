@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from benchmarks.servers import ROOT, Server
 from benchmarks.stack.asking import Asking, Shape
 from benchmarks.stack.client import BEGIN, END
 from benchmarks.stack.cpu import Meter
 from benchmarks.stack.load import Found, Load
-from benchmarks.stack.servers import ROOT, Server
 
 CLIENT = "client"
 

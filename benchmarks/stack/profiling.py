@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.report import Result, Row, number
+from benchmarks.servers import PRODUCT, Server, product
 from benchmarks.stack.asking import Shape
 from benchmarks.stack.cpu import part_of
 from benchmarks.stack.measuring import Measured
 from benchmarks.stack.sampler import Profile, Samples
-from benchmarks.stack.servers import PRODUCT, Server, product
 from deployments.command.processes import command_line, descendants
 
 PROFILED = ("ingress", "replica")

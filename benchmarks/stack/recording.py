@@ -6,10 +6,10 @@ import socket
 
 import msgspec
 
+from benchmarks.servers import Server
 from benchmarks.stack.asking import Asking, Shape
 from benchmarks.stack.floor import Recorded
 from benchmarks.stack.responses import DONE, ResponseReader
-from benchmarks.stack.servers import Server
 
 SLOW_MS = 20.0
 ATTEMPTS = 5

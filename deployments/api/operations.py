@@ -14,6 +14,7 @@ import monitoring
 from deployments.api.common.context import ApiContext
 from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
+from model.text.fim import FimMode
 from monitoring.version import package_version
 
 ASKING_S = 1.0
@@ -33,6 +34,13 @@ class Forward(BaseModel):
 class Version(BaseModel):
     version: str = Field(description="Version of StarCoder Serve.")
     forward: Forward | None = Field(description="What computes the engines' steps; null until one has started.")
+    fim_mode: FimMode | None = Field(
+        description="Order of a fill-in-the-middle prompt where the request leaves it open; null: the model has none."
+    )
+    fim_mode_chosen_by: str | None = Field(
+        description="Why it is that: `setting`, `checkpoint` (its tokenizer_config.json), `family` (BigCode's models "
+        "were trained in both orders, and SPM keeps the cache while people type), `default`."
+    )
 
 
 class Health(BaseModel):
@@ -65,7 +73,11 @@ def create_router(api: ApiContext) -> APIRouter:
             heartbeat_seconds=report.heartbeat_seconds,
         )
 
-    @router.get("/version", summary="Version of the server, and what computes", response_description="They.")
+    @router.get(
+        "/version",
+        summary="Version of the server, what computes, and the order of prompts",
+        response_description="They.",
+    )
     async def get_version() -> Version:
         known = api.known_model
         if known is None:
@@ -73,8 +85,13 @@ def create_router(api: ApiContext) -> APIRouter:
                 async with asyncio.timeout(ASKING_S):
                     known = await api.model()
         path = known and known.forward
-        forward = Forward(path=path.path, reason=path.reason) if path else None
-        return Version(version=package_version(), forward=forward)
+        order = api.fim_order() if api.tokenizer.fim is not None else None
+        return Version(
+            version=package_version(),
+            forward=Forward(path=path.path, reason=path.reason) if path else None,
+            fim_mode=order and order.mode,
+            fim_mode_chosen_by=order and order.chosen_by,
+        )
 
     @router.get(
         "/metrics",

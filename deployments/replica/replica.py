@@ -33,7 +33,7 @@ from model.checkpoint.hub import resolve_checkpoint
 from model.config import EngineConfig, ModelConfig
 from model.limits import StepLimits
 from model.process.client import EngineClient
-from model.statistics import ForwardPath, StepTiming
+from model.statistics import ForwardPath
 from model.text.tokenizer import Tokenizer
 from monitoring import logs, tracing
 
@@ -137,13 +137,6 @@ class EngineReplica:
         metrics.device_limits(settings.device_bandwidth, settings.device_flops)
         metrics.gpu_memory(client.gpus)
         limits = StepLimits.on(bundle_device(bundle), settings.max_num_seqs, settings.max_num_batched_tokens, 0)
-        demand = Demand(limits.tokens)
-
-        def on_step(timing: StepTiming) -> None:
-            metrics.step(timing)
-            demand.step(timing.tokens, timing.seconds)
-
-        client.on_step = on_step
         self._client = client
         self._service = EngineService(
             client,
@@ -151,10 +144,12 @@ class EngineReplica:
             admission,
             settings.step_timeout_s,
             metrics,
-            demand=demand,
+            demand=Demand(limits.tokens),
             tracing=self._tracing,
             name=self._name,
+            caches=settings.enable_prefix_caching,
         )
+        client.on_step = self._service.stepped
         self._info = model_info(settings, model, self._group.reports, self._created)
         watchers = (self._watch, self._watch_ranks, self._watch_heartbeats)
         self._watchers = [asyncio.create_task(watch()) for watch in watchers]

@@ -13,6 +13,7 @@ from deployments.errors import EngineAwayError, EngineGaveUpError, EngineUnavail
 from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
 from deployments.replica.admission import Admission
 from deployments.replica.demand import Demand
+from deployments.replica.pieces import Pieces
 from deployments.replica.run import Run
 from deployments.replica.sequence import SequenceText, SequenceTimes, with_special_stops
 from deployments.replica.sequence_trace import RequestTrace
@@ -21,7 +22,7 @@ from deployments.stop_rules import max_time, superseded
 from model.limits import BATCHED_TOKENS
 from model.process.client import EngineDeadError, FailureKind
 from model.request import Output, Request
-from model.statistics import EngineStats
+from model.statistics import EngineStats, StepTiming
 from model.text.stop_strings import StopStrings
 from model.text.tokenizer import Tokenizer
 from monitoring import ReplicaMetrics, RequestMetrics
@@ -56,7 +57,8 @@ class EngineService:
     """Runs generation requests on one engine.
 
     step_timeout_s: the engine is declared dead when it says nothing for so long while it has work.
-    open_streams: requests being answered now. name: of this replica, for logs.
+    open_streams: requests being answered now. name: of this replica, for logs. caches: the engine finds what it has
+    computed of a prompt.
     """
 
     def __init__(
@@ -70,18 +72,21 @@ class EngineService:
         demand: Demand | None = None,
         tracing: Tracing = OFF,
         name: str = "",
+        caches: bool = True,
     ) -> None:
         self.client = client
         self.admission = admission
         self.demand = demand or Demand(BATCHED_TOKENS["cpu"], clock)
         self.open_streams = 0
         self.sessions = Sessions(tokenizer)
+        self.pieces = Pieces(client, clock, metrics.prompt_piece)
         self._tokenizer = tokenizer
         self._step_timeout_s = step_timeout_s
         self._metrics = metrics
         self._clock = clock
         self._tracing = tracing
         self._name = name
+        self._caches = caches
         self._has_work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -119,6 +124,12 @@ class EngineService:
             waiting=stats.waiting,
             kv_cache_usage=stats.kv_usage,
         )
+
+    def stepped(self, timing: StepTiming) -> None:
+        """A step of the engine has ended."""
+        self._metrics.step(timing)
+        self.demand.step(timing.tokens, timing.seconds)
+        self.pieces.pace.stepped(timing.tokens, timing.seconds)
 
     async def watch(self) -> EngineDeadError:
         """Return when the engine has died, or has been declared dead because a step took too long.
@@ -254,7 +265,12 @@ class EngineService:
         trace = run.trace.sequence(sequence, text.index)
         prompt = self.demand.prompt(len(sequence.prompt_ids), sequence.priority)
         try:
-            async with contextlib.aclosing(self.client.generate(sequence)) as outputs:
+            key = run.turn.key
+            if key is None or not self._caches or sequence.params.prompt_logprobs is not None:
+                answer = self.client.generate(sequence)
+            else:
+                answer = self.pieces.generate(key, sequence)
+            async with contextlib.aclosing(answer) as outputs:
                 async for output in outputs:
                     if output.token_ids:
                         prompt.computed(len(sequence.prompt_ids) - output.cached_tokens)

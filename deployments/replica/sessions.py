@@ -94,7 +94,7 @@ class Generation:
 
 @dataclass(eq=False)
 class Turn:
-    """One request of a session, from its arrival to its end. asked_at: of the request.
+    """One request of a session, from its arrival to its end. asked_at: of the request. key: of the session.
 
     generation: what it adds to; None where nothing is kept. typed: characters of it that are in the prompt already;
     None where it starts anew. generated: tokens that the engine made for this request; wasted: those of them that
@@ -104,6 +104,7 @@ class Turn:
     generation: Generation | None = None
     typed: int | None = None
     asked_at: float = 0.0
+    key: str | None = None
     generated: int = 0
     wasted: int = 0
     ended: bool = False
@@ -157,7 +158,7 @@ class Sessions:
             return Turn(ended=True)
         self._turns.pop(session.key, None)
         turn = self._successor(older, request, session)
-        turn.asked_at = request.asked_at
+        turn.asked_at, turn.key = request.asked_at, session.key
         if older is not None and not older.ended:
             inherited = turn.generation is not None and turn.generation is older.generation
             older.ended, older.wasted = True, 0 if inherited else older.generated

@@ -131,8 +131,9 @@ class Scheduler:
         if self.pool.caching:
             for sequence in self._planned.first:
                 if not sequence.wants_prompt_logprobs:
-                    self.counters.add(metrics.PREFIX_CACHE_QUERIES, sequence.prompt_length)
-                    self.counters.add(metrics.PREFIX_CACHE_HITS, sequence.cached_tokens)
+                    queries, hits = sequence.cache_use
+                    self.counters.add(metrics.PREFIX_CACHE_QUERIES, queries)
+                    self.counters.add(metrics.PREFIX_CACHE_HITS, hits)
         for scheduled in plan:
             scheduled.sequence.computed += scheduled.count
 
@@ -268,7 +269,8 @@ class Scheduler:
         self._planned.admitted.append(sequence)
         if sequence.started_at is None:
             sequence.started_at = time.monotonic()
-            sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
+            found = min(sequence.computed, sequence.prompt_length)
+            sequence.cached_tokens = max(found - sequence.request.ahead, 0)
             self._planned.first.append(sequence)
         if step.held_up is not None:
             step.held_up.passed += 1

@@ -25,7 +25,8 @@ class Sequence:
     tokens: the ids that are known. awaited: one more token, which a running step still draws while the next step is
         prepared, as its row among what that step draws; None where no token is awaited.
     arrived_at, started_at: when it was added and when it first ran, by the monotonic clock, in seconds.
-    hashes: of its leading full blocks. cached_tokens: of its prompt, what its first step found in the cache.
+    hashes: of its leading full blocks. cached_tokens: of its prompt, what its first step found in the cache,
+        and what was not put there for it.
     passed: how many that came later were admitted before it, since it did not fit.
     gone: it has finished or was aborted.
     """
@@ -86,6 +87,13 @@ class Sequence:
     def ends(self) -> bool:
         """The token it awaits is its last, whatever it turns out to be."""
         return self.awaited is not None and self.length >= self.limit
+
+    @property
+    def cache_use(self) -> tuple[int, int]:
+        """Tokens that the cache was asked for, and that it had. A prompt and its pieces ask for each token once."""
+        if self.request.is_piece:
+            return self.prompt_length - self.cached_tokens, 0
+        return self.prompt_length - self.request.ahead, self.cached_tokens
 
     @property
     def wants_prompt_logprobs(self) -> bool:

@@ -1,10 +1,14 @@
 """Fill-in-the-middle templates: the two orders in which StarCoder was trained.
 
-Source: StarCoder, arXiv:2305.06161; BigCode's Megatron-LM, `megatron/data/gpt_dataset.py`. A document is cut in
+Source: StarCoder, arXiv:2305.06161; BigCode's Megatron-LM, `megatron/data/gpt_dataset.py` (its `permute`: half of the
+documents are cut, half of these in SPM, "variant 2" of the FIM paper, arXiv:2207.14255). A document is cut in
 characters, the parts are encoded separately, and the ids are joined as
 
     PSM    <fim_prefix> prefix <fim_suffix> suffix <fim_middle> middle
     SPMv2  <fim_prefix> <fim_suffix> suffix <fim_middle> prefix middle
+
+Who types makes the prefix longer: in SPM that only appends, and all that was computed of the prompt stays of use. In
+PSM each key moves the suffix.
 """
 
 from __future__ import annotations
@@ -15,6 +19,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 FimMode = Literal["psm", "spm"]
+
+
+@dataclass(frozen=True)
+class FimOrder:
+    """An order, and who chose it: the request, the server's setting, the checkpoint's own word, or what is known of its
+    family."""
+
+    mode: FimMode
+    chosen_by: Literal["request", "setting", "checkpoint", "family", "default"]
+
+
+DEFAULT_ORDER = FimOrder("psm", "default")
 
 
 class UnsupportedError(ValueError):
@@ -42,6 +58,17 @@ class FimTokens:
                 pad = special.get(f"<fim{dash}pad>")
                 return cls(special[prefix], special[middle], special[suffix], pad, prefix, middle, suffix)
         return None
+
+    @property
+    def order(self) -> FimOrder:
+        """The order for a checkpoint that names none.
+
+        BigCode's vocabularies have all four markers, and its models were trained in both orders, as were IBM's on
+        StarCoder's vocabulary (arXiv:2405.04324). What was trained further knows both as well as it still fills; one
+        that was trained to fill in PSM alone has to say so. Of other vocabularies nothing is known, and PSM is what
+        everybody trains.
+        """
+        return DEFAULT_ORDER if self.pad is None else FimOrder("spm", "family")
 
     def join(self, mode: FimMode, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:
         """The prompt whose continuation is the middle: len(prefix) + len(suffix) + 3 ids."""

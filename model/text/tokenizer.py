@@ -17,7 +17,7 @@ from typing import Any, get_args
 import tokenizers
 
 from model.config import ConfigError, ModelConfig, lfs_hint
-from model.text.fim import FimMode, FimPrompt, FimTokens, parse_fim
+from model.text.fim import DEFAULT_ORDER, FimMode, FimOrder, FimPrompt, FimTokens, parse_fim
 
 # Texts come one by one: the library's threads would only make it warn where a process that has them forks.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -44,7 +44,7 @@ class Tokenizer:
     vocab_size: one more than the highest id; the model's embedding may be padded beyond it.
     special: name to id of every special token. special_ids: the ids alone.
     fim: the fill-in-the-middle markers, or None if the vocabulary has none.
-    fim_mode: the order of a fill-in-the-middle prompt that this checkpoint fills better, as its maker says.
+    fim_order: of a fill-in-the-middle prompt: what the checkpoint's maker says, else what its family was trained on.
     chat_template: Jinja source that writes a conversation as the model was trained on it, or None.
     """
 
@@ -53,7 +53,7 @@ class Tokenizer:
         rules: dict[str, Any],
         eos_token: str = _END_OF_TEXT,
         chat_template: str | None = None,
-        fim_mode: FimMode = "psm",
+        fim_mode: FimMode | None = None,
     ) -> None:
         """Build from the contents of a `tokenizer.json`. Raises ConfigError where they do not fit."""
         _check_byte_level(rules)
@@ -77,8 +77,10 @@ class Tokenizer:
             self._bytes[token["id"]] = token["content"].encode()
         self.eos_token, self.eos_id = eos_token, self.special[eos_token]
         self.chat_template = chat_template
-        self.fim_mode = fim_mode
         self.fim = FimTokens.find(self.special)
+        self.fim_order = self.fim.order if self.fim is not None else DEFAULT_ORDER
+        if fim_mode is not None:
+            self.fim_order = FimOrder(fim_mode, "checkpoint")
         self.special_ids = frozenset(self.special.values())
         names = sorted(self.special, key=len, reverse=True)
         self._special_pattern = re.compile("(" + "|".join(map(re.escape, names)) + ")")
@@ -208,9 +210,9 @@ def _chat_template(directory: Path) -> str | None:
     return template
 
 
-def _fim_mode(directory: Path) -> FimMode:
-    mode = _configuration(directory).get("fim_mode", "psm")
-    if mode not in get_args(FimMode):
+def _fim_mode(directory: Path) -> FimMode | None:
+    mode: FimMode | None = _configuration(directory).get("fim_mode")
+    if mode is not None and mode not in get_args(FimMode):
         raise ConfigError(f"fim_mode of tokenizer_config.json is {mode!r}, not one of {', '.join(get_args(FimMode))}")
     return mode
 

@@ -184,6 +184,12 @@ _WORTH = Row(
             "short",
         ),
         Panel(
+            "Long prompts in pieces",
+            "Pieces a second of editor sessions' prompts that would hold up everybody else for most of a second.",
+            ((q.rate(m.PROMPT_PIECES), "pieces"),),
+            "short",
+        ),
+        Panel(
             "Stop rules",
             "Completions a second that a rule of the server ended or cut, by which.",
             ((q.rate(m.STOP_RULE_ENDS, "rule"), "{{rule}}"),),

@@ -34,7 +34,7 @@ def test_ollama(url: str, backend: FakeBackend) -> None:
     assert text.endswith("\n")  # what follows the last line end is never read
     assert starts("".join(json.loads(line)["response"] for line in text.split("\n") if line.strip()), ANSWER)
     prompt = backend.tokenizer.decode(backend.requests[0].prompts[0], skip_special=False)
-    assert prompt == "<fim_prefix>def 漢(<fim_suffix>\nx<fim_middle>"
+    assert prompt == "<fim_prefix><fim_suffix>\nx<fim_middle>def 漢("
 
 
 @pytest.mark.client(CORE, "TGI")

@@ -31,7 +31,7 @@ def test_mistrals_gaps(continue_js: ClientDriver, backend: FakeBackend, url: str
     assert starts(gap(continue_js, "mistral", f"{url}/v1/"), ANSWER)
     (request,) = backend.requests
     assert backend.tokenizer.decode(request.prompts[0], skip_special=False) == (
-        "<fim_prefix>def 漢(<fim_suffix>\nreturn 1<fim_middle>"
+        "<fim_prefix><fim_suffix>\nreturn 1<fim_middle>def 漢("
     )
     assert request.stop == tuple(STOPS)
     assert gap(continue_js, "mistral", f"{url}/v1/", stop=["return"]) == ANSWER.split("return")[0]

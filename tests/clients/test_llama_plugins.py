@@ -143,7 +143,7 @@ def test_llama_vim_completes(http: httpx.Client, backend: FakeBackend) -> None:
     assert all(isinstance(answer[field], int | float) for field in VIM_FIELDS if field.startswith("timings/"))
     prompt = backend.tokenizer.decode(backend.requests[0].prompts[0], skip_special=False)
     assert "<filename>tax.py\nRATE = 7\n" in prompt
-    assert prompt.endswith("<fim_prefix>import math\n\ndef <fim_suffix>\n<fim_middle>")
+    assert prompt.endswith("<fim_prefix><fim_suffix>\n<fim_middle>import math\n\ndef ")
 
 
 @pytest.mark.client(VIM, "llama.cpp")

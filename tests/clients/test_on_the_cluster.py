@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 BEFORE, AFTER, LIMIT = "def größe(a, b):\n    return", "\n\nprint(größe(1, 2))  # 漢字 🎉\n", 24
-TEMPLATE = f"<fim_prefix>{BEFORE}<fim_suffix>{AFTER}<fim_middle>"
+TEMPLATE = f"<fim_prefix><fim_suffix>{AFTER}<fim_middle>{BEFORE}"
 OPTIONS: dict[str, Any] = {"max_tokens": LIMIT, "temperature": 0}
 GAP: dict[str, Any] = {"prompt": BEFORE, "suffix": AFTER, **OPTIONS}
 

@@ -56,7 +56,7 @@ def test_a_language_server_completes(language_server: LanguageServer, backend: F
     assert starts(text, ANSWER)
     (request,) = backend.requests
     prompt = backend.tokenizer.decode(request.prompts[0], skip_special=False)
-    assert prompt.endswith(f"<fim_prefix>{DOCUMENT[:AT]}<fim_suffix>{DOCUMENT[AT:]}<fim_middle>")
+    assert prompt.endswith(f"<fim_prefix><fim_suffix>{DOCUMENT[AT:]}<fim_middle>{DOCUMENT[:AT]}")
     assert request.params.max_tokens == 64
     assert item["data"]["completionId"].endswith(".python")
 

@@ -88,7 +88,7 @@ def test_suffix_is_infilled(cluster: Cluster, sdk: openai.OpenAI, tiny_checkpoin
     assert tokenizer.fim is not None
     prefix, suffix = "def add(a, b):\n    return ", "\n\nprint(add(1, 2))"
     fim = tokenizer.fim
-    by_hand = [fim.prefix, *tokenizer.encode(prefix), fim.suffix, *tokenizer.encode(suffix), fim.middle]
+    by_hand = [fim.prefix, fim.suffix, *tokenizer.encode(suffix), fim.middle, *tokenizer.encode(prefix)]
     options = {"model": cluster.name, "max_tokens": 24, "temperature": 0}
     infilled = sdk.completions.create(prompt=prefix, suffix=suffix, **options)  # type: ignore[call-overload]
     expected = sdk.completions.create(prompt=by_hand, **options)  # type: ignore[call-overload]

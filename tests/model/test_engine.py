@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from model.request import Request, SamplingParams
-from monitoring.metrics import PREEMPTIONS, PREFIX_CACHE_HITS, PROMPT_TOKENS
+from monitoring.metrics import (
+    GENERATION_TOKENS,
+    PREEMPTIONS,
+    PREFIX_CACHE_HITS,
+    PREFIX_CACHE_QUERIES,
+    PROMPT_TOKENS,
+)
 from tests.support.toy_engine import EOS, naive, run_to_end, tokens_of, toy_engine, toy_logits
 
 
@@ -47,6 +54,37 @@ def test_the_prompt_of_an_earlier_request_comes_from_the_cache_with_its_output()
     assert outputs[0].cached_tokens == 20
     assert tokens_of(outputs) == naive(follow_up)
     assert engine.stats()[PREFIX_CACHE_HITS] == 20
+
+
+def test_what_a_given_up_prompt_had_computed_is_found_by_the_next():
+    """Even in the middle of a prefill in chunks: the keystroke that came meanwhile begins where it ended."""
+    engine = toy_engine(max_num_batched_tokens=10, max_num_seqs=4)
+    prompt = list(range(1, 41))
+    engine.add(request("a", prompt))
+    engine.step()
+    engine.step()
+    engine.abort("a")
+    engine.check_integrity()
+    engine.add(request("b", [*prompt, 7], max_tokens=2))
+    outputs = run_to_end(engine)["b"]
+    assert outputs[0].cached_tokens == 20  # two chunks of 10, in blocks of 4
+    assert engine.executor.computed_tokens == 20 + (41 - 20) + 1
+
+
+def test_a_prompt_in_pieces_counts_once():
+    engine = toy_engine()
+    prompt = list(range(1, 42))
+    for number, end in enumerate((16, 32)):
+        piece = request(f"piece {number}", prompt[:end], max_tokens=1)
+        engine.add(msgspec.structs.replace(piece, is_piece=True))
+        found = run_to_end(engine)[f"piece {number}"]
+        assert found[0].cached_tokens == 16 * number
+    engine.add(msgspec.structs.replace(request("whole", prompt, max_tokens=3), ahead=32))
+    outputs = run_to_end(engine)["whole"]
+    assert outputs[0].cached_tokens == 0
+    stats = engine.stats()
+    assert (stats[PROMPT_TOKENS], stats[GENERATION_TOKENS]) == (41, 3)
+    assert (stats[PREFIX_CACHE_QUERIES], stats[PREFIX_CACHE_HITS]) == (41, 0)
 
 
 def test_identical_prompts_in_one_step_prefill_once():

@@ -12,6 +12,7 @@ class RecordedMetrics(ReplicaMetrics):
     """Remembers what was recorded, beside recording it.
 
     cancelled_tokens, superseded_tokens: wasted by each such request. reused: requests that were typed ahead.
+    pieces: of long prompts.
     """
 
     def __init__(self) -> None:
@@ -20,7 +21,7 @@ class RecordedMetrics(ReplicaMetrics):
         self.finished: list[str] = []
         self.cancelled_tokens: list[int] = []
         self.superseded_tokens: list[int] = []
-        self.reused = 0
+        self.reused = self.pieces = 0
         self.rules: list[str] = []
         self.lost: list[str] = []
         self.asked_for: list[tuple[str, str]] = []
@@ -30,6 +31,10 @@ class RecordedMetrics(ReplicaMetrics):
     def of(self, team: str = "default", dialect: str = "other") -> RequestMetrics:
         self.asked_for.append((team, dialect))
         return _RecordedRequests(self)
+
+    def prompt_piece(self) -> None:
+        super().prompt_piece()
+        self.pieces += 1
 
     def rule_ended(self, rule: str) -> None:
         super().rule_ended(rule)

@@ -15,13 +15,10 @@ from deployments.errors import InvalidRequestError, ModelNotFoundError, shown
 from deployments.http.request_record import current
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend, ModelInfo
+from model.text.fim import FimMode, FimOrder
 
 if TYPE_CHECKING:
-    from model.text.fim import FimMode
     from model.text.tokenizer import Tokenizer
-
-
-"""Of a name that a client made up, in a message."""
 
 
 @dataclass
@@ -68,8 +65,13 @@ class ApiContext:
             )
 
     def fim_mode(self, asked: FimMode | Literal["auto"] = "auto") -> FimMode:
-        """The order of a fill-in-the-middle prompt: what is asked, else what is set, else what the checkpoint says."""
-        for order in (asked, self.limits.default_fim_mode):
-            if order != "auto":
-                return order
-        return self.tokenizer.fim_mode
+        """The order of a fill-in-the-middle prompt: see `fim_order`."""
+        return self.fim_order(asked).mode
+
+    def fim_order(self, asked: FimMode | Literal["auto"] = "auto") -> FimOrder:
+        """What is asked, else what is set, else what the checkpoint says, else what its family was trained on."""
+        if asked != "auto":
+            return FimOrder(asked, "request")
+        if self.limits.default_fim_mode != "auto":
+            return FimOrder(self.limits.default_fim_mode, "setting")
+        return self.tokenizer.fim_order

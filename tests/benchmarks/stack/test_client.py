@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks.servers import Server
 from benchmarks.stack import client
 from benchmarks.stack.asking import Asking, Shape, post
 from benchmarks.stack.client import Exchange, look
 from benchmarks.stack.floor import COUNT, Recorded, create_app
 from benchmarks.stack.load import Found, Load
 from benchmarks.stack.recording import record
-from benchmarks.stack.servers import Server
 from benchmarks.stack.table import Table, prompts
 from model.pico import CHECKPOINT
 from model.text.tokenizer import Tokenizer

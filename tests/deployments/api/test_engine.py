@@ -88,10 +88,10 @@ async def test_greedy_text_is_transformers_text(
     cases = [
         ({"prompt": PROMPT}, tokenizer.encode(PROMPT)),
         ({"prompt": tokenizer.encode(PROMPT)}, tokenizer.encode(PROMPT)),
-        ({"prompt": PROMPT, "suffix": "\n\nx"}, render(tokenizer, PROMPT, Infill("psm", "\n\nx"), window)),
+        ({"prompt": PROMPT, "suffix": "\n\nx"}, render(tokenizer, PROMPT, Infill("spm", "\n\nx"), window)),
         (
-            {"prompt": PROMPT, "suffix": "\n\nx", "fim_mode": "spm"},
-            render(tokenizer, PROMPT, Infill("spm", "\n\nx"), window),
+            {"prompt": PROMPT, "suffix": "\n\nx", "fim_mode": "psm"},
+            render(tokenizer, PROMPT, Infill("psm", "\n\nx"), window),
         ),
     ]
     for body, ids in cases:
@@ -205,7 +205,7 @@ async def test_every_dialect_fills_the_same_gap_with_the_same_text(http: httpx.A
     options: dict[str, Any] = {"max_tokens": limit, "temperature": 0, "completion_mode": "raw"}
     expected = (await post("/v1/completions", **prompt, **options))["choices"][0]["text"]
     assert len(expected) > 5
-    template = f"<fim_prefix>{before}<fim_suffix>{after}<fim_middle>"
+    template = f"<fim_prefix><fim_suffix>{after}<fim_middle>{before}"
     parameters = {"max_new_tokens": limit, "return_full_text": False}
     llama = {"n_predict": limit, "temperature": 0, "completion_mode": "raw"}
     ollama = {"model": "random", "stream": False, "options": {"num_predict": limit, "temperature": 0}}

@@ -68,7 +68,7 @@ async def test_the_cursors_line_ends_the_prefix_and_files_come_first(
     (ids,) = fake_backend.requests[0].prompts
     assert tokenizer.decode(ids, skip_special=False) == (
         "<filename>tax.py\nRATE = 7\n<|endoftext|>loose\n<|endoftext|>"
-        "<fim_prefix>import tax\nx = <fim_suffix>\nprint(x)<|endoftext|><fim_middle>"
+        "<fim_prefix><fim_suffix>\nprint(x)<|endoftext|><fim_middle>import tax\nx = "
     )
     assert ids.count(tokenizer.eos_id) == 2
     assert fake_backend.requests[0].params.max_tokens == WINDOW - len(ids)

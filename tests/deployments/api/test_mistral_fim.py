@@ -51,7 +51,7 @@ async def test_both_sides_are_plain_text(
     await fill(client, prompt="a<fim_suffix>", suffix="<|endoftext|>b")
     await fill(client, prompt="<fim_prefix>a<fim_suffix>b<fim_middle>", suffix="")
     first, second = (request.prompts[0] for request in fake_backend.requests)
-    assert first == tokenizer.fim.join("psm", tokenizer.encode("a<fim_suffix>"), tokenizer.encode("<|endoftext|>b"))
+    assert first == tokenizer.fim.join("spm", tokenizer.encode("a<fim_suffix>"), tokenizer.encode("<|endoftext|>b"))
     assert second == tokenizer.encode("<fim_prefix>a<fim_suffix>b<fim_middle>")
 
 

@@ -72,8 +72,8 @@ async def test_templates_count_in_a_prompt_but_not_beside_a_suffix(
     await generate(client, suffix="b")
     assert [request.prompts[0] for request in fake_backend.requests] == [
         Raw().encode(tokenizer, raw),
-        tokenizer.fim.join("psm", tokenizer.encode("a<fim_suffix>"), tokenizer.encode("b")),
-        tokenizer.fim.join("psm", [], tokenizer.encode("b")),
+        tokenizer.fim.join("spm", tokenizer.encode("a<fim_suffix>"), tokenizer.encode("b")),
+        tokenizer.fim.join("spm", [], tokenizer.encode("b")),
     ]
 
 
@@ -138,5 +138,4 @@ def test_the_ollama_package(url: str, fake_backend: FakeBackend) -> None:
 
 
 async def test_version(client: httpx.AsyncClient) -> None:
-    version = (await client.get("/version")).json()["version"]
-    assert (await client.get("/api/version")).json() == {"version": version}
+    assert (await client.get("/api/version")).json()["version"] == (await client.get("/version")).json()["version"]

@@ -50,7 +50,7 @@ async def test_snippets_are_repository_context(
         "<reponame>acme/shop<filename>tax.py\ndef rate(): ...\n<|endoftext|>"
         "<reponame>acme/shop<filename>a.py\nA = 1\n<|endoftext|>"
         "<reponame>acme/shop<filename>b.py\nB = 1\n<|endoftext|>"
-        "<fim_prefix><reponame>acme/shop<filename>cart.py\nimport tax\n<fim_suffix>\nend<|endoftext|><fim_middle>"
+        "<fim_prefix><fim_suffix>\nend<|endoftext|><fim_middle><reponame>acme/shop<filename>cart.py\nimport tax\n"
     )
     assert ids.count(tokenizer.eos_id) == 3
 

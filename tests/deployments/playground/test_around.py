@@ -46,7 +46,9 @@ async def test_a_link_opens_as_it_was_shared_without_the_key(
     await expect(other.page.locator(".choice")).to_contain_text("ended")
     assert fake_backend.requests[0].params.temperature == 0.7
     assert fake_backend.requests[0].stop == ("\n\n",)
-    assert "{<fim_suffix>}" in fake_backend.tokenizer.decode(fake_backend.requests[0].prompts[0], skip_special=False)
+    prompt = fake_backend.tokenizer.decode(fake_backend.requests[0].prompts[0], skip_special=False)
+    assert "<fim_suffix>}" in prompt
+    assert prompt.endswith("{")
     damaged = await WatchedPage.open(context, watched.url, "#s=AAAA")
     await expect(damaged.page.locator("#problem")).to_contain_text("This link cannot be read")
     assert [*other.complaints, *damaged.complaints] == []
@@ -73,7 +75,9 @@ async def test_code_to_copy_runs(page: Page, fake_backend: FakeBackend) -> None:
         assert len(fake_backend.requests) == number + 1
     first, *others = fake_backend.requests
     assert all((other.prompts, other.params) == (first.prompts, first.params) for other in others)
-    assert "it's = 'größe \\n<fim_suffix>'" in fake_backend.tokenizer.decode(first.prompts[0], skip_special=False)
+    prompt = fake_backend.tokenizer.decode(first.prompts[0], skip_special=False)
+    assert prompt.startswith("<fim_prefix><fim_suffix>'")
+    assert prompt.endswith("it's = 'größe \\n")
 
 
 async def test_the_key_goes_to_the_server_and_nowhere_else(page: Page) -> None:

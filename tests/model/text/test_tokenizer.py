@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from model.config import ConfigError
+from model.text.fim import FimMode, FimOrder
 from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
 from tests.support.tokenizers import (
@@ -163,11 +165,25 @@ def test_truncation_saved_with_a_tokenizer_is_ignored(tmp_path: Path) -> None:
 
 def test_a_checkpoint_names_its_fim_order(tmp_path: Path) -> None:
     directory = write_tokenizer(tmp_path, starcoder_rules())
-    assert Tokenizer.from_checkpoint(directory).fim_mode == "psm"
     file = directory / "tokenizer_config.json"
     configuration = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(configuration | {"fim_mode": "spm"}))
-    assert Tokenizer.from_checkpoint(directory).fim_mode == "spm"
+    modes: tuple[FimMode, ...] = ("spm", "psm")
+    for mode in modes:
+        file.write_text(json.dumps(configuration | {"fim_mode": mode}))
+        assert Tokenizer.from_checkpoint(directory).fim_order == FimOrder(mode, "checkpoint")
     file.write_text(json.dumps(configuration | {"fim_mode": "mps"}))
     with pytest.raises(ConfigError, match="fim_mode"):
         Tokenizer.from_checkpoint(directory)
+
+
+@pytest.mark.parametrize("rules", [starcoder_rules(), santacoder_rules()], ids=["starcoder", "santacoder"])
+def test_bigcodes_models_know_both_orders_and_get_the_one_that_keeps_the_cache(rules: dict[str, Any]) -> None:
+    assert Tokenizer(rules).fim_order == FimOrder("spm", "family")
+
+
+def test_other_vocabularies_get_the_order_that_everybody_trains() -> None:
+    rules = starcoder_rules()
+    rules["added_tokens"] = [token for token in rules["added_tokens"] if token["content"] != "<fim_pad>"]
+    assert Tokenizer(rules).fim_order == FimOrder("psm", "default")
+    rules["added_tokens"] = [token for token in rules["added_tokens"] if not token["content"].startswith("<fim_")]
+    assert Tokenizer(rules).fim_order == FimOrder("psm", "default")

@@ -51,7 +51,7 @@ async def test_what_looks_special_is_told_apart(client: httpx.AsyncClient) -> No
     answer = (await render(client, {"prompt": "<fim_middle>", "suffix": "<fim_prefix>"})).json()
     special = [answer["tokens"][at] for at in answer["special_positions"]]
     assert special == ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"]
-    assert "".join(answer["tokens"]) == "<fim_prefix><fim_middle><fim_suffix><fim_prefix><fim_middle>"
+    assert "".join(answer["tokens"]) == "<fim_prefix><fim_suffix><fim_prefix><fim_middle><fim_middle>"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deployments.command.processes import descendants
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 START_S = 240.0
 STOP_S = 90.0
 READY = "Ready after"
@@ -38,7 +38,7 @@ class Server:
         return {self.pid: "floor"} if self.name == FLOOR else {}
 
 
-PRODUCT, BASELINE, FLOOR = "product", "baseline", "floor"
+PRODUCT, BASELINE, FLOOR, REAL = "product", "baseline", "floor", "real"
 
 
 def free_port() -> int:
@@ -56,6 +56,15 @@ def product(
     port = free_port()
     command = ["benchmarks.stack.serve", "--model", "pico", "--device", "cpu", "--port", str(port), *ROOM, *options]
     with _running(name, port, command, tree, environment or {}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def real(options: Sequence[str]) -> Iterator[Server]:
+    """This checkout's server, with an engine. Raises like `product`."""
+    port = free_port()
+    command = ["deployments.command.cli", "serve", "--port", str(port), *options]
+    with _running(REAL, port, command, ROOT, {}) as server:
         yield server
 
 
