@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.command.processes import descendants
+from deployments.command.processes import KILLED_S, descendants
 
 STOP_S = 90.0
 LEAVE_S = 5.0
@@ -76,14 +76,21 @@ def _end(process: subprocess.Popen[bytes], below: dict[int, str]) -> None:
         time.sleep(POLL_S)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + LEAVE_S
-    while (left := _living(below)) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
+    left = _leave(below, LEAVE_S)
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)  # those of its session that came last
+    _leave(left, KILLED_S)
+
+
+def _leave(born: Mapping[int, str], patience_s: float) -> dict[int, str]:
+    """Those that have not gone in time."""
+    deadline = time.monotonic() + patience_s
+    while (left := _living(born)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return left
 
 
 def _born(pids: Sequence[int]) -> dict[int, str]:
@@ -98,9 +105,9 @@ def _born(pids: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _living(born: Mapping[int, str]) -> list[int]:
+def _living(born: Mapping[int, str]) -> dict[int, str]:
     now = _born(list(born))
-    return [pid for pid, at in born.items() if now.get(pid) == at]
+    return {pid: at for pid, at in born.items() if now.get(pid) == at}
 
 
 @contextlib.contextmanager
