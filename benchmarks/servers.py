@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.command.processes import descendants
+from benchmarks.stack.running import running
 
 ROOT = Path(__file__).parents[1]
 START_S = 240.0
-STOP_S = 90.0
 READY = "Ready after"
 
 # Every request that comes is taken; the queue is not what is measured.
@@ -78,51 +73,16 @@ def floor(recorded: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _running(name: str, port: int, command: Sequence[str], tree: Path, environment: dict[str, str]) -> Iterator[Server]:
-    joined = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     path = os.pathsep.join([*filter(None, [environment.get("PYTHONPATH")]), str(tree)])
-    with tempfile.TemporaryDirectory(prefix="starcoder-stack-") as directory, _obeying():
-        log = Path(directory) / "log"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=directory,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-                env={**joined, **environment, "PYTHONPATH": path},
-            )
-        try:
-            _wait(process, log)
-            yield Server(name, port, process.pid, log)
-        finally:
-            _end(process)
+    variables = {**alone(), **environment, "PYTHONPATH": path}
+    with running([sys.executable, "-m", *command], variables, _says_ready, start_s=START_S) as process:
+        yield Server(name, port, process.pid, process.log)
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while READY not in (printed := log.read_text(errors="replace")):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the server does not start:\n{printed[-4000:]}")
-        time.sleep(0.05)
+def alone() -> dict[str, str]:
+    """The environment, but for a cluster that a server would join."""
+    return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    below = descendants(process.pid)
-    process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        for pid in [process.pid, *below]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-
-
-@contextlib.contextmanager
-def _obeying() -> Iterator[None]:
-    """Let SIGTERM end what was started, too."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _says_ready(log: Path) -> bool:
+    return READY in log.read_text(errors="replace")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
+import string
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,25 @@ def write_checkpoint(directory: Path, config: dict[str, Any], seed: int = 0) -> 
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config, indent=2))
     (directory / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 0}))
-    if (_TOKENIZER / "tokenizer.json").is_file():
-        shutil.copy(_TOKENIZER / "tokenizer.json", directory)
-        special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
-        (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    write_tokenizer(directory, config["vocab_size"])
     (directory / "complete").touch()
     return directory
+
+
+def write_tokenizer(directory: Path, vocab_size: int) -> None:
+    """The embedded model's tokenizer, with a made-up word for each id that it lacks: all that a model writes is text.
+
+    No text is made into these words: BPE reaches what its merges make. Nothing is written where there is no tokenizer.
+    """
+    if not (_TOKENIZER / "tokenizer.json").is_file():
+        return
+    rules = json.loads((_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = rules["model"]["vocab"]
+    words = (f"\u0120{''.join(letters)}" for letters in itertools.product(string.ascii_lowercase, repeat=4))
+    unknown = (word for word in words if word not in vocabulary)
+    first = 1 + max([*vocabulary.values(), *(token["id"] for token in rules["added_tokens"])])
+    vocabulary |= dict(zip(unknown, range(first, vocab_size), strict=False))
+    (directory / "tokenizer.json").write_text(json.dumps(rules, ensure_ascii=False), encoding="utf-8")
+    special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -10,25 +10,23 @@ import argparse
 import importlib.metadata
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.speculation import KINDS
-from benchmarks.machine import describe_machine
 from benchmarks.peers.checkpoint import write_checkpoint
 from benchmarks.peers.comparison import Measured, RunError, compare, comparison_table, medians, run_worker, state_table
 from benchmarks.peers.engines import OURS, PEERS, Engine
-from benchmarks.peers.environments import InstallError, install, is_installed, python_of
+from benchmarks.peers.environments import prepare, python_of
+from benchmarks.peers.http import command as http
 from benchmarks.peers.workloads import WORKLOADS, Workload
+from benchmarks.peers.writing import RESULTS, write
 from benchmarks.quality.stop_rules import CORPUS, held_out
-from benchmarks.report import Result, markdown_table
+from benchmarks.report import Result
 from benchmarks.shapes import SHAPES, shape_config
 from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
 from model.text.tokenizer import Tokenizer
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,15 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", action="append", default=[], help="another package index, such as one of CPU builds")
     parser.add_argument("--folder", type=Path, default=Path("runs/peers"), help="environments and checkpoints")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where NAME.json and NAME.md are written")
-    parser.add_argument("--name", help="of the result (default: peers-SHAPE)")
+    parser.add_argument("--name", help="of the result (default: peers-SHAPE, with --http peers-http-SHAPE)")
+    http.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> Result:
     folder = options.folder.resolve()
-    engines = [Measured(OURS), *(Measured(p) for p in PEERS if p.name in options.peers)]
+    chosen = [p for p in PEERS if p.name in options.peers and (not options.http or http.served(p.name))]
+    engines = [Measured(OURS), *(Measured(p) for p in chosen)]
     _prepare(engines[1:], folder, options)
     if options.install_only:
         return Result("peers", {}, {}, tables={"environments": state_table(engines[1:])})
+    if options.http:
+        return http.run(options, {m.engine.name: m.reason for m in engines[1:]})
     workloads = [_with_texts(w, options) for w in WORKLOADS if options.workloads is None or w.name in options.workloads]
     checkpoint = write_checkpoint(folder / "checkpoints" / options.shape, shape_config(options.shape), options.seed)
     spec = worker_spec(checkpoint, workloads, options)
@@ -88,22 +90,18 @@ def _with_texts(workload: Workload, options: argparse.Namespace) -> Workload:
 
 def _prepare(peers: list[Measured], folder: Path, options: argparse.Namespace) -> None:
     """Give a reason to every peer without an environment."""
+    make = options.install or options.install_only
     for peer in peers:
-        environment = folder / peer.engine.name
-        if not (options.install or options.install_only):
-            peer.reason = None if is_installed(environment) else "not installed: run with --install"
-            continue
-        print(f"installing {peer.engine.name}", file=sys.stderr, flush=True)
-        try:
-            install(
-                peer.engine,
-                environment,
-                torch=importlib.metadata.version("torch"),
-                indexes=options.index,
-                timeout_s=options.install_timeout,
-            )
-        except InstallError as error:
-            peer.reason = str(error)
+        if make:
+            print(f"installing {peer.engine.name}", file=sys.stderr, flush=True)
+        peer.reason = prepare(
+            peer.engine,
+            folder / peer.engine.name,
+            make=make,
+            torch=importlib.metadata.version("torch"),
+            indexes=options.index,
+            timeout_s=options.install_timeout,
+        )
 
 
 def worker_spec(checkpoint: Path, workloads: list[Workload], options: argparse.Namespace) -> dict[str, Any]:
@@ -139,17 +137,3 @@ def to_result(engines: list[Measured], workloads: list[Workload], options: argpa
         bars={f"{w.name}, {w.unit}": medians(engines, w) for w in workloads},
         details=[m.to_json() for m in engines],
     )
-
-
-def write(result: Result, directory: Path, name: str) -> None:
-    """NAME.json with every sample, NAME.md to read."""
-    result.write(directory / f"{name}.json")
-    machine = describe_machine()
-    parts = [f"# {name}", f"{time.strftime('%Y-%m-%d', time.gmtime())}, " + describe(machine)]
-    parts += [f"{title}\n\n{markdown_table(rows)}" for title, rows in result.tables.items()]
-    (directory / f"{name}.md").write_text("\n\n".join(parts) + "\n")
-
-
-def describe(machine: dict[str, Any]) -> str:
-    flags = ", ".join(machine["flags"]) or "no vector instructions known"
-    return f"{machine['cpu']}, {machine['cores']} cores ({flags}), {machine['memory_gib']} GiB."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.engines import HERE, OURS, Engine
-from benchmarks.peers.environments import last_words
+from benchmarks.peers.environments import last_words, variables_of
 from benchmarks.peers.workloads import Workload
 from benchmarks.report import Row, number
 
@@ -88,9 +88,7 @@ def compare(engines: Sequence[Measured], rounds: int, run: Run, say: Callable[[s
 def run_worker(engine: Engine, python: Path, spec: dict[str, Any], scratch: Path, timeout_s: float) -> dict[str, Any]:
     """Run an engine in its own Python. Its whole process group ends with it. Raises RunError."""
     scratch.mkdir(parents=True, exist_ok=True)
-    # keep the environment's own libraries: nothing of the caller's Python may leak in
-    variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-    variables["PATH"] = f"{python.parent}{os.pathsep}{variables.get('PATH', '')}"
+    variables = variables_of(python)
     asked, answered, log = (scratch / name for name in ("spec.json", "answer.json", "worker.log"))
     asked.write_text(json.dumps({**spec, "scratch": str(scratch), "packages": list(engine.packages)}))
     # files, not pipes: processes that an engine leaves behind would hold a pipe open

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers.engines import Engine
 
@@ -20,6 +22,17 @@ for text in importlib.metadata.requires(sys.argv[1]) or []:
     if need.name.lower() not in unwanted and (need.marker is None or need.marker.evaluate({"extra": ""})):
         need.marker = None
         print(need)
+"""
+
+_VERSIONS = """
+import importlib.metadata, json, sys
+found = {}
+for package in sys.argv[1:]:
+    try:
+        found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
 """
 
 
@@ -57,6 +70,37 @@ def install(engine: Engine, environment: Path, *, torch: str, indexes: Sequence[
         found = _run(needs, log, variables, timeout_s).split("\n")
         _run([*pip, f"torch=={torch}", *filter(None, found)], log, variables, timeout_s)
     (environment / "installed").touch()
+
+
+def prepare(engine: Engine, environment: Path, *, make: bool, **how: Any) -> str | None:
+    """Why it cannot be used, if so. make: install it where it is missing; how: as of `install`."""
+    if not make:
+        return None if is_installed(environment) else "not installed: run with --install"
+    try:
+        install(engine, environment, **how)
+    except InstallError as error:
+        return str(error)
+    return None
+
+
+def variables_of(python: Path) -> dict[str, str]:
+    """Environment variables for a Python that keeps its own libraries: nothing of the caller's may leak in."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    return {**kept, "PATH": f"{python.parent}{os.pathsep}{kept.get('PATH', '')}"}
+
+
+def versions_of(python: Path, packages: Sequence[str]) -> dict[str, str]:
+    """Of those that it has."""
+    done = subprocess.run(
+        [str(python), "-c", _VERSIONS, *packages],
+        capture_output=True,
+        text=True,
+        env=variables_of(python),
+        timeout=60,
+        check=False,
+    )
+    found: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return found
 
 
 def _run(command: list[str], log: Path, variables: Mapping[str, str], timeout_s: float) -> str:

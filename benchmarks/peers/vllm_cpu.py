@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 
+def variables(threads: int, environment: Path) -> dict[str, str]:
+    """What it is told by environment variables. environment: the folder of its Python."""
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    openmp = environment / "lib" / "libiomp5.so"
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        **({"LD_PRELOAD": str(openmp)} if openmp.is_file() else {}),
+    }
+
+
 def load(spec: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int]]]:
-    cores = sorted(os.sched_getaffinity(0))[: spec["threads"]]
-    os.environ.update(
-        {
-            "VLLM_CPU_KVCACHE_SPACE": "2",
-            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
-            "VLLM_NO_USAGE_STATS": "1",
-            "HF_HUB_OFFLINE": "1",
-        }
-    )
-    openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
-    if openmp.is_file():
-        os.environ["LD_PRELOAD"] = str(openmp)
+    os.environ.update(variables(spec["threads"], Path(sys.prefix)))
     from vllm import LLM, SamplingParams
 
     llm = LLM(

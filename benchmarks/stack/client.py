@@ -143,41 +143,70 @@ def look(load: Load, exchanges: list[Exchange], began: float, ended: float) -> F
                 text = b"".join(piece for _, piece in exchange.pieces)
                 found.failed.append(f"{exchange.status}: {text[:200].decode(errors='replace')}")
             continue
+        first: float | None = exchange.pieces[0][0] if exchange.pieces else None
+        if load.kind == "stream":
+            first = _look_at_events(load, exchange, began, ended, found)
+        if first is None:
+            continue
         inside = exchange.ended is not None and began <= exchange.ended < ended
         found.requests += inside
         if began <= exchange.sent < ended:
-            found.ttft.append(exchange.pieces[0][0] - exchange.sent)
+            found.ttft.append(first - exchange.sent)
             found.e2el.append((exchange.ended or 0.0) - exchange.sent)
         if load.kind == "whole" and inside:
             answer = msgspec.json.decode(b"".join(piece for _, piece in exchange.pieces))
             found.tokens += answer["usage"]["completion_tokens"]
-        elif load.kind == "stream":
-            _look_at_events(load, exchange, began, ended, found)
     return found
 
 
-def _look_at_events(load: Load, exchange: Exchange, began: float, ended: float, found: Found) -> None:
-    characters = before = 0
-    last = None
-    usage = None
+def _look_at_events(load: Load, exchange: Exchange, began: float, ended: float, found: Found) -> float | None:
+    """When the first text came; None where the request failed, which counts as that and nowhere else."""
+    updates: list[tuple[float, int]] = []
+    usage = reason = None
+    characters = 0
     for at, event in events(exchange.pieces):
         said = msgspec.json.decode(event.removeprefix(b"data:"))
         if "error" in said:
             found.failed.append(str(said["error"]))
-            return
+            return None
         usage = said.get("usage") or usage
-        if not said["choices"]:
-            continue
-        characters += len(said["choices"][0]["text"])
-        tokens = bisect_left(load.ends, characters) + 1 if characters else 0
+        for choice in said["choices"]:
+            reason = choice.get("finish_reason") or reason
+            if choice["text"]:
+                characters += len(choice["text"])
+                if updates and updates[-1][0] == at:  # a reader sees both at once
+                    updates.pop()
+                updates.append((at, characters))
+    wrong, tokens = _tokens(load, [total for _, total in updates], usage, reason)
+    if wrong:
+        found.failed.append(wrong)
+        return None
+    last, before = None, 0
+    for (at, _), total in zip(updates, tokens, strict=True):
         if began <= at < ended:
             found.updates += 1
-            found.tokens += tokens - before
+            found.tokens += total - before
             if last is not None:
                 found.gaps.append(at - last)
-        before, last = tokens, at
-    if usage is None or usage["completion_tokens"] != before or load.ends[before - 1] != characters:
-        found.failed.append(f"{before} tokens with {characters} characters came, and the server says {usage}")
+        last, before = at, total
+    return updates[0][0]
+
+
+def _tokens(load: Load, characters: list[int], usage: Any, reason: str | None) -> tuple[str | None, list[int]]:
+    """What is wrong with an answer, and how many tokens had come after each update that ended so many characters.
+
+    Where the text is not known before, the server's count is spread evenly over the updates.
+    """
+    if not characters or usage is None:
+        return f"{len(characters)} updates came, and the server says {usage}", []
+    count = usage["completion_tokens"]
+    if not load.ends:
+        wrong = None if reason == "length" else f"{count} tokens came, and the answer ended by {reason!r}"
+        return wrong, [count * number // len(characters) for number in range(1, len(characters) + 1)]
+    tokens = [bisect_left(load.ends, total) + 1 for total in characters]
+    right = count == tokens[-1] and load.ends[tokens[-1] - 1] == characters[-1]
+    came = f"{tokens[-1]} tokens with {characters[-1]} characters came, and the server says {usage}"
+    return None if right else came, tokens
 
 
 def main() -> None:

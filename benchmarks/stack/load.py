@@ -13,7 +13,8 @@ class Load(msgspec.Struct):
     """`streams` clients, each of which asks again as soon as it has been answered.
 
     first: the requests, one a client, with which they begin: of many lengths, so that they are out of step afterwards.
-    requests: those after, in turn. ends: characters of the answer's text after each of its tokens.
+    requests: those after, in turn. ends: characters of the answer's text after each of its tokens; empty where nobody
+    knows it, and then an answer must end where as many tokens have come as were asked for.
     """
 
     port: int
@@ -29,8 +30,9 @@ class Load(msgspec.Struct):
 class Found(msgspec.Struct):
     """What came in the measured time, all times in seconds.
 
-    requests: that ended. tokens, updates: tokens that came, and the events that brought them. ttft, e2el: of requests
-    that were sent in it. gaps: between neighbouring updates of a request. failed: why requests failed.
+    requests: that ended. tokens, updates: tokens that came, and how many times text came; events that came at once
+    are one update. ttft, e2el: of requests that were sent in it. gaps: between neighbouring updates of a request.
+    failed: why requests failed.
     """
 
     seconds: float = 0.0

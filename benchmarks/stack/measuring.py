@@ -46,6 +46,7 @@ class Measured:
             metrics["tokens_per_s"] = found.tokens / found.seconds
         if shape.kind == "stream" and shape.tokens > 1:
             metrics["updates_per_s_and_stream"] = found.updates / found.seconds / shape.streams
+            metrics["gap_p50_ms"] = percentile(found.gaps, 50)
             metrics["gap_p99_ms"] = percentile(found.gaps, 99)
         metrics["busy_cores"] = sum(self.cpu.values()) / found.seconds
         metrics["strangers_cores"] = self.strangers / found.seconds
@@ -68,11 +69,17 @@ def measure(
     load = Load(
         server.port, shape.kind, shape.streams, warmup, seconds, asking.first(shape), asking.requests(shape), ends
     )
+    measured = observe(server, load)
+    if failed := measured.found.failed:
+        raise RuntimeError(f"{server.name}, {shape.name}: {len(failed)} failed, the first: {failed[0]}")
+    return measured
+
+
+def observe(server: Server, load: Load) -> Measured:
+    """The same, with the requests that failed."""
     with tempfile.NamedTemporaryFile(prefix="starcoder-stack-") as file:
         cpu, strangers = _ask(server, load, file.name)
         found = msgspec.json.decode(file.read(), type=Found)
-    if found.failed:
-        raise RuntimeError(f"{server.name}, {shape.name}: {len(found.failed)} failed, the first: {found.failed[0]}")
     return Measured(found, Counter(cpu), strangers)
 
 

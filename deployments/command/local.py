@@ -43,6 +43,8 @@ _RAY_ENVIRONMENT = {
     # The one switch that makes Ray's own servers listen on loopback only.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray would have engines make way for everything else on the machine.
+    "RAY_worker_niceness": "0",
     "GLOG_minloglevel": "2",
     # A server that nobody uses should not keep a laptop awake: with these it takes a third less.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",

@@ -104,9 +104,25 @@ def test_only_what_came_in_the_measured_time_counts(recorded: Recorded, table: T
     found = look(load, [exchange], 0.5, 3.5)
     assert (found.tokens, found.updates, found.gaps, found.requests) == (3, 3, [1.0, 1.0, 1.0], 0)
     found = look(load, [exchange], -2.0, 10.0)
-    assert (found.tokens, found.updates, found.requests, found.ttft, found.e2el) == (8, 8, 1, [1.0], [10.0])
+    assert (found.tokens, found.updates, found.requests, found.ttft, found.e2el) == (8, 6, 1, [1.0], [10.0])
     exchange.pieces.pop(2)
     assert "the server says" in look(load, [exchange], -2.0, 10.0).failed[0]
+
+
+def test_an_answer_that_nobody_knows_is_counted_as_the_server_says() -> None:
+    def pieces(reason: str | None, *usage: dict[str, int]) -> list[tuple[float, bytes]]:
+        choices = [{"text": "ab"}, {"text": ""}, {"text": "c", "finish_reason": reason}]
+        came = [(float(at), sse({"choices": [choice]})) for at, choice in enumerate(choices, 1)]
+        return [*came, *((4.0, sse({"choices": [], "usage": one})) for one in usage)]
+
+    load = Load(0, "stream", 1, 0, 0, [], [])
+    right = Exchange(0.5, pieces("length", {"completion_tokens": 5}), 4.0, 200)
+    found = look(load, [right], 0.0, 9.0)
+    assert (found.tokens, found.updates, found.gaps, found.ttft, found.failed) == (5, 2, [2.0], [0.5], [])
+    assert look(load, [right], 2.5, 9.0).tokens == 3
+    for wrong in (pieces("stop", {"completion_tokens": 5}), pieces("length")):
+        found = look(load, [Exchange(0.5, wrong, 4.0, 200)], 0.0, 9.0)
+        assert (len(found.failed), found.requests, found.tokens, found.ttft) == (1, 0, 0, [])
 
 
 def test_what_a_server_writes_is_recorded(port: int, asking: Asking, recorded: Recorded) -> None:
