@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.stack.running import running
+from benchmarks.running import running
 
 ROOT = Path(__file__).parents[1]
 START_S = 240.0

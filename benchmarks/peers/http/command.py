@@ -16,9 +16,9 @@ from benchmarks.peers.http.servers import OTHERS, US, Contender, Setup, serving
 from benchmarks.peers.http.table import Heard, to_result
 from benchmarks.peers.writing import write
 from benchmarks.report import Result
+from benchmarks.servers import Server
 from benchmarks.shapes import shape_config
 from benchmarks.stack.measuring import observe
-from benchmarks.stack.servers import Server
 
 Say = Callable[[str], None]
 

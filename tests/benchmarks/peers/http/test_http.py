@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import running
 from benchmarks.__main__ import build_parser, main
 from benchmarks.peers import command as peers
 from benchmarks.peers.checkpoint import write_checkpoint
@@ -21,7 +22,6 @@ from benchmarks.peers.http.loads import make_load
 from benchmarks.peers.http.servers import OTHERS, US, Contender, Setup
 from benchmarks.peers.http.table import Heard, speeds, states, to_result
 from benchmarks.shapes import shape_config
-from benchmarks.stack import running
 from benchmarks.stack.load import Found
 from benchmarks.stack.measuring import Measured
 from model.text.tokenizer import Tokenizer

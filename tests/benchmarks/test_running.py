@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stack import running
+from benchmarks import running
 from tests.support.processes import is_gone
 
 CHILD = "setsid sleep 600 & echo $! > {file}; "
