@@ -19,6 +19,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -36,7 +37,7 @@ COMMAND = "starcoder-haproxy"
 ENABLE = "RAY_SERVE_ENABLE_HA_PROXY"
 _SOCKET = "RAY_SERVE_HAPROXY_SOCKET_PATH"
 LOG_SOCKET = "refused"
-"""Beside the admin socket: a datagram socket that hears of each connection that was refused (`front_log`)."""
+"""Beside the admin socket: a datagram socket that hears of each connection that was refused (`haproxy_log`)."""
 
 LOG_FORMAT = "%ci %ST %ts"
 """A line of it: the client's address, the status that it was answered with, HAProxy's two letters for how it ended."""
@@ -263,6 +264,17 @@ def _binary() -> str | None:
     return shutil.which("haproxy")
 
 
+def keep_to_us(directory: Path) -> None:
+    """Shut it to other users. Exits where one of them could put another in its place: HAProxy does what its files say."""
+    above = directory.parent.stat()
+    others = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
+    if above.st_uid not in (0, os.getuid()) or others or directory.stat().st_uid != os.getuid():
+        raise SystemExit(
+            f"{directory.parent} is not ours alone: give HAProxy's files another place ({_SOCKET} and others)"
+        )
+    directory.chmod(0o700)
+
+
 def main() -> None:
     """Become HAProxy, with this process's arguments, of which `-f FILE` names the configuration."""
     arguments = sys.argv[1:]
@@ -272,7 +284,7 @@ def main() -> None:
     if "-f" in arguments:
         limits = ProxySettings().api
         path = Path(arguments[arguments.index("-f") + 1])
-        path.parent.chmod(0o700)
+        keep_to_us(path.parent)
         error_files(path.parent)
         path.write_text(adapt(path.read_text(), limits, path.parent, connections_possible(limits.max_connections)))
     # It must not outlive the one that starts it: it would keep the port, and answer for engines that are gone. But open

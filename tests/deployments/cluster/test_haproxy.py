@@ -212,6 +212,21 @@ def test_without_an_ingress_the_answer_is_an_error_of_the_api(front: Front) -> N
     assert int(answered.headers["retry-after"]) >= 1
 
 
+@pytest.mark.parametrize(
+    ("mode", "ours"), [(0o755, True), (0o700, True), (0o1777, True), (0o777, False), (0o775, False)]
+)
+def test_a_place_that_others_can_change_is_refused(tmp_path: Path, mode: int, ours: bool) -> None:
+    directory = tmp_path / "server" / "node"
+    directory.mkdir(parents=True, mode=0o755)
+    directory.parent.chmod(mode)
+    if ours:
+        haproxy.keep_to_us(directory)
+        assert directory.stat().st_mode & 0o777 == 0o700
+    else:
+        with pytest.raises(SystemExit, match="not ours alone"):
+            haproxy.keep_to_us(directory)
+
+
 class Closing(HttpToolsProtocol):
     """Goes away when the first request with a body comes."""
 
