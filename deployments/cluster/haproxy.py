@@ -265,7 +265,7 @@ def _binary() -> str | None:
 
 
 def keep_to_us(directory: Path) -> None:
-    """Shut it to other users. Exits where one of them could put another in its place: HAProxy does what its files say."""
+    """Shut it to other users. Exits where one of them could put another in its place: HAProxy does what is in it."""
     above = directory.parent.stat()
     others = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
     if above.st_uid not in (0, os.getuid()) or others or directory.stat().st_uid != os.getuid():
