@@ -78,7 +78,8 @@ def environment(
         "RAY_SERVE_HAPROXY_BINARY_PATH": command,
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": str(int(metrics)),
-        # One that ends before its answer begins is not asked again, but another is: of its work nothing is left.
+        # Where an ingress ends before its answer begins, another is asked: of its work nothing is left. HAProxy can, if
+        # the whole request came in one piece.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # An ingress that refuses one connection gets no more until it answers its health check, twice.
         "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",

@@ -97,6 +97,9 @@ def serve_forever(settings: Settings, build: Build | None = None) -> int:
             server.stop()
             console.say("Stopped.", "server.stopped")
             console.flush()
+            if dead_servers():
+                sys.stdout.flush()
+                os._exit(1)  # Ray would be shut down at the interpreter's end, with the same hazards
 
 
 class Server:
@@ -164,8 +167,9 @@ class Server:
         with contextlib.suppress(Stopped):
             self._stop_application()
         with signals.ignored():
-            # Ray can hang here when its servers were killed before it.
-            bounded(shut_down, RAY_STOP_S)
+            # Without its servers Ray can hang here; and a thread that still waits for them would then end this process.
+            if not dead_servers():
+                bounded(shut_down, RAY_STOP_S)
             if self.address is None:
                 end_descendants()
                 remove_stale()
@@ -298,7 +302,9 @@ class Server:
                     serve.shutdown()
 
         if ray.is_initialized():
-            done = bounded(stop, self.settings.drain_timeout_s + SERVE_STOP_S, until=lambda: bool(dead_servers()))
+            # Ray ends a process that asks it something when its servers have died a while ago, whatever is left to do.
+            seconds = 0.0 if dead_servers() else self.settings.drain_timeout_s + SERVE_STOP_S
+            done = seconds > 0 and bounded(stop, seconds, until=lambda: bool(dead_servers()))
             if not done and (dead := dead_servers()):
                 self._console.say(f"Not waiting for open streams: Ray's {', '.join(dead)} ended.", "server.ray_ended")
                 bounded(end_streams, STREAMS_END_S)
