@@ -6,6 +6,7 @@ what a Serve handle raises. No Ray is imported here: its exceptions are known by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -56,6 +57,11 @@ class ServeError(Exception):
         self.code = self.default_code if code is None else code
         self.param = None if param is None else _clipped(param, _MAX_PARAM_CHARS)
         self.retry_after = retry_after
+
+    @property
+    def retry_after_header(self) -> str | None:
+        """The value of `Retry-After`, in whole seconds; None where another attempt makes no sense."""
+        return None if self.retry_after is None else str(max(1, math.ceil(self.retry_after)))
 
     def __reduce__(self) -> tuple[Callable[..., ServeError], tuple[Any, ...]]:
         fields = {name: getattr(self, name) for name in ("status", "type", "code", "param", "retry_after")}

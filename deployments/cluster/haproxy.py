@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import math
 import os
 import re
 import resource
@@ -28,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from deployments.cluster.proxy_settings import ProxySettings
-from deployments.errors import EngineUnavailableError, InvalidRequestError, ServeError, TooManyConnectionsError
+from deployments.errors import EngineUnavailableError, ServeError, TooManyConnectionsError
 from deployments.limits import ApiLimits
 
 COMMAND = "starcoder-haproxy"
@@ -216,14 +215,12 @@ def _milliseconds(seconds: float) -> str:
 _AWAY = EngineUnavailableError("The server is starting, or its front process ended.", retry_after=1.0)
 
 _ERRORS: dict[int, ServeError] = {
-    400: InvalidRequestError("This is no HTTP, or the request's head is larger than the limit.", code="invalid_http"),
-    408: InvalidRequestError("The request's head did not arrive in time.", status=408, code="request_timeout"),
     500: ServeError("The proxy failed.", code="internal_error"),
     502: _AWAY,
     503: _AWAY,
     504: _AWAY,
 }
-"""What HAProxy answers by itself, by the status that it would give."""
+"""What HAProxy answers by itself, by the status it would give. For 400 and 408 its parser has only its own pages."""
 
 
 _CROWDED = "crowded.http"
@@ -245,8 +242,8 @@ def _answer(error: ServeError) -> bytes:
         f"content-length: {len(body)}",
         "cache-control: no-store",
     ]
-    if error.retry_after is not None:
-        head.append(f"retry-after: {math.ceil(error.retry_after)}")
+    if (seconds := error.retry_after_header) is not None:
+        head.append(f"retry-after: {seconds}")
     return "\r\n".join((*head, "", "")).encode() + body
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import re
 import uuid
 from collections.abc import Callable
@@ -71,8 +70,8 @@ def error_shape(scope: Scope) -> ErrorShape:
 def error_response(error: ServeError, shape: ErrorShape = openai_error) -> Response:
     """The error in the dialect's shape and, where another attempt makes sense, `Retry-After`."""
     headers = {}
-    if error.retry_after is not None:
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    if (seconds := error.retry_after_header) is not None:
+        headers["retry-after"] = seconds
     if error.code == UNSUPPORTED:
         headers["accept-encoding"] = TAKEN
     status, body = shape(error)

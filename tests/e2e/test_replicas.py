@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,12 +96,7 @@ def engine_of(cluster: Cluster, request_id: str) -> str | None:
 def test_serves_own_proxy_keeps_the_limits(pair: Cluster) -> None:
     """Its process found `deployments.cluster.proxy`; no HAProxy runs."""
     assert not pair.pids("haproxy")
-    with socket.create_connection(("127.0.0.1", pair.port), timeout=60) as connection:
-        connection.sendall(b"GET /version HTTP/1.1\r\nhost: localhost\r\nx: ")
-        with contextlib.suppress(OSError):
-            for _ in range(100):
-                connection.sendall(b"a" * 10_000)
-        assert connection.recv(65_536).startswith(b"HTTP/1.1 431 ")
+    assert pair.status_of_an_endless_head() == 431
     wait_until(lambda: pair.lines("connection.refused"), pair.text)
     line = pair.lines("connection.refused")[-1]
     assert (line["reason"], line["client"], line["process"]) == ("head_too_large", "127.0.0.1", "proxy")

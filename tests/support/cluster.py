@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,6 +93,15 @@ class Cluster:
         below = descendants(self.process.pid)
         leftovers.watch_directories([self.process.pid, *below])
         return sorted(pid for pid in below if kind in command_line(pid))
+
+    def status_of_an_endless_head(self) -> int:
+        """What a client is answered that goes on sending a header, until it is refused."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            connection.sendall(b"GET /version HTTP/1.1\r\nhost: localhost\r\nx: ")
+            with contextlib.suppress(OSError):
+                for _ in range(1000):
+                    connection.sendall(b"a" * 10_000)
+            return int(connection.recv(65_536).split(b" ", 2)[1])
 
     def health(self) -> dict[str, Any] | None:
         """The body of a healthy answer, else None."""
