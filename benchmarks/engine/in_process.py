@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
+import msgspec.structs
 import numpy as np
 import torch
 
@@ -56,11 +57,17 @@ class Trace:
         return max(t.pieces[0] for t in self.timelines)
 
 
-def drive(engine: Engine, prompts: Sequence[Sequence[int]], output_lens: Sequence[int]) -> Trace:
-    """Run all prompts at once, greedy, each to its own number of tokens. Raises RuntimeError if one is refused."""
+def drive(
+    engine: Engine, prompts: Sequence[Sequence[int]], output_lens: Sequence[int], sampling: SamplingParams | None = None
+) -> Trace:
+    """Run all prompts at once, each to its own number of tokens. sampling: how; None: greedy.
+
+    Raises RuntimeError if one is refused.
+    """
+    how = sampling or SamplingParams(temperature=0.0)
     trace = Trace(time.perf_counter(), [])
     for index, (prompt, length) in enumerate(zip(prompts, output_lens, strict=True)):
-        params = SamplingParams(max_tokens=length, temperature=0.0, ignore_eos=True)
+        params = msgspec.structs.replace(how, max_tokens=length, ignore_eos=True)
         trace.timelines.append(Timeline(trace.started, prompt_tokens=len(prompt)))
         engine.add(Request(str(index), list(prompt), params))
     while engine.has_work():

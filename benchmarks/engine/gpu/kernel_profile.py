@@ -9,6 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.engine.gpu.context import Context, timed
 from benchmarks.engine.gpu.session import Found
+from benchmarks.engine.in_process import drive
 from benchmarks.report import Row
 from model.request import Request, SamplingParams
 
@@ -21,9 +22,12 @@ LONGEST_NAME = 90
 def of_decode(context: Context, batch: int) -> Found:
     """Means of a decode step of `batch` sequences: first without the profiler, then with it."""
     loaded, sizes = context.model(), context.sizes
-    engine = loaded.engine()
+    # prompts are computed once before, so that all of them decode from the first step on
+    engine = loaded.engine(enable_prefix_caching=True)
+    prompts = loaded.prompts(batch, sizes.before)
+    drive(engine, prompts, [1] * batch)
     params = SamplingParams(max_tokens=2 * STEPS + WARM + 8, temperature=0.0, ignore_eos=True)
-    for number, prompt in enumerate(loaded.prompts(batch, sizes.before)):
+    for number, prompt in enumerate(prompts):
         engine.add(Request(str(number), prompt, params))
     while not all(s.num_output for s in engine.sequences.values()):
         engine.step()

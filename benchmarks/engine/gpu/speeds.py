@@ -12,23 +12,32 @@ from benchmarks.engine.gpu.session import Found
 from benchmarks.engine.in_process import Trace, drive
 from benchmarks.metrics import summarize
 from model.config import Quantization
+from model.request import SamplingParams
 from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS
 
 PREFILLS = 4
 
 
 def decode(
-    context: Context, batch: int, quantization: Quantization = "none", graphs: bool = True, **options: Any
+    context: Context,
+    batch: int,
+    quantization: Quantization = "none",
+    graphs: bool = True,
+    sampling: SamplingParams | None = None,
+    **options: Any,
 ) -> Found:
-    """`batch` sequences of random tokens, each from its first token on. options: of the engine."""
+    """`batch` sequences of random tokens, each from its first token on. options: of the engine.
+
+    sampling: how tokens are drawn; None: greedy.
+    """
     loaded, sizes = context.model(quantization), context.sizes
     # prompts are computed once, by the run that warms up
     engine = loaded.engine(**{"enable_prefix_caching": True, **options})
     prompts = loaded.prompts(batch, sizes.before)
     with loaded.graphs(graphs):
-        drive(engine, prompts, [4] * batch)
+        drive(engine, prompts, [4] * batch, sampling)
         before = engine.counters.totals()
-        trace = drive(engine, prompts, [sizes.steps] * batch)
+        trace = drive(engine, prompts, [sizes.steps] * batch, sampling)
     work = loaded.accounts.decode(trace)
     times = step_seconds(trace)
     drafted, accepted = (engine.counters[c] - before[c.name] for c in (DRAFT_TOKENS, ACCEPTED_DRAFT_TOKENS))

@@ -146,8 +146,9 @@ def test_the_plan_begins_with_what_matters_most() -> None:
     order = [
         *("attention against its definition", "a recorded step against its definition", "load"),
         *(f"decode, batch {batch}, 512 before" for batch in (1, 8, 64, 256)),
-        *("prefill of 2,048", "256 requests of 512 in, 128 out", "decode, batch 1, 512 before, no CUDA graphs"),
-        *("kernels of a step, decode, batch 64, 512 before", "two ranks on one device", "load, int8", "load, fp8"),
+        *("prefill of 2,048", "256 requests of 512 in, 128 out", "decode, batch 64, 512 before, top_p"),
+        *("kernels of a step, decode, batch 64, 512 before", "kernels of a step, prefill of 2,048"),
+        *("decode, batch 1, 512 before, no CUDA graphs", "two ranks on one device", "load, int8", "load, fp8"),
         *("single products", "transformers generate"),
     ]
     assert [name for name in names if name in order] == order
