@@ -157,13 +157,13 @@ def _triton_fault(config: EngineConfig, model: ModelConfig, ranks: Agreement, dt
     if ranks.device.type == "cpu":
         return None  # interpreted, for tests, which compare it themselves
     started = time.monotonic()
-    logger.info("compiling our attention kernels, and comparing them with their definition")
+    logger.info("compiling our kernels, and comparing them with their definition")
     try:
         from model.kernels import triton_check
 
         heads = model.n_head // ranks.group.size
-        error = triton_check.max_error(heads, model.head_dim, config.block_size, dtype, ranks.device)
+        error = triton_check.max_error(model.n_embd, heads, model.head_dim, config.block_size, dtype, ranks.device)
     except Exception as failure:  # a compiler fails in many ways, and none of them may keep the model from serving
         return f"does not run here: {type(failure).__name__}: {failure}"
-    logger.info("attention kernels compiled in %.1f s", time.monotonic() - started)
+    logger.info("kernels compiled in %.1f s", time.monotonic() - started)
     return None if error <= tolerance(dtype) else f"is off by {error:.2g} on {ranks.device}"

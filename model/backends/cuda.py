@@ -1,4 +1,4 @@
-"""The network on a GPU: Triton's attention or PyTorch's, weights in 8 bits, decode steps recorded as CUDA graphs.
+"""The network on a GPU: our Triton kernels or PyTorch's, weights in 8 bits, decode steps recorded as CUDA graphs.
 
 Triton's kernels run on a CPU too, where they are interpreted (TRITON_INTERPRET=1, for tests).
 """
@@ -21,6 +21,7 @@ from model.config import EngineConfig, Quantization
 from model.kernels import cuda_graphs
 from model.kernels.cuda_graphs import DecodeGraphs, Record, Spare
 from model.network.layers import Form, Linear
+from model.network.operations import Operations
 from model.network.sdpa_attention import SdpaAttention
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class CudaBackend:
             self._triton or SdpaAttention(config.block_size, share.device, share.dtype),
             weights,
             _form(share, config.quantization),
+            operations=_operations(share) if self._triton else None,
         )
         self.head_dim = share.model.head_dim
         self._graphs: DecodeGraphs | None = None
@@ -132,6 +134,13 @@ def _triton_attention(share: Share) -> TritonAttention:
     from model.kernels.triton_attention import TritonAttention
 
     return TritonAttention(share.model.n_head // share.group.size, share.device)
+
+
+def _operations(share: Share) -> Operations:
+    from model.kernels.triton_operations import TritonOperations, gelu_product_error
+
+    on_gpu = share.device.type == "cuda"
+    return TritonOperations(on_gpu and gelu_product_error(share.dtype, share.device) <= tolerance(share.dtype))
 
 
 def _form(share: Share, quantization: Quantization) -> Form:

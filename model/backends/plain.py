@@ -12,11 +12,13 @@ from model.kernels.one_dnn import OneDnnLinear
 from model.network.attention import PagedAttention
 from model.network.gpt_bigcode import GPTBigCode
 from model.network.layers import Form, Linear
+from model.network.operations import Operations
 from model.network.parallel import TensorParallel
 
 
 class PlainBackend:
     """One rank's network. attention: attends. form: makes the linear layers of their weights, as they are loaded.
+    operations: what stands between them; None: PyTorch's.
 
     packed: the layers' weights are then laid out for oneDNN. Not while they are loaded: what is read and freed between
     packed weights leaves holes in the memory.
@@ -34,9 +36,10 @@ class PlainBackend:
         weights: Weights,
         form: Form = Linear,
         packed: bool = False,
+        operations: Operations | None = None,
     ) -> None:
         self.head_dim = model.head_dim
-        self.network = GPTBigCode.without_storage(model, group).eval()
+        self.network = GPTBigCode.without_storage(model, group, operations).eval()
         self._attention = attention
         self.parameter_bytes = weights(lambda name, value: self.network.place(name, value, form))
         if packed:

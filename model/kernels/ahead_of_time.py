@@ -20,17 +20,21 @@ from typing import Any
 import numpy as np
 import torch
 import triton
+from torch import nn
 from triton.backends.compiler import GPUTarget
 
 from model.batch import Batch
 from model.device import programs_of
-from model.kernels import triton_attention, triton_linear
-from model.kernels.triton_attention import TritonPlan, rows_of_tile
+from model.kernels import attention_kernels, triton_linear, triton_operations
+from model.kernels.triton_attention import TritonPlan, tiles_here
+from model.kernels.triton_operations import TritonOperations
 
 CAPABILITIES = (80, 86, 89, 90)
 """Of the GPUs that StarCoder is served on: A100; A10 and RTX 30; L4, L40 and RTX 40; H100 and H200."""
 WIDTHS = (128,)
 """Of the heads of StarCoder, StarCoderBase (1B to 15.5B) and SantaCoder."""
+EMBEDDINGS = (2048, 2816, 4096, 6144)
+"""Of StarCoderBase 1B (SantaCoder too), 3B, 7B and 15.5B (StarCoder too)."""
 BLOCK_SIZES = (16,)
 _HOST = torch.device("cpu")
 
@@ -90,14 +94,24 @@ def pretend(capability: int) -> Iterator[None]:
 
 def compile_attention(width: int, block_size: int, dtype: torch.dtype) -> None:
     """Every variant that a model with heads of this width can need, however many heads a rank has. Use in `pretend`."""
-    for heads, splits in itertools.product((1, 32, 64), (1, 2)):  # tiles of 16, 32 and 64 rows
-        assert rows_of_tile(heads) == max(16, heads)
+    for tile, splits in itertools.product(tiles_here(), (1, 2)):
+        heads = tile.rows
         nothing = np.zeros(0, dtype=np.int64)
         one = np.ones(1, dtype=np.int64)
         batch = Batch(nothing, nothing, nothing, one, one, np.zeros((1, 1), dtype=np.int64), nothing, num_decodes=1)
         plan = TritonPlan.of(batch, heads, _HOST, programs=1, splits=splits)
         cache = torch.zeros(2, 1, block_size, 1, width, dtype=dtype)
+        assert plan.tile == tile
         plan.attend(torch.zeros(1, heads, width, dtype=dtype), cache, 1.0)
+
+
+def compile_operations(n_embd: int, width: int, dtype: torch.dtype) -> None:
+    """What stands between the products of a model of this width, with heads of this width. Use in `pretend`."""
+    operations = TritonOperations()
+    x = torch.zeros(1, n_embd, dtype=dtype)
+    operations.add_norm(x, x, nn.LayerNorm(n_embd, dtype=dtype))
+    cache, slots = torch.zeros(2, 1, 16, 1, width, dtype=dtype), torch.zeros(1, dtype=torch.int64)
+    operations.write(cache, torch.zeros(1, 3, width, dtype=dtype), slots)
 
 
 def compile_linear(kind: torch.dtype, dtype: torch.dtype) -> None:
@@ -115,6 +129,8 @@ def compile_all(capability: int) -> None:
     with pretend(capability):
         for width, block_size in itertools.product(WIDTHS, BLOCK_SIZES):
             compile_attention(width, block_size, torch.bfloat16)
+        for n_embd, width in itertools.product(EMBEDDINGS, WIDTHS):
+            compile_operations(n_embd, width, torch.bfloat16)
         compile_linear(torch.int8, torch.bfloat16)
         if capability >= 89:
             compile_linear(torch.float8_e4m3fn, torch.bfloat16)
@@ -122,7 +138,8 @@ def compile_all(capability: int) -> None:
 
 def variants(capability: int) -> list[Variant]:
     """What this process has compiled for this capability."""
-    defined = [value for module in (triton_attention, triton_linear) for value in vars(module).values()]
+    modules = (attention_kernels, triton_linear, triton_operations)
+    defined = [value for module in modules for value in vars(module).values()]
     caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
     return [_variant(c) for cache in caches if capability in cache for c in cache[capability][0].values()]
 

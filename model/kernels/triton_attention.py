@@ -4,9 +4,6 @@ The query heads of a multi-query model share their keys, so the (token, head) pa
 matrix, and decoding is a matrix product too: 48 heads fill a tile of tensor-core size. Where few sequences run, their
 contexts are split over more programs and the parts joined (Flash-Decoding, Dao et al. 2023); softmax is formed tile by
 tile (FlashAttention-2, arXiv:2307.08691). `attention.attend_reference` is what it is tested against.
-
-Whatever changes from step to step is an argument at run time, and Triton is told not to specialise on its value: all
-variants of a model are compiled when it starts (`triton_check`), none while it serves.
 """
 
 from __future__ import annotations
@@ -16,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import triton
-import triton.language as tl
 
 from model.batch import Batch
 from model.config import ModelConfig
 from model.device import programs_of, to_device
+from model.kernels.attention_kernels import attend, combine_splits
 
-LARGEST_ROWS = 64
-KEYS = 64
 LONGEST_SPLIT = 32
+COMBINED_ROWS = 8
+"""Rows of a tile whose parts one program joins."""
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether the kernels run on a CPU, slowly, as TRITON_INTERPRET=1 asks."""
 WIDEST = {2: 128, 4: 32}
@@ -34,151 +31,36 @@ FEWEST_KEYS = 256
 """A part of a context is never shorter than this: joining would cost more than it gains."""
 
 
-@triton.jit
-def _visible(context, count, first, tile_rows, heads):
-    """Of a sequence's context, what the last row of the tile that begins with row `first` sees; no row sees more."""
-    return tl.minimum(context, context - count + (first + tile_rows - 1) // heads + 1)
+@dataclass(frozen=True)
+class Tile:
+    """rows: (token, head) rows of a sequence that a program takes. keys: that it multiplies them with at once.
 
-
-@triton.jit
-def _keys_of_part(visible, splits, KEYS: tl.constexpr):
-    return tl.cdiv(tl.cdiv(visible, KEYS), splits) * KEYS
-
-
-@triton.jit(do_not_specialize=["table_stride", "heads", "splits"])
-def _attend(
-    queries,
-    keys,
-    values,
-    out,
-    part_sums,
-    part_tops,
-    part_totals,
-    tile_sequences,
-    tile_firsts,
-    query_starts,
-    query_lens,
-    context_lens,
-    tables,
-    table_stride,
-    heads,
-    splits,
-    scale,
-    WIDTH: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    ROWS: tl.constexpr,
-    KEYS: tl.constexpr,
-    WHOLE: tl.constexpr,
-):
-    """One tile of ROWS (token, head) rows of a sequence over one part of its context, WHOLE if that is all of it.
-
-    scale includes log2(e).
+    warps of the program; stages: of how many tiles of keys it loads at once.
     """
-    tile = tl.program_id(0)
-    split = tl.program_id(1)
-    sequence = tl.load(tile_sequences + tile)
-    first = tl.load(tile_firsts + tile)
-    start = tl.load(query_starts + sequence)
-    count = tl.load(query_lens + sequence)
-    context = tl.load(context_lens + sequence)
-    rows = first + tl.arange(0, ROWS)
-    token = rows // heads
-    live = token < count
-    last_seen = context - count + token
-    column = tl.arange(0, WIDTH)
-    row_offset = (start + token) * heads + rows % heads
 
-    visible = _visible(context, count, first, ROWS, heads)
-    each = _keys_of_part(visible, splits, KEYS)
-    begin = split * each
-    end = tl.minimum(begin + each, visible)
-    if begin < end:  # there may be more parts than tiles of keys
-        q = tl.load(queries + row_offset[:, None] * WIDTH + column[None, :], mask=live[:, None], other=0.0)
-        top = tl.full([ROWS], float("-inf"), tl.float32)
-        total = tl.zeros([ROWS], tl.float32)
-        sums = tl.zeros([ROWS, WIDTH], tl.float32)
-        for at in range(begin, end, KEYS):
-            position = at + tl.arange(0, KEYS)
-            inside = position < end
-            block = tl.load(tables + sequence * table_stride + position // BLOCK_SIZE, mask=inside, other=0)
-            # a cache of a small model holds more values than 32 bits count
-            slot = block.to(tl.int64) * BLOCK_SIZE + position % BLOCK_SIZE
-            offset = slot[:, None] * WIDTH + column[None, :]
-            k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
-            scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-            scores = tl.where(inside[None, :] & (position[None, :] <= last_seen[:, None]), scores, float("-inf"))
-            new_top = tl.maximum(top, tl.max(scores, 1))
-            # a row that has seen nothing yet would take infinity from infinity
-            finite = tl.where(new_top == float("-inf"), 0.0, new_top)
-            weights = tl.exp2(scores - finite[:, None])
-            shrink = tl.exp2(top - finite)
-            v = tl.load(values + offset, mask=inside[:, None], other=0.0)
-            sums = sums * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-            total = total * shrink + tl.sum(weights, 1)
-            top = new_top
-        if WHOLE:
-            result = sums / tl.where(total == 0.0, 1.0, total)[:, None]
-            place = out + row_offset[:, None] * WIDTH + column[None, :]
-            tl.store(place, result.to(out.dtype.element_ty), mask=live[:, None])
-        else:
-            part = (tile * splits + split) * ROWS + tl.arange(0, ROWS)
-            tl.store(part_sums + part[:, None] * WIDTH + column[None, :], sums)
-            tl.store(part_tops + part, top)
-            tl.store(part_totals + part, total)
+    rows: int
+    keys: int = 64
+    warps: int = 4
+    stages: int = 3
 
 
-@triton.jit(do_not_specialize=["heads", "tile_rows", "splits"])
-def _combine_splits(
-    out,
-    part_sums,
-    part_tops,
-    part_totals,
-    tile_sequences,
-    tile_firsts,
-    query_starts,
-    query_lens,
-    context_lens,
-    heads,
-    tile_rows,
-    splits,
-    WIDTH: tl.constexpr,
-    KEYS: tl.constexpr,
-    MOST_PARTS: tl.constexpr,
-):
-    """One row's parts, each weighed by its share of the softmax. Parts that have no keys were not written."""
-    tile = tl.program_id(0)
-    row = tl.program_id(1)
-    sequence = tl.load(tile_sequences + tile)
-    first = tl.load(tile_firsts + tile)
-    count = tl.load(query_lens + sequence)
-    token = (first + row) // heads
-    if token < count:
-        visible = _visible(tl.load(context_lens + sequence), count, first, tile_rows, heads)
-        split = tl.arange(0, MOST_PARTS)
-        written = split < tl.cdiv(visible, _keys_of_part(visible, splits, KEYS))
-        part = (tile * splits + split) * tile_rows + row
-        tops = tl.load(part_tops + part, mask=written, other=float("-inf"))
-        # every row sees the first key, so the largest is finite
-        share = tl.exp2(tops - tl.max(tops, 0))
-        total = tl.sum(tl.load(part_totals + part, mask=written, other=0.0) * share, 0)
-        column = tl.arange(0, WIDTH)
-        sums = tl.load(part_sums + part[:, None] * WIDTH + column[None, :], mask=written[:, None], other=0.0)
-        result = tl.sum(sums * share[:, None], 0) / total
-        place = ((tl.load(query_starts + sequence) + token) * heads + (first + row) % heads) * WIDTH + column
-        tl.store(out + place, result.to(out.dtype.element_ty))
+TILES = (Tile(16), Tile(32), Tile(64), Tile(128, warps=8))
+"""By rows; the last one for all that have more."""
+OLDER_TILES = (*TILES[:3], Tile(128, keys=32, warps=8))
+"""Where products take their operands from registers, before Hopper: more keys at once would not fit beside them."""
 
 
 @dataclass(frozen=True)
 class TritonPlan:
     """What every layer's call needs to know of a step; built once a step.
 
-    slots [T]: block * block_size + offset. rows: (token, head) rows of a tile. splits: parts of every context.
+    slots [T]: block * block_size + offset. splits: parts of every context.
     tile_sequences, tile_firsts [tiles]: each tile's sequence and first row.
     query_starts, query_lens, context_lens [S]; tables [S, n].
     """
 
     slots: torch.Tensor
-    rows: int
+    tile: Tile
     splits: int
     tile_sequences: torch.Tensor
     tile_firsts: torch.Tensor
@@ -188,12 +70,20 @@ class TritonPlan:
     tables: torch.Tensor
 
     @classmethod
-    def of(cls, batch: Batch, heads: int, device: torch.device, programs: int, splits: int | None = None) -> TritonPlan:
+    def of(
+        cls,
+        batch: Batch,
+        heads: int,
+        device: torch.device,
+        programs: int,
+        splits: int | None = None,
+        tile: Tile | None = None,
+    ) -> TritonPlan:
         """programs: how many the device runs at once. splits: None chooses as many parts as keep it busy."""
-        rows = rows_of_tile(heads * int(batch.query_lens.max()))
-        tiles = -(-batch.query_lens * heads // rows)
+        tile = tile or tile_of(heads * int(batch.query_lens.max()))
+        tiles = -(-batch.query_lens * heads // tile.rows)
         sequences = np.repeat(np.arange(len(tiles)), tiles)
-        firsts = (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * rows
+        firsts = (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * tile.rows
         if splits is None:
             useful = max(1, int(batch.context_lens.max()) // FEWEST_KEYS)
             splits = parts(len(sequences), programs, useful)
@@ -204,7 +94,7 @@ class TritonPlan:
 
         return cls(
             to_device(batch.slots, device),
-            rows,
+            tile,
             splits,
             *map(on_device, (sequences, firsts, starts, batch.query_lens, batch.context_lens, batch.block_tables)),
         )
@@ -226,15 +116,15 @@ class TritonPlan:
         longest: tokens of the longest context there can be; a part that has nothing to do costs next to nothing.
         """
         size, device = len(contexts), contexts.device
-        rows = rows_of_tile(heads)
-        tiles = -(-heads // rows)
+        tile = tile_of(heads)
+        tiles = -(-heads // tile.rows)
         every = torch.arange(size, dtype=torch.int32, device=device)
         return cls(
             slots,
-            rows,
+            tile,
             parts(size * tiles, programs, max(1, longest // FEWEST_KEYS)),
             every.repeat_interleave(tiles),
-            torch.arange(tiles, dtype=torch.int32, device=device).repeat(size) * rows,
+            torch.arange(tiles, dtype=torch.int32, device=device).repeat(size) * tile.rows,
             every,
             torch.ones_like(every),
             contexts,
@@ -244,17 +134,18 @@ class TritonPlan:
     def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
         """queries [T, heads, head_dim], cache [2, blocks, block_size, 1, head_dim] -> [T, heads, head_dim].
 
-        head_dim is a power of two, 16 at least.
+        head_dim is a power of two, 16 at least. Queries that are part of wider rows are read where they are.
         """
         heads, width = queries.shape[1:]
-        queries = queries.contiguous()
-        out = torch.empty_like(queries)
+        if queries.stride(1) != width or queries.stride(2) != 1 or queries.stride(0) % width:
+            queries = queries.contiguous()
+        out = queries.new_empty(queries.shape)
         tiles, whole = len(self.tile_sequences), self.splits == 1
-        parts = 0 if whole else tiles * self.splits * self.rows
+        parts = 0 if whole else tiles * self.splits * self.tile.rows
         sums = torch.empty(parts, width, dtype=torch.float32, device=queries.device)
         tops, totals = torch.empty(2, parts, dtype=torch.float32, device=queries.device)
         where = (self.tile_sequences, self.tile_firsts, self.query_starts, self.query_lens, self.context_lens)
-        _attend[(tiles, self.splits)](
+        attend[(tiles, self.splits)](
             queries,
             cache[0],
             cache[1],
@@ -266,27 +157,30 @@ class TritonPlan:
             self.tables,
             self.tables.shape[1],
             heads,
+            queries.stride(0) // width,
             self.splits,
             scale * 1.4426950408889634,
             WIDTH=width,
             BLOCK_SIZE=cache.shape[2],
-            ROWS=self.rows,
-            KEYS=KEYS,
+            ROWS=self.tile.rows,
+            KEYS=self.tile.keys,
             WHOLE=whole,
+            num_warps=self.tile.warps,
+            num_stages=self.tile.stages,
         )
         if not whole:
-            _combine_splits[(tiles, self.rows)](
+            combine_splits[(tiles, self.tile.rows // COMBINED_ROWS)](
                 out,
                 sums,
                 tops,
                 totals,
                 *where,
                 heads,
-                self.rows,
+                self.tile.rows,
                 self.splits,
                 WIDTH=width,
-                KEYS=KEYS,
-                MOST_PARTS=LONGEST_SPLIT,
+                KEYS=self.tile.keys,
+                ROWS=COMBINED_ROWS,
             )
         return out
 
@@ -326,14 +220,22 @@ def obstacle(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> st
     return None
 
 
-def rows_of_tile(longest: int) -> int:
-    """Of the (token, head) rows of a sequence, `longest` at most, those that one tile takes."""
-    return min(LARGEST_ROWS, max(16, triton.next_power_of_2(longest)))
+def tiles_here() -> tuple[Tile, ...]:
+    """Of the GPU that kernels are compiled for."""
+    hopper = INTERPRETED or triton.runtime.driver.active.get_current_target().arch >= 90
+    return TILES if hopper else OLDER_TILES
 
 
-def tile_sizes(heads: int) -> list[int]:
-    """All that `rows_of_tile` says of sequences of `heads` query heads, whatever their number of new tokens."""
-    return sorted({rows_of_tile(heads * tokens) for tokens in range(1, LARGEST_ROWS + 1)})
+def tile_of(longest: int) -> Tile:
+    """For sequences of at most so many (token, head) rows."""
+    tiles = tiles_here()
+    return next((tile for tile in tiles if tile.rows >= longest), tiles[-1])
+
+
+def tiles_of(heads: int) -> list[Tile]:
+    """All that `tile_of` says of sequences of `heads` query heads, whatever their number of new tokens."""
+    found = (tile_of(heads * tokens) for tokens in range(1, TILES[-1].rows + 1))
+    return list(dict.fromkeys(found))
 
 
 def parts(tiles: int, programs: int, useful: int) -> int:

@@ -1,33 +1,45 @@
-"""Triton's attention before it serves: every variant of its kernels is compiled, run once and compared."""
+"""Triton's kernels before they serve: every variant is compiled, run once and compared."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from model.batch import Batch
-from model.kernels.triton_attention import KEYS, TritonPlan, rows_of_tile, tile_sizes
+from model.kernels.triton_attention import Tile, TritonPlan, tile_of, tiles_of
+from model.kernels.triton_operations import TritonOperations
 from model.network.attention import attend_reference
+from model.network.operations import TorchOperations
 
 
-def max_error(heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
-    """The largest difference between the kernels' answers and the definition's, on small random batches.
+def max_error(n_embd: int, heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
+    """The largest error of all kernels of a model of width n_embd. Not a number where some answer is none."""
+    errors = (
+        attention_error(heads, width, block_size, dtype, device),
+        operations_error(n_embd, heads, width, block_size, dtype, device),
+    )
+    return float(torch.tensor(errors).max())
+
+
+def attention_error(heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
+    """The largest difference between the attention's answers and the definition's, on small random batches.
 
     heads: a rank's. They run with every size of tile that a step of so many heads can have, on contexts that are split
     and on whole ones, so that nothing is left to be compiled while serving. Not a number where some answer is none.
     """
-    errors = [_errors(rows, heads, width, block_size, dtype, device) for rows in tile_sizes(heads)]
+    errors = [_errors(tile, heads, width, block_size, dtype, device) for tile in tiles_of(heads)]
     return float(torch.tensor(errors).max())
 
 
 def _errors(
-    rows: int, heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device
+    tile: Tile, heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> list[float]:
-    """Of tiles of so many rows: with contexts whole, and split."""
+    """Of such tiles: with contexts whole, and split."""
     generator = torch.Generator().manual_seed(0)
-    tokens = next(n for n in range(1, rows + 1) if rows_of_tile(heads * n) == rows)
+    tokens = next(n for n in range(1, tile.rows + 1) if tile_of(heads * n) == tile)
     # a decode, one that is in its first block, and a chunk behind what is cached
-    lens, contexts = np.array([1, 1, tokens]), np.array([3 * KEYS + 5, 7, tokens + 40])
+    lens, contexts = np.array([1, 1, tokens]), np.array([3 * tile.keys + 5, 7, tokens + 40])
     blocks = -(-contexts // block_size)
     tables = np.zeros((3, int(blocks.max())), dtype=np.int64)
     order = torch.randperm(int(blocks.sum()), generator=generator).numpy()
@@ -44,3 +56,26 @@ def _errors(
         found = plan.attend(queries.to(device), cache.to(device), width**-0.5).float().cpu()
         errors.append(float((found - exact).abs().max()))
     return errors
+
+
+def operations_error(
+    n_embd: int, heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device
+) -> float:
+    """The largest difference between what `TritonOperations` and PyTorch make of small random tensors."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    x, more, qkv = noise(3, n_embd), noise(3, n_embd), noise(3, heads + 2, width)
+    norm = nn.LayerNorm(n_embd, device=device, dtype=dtype)
+    norm.weight.data, norm.bias.data = noise(n_embd), noise(n_embd)
+    slots = torch.tensor([block_size + 1, 0, 2 * block_size - 1], device=device)
+    caches = torch.zeros(2, 2, 2, block_size, 1, width, device=device, dtype=dtype)
+    ours, exact = TritonOperations(), TorchOperations()
+    with torch.inference_mode():
+        for operations, cache in zip((ours, exact), caches, strict=True):
+            operations.write(cache, qkv, slots)
+        pairs = zip(ours.add_norm(x, more, norm), exact.add_norm(x, more, norm), strict=True)
+        errors = [(a.float() - b.float()).abs().max() for a, b in (*pairs, tuple(caches))]
+    return float(torch.stack(errors).max())

@@ -2,7 +2,7 @@
 
 The cache of one layer is `[2, blocks, block_size, kv_heads, head_dim]` (keys, values). A sequence's tokens lie in the
 blocks its block table names, in order. A plan takes the new tokens' queries `[T, heads, head_dim]`, decodes first, and
-reads keys and values of every position from the cache, where `write` has put the new ones.
+reads keys and values of every position from the cache, where `Operations.write` has put the new ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ class AttentionPlan(Protocol):
         ...
 
     def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
-        """queries [T, heads, head_dim] and a layer's cache -> [T, heads, head_dim]"""
+        """queries [T, heads, head_dim] and a layer's cache -> [T, heads, head_dim].
+
+        The queries may be part of a wider tensor.
+        """
         ...
 
 
@@ -33,13 +36,6 @@ class PagedAttention(Protocol):
     def plan(self, batch: Batch) -> AttentionPlan:
         """Of a step, on the device of the cache."""
         ...
-
-
-def write(cache: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor) -> None:
-    """Put the new tokens' keys and values, each [T, kv_heads, head_dim], into their slots of a layer's cache."""
-    flat = cache.view(2, -1, *cache.shape[3:])
-    flat[0].index_copy_(0, slots, keys)
-    flat[1].index_copy_(0, slots, values)
 
 
 def attend_reference(queries: torch.Tensor, cache: torch.Tensor, batch: Batch, scale: float) -> torch.Tensor:

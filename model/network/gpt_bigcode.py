@@ -5,31 +5,22 @@ Module and parameter names are those of the checkpoint, so that loading is a wal
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from model.config import Activation, ModelConfig
-from model.network.attention import AttentionPlan, write
+from model.config import ModelConfig
+from model.network.attention import AttentionPlan
 from model.network.layers import Form, Linear, VocabParallelEmbedding, column_parallel, linear, row_parallel
+from model.network.operations import Operations, TorchOperations
 from model.network.parallel import TensorParallel
-
-_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
-    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
-    "gelu_erf": F.gelu,
-    "relu": F.relu,
-}
 
 
 class Attention(nn.Module):
     """Queries split by heads over the ranks. The one key/value head of a multi-query model lives on every rank."""
 
-    def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
+    def __init__(self, config: ModelConfig, group: TensorParallel, operations: Operations) -> None:
         super().__init__()
-        self.group = group
+        self.group, self.operations = group, operations
         self.heads = config.n_head // group.size
         self.kv_heads = 1 if config.multi_query else self.heads
         self.head_dim = config.head_dim
@@ -41,58 +32,71 @@ class Attention(nn.Module):
         self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, rows: torch.Tensor | None = None
     ) -> torch.Tensor:
         qkv = self.c_attn(x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
-        queries, keys, values = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        write(cache, keys, values, plan.slots)
-        attended = plan.attend(queries.contiguous(), cache, self.scale).flatten(1)
+        self.operations.write(cache, qkv, plan.slots)
+        attended = plan.attend(qkv[:, : self.heads], cache, self.scale).flatten(1)
         return self.group.all_reduce(self.c_proj(attended if rows is None else attended[rows]))
 
 
 class MLP(nn.Module):
-    def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
+    def __init__(self, config: ModelConfig, group: TensorParallel, operations: Operations) -> None:
         super().__init__()
-        self.group = group
+        self.group, self.operations = group, operations
         self.c_fc = column_parallel(config.n_embd, config.n_inner, group)
         self.c_proj = row_parallel(config.n_inner, config.n_embd, group)
-        self.activation = _ACTIVATIONS[config.activation]
+        self.activation = config.activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.group.all_reduce(self.c_proj(self.activation(self.c_fc(x))))
+        return self.group.all_reduce(self.c_proj(self.operations.activated(self.c_fc, x, self.activation)))
 
 
 class Block(nn.Module):
-    def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
+    def __init__(self, config: ModelConfig, group: TensorParallel, operations: Operations) -> None:
         super().__init__()
+        self.operations = operations
         self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.attn = Attention(config, group)
+        self.attn = Attention(config, group, operations)
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.mlp = MLP(config, group)
+        self.mlp = MLP(config, group, operations)
 
     def forward(
-        self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, rows: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Writes every row's keys and values, and computes what comes after them for `rows` alone, if given."""
-        x = (x if rows is None else x[rows]) + self.attn(self.ln_1(x), cache, plan, rows)
-        return x + self.mlp(self.ln_2(x))
+        self,
+        x: torch.Tensor,
+        more: torch.Tensor,
+        cache: torch.Tensor,
+        plan: AttentionPlan,
+        rows: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x, and what is to be added to it, for the next norm to do so -> the same behind this block.
+
+        Writes every row's keys and values, and computes what comes after them for `rows` alone, if given.
+        """
+        x, normed = self.operations.add_norm(x, more, self.ln_1)
+        more = self.attn(normed, cache, plan, rows)
+        x, normed = self.operations.add_norm(x if rows is None else x[rows], more, self.ln_2)
+        return x, self.mlp(normed)
 
 
 class GPTBigCode(nn.Module):
     """One rank's share of the network. Construct it `without_storage`, then `place` the weights."""
 
-    def __init__(self, config: ModelConfig, group: TensorParallel) -> None:
+    def __init__(self, config: ModelConfig, group: TensorParallel, operations: Operations | None = None) -> None:
         super().__init__()
         self.config = config
         self.group = group
+        self.operations = operations = operations or TorchOperations()
         self.wte = VocabParallelEmbedding(config.vocab_size, config.n_embd, group)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
-        self.h = nn.ModuleList(Block(config, group) for _ in range(config.n_layer))
+        self.h = nn.ModuleList(Block(config, group, operations) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.lm_head = linear(config.n_embd, self.wte.rows, bias=False)
 
     @classmethod
-    def without_storage(cls, config: ModelConfig, group: TensorParallel) -> GPTBigCode:
+    def without_storage(
+        cls, config: ModelConfig, group: TensorParallel, operations: Operations | None = None
+    ) -> GPTBigCode:
         """Names and shapes alone."""
         with torch.device("meta"):
-            return cls(config, group)
+            return cls(config, group, operations)
 
     def place(self, name: str, value: torch.Tensor, form: Form = Linear) -> None:
         """Hold this rank's part of a parameter; of a linear layer's weight, the layer that `form` makes."""
@@ -121,20 +125,20 @@ class GPTBigCode(nn.Module):
         plan: AttentionPlan,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """tokens, positions [T]; cache [layers, 2, blocks, block_size, kv_heads, head_dim] -> hidden [R, n_embd]
+        """tokens, positions [T]; cache [layers, 2, blocks, block_size, kv_heads, head_dim] -> [R, n_embd]
 
-        rows [R]: whose logits are wanted. The last block does no more for the others than their keys and values: of a
-        prompt only the last token goes on. None: all, in order.
+        What `logits` takes: hidden states behind the last norm. rows [R]: whose logits are wanted. The last block does
+        no more for the others than their keys and values: of a prompt only the last token goes on. None: all, in order.
         """
-        x = self.wte(tokens) + self.wpe(positions)
+        x, more = self.wte(tokens), self.wpe(positions)
         last = len(self.h) - 1
         for n, (block, layer_cache) in enumerate(zip(self.h, cache, strict=True)):
-            x = block(x, layer_cache, plan, rows if n == last else None)
-        return x
+            x, more = block(x, more, layer_cache, plan, rows if n == last else None)
+        return self.operations.add_norm(x, more, self.ln_f)[1]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
-        """hidden [R, n_embd] -> float32 [R, vocab_size] on rank 0, None on the others."""
-        gathered = self.group.gather_last_dim(self.lm_head(self.ln_f(hidden)))
+        """hidden [R, n_embd], normalised -> float32 [R, vocab_size] on rank 0, None on the others."""
+        gathered = self.group.gather_last_dim(self.lm_head(hidden))
         return None if gathered is None else gathered[:, : self.config.vocab_size].float()
 
     @property

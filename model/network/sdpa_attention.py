@@ -41,7 +41,7 @@ class SdpaPlan:
 
     def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
         """queries [T, heads, head_dim] -> [T, heads, head_dim]"""
-        out = torch.empty_like(queries)
+        out = queries.new_empty(queries.shape)
         if self.decodes:
             out[: self.decodes] = self._attend_decodes(queries[: self.decodes], cache, scale)
         for chunk in self.chunks:
@@ -54,7 +54,7 @@ class SdpaPlan:
         kv_heads = cache.shape[3]
         context = cache[:, self.decode_blocks].flatten(2, 3).transpose(2, 3)  # [2, B, kv_heads, context, width]
         out = F.scaled_dot_product_attention(
-            queries.view(batch, kv_heads, heads // kv_heads, width),
+            queries.unflatten(1, (kv_heads, heads // kv_heads)),
             context[0],
             context[1],
             attn_mask=self.decode_mask.expand(batch, kv_heads, heads // kv_heads, -1),

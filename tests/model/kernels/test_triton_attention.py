@@ -32,7 +32,7 @@ for sequences, heads, width, splits in json.loads(sys.argv[1]):
     found = plan.attend(queries.to(device), cache.to(device), width**-0.5).cpu()
     exact = attend_reference(queries, cache, batch, width**-0.5)
     assert torch.isfinite(found).all()
-    print(json.dumps([float((found - exact).abs().max()), plan.rows, plan.splits, len(plan.tile_sequences)]))
+    print(json.dumps([float((found - exact).abs().max()), plan.tile.rows, plan.splits, len(plan.tile_sequences)]))
 """
 
 SHAPES = [
@@ -56,7 +56,7 @@ def test_equals_the_definition(outcomes: list[list[float]], number: int) -> None
     sequences, heads, _, splits = EQUAL[number]
     error, rows, used, tiles = outcomes[number]
     assert error < 2e-5
-    assert rows in (16, 32, 64)
+    assert rows in (16, 32, 64, 128)
     assert tiles == sum(-(-new * heads // rows) for new, _ in sequences)
     if splits is not None:
         assert used == splits
@@ -118,9 +118,9 @@ from model.kernels import triton_attention, triton_check
 
 # the interpreter takes the bits of a bfloat16 for an integer
 gpu = torch.cuda.is_available()
-sizes = (48, 128, 16, torch.bfloat16 if gpu else torch.float16, torch.device("cuda" if gpu else "cpu"))
+sizes = (256, 48, 128, 16, torch.bfloat16 if gpu else torch.float16, torch.device("cuda" if gpu else "cpu"))
 print(triton_check.max_error(*sizes))
-triton_attention._combine_splits = type("Wrong", (), {"__getitem__": lambda *_: lambda out, *_, **__: out.zero_()})()
+triton_attention.combine_splits = type("Wrong", (), {"__getitem__": lambda *_: lambda out, *_, **__: out.zero_()})()
 print(triton_check.max_error(*sizes))
 """
 

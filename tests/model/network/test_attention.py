@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.batch import Batch
-from model.network.attention import attend_reference, write
+from model.network.attention import attend_reference
+from model.network.operations import TorchOperations
 from model.network.sdpa_attention import SdpaAttention
 
 BLOCK = 4
@@ -53,10 +54,10 @@ def test_equals_the_definition(sequences, heads, seed):
     blocks = int(batch.block_tables.max()) + 4
     cache = torch.randn(2, blocks, BLOCK, kv_heads, 8, generator=generator)
     total = len(batch.tokens)
-    queries = torch.randn(total, queries_heads, 8, generator=generator)
-    keys, values = torch.randn(2, total, kv_heads, 8, generator=generator)
+    qkv = torch.randn(total, queries_heads + 2 * kv_heads, 8, generator=generator)
+    queries, keys, values = qkv.split([queries_heads, kv_heads, kv_heads], dim=1)
     plan = SdpaAttention(BLOCK, torch.device("cpu"), torch.float32).plan(batch)
-    write(cache, keys, values, plan.slots)
+    TorchOperations().write(cache, qkv, plan.slots)
     for row, slot in enumerate(batch.slots):
         assert torch.equal(cache[0, slot // BLOCK, slot % BLOCK], keys[row])
         assert torch.equal(cache[1, slot // BLOCK, slot % BLOCK], values[row])

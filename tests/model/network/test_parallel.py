@@ -18,6 +18,7 @@ from model.backends import cuda
 from model.checkpoint.weights import Share
 from model.config import EngineConfig, ModelConfig
 from model.network import parallel
+from model.network.operations import TorchOperations
 from model.network.parallel import TensorParallel
 from tests.support.environment import with_project
 
@@ -122,6 +123,7 @@ def test_steps_whose_collectives_go_through_the_cpu_are_not_recorded(
     shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "_triton_attention", lambda share: object())
+    monkeypatch.setattr(cuda, "_operations", lambda share: TorchOperations())
     group = TensorParallel(0, 2)
     group.shares_gpu = shared
     share = Share(ModelConfig(**SHAPE), group, GPU, torch.bfloat16)
