@@ -190,16 +190,16 @@ class TritonAttention:
 
     def __init__(self, heads: int, device: torch.device) -> None:
         self._heads, self._device = heads, device
-        self._programs = programs_of(device) * (2 if device.type == "cuda" else 1)
+        self.programs = programs_of(device) * (2 if device.type == "cuda" else 1)
 
     def plan(self, batch: Batch) -> TritonPlan:
-        return TritonPlan.of(batch, self._heads, self._device, self._programs)
+        return TritonPlan.of(batch, self._heads, self._device, self.programs)
 
     def plan_decodes(
         self, slots: torch.Tensor, contexts: torch.Tensor, tables: torch.Tensor, longest: int
     ) -> TritonPlan:
         """For decodes whose slots [S], contexts [S] and block tables [S, n] change later, up to `longest` tokens."""
-        return TritonPlan.of_decodes(slots, contexts, tables, self._heads, self._programs, longest)
+        return TritonPlan.of_decodes(slots, contexts, tables, self._heads, self.programs, longest)
 
 
 def obstacle(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> str | None:

@@ -74,8 +74,8 @@ def operations_error(
     caches = torch.zeros(2, 2, 2, block_size, 1, width, device=device, dtype=dtype)
     ours, exact = TritonOperations(), TorchOperations()
     with torch.inference_mode():
-        for operations, cache in zip((ours, exact), caches, strict=True):
-            operations.write(cache, qkv, slots)
+        ours.write(caches[0], qkv, slots)
+        exact.write(caches[1], qkv, slots)
         pairs = zip(ours.add_norm(x, more, norm), exact.add_norm(x, more, norm), strict=True)
         errors = [(a.float() - b.float()).abs().max() for a, b in (*pairs, tuple(caches))]
     return float(torch.stack(errors).max())

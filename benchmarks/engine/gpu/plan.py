@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.engine import linear, quantization, start
-from benchmarks.engine.gpu import checks, context, kernel_profile, reference, speeds, two_ranks
+from benchmarks.engine.gpu import checks, context, kernel_profile, pieces, reference, speeds, two_ranks
 from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.session import Found, Measurement, Skip
 from model.config import Quantization
@@ -24,7 +24,17 @@ SAMPLED = SamplingParams(temperature=0.8, top_p=0.95)
 
 def measurements(c: Context) -> list[Measurement]:
     """Everything; each knows what it needs."""
-    return [*_checks(c), *_plain(c), *_profiles(c), *_without(c), *_ranks(c), *_in_8_bits(c), *_alone(c), *_rest(c)]
+    return [
+        *_checks(c),
+        *_plain(c),
+        *_pieces(c),
+        *_profiles(c),
+        *_without(c),
+        *_ranks(c),
+        *_in_8_bits(c),
+        *_alone(c),
+        *_rest(c),
+    ]
 
 
 def _checks(c: Context) -> list[Measurement]:
@@ -32,6 +42,13 @@ def _checks(c: Context) -> list[Measurement]:
         Measurement("limits", 2, partial(context.limits, c)),
         Measurement("attention against its definition", 8, partial(checks.attention, c)),
         Measurement("a recorded step against its definition", 8, partial(checks.recorded_step, c)),
+    ]
+
+
+def _pieces(c: Context) -> list[Measurement]:
+    return [
+        Measurement("attention by the shape of its tiles", 20, partial(pieces.attention, c)),
+        Measurement("between products", 8, partial(pieces.between_products, c)),
     ]
 
 

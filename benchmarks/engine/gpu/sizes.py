@@ -10,6 +10,7 @@ class Sizes:
     """batches: sequences that decode at once, `before` tokens behind them, for `steps` tokens each. prompt: tokens of
     the prefill. requests: how many at once, tokens in, tokens out. window: tokens of the longest sequence.
 
+    attended: for attention's speed: sequences, new tokens of each, and its context.
     attention, checked: query heads of width `width` over one key head, contexts, and parts of a context. reference:
     the shape compared with transformers, and split over two ranks. copy_mib, matmul: of the limits; 0 by device.
     products: rows of single products, and MiB of the copies of their weights.
@@ -29,6 +30,7 @@ class Sizes:
     split_over_ranks: str
     copy_mib: int
     matmul: int
+    attended: tuple[tuple[int, int, int], ...]
     products: tuple[int, ...]
     products_mib: int
 
@@ -55,6 +57,19 @@ FULL = Sizes(
     split_over_ranks="164m",
     copy_mib=0,
     matmul=0,
+    attended=(
+        (1, 1, 512),
+        (1, 1, 8192),
+        (8, 1, 2048),
+        (64, 1, 512),
+        (64, 1, 4096),
+        (256, 1, 512),
+        (256, 1, 2048),
+        (8, 9, 1024),
+        (1, 256, 2048),
+        (1, 2048, 2048),
+        (1, 2048, 8192),
+    ),
     products=(1, 8, 16, 64, 256, 2048),
     products_mib=512,
 )
@@ -73,6 +88,7 @@ SMALL = Sizes(
     split_over_ranks="tiny",
     copy_mib=16,
     matmul=256,
+    attended=((2, 1, 70), (1, 40, 70)),
     products=(1, 5),
     products_mib=1,
 )
