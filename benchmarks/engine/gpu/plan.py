@@ -29,6 +29,7 @@ def measurements(c: Context) -> list[Measurement]:
         *_plain(c),
         *_pieces(c),
         *_profiles(c),
+        *_beside_decodes(c),
         *_without(c),
         *_ranks(c),
         *_in_8_bits(c),
@@ -64,6 +65,21 @@ def _plain(c: Context) -> list[Measurement]:
             for batch in c.sizes.batches[2:]
         ),
         Measurement("greedy texts against transformers", 16, partial(reference.agreement, c)),
+    ]
+
+
+def _beside_decodes(c: Context) -> list[Measurement]:
+    """Steps that hold a chunk of a prompt, replayed and not."""
+    chunks = (c.sizes.prompt // 32, c.sizes.prompt // 8)
+    return [
+        _loaded(
+            f"a chunk of {chunk} beside {batch} decodes" + ("" if graphs else ", no CUDA graphs"),
+            4,
+            partial(speeds.beside_decodes, c, batch, chunk, graphs),
+        )
+        for batch in c.sizes.batches[:3:2]
+        for chunk in chunks
+        for graphs in (True, False)
     ]
 
 

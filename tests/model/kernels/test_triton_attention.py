@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.config import ConfigError, EngineConfig
 from model.process.rank import Rank
@@ -65,6 +68,21 @@ def test_equals_the_definition(outcomes: list[list[float]], number: int) -> None
 def test_long_contexts_of_few_sequences_are_split(outcomes: list[list[float]]) -> None:
     (_, _, alone, _), (_, _, many, _) = outcomes[len(EQUAL) :]
     assert (alone, many) == (4, 1)
+
+
+@given(
+    lens=st.lists(st.integers(1, 40), min_size=1, max_size=20),
+    heads=st.sampled_from([1, 6, 16, 48]),
+    rows=st.sampled_from([16, 32, 64, 128]),
+)
+def test_tiles_hold_each_row_of_each_sequence_once(lens: list[int], heads: int, rows: int) -> None:
+    from model.kernels.triton_attention import cut, most_tiles
+
+    sequences, firsts = cut(np.array(lens), heads, rows)
+    held = [(s, first + i) for s, first in zip(sequences, firsts, strict=True) for i in range(rows)]
+    wanted = [(s, row) for s, count in enumerate(lens) for row in range(count * heads)]
+    assert [(s, row) for s, row in held if row < lens[s] * heads] == wanted
+    assert len(sequences) <= most_tiles(sum(lens), len(lens), heads, rows)
 
 
 WHOLE = """
