@@ -115,6 +115,47 @@ def between_products(context: Context) -> Found:
     return Found(metrics, rows)
 
 
+@torch.inference_mode()
+def few_rows(context: Context) -> Found:
+    """Products of a few rows, by PyTorch and by our kernel in several shapes: microseconds, weights from memory."""
+    try:
+        from model.kernels import triton_gemv
+        from model.kernels.triton_gemv import Tile
+    except ImportError as error:
+        raise Skip(f"needs the package triton: {error}") from error
+    gpu = context.device.type == "cuda"
+    tiles = [Tile(), Tile(depth=512, stages=2), Tile(depth=256, stages=4), Tile(depth=256, warps=2, stages=4)]
+    tiles += [Tile(32, 256), Tile(32, 128, stages=5), Tile(64, 128, stages=4), Tile(16, 1024, 8, 2)]
+    tiles = tiles if gpu else tiles[:1]
+    head = ("layer", "rows", "PyTorch", *(f"{t.outputs} x {t.depth}, {t.warps}/{t.stages}" for t in tiles))
+    table: list[Row] = [head]
+    metrics: dict[str, Any] = {}
+    layers = list(layer_sizes(ModelConfig.model_validate(shape_config(context.shape))).items())
+    for layer, (outputs, inputs) in layers if gpu else layers[:1]:
+        size = outputs * inputs * context.dtype.itemsize
+        copies = 1 + (BEYOND_CACHES if gpu else 0) // size
+        weights = [torch.randn(outputs, inputs, device=context.device).to(context.dtype) for _ in range(copies)]
+        bias = torch.randn(outputs, device=context.device).to(context.dtype)
+        for count in (rows for rows in context.sizes.products if rows <= triton_gemv.MOST_ROWS):
+            x = torch.randn(count, inputs, device=context.device).to(context.dtype)
+            found = [microseconds(context, *(partial(F.linear, x, weight, bias) for weight in weights))]
+            exact = F.linear(x, weights[0], bias).float()
+            row = [layer, str(count), f"{found[0]:.1f}"]
+            for tile in tiles:
+                try:
+                    off = (triton_gemv.multiply(x, weights[0], bias, tile=tile).float() - exact).norm() / exact.norm()
+                    works = [partial(triton_gemv.multiply, x, weight, bias, tile=tile) for weight in weights]
+                    us = microseconds(context, *works) if off < 1e-2 else float("inf")
+                    row.append(f"{us:.1f}" if off < 1e-2 else f"off by {off:.1g}")
+                    found.append(us)
+                except Exception as error:  # of one shape: the others are wanted all the same
+                    row.append(type(error).__name__)
+            table.append(tuple(row))
+            metrics[f"{layer}, {count} rows, best_us"] = min(found)
+            metrics[f"{layer}, {count} rows, pytorch_us"] = found[0]
+    return Found(metrics, table)
+
+
 def _works(
     context: Context, model: ModelConfig, count: int, weight: torch.Tensor, bias: torch.Tensor
 ) -> list[Callable[[], object]]:

@@ -50,6 +50,7 @@ def _pieces(c: Context) -> list[Measurement]:
     return [
         Measurement("attention by the shape of its tiles", 20, partial(pieces.attention, c)),
         Measurement("between products", 8, partial(pieces.between_products, c)),
+        Measurement("products of a few rows", 15, partial(pieces.few_rows, c)),
     ]
 
 
