@@ -25,8 +25,8 @@ from triton.backends.compiler import GPUTarget
 
 from model.batch import Batch
 from model.device import programs_of
-from model.kernels import attention_kernels, triton_linear, triton_operations
-from model.kernels.triton_attention import TritonPlan, tiles_here
+from model.kernels import attention_kernels, triton_gemv, triton_linear, triton_operations
+from model.kernels.triton_attention import TILES, TritonPlan
 from model.kernels.triton_operations import TritonOperations
 
 CAPABILITIES = (80, 86, 89, 90)
@@ -94,7 +94,7 @@ def pretend(capability: int) -> Iterator[None]:
 
 def compile_attention(width: int, block_size: int, dtype: torch.dtype) -> None:
     """Every variant that a model with heads of this width can need, however many heads a rank has. Use in `pretend`."""
-    for tile, splits in itertools.product(tiles_here(), (1, 2)):
+    for tile, splits in itertools.product(TILES, (1, 2)):
         heads = tile.rows
         nothing = np.zeros(0, dtype=np.int64)
         one = np.ones(1, dtype=np.int64)
@@ -112,6 +112,11 @@ def compile_operations(n_embd: int, width: int, dtype: torch.dtype) -> None:
     operations.add_norm(x, x, nn.LayerNorm(n_embd, dtype=dtype))
     cache, slots = torch.zeros(2, 1, 16, 1, width, dtype=dtype), torch.zeros(1, dtype=torch.int64)
     operations.write(cache, torch.zeros(1, 3, width, dtype=dtype), slots)
+    for rows in (1, triton_gemv.MOST_ROWS):
+        x, weight, bias = (torch.zeros(shape, dtype=dtype) for shape in ((rows, n_embd), (width, n_embd), (width,)))
+        triton_gemv.multiply(x, weight, None)
+        triton_gemv.multiply(x, weight, bias)
+        triton_gemv.multiply(x, weight, bias, gelu_tanh=True)
 
 
 def compile_linear(kind: torch.dtype, dtype: torch.dtype) -> None:
@@ -138,7 +143,7 @@ def compile_all(capability: int) -> None:
 
 def variants(capability: int) -> list[Variant]:
     """What this process has compiled for this capability."""
-    modules = (attention_kernels, triton_linear, triton_operations)
+    modules = (attention_kernels, triton_gemv, triton_linear, triton_operations)
     defined = [value for module in modules for value in vars(module).values()]
     caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
     return [_variant(c) for cache in caches if capability in cache for c in cache[capability][0].values()]

@@ -46,10 +46,9 @@ class Tile:
     stages: int = 3
 
 
-TILES = (Tile(16), Tile(32), Tile(64), Tile(128, warps=8))
-"""By rows; the last one for all that have more."""
-OLDER_TILES = (*TILES[:3], Tile(128, keys=32, warps=8))
-"""Where products take their operands from registers, before Hopper: more keys at once would not fit beside them."""
+TILES = (Tile(16), Tile(32), Tile(64))
+"""By rows; the last one for all that have more. On an H100, tiles of 128 rows gain 4 % in a prompt of 8,192 tokens, and
+lose wherever fewer tokens are new (benchmarks/results/gpu-h100-pieces.json)."""
 
 
 @dataclass(frozen=True)
@@ -259,19 +258,9 @@ def most_tiles(tokens: int, sequences: int, heads: int, rows: int) -> int:
     return sequences + tokens * heads // rows
 
 
-def tiles_here() -> tuple[Tile, ...]:
-    """Of the GPU that kernels are compiled for; without one they are interpreted, if they run at all."""
-    try:
-        arch: int = triton.runtime.driver.active.get_current_target().arch
-    except RuntimeError:
-        return TILES
-    return TILES if arch >= 90 else OLDER_TILES
-
-
 def tile_of(longest: int) -> Tile:
     """For sequences of at most so many (token, head) rows."""
-    tiles = tiles_here()
-    return next((tile for tile in tiles if tile.rows >= longest), tiles[-1])
+    return next((tile for tile in TILES if tile.rows >= longest), TILES[-1])
 
 
 def tiles_of(heads: int) -> list[Tile]:

@@ -51,7 +51,7 @@ def attention(context: Context) -> Found:
         from model.kernels.triton_attention import Tile
     except ImportError as error:
         raise Skip(f"needs the package triton: {error}") from error
-    tiles = [Tile(64), Tile(64, keys=32), Tile(64, warps=8), Tile(128, warps=8), Tile(128, keys=32, warps=8)]
+    tiles = [Tile(64), Tile(64, keys=32), Tile(64, warps=8), Tile(128, warps=8)]
     tiles = [*tiles, Tile(128, keys=128, warps=8, stages=2)] if context.device.type == "cuda" else tiles[:2]
     rows: list[Row] = [("sequences", "chosen, us", *(f"{t.rows} x {t.keys}, {t.warps}/{t.stages}" for t in tiles))]
     metrics: dict[str, Any] = {}
@@ -124,8 +124,8 @@ def few_rows(context: Context) -> Found:
     except ImportError as error:
         raise Skip(f"needs the package triton: {error}") from error
     gpu = context.device.type == "cuda"
-    tiles = [Tile(), Tile(depth=512, stages=2), Tile(depth=256, stages=4), Tile(depth=256, warps=2, stages=4)]
-    tiles += [Tile(32, 256), Tile(32, 128, stages=5), Tile(64, 128, stages=4), Tile(16, 1024, 8, 2)]
+    tiles = [Tile(), Tile(depth=128, stages=6), Tile(warps=1), Tile(depth=512, stages=3), Tile(depth=128, warps=1)]
+    tiles += [Tile(32, 256), Tile(32, 128, stages=5), Tile(64, 128, 4), Tile(32, 128, 4, 5)]
     tiles = tiles if gpu else tiles[:1]
     head = ("layer", "rows", "PyTorch", *(f"{t.outputs} x {t.depth}, {t.warps}/{t.stages}" for t in tiles))
     table: list[Row] = [head]

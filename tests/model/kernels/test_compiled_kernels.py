@@ -61,8 +61,9 @@ def test_no_more_variants_than_are_meant(compiled: Compiled, capability: int) ->
     """What is not among them is compiled while somebody waits for it."""
     kernels = [variant["kernel"] for variant in compiled[capability][0]]
     kinds = 2 if capability >= 89 else 1
-    assert kernels.count("attend") == 4 * 2  # rows of a tile, split or whole
-    assert kernels.count("combine_splits") == 2  # tiles of 64 keys
+    assert kernels.count("attend") == 3 * 2  # rows of a tile, split or whole
+    assert kernels.count("combine_splits") == 1
+    assert kernels.count("_gemv") == 2 * 3  # rows; with a bias, with GELU behind it, without
     assert kernels.count("_add_norm") == 4  # widths of models
     assert kernels.count("_write") == 1
     assert kernels.count("_multiply") == 3 * 2 * 2 * kinds  # rows of a tile, split or whole, with a bias or without

@@ -59,7 +59,7 @@ def test_equals_the_definition(outcomes: list[list[float]], number: int) -> None
     sequences, heads, _, splits = EQUAL[number]
     error, rows, used, tiles = outcomes[number]
     assert error < 2e-5
-    assert rows in (16, 32, 64, 128)
+    assert rows in (16, 32, 64)
     assert tiles == sum(-(-new * heads // rows) for new, _ in sequences)
     if splits is not None:
         assert used == splits
