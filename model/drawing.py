@@ -43,8 +43,8 @@ ROWS_AT_ONCE = 64
 """Rows that are drawn from, or whose log-probabilities are computed, together: intermediate values take ten times the
 memory of their logits, and must not take it for every row of a large step. `WORKING_BYTES` says how much it is."""
 
-ON_A_CPU = 4
-"""Fewer there: what stays in its caches takes half of the time."""
+CPU_LOGITS = 200_000
+"""On a CPU, where they are fewer: what stays in its caches takes half of the time. One row at least."""
 
 WORKING_BYTES = 52
 """Bytes of a logit's intermediate values at most, the logit itself left out."""
@@ -52,14 +52,14 @@ WORKING_BYTES = 52
 
 def row_of(temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> list[float]:
     """A row of the table."""
-    # a scale that is not finite would take zero times infinity for the best token's exponent
-    scale = min(1.4426950408889634 / temperature, 1e30) if temperature > 0 else 0.0
+    # infinity times zero would be the best token's exponent, and one over zero the range of the others
+    scale = min(max(1.4426950408889634 / temperature, 1e-30), 1e30) if temperature > 0 else 0.0
     return [float(np.float32(scale)), top_k, top_p, float(np.ceil(min_p * UNIT)), uniform]
 
 
-def parts(rows: npt.NDArray[np.int64] | list[int], device: torch.device) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows that are worked on together."""
-    size = ROWS_AT_ONCE if device.type == "cuda" else ON_A_CPU
+def parts(rows: npt.NDArray[np.int64] | list[int], logits: torch.Tensor) -> Iterator[npt.NDArray[np.int64]]:
+    """Of some rows of `logits`, those that are worked on together."""
+    size = ROWS_AT_ONCE if logits.is_cuda else min(ROWS_AT_ONCE, max(1, CPU_LOGITS // logits.shape[1]))
     return (np.asarray(rows[start : start + size]) for start in range(0, len(rows), size))
 
 
@@ -69,7 +69,7 @@ def choose(logits: torch.Tensor, table: Table) -> tuple[torch.Tensor, torch.Tens
     best = logits.gather(1, tokens.unsqueeze(1)).view(-1)
     ranked = (table[:, TOP_K] > 0) | (table[:, TOP_P] < 1)
     for group in (~ranked, ranked):
-        for part in parts(np.flatnonzero((table[:, SCALE] > 0) & group), logits.device):
+        for part in parts(np.flatnonzero((table[:, SCALE] > 0) & group), logits):
             index = to_device(part, logits.device)
             tokens[index] = _draw(logits[index], best[index].unsqueeze(1), table[part])
     return tokens, best

@@ -2,7 +2,7 @@
 
 A row's token depends only on its own logits, parameters, seed and position, never on its neighbours: randomness is a
 counter-based generator (SplitMix64 of seed and position), and one uniform number a row inverts the row's cumulative
-distribution (`drawing`).
+distribution (`drawing`; on a GPU `kernels.triton_draw`).
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> 
     if barred:
         i, t = (to_device(column, logits.device) for column in zip(*barred, strict=True))
         logits.index_put_((i, t), torch.full((len(barred),), float("-inf"), device=logits.device))
-    for part in parts(penalised, logits.device):
+    for part in parts(penalised, logits):
         index = to_device(part, logits.device)
         logits[index] = _penalise(logits[index], [rows[i] for i in part])
     return logits

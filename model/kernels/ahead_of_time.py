@@ -24,14 +24,18 @@ from triton.backends.compiler import GPUTarget
 
 from model.batch import Batch
 from model.device import programs_of
-from model.kernels import triton_attention, triton_linear
+from model.drawing import row_of
+from model.kernels import triton_attention, triton_draw, triton_linear
 from model.kernels.triton_attention import TritonPlan, rows_of_tile
+from model.kernels.triton_draw import TritonDraw
 
 CAPABILITIES = (80, 86, 89, 90)
 """Of the GPUs that StarCoder is served on: A100; A10 and RTX 30; L4, L40 and RTX 40; H100 and H200."""
 WIDTHS = (128,)
 """Of the heads of StarCoder, StarCoderBase (1B to 15.5B) and SantaCoder."""
 BLOCK_SIZES = (16,)
+VOCABULARIES = (49152, 49280)
+"""Of StarCoder and StarCoderBase, and of SantaCoder."""
 _HOST = torch.device("cpu")
 
 
@@ -110,11 +114,18 @@ def compile_linear(kind: torch.dtype, dtype: torch.dtype) -> None:
     triton_linear.widen(weight, scale, torch.zeros(outputs, inputs, dtype=dtype))
 
 
+def compile_draws(vocabulary: int) -> None:
+    """For rows that begin where 16 bytes can be read at once. Use in `pretend`."""
+    TritonDraw()(torch.zeros(1, vocabulary), np.array([row_of(1.0, 0, 1.0, 0.0, 0.0)]))
+
+
 def compile_all(capability: int) -> None:
     """What StarCoder's models need on GPUs of this capability, in bfloat16."""
     with pretend(capability):
         for width, block_size in itertools.product(WIDTHS, BLOCK_SIZES):
             compile_attention(width, block_size, torch.bfloat16)
+        for vocabulary in VOCABULARIES:
+            compile_draws(vocabulary)
         compile_linear(torch.int8, torch.bfloat16)
         if capability >= 89:
             compile_linear(torch.float8_e4m3fn, torch.bfloat16)
@@ -122,7 +133,7 @@ def compile_all(capability: int) -> None:
 
 def variants(capability: int) -> list[Variant]:
     """What this process has compiled for this capability."""
-    defined = [value for module in (triton_attention, triton_linear) for value in vars(module).values()]
+    defined = [value for module in (triton_attention, triton_draw, triton_linear) for value in vars(module).values()]
     caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
     return [_variant(c) for cache in caches if capability in cache for c in cache[capability][0].values()]
 
