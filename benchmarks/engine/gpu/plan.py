@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.engine import linear, quantization, start
-from benchmarks.engine.gpu import checks, context, kernel_profile, reference, speeds, two_ranks
+from benchmarks.engine.gpu import checks, context, draws, kernel_profile, reference, speeds, two_ranks
 from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.session import Found, Measurement, Skip
 from model.config import Quantization
@@ -30,6 +30,7 @@ def _checks(c: Context) -> list[Measurement]:
         Measurement("limits", 4, partial(context.limits, c)),
         Measurement("attention against its definition", 20, partial(checks.attention, c)),
         Measurement("a recorded step against its definition", 25, partial(checks.recorded_step, c)),
+        Measurement("draws against their definition", 6, partial(draws.draws, c)),
     ]
 
 
