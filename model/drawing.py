@@ -16,7 +16,7 @@ that has no weight is never drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,11 +50,20 @@ WORKING_BYTES = 52
 """Bytes of a logit's intermediate values at most, the logit itself left out."""
 
 
+def table_of(asked: Sequence[tuple[float, int, float, float]], uniforms: npt.NDArray[np.float64]) -> Table:
+    """asked: of each row, temperature, top_k, top_p and min_p."""
+    temperatures, top_k, top_p, min_p = np.array(asked, dtype=np.float64).reshape(-1, 4).T
+    with np.errstate(divide="ignore", over="ignore"):
+        # infinity times zero would be the best token's exponent, and one over zero the range of the others
+        scales = np.clip(1.4426950408889634 / temperatures, 1e-30, 1e30)
+    scales = np.where(temperatures > 0, scales, 0).astype(np.float32)
+    return np.stack([scales, top_k, top_p, np.ceil(min_p * UNIT), uniforms], axis=1)
+
+
 def row_of(temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> list[float]:
     """A row of the table."""
-    # infinity times zero would be the best token's exponent, and one over zero the range of the others
-    scale = min(max(1.4426950408889634 / temperature, 1e-30), 1e30) if temperature > 0 else 0.0
-    return [float(np.float32(scale)), top_k, top_p, float(np.ceil(min_p * UNIT)), uniform]
+    row: list[float] = table_of([(temperature, top_k, top_p, min_p)], np.array([uniform]))[0].tolist()
+    return row
 
 
 def parts(rows: npt.NDArray[np.int64] | list[int], logits: torch.Tensor) -> Iterator[npt.NDArray[np.int64]]:

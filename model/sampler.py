@@ -18,7 +18,7 @@ import torch
 
 from model import drawing
 from model.device import CopyToHost, to_device
-from model.drawing import ROWS_AT_ONCE, Choose, Table, parts, row_of
+from model.drawing import ROWS_AT_ONCE, Choose, Table, parts, table_of
 from model.request import Request, TokenLogprobs
 
 
@@ -106,9 +106,7 @@ def _table(rows: Rows[Row]) -> Table:
     seeds = np.array([s.seed for s in rows], dtype=np.uint64)
     counters = np.array([s.num_output for s in rows], dtype=np.uint64)
     params = (s.request.params for s in rows)
-    draws = uniform(seeds, counters).tolist()
-    known = [row_of(p.temperature, p.top_k, p.top_p, p.min_p, u) for p, u in zip(params, draws, strict=True)]
-    return np.array(known, dtype=np.float64).reshape(len(rows), -1)
+    return table_of([(p.temperature, p.top_k, p.top_p, p.min_p) for p in params], uniform(seeds, counters))
 
 
 def _column(values: Rows[float], like: torch.Tensor) -> torch.Tensor:
