@@ -120,7 +120,8 @@ def _bound(
     return least, above
 
 
-@triton.jit
+# one value is read there: it does not matter where they begin
+@triton.jit(do_not_specialize_on_alignment=["table", "tokens", "tops"])
 def _choose(
     logits,
     table,
