@@ -200,6 +200,7 @@ class EngineConfig(BaseModel):
     attention: on a GPU "torch": scaled_dot_product_attention over gathered blocks; "triton": our paged kernels
         (multi-query models, heads of 16, 32, 64 or 128 values; in float32 32 at most), an error where a check at the
         start does not find them right; "auto": the second where it does, else the first.
+        Tokens are drawn by our kernel, too, unless this is "torch".
     cuda_graphs: record decode steps on a GPU and replay them; only with our paged kernels.
     async_scheduling: prepare a step while the one before runs; None: on GPUs.
     quantization: on a CPU "int8": weights and what they are multiplied with in 8 bits (our kernels only). On a GPU

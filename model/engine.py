@@ -192,7 +192,9 @@ class Engine:
     def _draw(self, finishing: list[Scheduled], logits: torch.Tensor) -> Drawn | None:
         """Draw what follows these sequences, and each of their drafted tokens, from the last rows of the logits."""
         rows = draft_rows(finishing)
-        return draw(logits[len(logits) - len(rows) :], rows, self.model.eos_token_ids) if rows else None
+        if not rows:
+            return None
+        return draw(logits[len(logits) - len(rows) :], rows, self.model.eos_token_ids, self.executor.choose_tokens)
 
     def _collect(self, step: StepInFlight) -> list[Output]:
         """Wait for a step, and append what it drew."""

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 from model.config import EngineConfig, ModelConfig, Quantization
+from model.drawing import ROWS_AT_ONCE, WORKING_BYTES
 from model.kernels.mixed_graphs import MOST_TOKENS
 from model.limits import StepLimits
 from model.network.gpt_bigcode import GPTBigCode
 from model.network.layers import Linear
 from model.network.parallel import TensorParallel
-from model.sampler import ROWS_AT_ONCE, WORKING_BYTES
 
 DRIVER_BYTES = 1 << 30
 """Room for what PyTorch does not count: the CUDA context, cuBLAS workspaces, NCCL's buffers. An allowance, not a

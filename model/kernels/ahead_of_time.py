@@ -25,8 +25,10 @@ from triton.backends.compiler import GPUTarget
 
 from model.batch import Batch
 from model.device import programs_of
-from model.kernels import attention_kernels, triton_gemv, triton_linear, triton_operations
+from model.drawing import row_of
+from model.kernels import attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations
 from model.kernels.triton_attention import TILES, TritonPlan
+from model.kernels.triton_draw import TritonDraw
 from model.kernels.triton_operations import TritonOperations
 
 CAPABILITIES = (80, 86, 89, 90)
@@ -36,6 +38,8 @@ WIDTHS = (128,)
 EMBEDDINGS = (2048, 2816, 4096, 6144)
 """Of StarCoderBase 1B (SantaCoder too), 3B, 7B and 15.5B (StarCoder too)."""
 BLOCK_SIZES = (16,)
+VOCABULARIES = (49152, 49280)
+"""Of StarCoder and StarCoderBase, and of SantaCoder."""
 _HOST = torch.device("cpu")
 
 
@@ -129,6 +133,11 @@ def compile_linear(kind: torch.dtype, dtype: torch.dtype) -> None:
     triton_linear.widen(weight, scale, torch.zeros(outputs, inputs, dtype=dtype))
 
 
+def compile_draws(vocabulary: int) -> None:
+    """For rows that begin where 16 bytes can be read at once. Use in `pretend`."""
+    TritonDraw()(torch.zeros(1, vocabulary), np.array([row_of(1.0, 0, 1.0, 0.0, 0.0)]))
+
+
 def compile_all(capability: int) -> None:
     """What StarCoder's models need on GPUs of this capability, in bfloat16."""
     with pretend(capability):
@@ -136,6 +145,8 @@ def compile_all(capability: int) -> None:
             compile_attention(width, block_size, torch.bfloat16)
         for n_embd, width in itertools.product(EMBEDDINGS, WIDTHS):
             compile_operations(n_embd, width, torch.bfloat16)
+        for vocabulary in VOCABULARIES:
+            compile_draws(vocabulary)
         compile_linear(torch.int8, torch.bfloat16)
         if capability >= 89:
             compile_linear(torch.float8_e4m3fn, torch.bfloat16)
@@ -143,7 +154,7 @@ def compile_all(capability: int) -> None:
 
 def variants(capability: int) -> list[Variant]:
     """What this process has compiled for this capability."""
-    modules = (attention_kernels, triton_gemv, triton_linear, triton_operations)
+    modules = (attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations)
     defined = [value for module in modules for value in vars(module).values()]
     caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
     return [_variant(c) for cache in caches if capability in cache for c in cache[capability][0].values()]

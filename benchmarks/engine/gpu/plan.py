@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.engine import linear, quantization, start
-from benchmarks.engine.gpu import checks, context, kernel_profile, pieces, reference, speeds, two_ranks
+from benchmarks.engine.gpu import checks, context, draws, kernel_profile, pieces, reference, speeds, two_ranks
 from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.session import Found, Measurement, Skip
 from model.config import Quantization
@@ -42,15 +42,16 @@ def _checks(c: Context) -> list[Measurement]:
     return [
         Measurement("limits", 2, partial(context.limits, c)),
         Measurement("attention against its definition", 8, partial(checks.attention, c)),
-        Measurement("a recorded step against its definition", 8, partial(checks.recorded_step, c)),
+        Measurement("a recorded step against its definition", 12, partial(checks.recorded_step, c)),
+        Measurement("draws against their definition", 6, partial(draws.draws, c)),
     ]
 
 
 def _pieces(c: Context) -> list[Measurement]:
     return [
-        Measurement("attention by the shape of its tiles", 20, partial(pieces.attention, c)),
-        Measurement("between products", 8, partial(pieces.between_products, c)),
-        Measurement("products of a few rows", 15, partial(pieces.few_rows, c)),
+        Measurement("attention by the shape of its tiles", 16, partial(pieces.attention, c)),
+        Measurement("between products", 3, partial(pieces.between_products, c)),
+        Measurement("products of a few rows", 12, partial(pieces.few_rows, c)),
     ]
 
 
