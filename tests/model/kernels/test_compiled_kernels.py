@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from model.kernels.linear_tiles import tiles
 from tests.support.triton_process import run_with_triton
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
@@ -63,8 +65,11 @@ def test_no_more_variants_than_are_meant(compiled: Compiled, capability: int) ->
     kinds = 2 if capability >= 89 else 1
     assert kernels.count("_attend") == 3 * 2  # rows of a tile, split or whole
     assert kernels.count("_combine_splits") == 1
-    assert kernels.count("_multiply") == 3 * 2 * 2 * kinds  # rows of a tile, split or whole, with a bias or without
-    assert kernels.count("_reduce_splits") == 2
+    linear = [torch.int8, torch.float8_e4m3fn][:kinds]
+    chosen = [tile for kind in linear for tile in tiles(torch.bfloat16, kind)]
+    assert kernels.count("_multiply") == len(chosen) * 2 * 2  # split or whole, with a bias or without
+    assert kernels.count("_reduce_splits") == 2 * any(not tile.joins for tile in chosen)
+    assert kernels.count("_round_to_fp8") == kinds - 1
     assert kernels.count("_widen") == kinds
 
 
@@ -72,7 +77,8 @@ def test_no_more_variants_than_are_meant(compiled: Compiled, capability: int) ->
 def test_a_hopper_gpu_multiplies_by_its_own_instructions(compiled: Compiled, capability: int) -> None:
     for variant in compiled[capability][0]:
         if variant["kernel"] == "_multiply":
-            assert variant["wgmma"] == (capability == 90 and variant["constants"]["ROWS"] > 16)
+            by_four = variant["warps"] % 4 == 0 and variant["constants"]["OUTPUTS"] >= 64
+            assert variant["wgmma"] == (capability == 90 and by_four)
 
 
 STEPS = """
