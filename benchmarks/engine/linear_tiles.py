@@ -38,7 +38,7 @@ _EIGHT = (
     Tile(8, 32, 256, 4, warps=1, resident=6),
     Tile(8, 32, 256, 5, warps=2, resident=3),
     Tile(8, 16, 256, 5, warps=1, resident=3),
-    Tile(16, 64, 128, 5, warps=2, resident=3),
+    Tile(8, 64, 128, 5, warps=4, resident=3),
 )
 _SIXTEEN = (
     Tile(16, 64, 128, 5, warps=2, resident=3),
@@ -47,27 +47,28 @@ _SIXTEEN = (
     Tile(16, 32, 128, 5, warps=1, resident=6),
     Tile(16, 32, 256, 4, warps=2, resident=3),
     Tile(16, 16, 256, 4, warps=1, resident=3),
+    Tile(16, 64, 64, 6, warps=4, resident=3),
 )
 _THIRTY_TWO = (
     Tile(32, 64, 128, 4, warps=2, resident=3),
-    Tile(32, 64, 64, 6, warps=2, resident=3),
     Tile(32, 64, 64, 5, warps=2, resident=6),
     Tile(32, 128, 64, 5, warps=4, resident=3),
-    Tile(32, 64, 128, 4, warps=4, resident=3),
+    Tile(32, 64, 64, 6, warps=4, resident=3),
 )
 _SIXTY_FOUR = (
     Tile(32, 64, 64, 5, warps=2, resident=3, blocks=2),
-    Tile(32, 64, 128, 4, warps=2, resident=3),
+    Tile(64, 128, 64, 4, warps=4, resident=2),
     Tile(64, 128, 64, 4, warps=8, resident=2),
     Tile(64, 128, 64, 4, warps=8, resident=3),
-    Tile(64, 64, 128, 3, warps=4, resident=3),
+    Tile(64, 128, 32, 6, warps=8, resident=3),
     Tile(64, 64, 64, 5, warps=4, resident=3),
 )
 _MANY = (
     Tile(128, 128, 64, 4, warps=8, resident=2),
     Tile(128, 64, 64, 3, warps=4, resident=3),
     Tile(64, 128, 64, 4, warps=8, resident=3),
-    Tile(32, 64, 64, 5, warps=2, resident=3, blocks=2),
+    Tile(128, 128, 64, 4, warps=4, resident=2),
+    Tile(128, 128, 32, 6, warps=8, resident=2),
     Tile(128, 256, 64, 3, warps=8, resident=1),
     Tile(256, 128, 32, 4, warps=8, resident=1),
 )

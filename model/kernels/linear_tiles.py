@@ -25,10 +25,10 @@ class Tile:
     """What one program computes: `blocks` times `rows` times `outputs` results, `depth` inputs at a time.
 
     stages: such steps on their way, in shared memory, at most 99 KiB of it, as other GPUs than H100s have. warps: 1 or
-    2 multiply by instructions of a warp, into which weights go straight from registers; 4 or 8 with 64 outputs or more
-    by Hopper's for four warps. blocks: 1 or 2; the second takes the weights as the first one widened them. resident:
-    programs that a multiprocessor should be given; inputs are split until it has so many. joins: the last program to
-    finish its part of the inputs adds up all, else another kernel does.
+    2 multiply by instructions of a warp, 4 or 8 by Hopper's for four warps (`by_four_warps`). blocks: 1 or 2; the
+    second takes the weights as the first one widened them. resident: programs that a multiprocessor should be given;
+    inputs are split until it has so many. joins: the last program to finish its part of the inputs adds up all, else
+    another kernel does.
     """
 
     rows: int
@@ -44,6 +44,11 @@ class Tile:
     def of(cls, rows: int, dtype: torch.dtype, weight: torch.Tensor) -> Tile:
         """For so many rows of x of this type."""
         return _tables(dtype, weight.dtype)[weight.numel() >= LARGE][row_class(rows)]
+
+    @property
+    def by_four_warps(self) -> bool:
+        """Whether a Hopper GPU multiplies by its instructions for four warps."""
+        return self.warps % 4 == 0 and self.outputs >= 64 and self.rows >= 16
 
     @property
     def most_registers(self) -> int:
@@ -63,7 +68,7 @@ _LARGE = {
     8: Tile(8, 64, 128, stages=5, warps=2),
     16: Tile(16, 64, 128, stages=5, warps=2),
     32: Tile(32, 64, 128, stages=4, warps=2),
-    64: Tile(32, 64, 64, stages=5, warps=2, blocks=2),
+    64: Tile(64, 128, 64, stages=4, warps=8),
     128: Tile(128, 128, 64, stages=4, warps=8, resident=2),
     256: Tile(128, 128, 64, stages=4, warps=8, resident=2),
 }

@@ -84,6 +84,18 @@ def _widened(w, dtype: tl.constexpr):
 
 
 @triton.jit
+def _shuffled(values):
+    """[N, K] with each 16 columns in another order, 0 1 4 5 8 9 12 13 and then 2 3 6 7 10 11 14 15.
+
+    A product is the same with both sides shuffled. Hopper's instruction takes two neighbouring columns from a thread,
+    and two more eight columns away: shuffled, those are four neighbouring weights, a register as it is loaded.
+    """
+    n: tl.constexpr = values.shape[0]
+    k: tl.constexpr = values.shape[1]
+    return tl.reshape(tl.permute(tl.reshape(values, [n, k // 16, 4, 2, 2]), (0, 1, 3, 2, 4)), [n, k])
+
+
+@triton.jit
 def _finish(sums, scale, bias, out, place, output, live, output_inside, HAS_BIAS: tl.constexpr):
     """Sums [OUTPUTS, ROWS] times scale, plus bias, to their place."""
     sums *= tl.load(scale + output, mask=output_inside, other=0.0)[:, None]
@@ -121,12 +133,14 @@ def _multiply(
     DEPTH: tl.constexpr,
     WHOLE: tl.constexpr,
     JOINS: tl.constexpr,
+    SHUFFLED: tl.constexpr,
 ):
     """One tile of BLOCKS * ROWS rows and OUTPUTS outputs over one part of the inputs, WHOLE if that is all of them.
 
     The weights stand on the left of the product: a Hopper tensor core takes that side from registers, where they are
     widened. Neighbouring programs share the weights, so that several tiles of rows find them in the cache. finished:
-    for each tile how many of its programs have stored their parts, zero before and after.
+    for each tile how many of its programs have stored their parts, zero before and after. SHUFFLED: inputs are taken in
+    the order of `_shuffled`.
     """
     first_row = tl.program_id(0) * (BLOCKS * ROWS)
     row = first_row + tl.arange(0, ROWS)
@@ -148,9 +162,13 @@ def _multiply(
         w = tl.load(weight_rows + column[None, :], mask=output_inside[:, None] & inside, other=0.0)
         rows = tl.load(x_rows + column[None, :], mask=row_inside[:, None] & inside, other=0.0)
         wide = _widened(w, rows.dtype)
+        if SHUFFLED:
+            wide, rows = _shuffled(wide), _shuffled(rows)
         sums = tl.dot(wide, tl.trans(rows), sums, input_precision="ieee")
         if BLOCKS == 2:
             rows = tl.load(x_rows + ROWS * K + column[None, :], mask=second_inside[:, None] & inside, other=0.0)
+            if SHUFFLED:
+                rows = _shuffled(rows)
             second_sums = tl.dot(wide, tl.trans(rows), second_sums, input_precision="ieee")
     # of 32 bits behind the tile's first row: those of 64 take as many registers again as the sums
     place = tl.arange(0, ROWS)[None, :] * N + output[:, None]
@@ -275,6 +293,7 @@ def multiply(
         DEPTH=tile.depth,
         WHOLE=splits == 1,
         JOINS=splits > 1 and tile.joins,
+        SHUFFLED=tile.by_four_warps and (INTERPRETED or _is_hopper()),
         num_warps=tile.warps,
         num_stages=tile.stages,
         maxnreg=tile.most_registers if _is_hopper() else None,
