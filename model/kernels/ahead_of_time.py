@@ -27,6 +27,7 @@ from model.batch import Batch
 from model.device import programs_of
 from model.drawing import row_of
 from model.kernels import attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations
+from model.kernels.linear_tiles import tiles
 from model.kernels.triton_attention import TILES, TritonPlan
 from model.kernels.triton_draw import TritonDraw
 from model.kernels.triton_operations import TritonOperations
@@ -47,7 +48,7 @@ _HOST = torch.device("cpu")
 class Variant:
     """One binary: registers and bytes of stack a thread, to which registers spill; bytes of shared memory a program.
 
-    wgmma: whether it multiplies by the instructions of a Hopper GPU.
+    wgmma: whether it multiplies by the instructions of a Hopper GPU. warps: of a program.
     """
 
     kernel: str
@@ -56,6 +57,7 @@ class Variant:
     stack: int
     shared: int
     wgmma: bool
+    warps: int
 
 
 class _AbsentGpu:
@@ -127,10 +129,12 @@ def compile_linear(kind: torch.dtype, dtype: torch.dtype) -> None:
     """Every variant for weights whose sizes are multiples of 16, as all of StarCoder's are. Use in `pretend`."""
     outputs, inputs = 16, 512
     weight, scale = torch.zeros(outputs, inputs, dtype=kind), torch.zeros(outputs)
-    for bias, splits, rows in itertools.product((None, torch.zeros(outputs, dtype=dtype)), (1, 2), (1, 17, 33)):
-        x = torch.zeros(rows, inputs, dtype=dtype)
-        triton_linear.multiply(x, weight, scale, bias, programs_of(_HOST), splits)
+    x = torch.zeros(1, inputs, dtype=dtype)
+    for bias, splits, tile in itertools.product((None, torch.zeros(outputs, dtype=dtype)), (1, 2), tiles(dtype, kind)):
+        triton_linear.multiply(x, weight, scale, bias, programs_of(_HOST), splits, tile=tile)
     triton_linear.widen(weight, scale, torch.zeros(outputs, inputs, dtype=dtype))
+    if kind is torch.float8_e4m3fn:
+        triton_linear.round_to_fp8(x)
 
 
 def compile_draws(vocabulary: int) -> None:
@@ -165,7 +169,15 @@ def _variant(compiled: Any) -> Variant:
     constants = {names[place[0]]: value for place, value in compiled.src.constants.items()}
     registers, stack = _resources(compiled.asm["cubin"])
     wgmma = "wgmma" in compiled.asm["ptx"]
-    return Variant(compiled.metadata.name, constants, registers, stack, compiled.metadata.shared, wgmma)
+    return Variant(
+        compiled.metadata.name,
+        constants,
+        registers,
+        stack,
+        compiled.metadata.shared,
+        wgmma,
+        compiled.metadata.num_warps,
+    )
 
 
 def _resources(binary: bytes) -> tuple[int, int]:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from model.kernels.linear_tiles import tiles
 from tests.support.triton_process import run_with_triton
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
@@ -66,17 +68,21 @@ def test_no_more_variants_than_are_meant(compiled: Compiled, capability: int) ->
     assert kernels.count("_gemv") == 2 * 3  # rows; with a bias, with GELU behind it, without
     assert kernels.count("_add_norm") == 4  # widths of models
     assert kernels.count("_write") == 1
-    assert kernels.count("_multiply") == 3 * 2 * 2 * kinds  # rows of a tile, split or whole, with a bias or without
-    assert kernels.count("_reduce_splits") == 2
+    linear = [torch.int8, torch.float8_e4m3fn][:kinds]
+    chosen = [tile for kind in linear for tile in tiles(torch.bfloat16, kind)]
+    assert kernels.count("_multiply") == len(chosen) * 2 * 2  # split or whole, with a bias or without
+    assert kernels.count("_reduce_splits") == 2 * any(not tile.joins for tile in chosen)
+    assert kernels.count("_round_to_fp8") == kinds - 1
     assert kernels.count("_widen") == kinds
     assert kernels.count("_choose") == 2  # vocabularies
 
 
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
 def test_a_hopper_gpu_multiplies_by_its_own_instructions(compiled: Compiled, capability: int) -> None:
-    for variant in compiled[capability][0]:
-        if variant["kernel"] == "_multiply":
-            assert variant["wgmma"] == (capability == 90 and variant["constants"]["ROWS"] > 16)
+    kernels = [variant for variant in compiled[capability][0] if variant["kernel"] == "_multiply"]
+    assert any(variant["wgmma"] for variant in kernels) == (capability == 90)
+    for variant in kernels:
+        assert variant["wgmma"] == variant["constants"]["SHUFFLED"], "inputs are in the order of other instructions"
 
 
 STEPS = """
