@@ -99,6 +99,13 @@ class Settings(BaseSettings):
     max_num_batched_tokens: int | None = Field(
         default=_engine("max_num_batched_tokens"), ge=16, description="Most tokens in one step; by device if not given."
     )
+    target_inter_token_latency_s: float | None = Field(
+        default=_engine("target_inter_token_latency_s"),
+        ge=0,
+        allow_inf_nan=False,
+        description="Longest step aimed for while somebody gets tokens: prompts beside them are computed in smaller "
+        "parts. 0: no target. If not given, 0.05 on a GPU and none on a CPU.",
+    )
     block_size: int = Field(default=_engine("block_size"), ge=1, description="Tokens in one cache block.")
     num_kv_blocks: int | None = Field(
         default=_engine("num_kv_blocks"), ge=2, description="Cache blocks; computed if not given."
