@@ -64,6 +64,11 @@ class _Step:
         if sequence.wants_prompt_logprobs:
             self._rows_of[sequence] = self._rows.take(sequence, count)
 
+    def give_one(self, sequence: Sequence) -> None:
+        """Let a sequence that has nothing yet, and wants no rows of logits, compute one token."""
+        self.counts[sequence] = 1
+        self.tokens -= 1
+
     def take_back(self, sequence: Sequence) -> None:
         self.tokens += self.counts.pop(sequence, 0)
         self._rows.left += self._rows_of.pop(sequence, 0)
@@ -120,13 +125,21 @@ class Scheduler:
         self._planned = _Planned()
         self._make_room_for_urgent()
         step = _Step(self.limits)
+        size = self.pool.block_size
         decoding = [s for s in self.running if s.pending == 1 and not s.ends]
-        for sequence in decoding:
-            self._grow(step, sequence, 1)  # who streams is held up by no prompt
-        self._prefill(step, decoding)
+        for sequence in decoding:  # who streams is held up by no prompt
+            if sequence.computed < len(sequence.blocks) * size and not sequence.wants_prompt_logprobs:
+                step.give_one(sequence)  # as nearly always; the rest is for who needs a block
+            else:
+                self._grow(step, sequence, 1)
+        if self.waiting or len(step.counts) < len(self.running):
+            self._prefill(step, decoding)
+        elif self.pace is not None:
+            self.pace.limited = False
         plan = [Scheduled(sequence, count) for sequence, count in step.counts.items()]
         self._publish(plan)
-        plan = self._add_drafts(plan)
+        if any(sequence.draft for sequence in step.counts):
+            plan = self._add_drafts(plan)
         plan.sort(key=lambda s: s.total > 1)
         return plan
 
@@ -338,12 +351,14 @@ class Scheduler:
         for scheduled in plan:
             sequence = scheduled.sequence
             last = min(sequence.computed + scheduled.count, len(sequence.tokens)) // size
+            if last <= sequence.published:
+                continue
             if last > len(sequence.hashes):
                 sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes)
             for index in range(sequence.published, last):
                 self.pool.publish(sequence.blocks[index], sequence.hashes[index])
                 self._planned.published.append((sequence, index))
-            sequence.published = max(sequence.published, last)
+            sequence.published = last
 
     def _preempt_last(self) -> Sequence:
         """The least important gives its blocks back and waits again, in its old place.
