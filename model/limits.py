@@ -23,7 +23,7 @@ FREE_ROWS = {"cpu": 16, "cuda": 256}
 """Tokens of any step up to which one more is nearly free, as above; so the target never keeps prompts from them."""
 
 LEAST_PROMPT_TOKENS = {"cpu": 16, "cuda": 64}
-"""What the target leaves to prompts however many decode: a third more time on a GPU, so that first tokens come."""
+"""What the target leaves to prompts however many decode, so that first tokens come."""
 
 PROMPT_ROWS = 256
 """Rows of logits in a step that predict the tokens of prompts whose log-probabilities are wanted: each takes half a

@@ -20,6 +20,10 @@ from model.scheduling.step_time import Exchange, Floats, StepTime
 from model.statistics import EngineCounters
 from monitoring import metrics
 
+LEAST_SHARE = 1 / 4
+"""Of the time that decodes take, for prompts beside them whatever the target: where that cannot be kept, or hardly,
+holding prompts up would help nobody."""
+
 
 @dataclass(frozen=True)
 class _Started:
@@ -33,7 +37,8 @@ class _Started:
 class StepPace:
     """Keeps steps in which somebody decodes to `target` seconds, where that is possible.
 
-    It is not where the decodes alone take longer, nor for less than the floor of prompts: those always go on.
+    It is not where the decodes alone take nearly as long, nor for less than the floor of prompts: those always go on.
+    least_taught: tokens of a step with prompts from which on its time tells what they cost; 0: any step's does.
     clock: in seconds, of any clock that does not go back. limited: prompts would have had more of the step planned
     last, but for the target.
     """
@@ -45,8 +50,10 @@ class StepPace:
         block_size: int,
         exchange: Exchange,
         counters: EngineCounters,
+        least_taught: int,
     ) -> None:
         self.target = target
+        self._least_taught = least_taught
         self.clock: Callable[[], float] = time.perf_counter
         self.limited = False
         self.time = StepTime(exchange)
@@ -65,7 +72,10 @@ class StepPace:
         target = INTER_TOKEN_LATENCY[device] if target is None else target
         ridge = FREE_ROWS[device]
         exchange = costs.exchange(ridge) if costs is not None else Exchange(ridge)
-        return cls(target, PrefillFloor.on(device), block_size, exchange, counters) if target else None
+        # On a GPU tokens below the ridge are free, or nearly: such steps would teach that all are. On a CPU each token
+        # takes its time, and steps without prompts tell what the others take without them.
+        least_taught = 0 if device == "cpu" else ridge
+        return cls(target, PrefillFloor.on(device), block_size, exchange, counters, least_taught) if target else None
 
     def prompt_tokens(self, decoding: list[Sequence], prompts: list[Sequence]) -> int | None:
         """How many tokens of prompts fit the step beside those who decode; None: as many as there are.
@@ -85,14 +95,17 @@ class StepPace:
         context = max(s.computed for s in prompts)
         looked = sum(s.computed for s in decoding) + rows
         decodes = self.time.exchange.parts(rows, looked + context, looked)
-        fits = self.time.tokens_within(self.target, decodes, context)
+        seconds = max(self.target, (1 + LEAST_SHARE) * self.time.seconds(decodes))
+        fits = self.time.tokens_within(seconds, decodes, context)
+        if seconds > self.target:
+            fits += size  # rounded up: steps that are all alike would not tell what tokens cost
         return max(floor, int(fits) // size * size)
 
     def started(self, batch: Batch, began: float) -> None:
         """A step has been started, of which the planning began at `began`; perhaps one before it still runs."""
         self._counters.add(metrics.PACED_STEPS, self.limited)
-        # Below the ridge tokens are free, or nearly: such steps would teach that they cost nothing.
-        teaches = batch.num_decodes < len(batch.query_lens) and len(batch.tokens) >= self.time.exchange.weights
+        least = self._least_taught
+        teaches = not least or (batch.num_decodes < len(batch.query_lens) and len(batch.tokens) >= least)
         parts = self.time.exchange.of(batch) if teaches else None
         self._started.append(_Started(began, parts, self.time.seconds(parts) if parts is not None else 0.0))
 

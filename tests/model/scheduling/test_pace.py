@@ -13,6 +13,7 @@ from benchmarks.shapes import shape_config
 from model.config import ModelConfig
 from model.limits import BATCHED_TOKENS, PrefillFloor
 from model.scheduling.costs import StepCosts
+from model.scheduling.pace import LEAST_SHARE
 from model.scheduling.step_time import Exchange, StepTime
 from monitoring import metrics
 from tests.support.timed_device import BLOCK, Speed, Step, TimedEngine, timed_engine
@@ -55,7 +56,8 @@ def least(speed: Speed, step: Step) -> float:
     """Seconds that a step of this many decodes takes with no more of prompts than always go on."""
     rows = step.decodes
     tokens = rows + -(-FLOOR.tokens(rows) // BLOCK) * BLOCK
-    return speed.seconds(tokens, step.contexts, step.contexts + tokens * 8000)
+    floor = speed.seconds(tokens, step.contexts, step.contexts + tokens * 8000)
+    return max(floor, (1 + LEAST_SHARE) * speed.seconds(rows, step.contexts, step.contexts))
 
 
 @given(
@@ -136,6 +138,17 @@ def test_on_a_cpu_chunks_follow_what_tokens_cost() -> None:
     assert max(s.seconds for s in steps) < 0.13
     without = engine_on(speed, 0.0, decoders=4, device="cpu", costs=None)
     assert max(s.seconds for s in prompts_of(without, [2000] * 3)) > 0.3
+
+
+def test_a_cpu_that_cannot_keep_the_target_still_computes_prompts() -> None:
+    """Steps that are held up by others on the machine, most of their time."""
+    speed = Speed(weights=0.2, token=100e-6, context=0, look=0, overlaps=False)
+    timed = engine_on(speed, 0.01, decoders=4, device="cpu", costs=None)
+    for _ in range(50):
+        timed.step()
+    steps = prompts_of(timed, [8000] * 2)
+    assert sum(s.seconds for s in steps) < 12 * speed.token * 16_000
+    assert max(s.seconds for s in steps) < 1.5 * speed.weights
 
 
 def test_who_waits_is_not_slowed_down_for_the_background() -> None:
