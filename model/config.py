@@ -189,6 +189,8 @@ class EngineConfig(BaseModel):
     num_kv_blocks: cache size in blocks; None: what `kv_cache_memory` bytes (CPU) or
         `gpu_memory_utilization` of the GPU hold after the weights.
     max_num_batched_tokens: tokens in one step, prefill chunks and decodes together; None: by device.
+    target_inter_token_latency_s: how long a step may take in which somebody decodes: prompts get the tokens that fit,
+        by what steps have taken; 0: all that `max_num_batched_tokens` leaves; None: by device, 50 ms on a GPU alone.
     speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: by device, drafts on a CPU alone (a
         step with drafts is neither prepared while another runs nor a CUDA graph, and no GPU has timed it yet).
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
@@ -218,6 +220,7 @@ class EngineConfig(BaseModel):
     max_model_len: int | None = Field(default=None, ge=2)
     max_num_seqs: int = Field(default=64, ge=1)
     max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    target_inter_token_latency_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     block_size: int = Field(default=16, ge=1)
     num_kv_blocks: int | None = Field(default=None, ge=2)
     kv_cache_memory: int = Field(default=512 << 20, gt=0)

@@ -22,6 +22,7 @@ from model.scheduling.block_tables import BlockTables
 from model.scheduling.costs import StepCosts
 from model.scheduling.drafting import propose_drafts
 from model.scheduling.kv_cache import BlockPool
+from model.scheduling.pace import StepPace
 from model.scheduling.prompt_logprobs import Note, prompt_notes
 from model.scheduling.scheduler import Scheduler
 from model.scheduling.sequence import Scheduled, Sequence
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 class Engine:
     """Runs requests on one model, many at a time. Not thread-safe: one loop owns it.
 
-    max_num_batched_tokens: None chooses by device.
+    max_num_batched_tokens, target_inter_token_latency_s: None chooses by device; 0 s: prompts fill every step.
     async_scheduling: prepare and start a step while the one before runs. A step in which somebody speculates, has
         penalties or wants the prompt's log-probabilities is read before the next one is prepared, all the same.
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
@@ -51,6 +52,7 @@ class Engine:
         *,
         max_num_seqs: int = 64,
         max_num_batched_tokens: int | None = None,
+        target_inter_token_latency_s: float | None = None,
         enable_prefix_caching: bool = True,
         speculative_tokens: int = 0,
         async_scheduling: bool = False,
@@ -68,7 +70,9 @@ class Engine:
         self.limits = replace(limits, prompt_rows=prompt_rows)
         self.counters = EngineCounters()
         tables = BlockTables(max_num_seqs, -(-runner.max_model_len // runner.block_size))
-        self.scheduler = Scheduler(self.pool, tables, self.limits, self.counters)
+        self._waits = device == "cpu"  # for a step while it starts it, drawn or not
+        self.pace = StepPace.on(device, target_inter_token_latency_s, runner.block_size, costs, self.counters)
+        self.scheduler = Scheduler(self.pool, tables, self.limits, self.counters, self.pace)
         self.sequences: dict[str, Sequence] = {}
         self._arrivals = itertools.count()
         self._seeds = random.Random(seed)
@@ -138,6 +142,7 @@ class Engine:
 
     def _launch(self) -> StepInFlight | None:
         """Choose a batch and start it; None where there is nothing to run, or memory ran out."""
+        began = self.pace.clock() if self.pace is not None else 0.0
         if self._speculative_tokens:
             propose_drafts(self.scheduler.running, self.limits.drafted_rows, int(self.counters[metrics.ENGINE_STEPS]))
         plan = self.scheduler.schedule()
@@ -156,6 +161,8 @@ class Engine:
             note.add()
         self.scheduler.started(plan)
         self._count_step(batch)
+        if self.pace is not None:
+            self.pace.started(batch, began)
         return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), ready_at, self.executor.timer)
 
     def _compute(
@@ -200,6 +207,8 @@ class Engine:
         """Wait for a step, and append what it drew."""
         outputs: list[Output] = []
         sampled = self._read(step)
+        if self.pace is not None:
+            self.pace.ended(waited=sampled is not None or self._waits)
         if sampled is None:
             return outputs
         for scheduled, row in step.first_rows():

@@ -14,9 +14,35 @@ DRAFTED_ROWS = {"cpu": 12, "cuda": 128}
 """Tokens of a decode step up to which one more is nearly free: reading the weights takes longer than using them.
 Drafts fill a step up to here and no further: where many decode at once, they would slow down everybody."""
 
+INTER_TOKEN_LATENCY = {"cpu": 0.0, "cuda": 0.05}
+"""Seconds of a step in which somebody decodes, where nobody says; 0: as many as it takes. On an H100 50 ms are some 900
+prompt tokens of a model of 15.5B: less than half of a full step's time, at nearly its prompt tokens a second. On a CPU,
+where a step of 512 takes long but chunks of 50 ms would compute a third less, first tokens come first."""
+
+FREE_ROWS = {"cpu": 16, "cuda": 256}
+"""Tokens of any step up to which one more is nearly free, as above; so the target never keeps prompts from them."""
+
+LEAST_PROMPT_TOKENS = {"cpu": 16, "cuda": 64}
+"""What the target leaves to prompts however many decode, so that first tokens come."""
+
 PROMPT_ROWS = 256
 """Rows of logits in a step that predict the tokens of prompts whose log-probabilities are wanted: each takes half a
 megabyte at StarCoder's vocabulary, while longer chunks than this make a prefill hardly faster."""
+
+
+@dataclass(frozen=True)
+class PrefillFloor:
+    """Prompt tokens that a step may hold whatever they take. free_rows: decodes included. least: beside any decodes."""
+
+    free_rows: int
+    least: int
+
+    @classmethod
+    def on(cls, device: str) -> PrefillFloor:
+        return cls(FREE_ROWS[device], LEAST_PROMPT_TOKENS[device])
+
+    def tokens(self, decodes: int) -> int:
+        return max(self.free_rows - decodes, self.least)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ class Rank:
             Executor(self._runner),
             max_num_seqs=self.config.max_num_seqs,
             max_num_batched_tokens=self.config.max_num_batched_tokens,
+            target_inter_token_latency_s=self.config.target_inter_token_latency_s,
             enable_prefix_caching=self.config.enable_prefix_caching,
             speculative_tokens=self._speculative_tokens(self._runner),
             async_scheduling=self._async_scheduling(self._runner),

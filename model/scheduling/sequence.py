@@ -71,7 +71,7 @@ class Sequence:
 
     @property
     def num_output(self) -> int:
-        return self.length - self.prompt_length
+        return len(self.tokens) + (self.awaited is not None) - self.prompt_length
 
     @property
     def num_new(self) -> int:
@@ -81,7 +81,7 @@ class Sequence:
     @property
     def pending(self) -> int:
         """Tokens whose keys and values are still to be computed: 1 for a decoding sequence."""
-        return self.length - self.computed
+        return len(self.tokens) + (self.awaited is not None) - self.computed
 
     @property
     def ends(self) -> bool:
@@ -100,9 +100,12 @@ class Sequence:
         return self.request.params.prompt_logprobs is not None and self.num_output == 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Scheduled:
-    """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them."""
+    """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them.
+
+    Nobody changes it. It is not frozen since every step makes one for each sequence, which takes a frozen one longer.
+    """
 
     sequence: Sequence
     count: int
