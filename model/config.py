@@ -190,7 +190,7 @@ class EngineConfig(BaseModel):
         `gpu_memory_utilization` of the GPU hold after the weights.
     max_num_batched_tokens: tokens in one step, prefill chunks and decodes together; None: by device.
     speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: by device, drafts on a CPU alone (a
-        step with drafts is neither prepared while another runs nor a CUDA graph, and no GPU has timed it yet).
+        GPU replays steps with drafts too, but has not timed them yet: `benchmarks gpu --only drafts` does).
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
     seed: requests without one draw theirs from it, and random weights are made of it; None: from the operating system's
         entropy, so that no two engines or starts draw the same, and random weights of 0, since ranks share them.
@@ -200,7 +200,7 @@ class EngineConfig(BaseModel):
     attention: on a GPU "torch": scaled_dot_product_attention over gathered blocks; "triton": our paged kernels
         (multi-query models, heads of 16, 32, 64 or 128 values; in float32 32 at most), an error where a check at the
         start does not find them right; "auto": the second where it does, else the first.
-    cuda_graphs: record decode steps on a GPU and replay them; only with our paged kernels.
+    cuda_graphs: record decode steps on a GPU, with drafts and without, and replay them; only with our paged kernels.
     async_scheduling: prepare a step while the one before runs; None: on GPUs.
     quantization: on a CPU "int8": weights and what they are multiplied with in 8 bits (our kernels only). On a GPU
         "int8" or "fp8": the linear layers' weights in 8 bits (Triton kernels, not run on a GPU yet; fp8 from compute

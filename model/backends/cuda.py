@@ -20,6 +20,7 @@ from model.checkpoint.weights import Share
 from model.config import EngineConfig, Quantization
 from model.kernels import cuda_graphs
 from model.kernels.cuda_graphs import DecodeGraphs, Record, Spare
+from model.limits import StepLimits
 from model.network.layers import Form, Linear
 from model.network.sdpa_attention import SdpaAttention
 
@@ -57,6 +58,11 @@ class CudaBackend:
             and share.device.type == "cuda"
             and not share.group.shares_gpu
         )
+        limits = StepLimits.on(
+            share.device.type, config.max_num_seqs, config.max_num_batched_tokens, config.speculative_tokens
+        )
+        self._most_rows = max(limits.sequences, limits.drafted_rows)
+        """Of a step that is recorded."""
         self.spare_blocks = int(self._records)
         """For the rows that fill recorded steps."""
         self._compilations = _compilations() if self._triton or config.quantization != "none" else None
@@ -81,20 +87,20 @@ class CudaBackend:
     def record_decodes(
         self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int, record: Record = cuda_graphs.record
     ) -> None:
-        """Record the steps of as many sequences as were drawn for at most. The cache's last block belongs to nobody.
+        """Record the steps of as many sequences and drafts as there may be. The cache's last block belongs to nobody.
 
         They are not used where they do not give what the same steps give that are not recorded.
         """
         triton = self._triton
         assert triton is not None, "the steps of PyTorch's attention are not of a fixed size"
         block_size = cache.shape[3]
+        spare = Spare(cache.shape[2] - 1, block_size)
         graphs = DecodeGraphs(
             lambda tokens, positions, plan: self.network(tokens, positions, cache, plan),
-            lambda slots, contexts, tables: triton.plan_decodes(slots, contexts, tables, max_model_len),
+            lambda slots: triton.plan_of_size(slots, -(-max_model_len // block_size), spare.block, max_model_len),
             drawn,
-            largest=len(drawn),
-            table_width=-(-max_model_len // block_size),
-            spare=Spare(cache.shape[2] - 1, block_size),
+            largest=self._most_rows,
+            spare=spare,
             record=record,
         )
         agreement = Agreement(self._share.group, self._share.device)

@@ -1,8 +1,9 @@
 """Decode steps recorded once for each size, then replayed: one launch instead of some hundred.
 
-A step of a few sequences is over sooner than the CPU can launch its kernels one by one. A recorded step reads its
-inputs from fixed places and has a fixed size, so a batch is filled up to the next recorded one with rows that read and
-write a block of the cache that belongs to nobody.
+A step of a few tokens is over sooner than the CPU can launch its kernels one by one. A recorded step reads its inputs
+from fixed places and has a fixed number of rows, so a batch is filled up to the next recorded one with rows that read
+and write a block of the cache that belongs to nobody. Which rows belong together is an input as well: a size serves
+decodes of one row each, and sequences with a draft, which have a row for each drafted token behind their own.
 
 A graph keeps addresses, not tensors: whatever it reads has to be kept by somebody, for as long as it is replayed.
 PyTorch can check that at each replay (`check_input_liveness`), for some 50 us of the launch that graphs are to save,
@@ -14,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,8 +28,19 @@ Forward = Callable[[torch.Tensor, torch.Tensor, AttentionPlan], torch.Tensor]
 """Tokens and positions [T], and the attention's plan -> hidden [T, n_embd]."""
 Record = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
 """Makes of a step one that is replayed."""
-PlanDecodes = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], AttentionPlan]
-"""From slots [B] int64, contexts [B] int32 and block tables [B, n] int32, which may change behind it."""
+
+
+class FixedPlan(AttentionPlan, Protocol):
+    """Of a step of a fixed size, whose batches change behind it."""
+
+    def hold(self, batch: Batch) -> None:
+        """Take over all of a batch but its slots; rows that fill it up read what belongs to nobody."""
+        ...
+
+
+PlanOfSize = Callable[[torch.Tensor], FixedPlan]
+"""From slots [T] int64, which may change behind it. What it holds first are contexts as long as they may be, so that
+recording and its check run every part of the attention."""
 
 
 def sizes_up_to(largest: int) -> list[int]:
@@ -82,16 +94,15 @@ class Spare:
 class RecordedStep:
     """One size's step, and all that it reads: its inputs, the attention's plan, and what `forward` and `drawn` hold.
 
-    numbers [4, size]: tokens, positions, slots, drawn rows. contexts [size]; tables [size, width]: block tables.
+    numbers [4, size]: tokens, positions, slots, drawn rows.
     """
 
     def __init__(
         self,
         size: int,
-        table_width: int,
         spare: Spare,
         forward: Forward,
-        plan_decodes: PlanDecodes,
+        plan_of_size: PlanOfSize,
         drawn: torch.Tensor,
         record: Record,
     ) -> None:
@@ -100,11 +111,7 @@ class RecordedStep:
         self._numbers = torch.zeros(4, size, dtype=torch.int64, device=device)
         self._numbers[2] = spare.slot
         self._numbers[3] = -1
-        # as long as contexts may be, so that recording and its check run every part of the attention
-        longest = table_width * spare.block_size
-        self._contexts = torch.full((size,), longest, dtype=torch.int32, device=device)
-        self._tables = torch.full((size, table_width), spare.block, dtype=torch.int32, device=device)
-        self._plan = plan_decodes(self._numbers[2], self._contexts, self._tables)
+        self._plan = plan_of_size(self._numbers[2])
         self._replay = record(self._run)
 
     def _run(self) -> torch.Tensor:
@@ -118,48 +125,39 @@ class RecordedStep:
         return float((replayed - exact).abs().max() / exact.abs().max())
 
     def replay(self, batch: Batch) -> torch.Tensor:
-        """Hidden states [T, n_embd] of a batch of decodes that fits. The next call overwrites them."""
-        count, used = len(batch.tokens), batch.block_tables.shape[1]
-        size = len(self._contexts)
-        numbers = np.zeros((4, size), dtype=np.int64)
+        """Hidden states [T, n_embd] of a batch that fits. The next call overwrites them."""
+        count = len(batch.tokens)
+        numbers = np.zeros(self._numbers.shape, dtype=np.int64)
         numbers[2] = self._spare.slot
         numbers[3] = -1
         numbers[:3, :count] = batch.tokens, batch.positions, batch.slots
         if batch.drawn_rows is not None:
             numbers[3, :count] = batch.drawn_rows
-        contexts = np.ones(size, dtype=np.int32)
-        contexts[:count] = batch.context_lens
-        tables = np.full((size, used), self._spare.block, dtype=np.int32)
-        tables[:count] = batch.block_tables
         copy_into(self._numbers, numbers)
-        copy_into(self._contexts, contexts)
-        copy_into(self._tables[:, :used], tables)
+        self._plan.hold(batch)
         return self._replay()[:count]
 
 
 class DecodeGraphs:
-    """Recorded decode steps of up to `largest` sequences.
+    """Recorded decode steps of up to `largest` rows: the sequences' own and those of their drafts.
 
     drawn [n] int64: where the tokens lie that the step before drew; always the same tensor.
-    table_width: blocks of the longest sequence.
     """
 
     def __init__(
         self,
         forward: Forward,
-        plan_decodes: PlanDecodes,
+        plan_of_size: PlanOfSize,
         drawn: torch.Tensor,
         *,
         largest: int,
-        table_width: int,
         spare: Spare,
         record: Record = record,
     ) -> None:
         self._sizes = sizes_up_to(largest)
         # the largest first: its memory serves the others too
         self._steps = {
-            size: RecordedStep(size, table_width, spare, forward, plan_decodes, drawn, record)
-            for size in reversed(self._sizes)
+            size: RecordedStep(size, spare, forward, plan_of_size, drawn, record) for size in reversed(self._sizes)
         }
 
     def max_error(self) -> float:
@@ -167,9 +165,9 @@ class DecodeGraphs:
         return float(torch.tensor([step.max_error() for step in self._steps.values()]).max())
 
     def fit(self, batch: Batch) -> bool:
-        """Whether the batch is nothing but decodes, one logit row each, in order, and not too many."""
+        """Whether the logits of all its rows are wanted, in order, as those of decodes and drafts; and not too many."""
         count = len(batch.tokens)
-        if not batch.num_decodes == count == len(batch.logit_rows) <= self._sizes[-1]:
+        if not count == len(batch.logit_rows) <= self._sizes[-1]:
             return False
         # a prompt's chunk of one token whose log-probability is wanted has its row before those that are drawn from
         return np.array_equal(batch.logit_rows, np.arange(count))

@@ -14,13 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
 from model.batch import Batch
 from model.config import ModelConfig
-from model.device import programs_of, to_device
+from model.device import copy_into, programs_of, to_device
 
 LARGEST_ROWS = 64
 KEYS = 64
@@ -191,9 +192,7 @@ class TritonPlan:
     def of(cls, batch: Batch, heads: int, device: torch.device, programs: int, splits: int | None = None) -> TritonPlan:
         """programs: how many the device runs at once. splits: None chooses as many parts as keep it busy."""
         rows = rows_of_tile(heads * int(batch.query_lens.max()))
-        tiles = -(-batch.query_lens * heads // rows)
-        sequences = np.repeat(np.arange(len(tiles)), tiles)
-        firsts = (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * rows
+        sequences, firsts = tiles_of(batch.query_lens, heads, rows)
         if splits is None:
             useful = max(1, int(batch.context_lens.max()) // FEWEST_KEYS)
             splits = parts(len(sequences), programs, useful)
@@ -207,38 +206,6 @@ class TritonPlan:
             rows,
             splits,
             *map(on_device, (sequences, firsts, starts, batch.query_lens, batch.context_lens, batch.block_tables)),
-        )
-
-    @classmethod
-    def of_decodes(
-        cls,
-        slots: torch.Tensor,
-        contexts: torch.Tensor,
-        tables: torch.Tensor,
-        heads: int,
-        programs: int,
-        longest: int,
-    ) -> TritonPlan:
-        """Of a step that is recorded: one query a sequence.
-
-        slots [S] int64, contexts [S] and tables [S, n], int32, may change later.
-
-        longest: tokens of the longest context there can be; a part that has nothing to do costs next to nothing.
-        """
-        size, device = len(contexts), contexts.device
-        rows = rows_of_tile(heads)
-        tiles = -(-heads // rows)
-        every = torch.arange(size, dtype=torch.int32, device=device)
-        return cls(
-            slots,
-            rows,
-            parts(size * tiles, programs, max(1, longest // FEWEST_KEYS)),
-            every.repeat_interleave(tiles),
-            torch.arange(tiles, dtype=torch.int32, device=device).repeat(size) * rows,
-            every,
-            torch.ones_like(every),
-            contexts,
-            tables,
         )
 
     def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
@@ -291,6 +258,70 @@ class TritonPlan:
         return out
 
 
+@dataclass(frozen=True)
+class FixedPlan(TritonPlan):
+    """Of a recorded step of T tokens, whose sequences change: whatever `hold` is given, no shape or address does.
+
+    Sequences and tiles are as many as T sequences of one token have; fewer sequences of more tokens have fewer of
+    both. where [5, n] int32: what the fields from `tile_sequences` to `context_lens` are the beginnings of.
+    """
+
+    heads: int
+    spare_block: int
+    where: torch.Tensor
+
+    @classmethod
+    def of_size(
+        cls, slots: torch.Tensor, width: int, spare_block: int, heads: int, programs: int, longest: int
+    ) -> FixedPlan:
+        """slots [T] int64, which may change later. width: of the block tables.
+
+        spare_block: belongs to no sequence. longest: tokens of the longest context there can be; a part that has
+        nothing to do costs next to nothing. Until it is given others it holds T sequences of so many tokens.
+        """
+        size, device = len(slots), slots.device
+        rows = rows_of_tile(heads)
+        every = np.arange(size)
+        sequences, firsts = tiles_of(np.ones_like(every), heads, rows)
+        tiles = len(sequences)
+        # each begins at a multiple of 16 bytes, of which Triton's compiler makes use: other places were other variants
+        where = np.zeros((5, -(-tiles // 4) * 4), dtype=np.int32)
+        where[0, :tiles], where[1, :tiles] = sequences, firsts
+        where[2, :size], where[3, :size], where[4, :size] = every, 1, longest
+        held = torch.from_numpy(where).to(device, copy=True)
+        return cls(
+            slots=slots,
+            rows=rows,
+            splits=parts(tiles, programs, max(1, longest // FEWEST_KEYS)),
+            tile_sequences=held[0, :tiles],
+            tile_firsts=held[1, :tiles],
+            query_starts=held[2, :size],
+            query_lens=held[3, :size],
+            context_lens=held[4, :size],
+            tables=torch.full((size, width), spare_block, dtype=torch.int32, device=device),
+            heads=heads,
+            spare_block=spare_block,
+            where=held,
+        )
+
+    def hold(self, batch: Batch) -> None:
+        """Take over a batch of at most T tokens. Tokens that fill it up are sequences of their own."""
+        size, count, used = len(self.slots), len(batch.query_lens), batch.block_tables.shape[1]
+        lens, contexts = np.zeros(size, dtype=np.int64), np.ones(size, dtype=np.int64)
+        lens[:count], contexts[:count] = batch.query_lens, batch.context_lens
+        lens[count : count + size - len(batch.tokens)] = 1
+        where = np.zeros(self.where.shape, dtype=np.int32)
+        sequences, firsts = tiles_of(lens, self.heads, self.rows)
+        # where there are tiles without work, the last sequence has no token
+        where[0] = size - 1
+        where[0, : len(sequences)], where[1, : len(sequences)] = sequences, firsts
+        where[2, :size], where[3, :size], where[4, :size] = np.cumsum(lens) - lens, lens, contexts
+        tables = np.full((size, used), self.spare_block, dtype=np.int32)
+        tables[:count] = batch.block_tables
+        copy_into(self.where, where)
+        copy_into(self.tables[:, :used], tables)
+
+
 class TritonAttention:
     """The kernels on one device, for a rank's share of the query heads. `obstacle` says where they do not run."""
 
@@ -301,11 +332,9 @@ class TritonAttention:
     def plan(self, batch: Batch) -> TritonPlan:
         return TritonPlan.of(batch, self._heads, self._device, self._programs)
 
-    def plan_decodes(
-        self, slots: torch.Tensor, contexts: torch.Tensor, tables: torch.Tensor, longest: int
-    ) -> TritonPlan:
-        """For decodes whose slots [S], contexts [S] and block tables [S, n] change later, up to `longest` tokens."""
-        return TritonPlan.of_decodes(slots, contexts, tables, self._heads, self._programs, longest)
+    def plan_of_size(self, slots: torch.Tensor, width: int, spare_block: int, longest: int) -> FixedPlan:
+        """For a step that is recorded, as `FixedPlan.of_size` has it."""
+        return FixedPlan.of_size(slots, width, spare_block, self._heads, self._programs, longest)
 
 
 def obstacle(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -334,6 +363,13 @@ def rows_of_tile(longest: int) -> int:
 def tile_sizes(heads: int) -> list[int]:
     """All that `rows_of_tile` says of sequences of `heads` query heads, whatever their number of new tokens."""
     return sorted({rows_of_tile(heads * tokens) for tokens in range(1, LARGEST_ROWS + 1)})
+
+
+def tiles_of(query_lens: npt.NDArray[np.int64], heads: int, rows: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """Of each tile [tiles], its sequence and the first of its (token, head) rows."""
+    tiles = -(-query_lens * heads // rows)
+    sequences = np.repeat(np.arange(len(tiles)), tiles)
+    return sequences, (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * rows
 
 
 def parts(tiles: int, programs: int, useful: int) -> int:

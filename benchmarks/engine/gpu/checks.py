@@ -28,6 +28,8 @@ LAYERS = 2
 VOCABULARY = 1024
 CHUNK = (37, 300)
 """New tokens of a chunk of a prompt, and its context: it is checked beside the decodes."""
+DRAFTED = ((3, 70), (9, 300))
+"""Rows of sequences that have drafts of 2 and 8 tokens, and their contexts: in a recorded step, beside the decodes."""
 
 
 def batch_of(sequences: Sequence[tuple[int, int]], generator: np.random.Generator) -> Batch:
@@ -145,7 +147,10 @@ def _model(context: Context) -> ModelConfig:
 
 
 def recorded_step(context: Context) -> Found:
-    """A recorded decode step of all contexts against the same step by the definition: logits, by the largest one."""
+    """A recorded step of decodes of all contexts, and of drafts, against the same step by the definition.
+
+    Logits of each sequence, by the largest one of all.
+    """
     _kernels(context)
     model, device, dtype = _model(context), context.device, context.dtype
     share = Share(model, TensorParallel(), device, dtype)
@@ -153,23 +158,25 @@ def recorded_step(context: Context) -> Found:
     def weights(place: Place) -> int:
         return random_weights(share, 0, place)
 
-    batch = batch_of([(1, n) for n in context.sizes.contexts], np.random.default_rng(1))
+    batch = batch_of([*((1, n) for n in context.sizes.contexts), *DRAFTED], np.random.default_rng(1))
+    rows = len(batch.tokens) + 1  # one is filled up
     blocks = int(batch.block_tables.max()) + 2  # the last one is what filled-up rows write
     noise = torch.Generator(device).manual_seed(1)
     cache = torch.randn(cache_shape(model, 1, blocks, BLOCK), generator=noise, device=device).to(dtype)
-    drawn = torch.zeros(len(batch.tokens) + 1, dtype=torch.int64, device=device)  # one row is filled up
+    drawn = torch.zeros(rows, dtype=torch.int64, device=device)
     with torch.inference_mode():
         exact = PlainBackend(model, share.group, DefinitionAttention(device), weights).run(batch, cache.clone(), drawn)
-        backend = CudaBackend(share, EngineConfig(model="noise"), "triton", weights)
+        backend = CudaBackend(
+            share, EngineConfig(model="noise", max_num_seqs=rows, speculative_tokens=0), "triton", weights
+        )
         record = cuda_graphs.record if device.type == "cuda" else _eagerly
         backend.record_decodes(cache, drawn, model.n_positions, record)
         found = backend.run(batch, cache, drawn)
     assert exact is not None
     assert found is not None
-    errors = (found - exact).abs().amax(-1) / exact.abs().max()
-    metrics: dict[str, float] = {
-        f"context {n}": e for n, e in zip(context.sizes.contexts, errors.tolist(), strict=True)
-    }
+    errors = ((found - exact).abs().amax(-1) / exact.abs().max()).split(batch.query_lens.tolist())
+    names = [*(f"context {n}" for n in context.sizes.contexts), *(f"{k} rows of {n}" for k, n in DRAFTED)]
+    metrics: dict[str, float] = {name: float(e.max()) for name, e in zip(names, errors, strict=True)}
     if not backend.replays:
         raise Wrong("recorded steps differ from the same steps run kernel by kernel", Found(metrics))
     return _judged(metrics, [], tolerance(dtype))

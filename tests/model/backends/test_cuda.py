@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.backends.cuda import CudaBackend
+from model.batch import Batch
 from model.checkpoint.memory import cache_shape
 from model.checkpoint.weights import Share, load_weights
 from model.config import EngineConfig, ModelConfig
+from model.limits import DRAFTED_ROWS
 from model.network.parallel import TensorParallel
 from model.network.sdpa_attention import SdpaAttention, SdpaPlan
 from tests.support.batches import BLOCK_SIZE, batch_of
@@ -25,23 +29,41 @@ Run = Callable[[], torch.Tensor]
 class FixedSizeAttention(SdpaAttention):
     """In the place of Triton's: plans what its tensors hold when a step is run."""
 
-    def plan_decodes(
-        self, slots: torch.Tensor, contexts: torch.Tensor, tables: torch.Tensor, longest: int
-    ) -> FixedSizePlan:
-        return FixedSizePlan(self, slots, contexts, tables)
+    def plan_of_size(self, slots: torch.Tensor, width: int, spare_block: int, longest: int) -> FixedSizePlan:
+        return FixedSizePlan(slots, width, spare_block)
 
 
 class FixedSizePlan:
-    def __init__(
-        self, attention: SdpaAttention, slots: torch.Tensor, contexts: torch.Tensor, tables: torch.Tensor
-    ) -> None:
-        self._attention, self.slots, self._contexts, self._tables = attention, slots, contexts, tables
+    """Each row attends by itself: what those before it wrote lies in the cache by then."""
+
+    def __init__(self, slots: torch.Tensor, width: int, spare_block: int) -> None:
+        self.slots = slots
+        self._spare_block = spare_block
+        self._contexts = torch.ones(len(slots), dtype=torch.int64)
+        self._tables = torch.full((len(slots), width), spare_block)
+
+    def hold(self, batch: Batch) -> None:
+        owner = np.repeat(np.arange(len(batch.query_lens)), batch.query_lens)
+        count, width = len(owner), batch.block_tables.shape[1]
+        self._contexts[:count] = torch.from_numpy(batch.positions + 1)
+        self._tables[:count, :width] = torch.from_numpy(batch.block_tables[owner])
+        self._contexts[count:], self._tables[count:] = 1, self._spare_block
 
     def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
         size = self._tables.shape[1] * cache.shape[2]
         mask = torch.zeros(len(self.slots), 1, 1, size)
         mask.masked_fill_(torch.arange(size) >= self._contexts[:, None, None, None], float("-inf"))
-        return SdpaPlan(self.slots, len(self.slots), self._tables.long(), mask, ()).attend(queries, cache, scale)
+        return SdpaPlan(self.slots, len(self.slots), self._tables, mask, ()).attend(queries, cache, scale)
+
+
+def loaded(directory: Path, speculative_tokens: int = 0) -> tuple[CudaBackend, torch.Tensor, torch.Tensor]:
+    """A backend for four sequences at once, its cache and what was drawn."""
+    model = ModelConfig.from_checkpoint(directory)
+    share = Share(model, TensorParallel(), CPU, torch.float32)
+    config = EngineConfig(model=str(directory), device="cpu", max_num_seqs=4, speculative_tokens=speculative_tokens)
+    backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
+    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
+    return backend, torch.zeros(cache_shape(model, 1, 201, BLOCK_SIZE)), torch.zeros(4, dtype=torch.int64)
 
 
 @pytest.mark.parametrize("off_by", [0.0, 0.2])
@@ -50,10 +72,7 @@ def test_recorded_steps_are_used_only_if_they_are_right(
 ) -> None:
     directory = write_checkpoint(tmp_path / "model", random_model())
     model = ModelConfig.from_checkpoint(directory)
-    share = Share(model, TensorParallel(), CPU, torch.float32)
-    config = EngineConfig(model=str(directory), device="cpu")
-    backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
-    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
+    backend, cache, drawn = loaded(directory)
     replayed = []
 
     def record(run: Run) -> Run:
@@ -63,8 +82,6 @@ def test_recorded_steps_are_used_only_if_they_are_right(
 
         return replay
 
-    cache = torch.zeros(cache_shape(model, 1, 201, BLOCK_SIZE))
-    drawn = torch.zeros(4, dtype=torch.int64)
     batch = batch_of([(0, 1), (0, 1), (0, 1)], model.vocab_size, 0)
     with torch.inference_mode():
         exact = backend.run(batch, cache, drawn)
@@ -86,6 +103,50 @@ def test_recorded_steps_are_used_only_if_they_are_right(
     assert not replayed
 
 
+sequences = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9)), min_size=1, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def drafting(tmp_path_factory: pytest.TempPathFactory) -> tuple[CudaBackend, torch.Tensor, torch.Tensor, list[int]]:
+    """As `loaded`, its steps recorded: and the rows of those that were replayed."""
+    directory = write_checkpoint(tmp_path_factory.mktemp("drafting") / "model", random_model())
+    backend, cache, drawn = loaded(directory, speculative_tokens=8)
+    replayed: list[int] = []
+
+    def record(run: Run) -> Run:
+        rows = len(run())
+        return lambda: replayed.append(rows) or run()  # type: ignore[func-returns-value]
+
+    backend.record_decodes(cache, drawn, 64, record)
+    return backend, cache, drawn, replayed
+
+
+@given(sequences, st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_sequences_with_drafts_are_replayed_as_long_as_a_step_is_bound_by_the_weights(
+    drafting: tuple[CudaBackend, torch.Tensor, torch.Tensor, list[int]], rows: list[tuple[int, int]], seed: int
+) -> None:
+    backend, cache, drawn, replayed = drafting
+    most = DRAFTED_ROWS["cpu"]
+    batch = batch_of(rows, backend.network.config.vocab_size, seed)
+    noise = torch.randn(cache.shape, generator=torch.Generator().manual_seed(seed))
+    found, written = [], []
+    for replays in (False, True):
+        backend.replays = replays
+        replayed.clear()
+        cache.copy_(noise)
+        cache[:, :, -1] = 1e4  # no sequence reads the block that belongs to nobody
+        with torch.inference_mode():
+            logits = backend.run(batch, cache, drawn)
+        assert logits is not None
+        found.append(logits.clone())
+        written.append(cache[:, :, :-1].clone())
+        total = len(batch.tokens)
+        assert [total <= n < max(total + 2, 2 * total) for n in replayed] == [True] * (replays and total <= most)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(*written, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("activation", "other"), [("gelu", "gelu_new"), ("gelu_pytorch_tanh", "gelu")])
 def test_no_form_of_gelu_takes_the_place_of_the_other(tmp_path: Path, activation: str, other: str) -> None:
     """Neither in a step that is run kernel by kernel, nor in a recorded one."""
@@ -95,12 +156,7 @@ def test_no_form_of_gelu_takes_the_place_of_the_other(tmp_path: Path, activation
         block.mlp.c_proj.weight.data.mul_(10)
     directory = write_checkpoint(tmp_path / "model", reference)
     model = ModelConfig.from_checkpoint(directory)
-    share = Share(model, TensorParallel(), CPU, torch.float32)
-    config = EngineConfig(model=str(directory), device="cpu")
-    backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
-    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
-    cache = torch.zeros(cache_shape(model, 1, 201, BLOCK_SIZE))
-    drawn = torch.zeros(4, dtype=torch.int64)
+    backend, cache, drawn = loaded(directory)
     batch = batch_of([(0, 1), (0, 1), (0, 1)], model.vocab_size, 0)
 
     def logits(name: str) -> torch.Tensor:

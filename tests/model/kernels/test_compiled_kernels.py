@@ -81,7 +81,7 @@ import numpy as np, torch, triton
 from model.batch import Batch
 from model.kernels import ahead_of_time, compilations, triton_check
 from model.kernels.quantization import Quantizer
-from model.kernels.triton_attention import TritonPlan
+from model.kernels.triton_attention import FixedPlan, TritonPlan
 
 compilations.watch()
 heads, steps, programs = int(sys.argv[1]), int(sys.argv[2]), 264
@@ -101,9 +101,8 @@ def random_step():
     return TritonPlan.of(batch, heads, cpu, programs), int(lens.sum())
 
 def recorded_step(size):
-    contexts, tables = torch.zeros(size, dtype=torch.int32), torch.zeros(size, 512, dtype=torch.int32)
     slots = torch.zeros(size, dtype=torch.int64)
-    return TritonPlan.of_decodes(slots, contexts, tables, heads, programs, 8192), size
+    return FixedPlan.of_size(slots, 512, 0, heads, programs, 8192), size
 
 with ahead_of_time.pretend(90):
     triton_check.max_error(heads, width, block_size, torch.bfloat16, cpu)
@@ -113,7 +112,7 @@ with ahead_of_time.pretend(90):
     for layer in layers:
         quantizer.compile(layer)
     at_start = compilations.count()
-    plans, seen = [recorded_step(size) for size in range(1, 65)], set()
+    plans, seen = [recorded_step(size) for size in [*range(1, 65), 96, 128]], set()
     for number in range(steps):
         plan, tokens = plans[number] if number < len(plans) else random_step()
         seen.add((plan.rows, plan.splits))

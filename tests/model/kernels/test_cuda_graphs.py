@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model.batch import Batch
 from model.kernels import cuda_graphs
@@ -50,15 +52,16 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_graphs._pool.cache_clear()
 
 
-@dataclasses.dataclass(frozen=True)
 class Plan:
-    """As Triton's: tensors of its own, made when the step is recorded, beside those that change later."""
+    """As Triton's: tensors of its own, made when the step is recorded, and batches that change later."""
 
-    slots: torch.Tensor
-    contexts: torch.Tensor
-    tables: torch.Tensor
-    tile_sequences: torch.Tensor
-    query_lens: torch.Tensor
+    def __init__(self, slots: torch.Tensor) -> None:
+        self.slots = slots
+        self.tile_sequences = torch.arange(len(slots))
+        self.held: list[Batch] = []
+
+    def hold(self, batch: Batch) -> None:
+        self.held.append(batch)
 
     def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
         raise NotImplementedError
@@ -72,10 +75,8 @@ class Network:
         self.read: list[weakref.ref[torch.UntypedStorage]] = []
         self.weight = torch.ones(8)
 
-    def plan(self, slots: torch.Tensor, contexts: torch.Tensor, tables: torch.Tensor) -> Any:
-        if self._attention is not None:
-            return self._attention.plan_decodes(slots, contexts, tables, 12)
-        return Plan(slots, contexts, tables, torch.arange(len(slots)), torch.ones(len(slots)))
+    def plan(self, slots: torch.Tensor) -> Any:
+        return Plan(slots) if self._attention is None else self._attention.plan_of_size(slots, 3, 9, 12)
 
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
         inputs = [positions, self.weight, *vars(plan).values()]
@@ -83,17 +84,15 @@ class Network:
         return tokens[:, None] + positions[:, None] + self.weight
 
 
-def triton_attention() -> Any:
+def triton_attention(heads: int = 4) -> Any:
     pytest.importorskip("triton", reason="Triton has no build for this machine")
     from model.kernels.triton_attention import TritonAttention
 
-    return TritonAttention(4, torch.device("cpu"))
+    return TritonAttention(heads, torch.device("cpu"))
 
 
 def graphs_of(network: Network, drawn: torch.Tensor, **options: Any) -> DecodeGraphs:
-    return DecodeGraphs(
-        network.forward, network.plan, drawn, largest=len(drawn), table_width=3, spare=Spare(9, BLOCK_SIZE), **options
-    )
+    return DecodeGraphs(network.forward, network.plan, drawn, largest=len(drawn), spare=Spare(9, BLOCK_SIZE), **options)
 
 
 @pytest.mark.parametrize("real", [False, True])
@@ -106,7 +105,7 @@ def test_all_that_a_recorded_step_reads_lives_as_long_as_the_step(real: bool) ->
     graphs = graphs_of(network, drawn)
     del network, drawn
     gc.collect()
-    tensors = 2 + (7 if real else 5)
+    tensors = 2 + (8 if real else 2)
     assert len(read) == len(captured) * 3 * tensors  # run twice before it is recorded
     assert all(memory() is not None for memory in [*read, drawn_memory])
     del graphs
@@ -129,7 +128,9 @@ def test_recorded_steps_are_compared_with_the_same_steps_run_kernel_by_kernel(wr
     assert found == pytest.approx(wrong, nan_ok=True)
 
 
-def test_a_batch_is_filled_up_with_rows_that_read_and_write_what_belongs_to_nobody() -> None:
+@pytest.mark.parametrize("drafted", [0, 2])
+def test_a_batch_is_filled_up_with_rows_that_write_what_belongs_to_nobody(drafted: int) -> None:
+    """Whether its rows are all of sequences of their own, or some are of a draft."""
     plans: list[Plan] = []
     network = Network()
 
@@ -140,21 +141,59 @@ def test_a_batch_is_filled_up_with_rows_that_read_and_write_what_belongs_to_nobo
 
     network.forward = forward  # type: ignore[method-assign]
     graphs = graphs_of(network, torch.tensor([7, 8, 0, 0, 0, 0]), record=eagerly)
+    lens = [1, 1 + drafted, *[1] * (2 - drafted)]
     batch = Batch(
-        tokens=np.array([5, 0, 6]),
-        positions=np.array([3, 9, 1]),
-        slots=np.array([3, 17, 29]),
-        query_lens=np.ones(3, dtype=np.int64),
-        context_lens=np.array([4, 10, 2]),
-        block_tables=np.array([[0, 0, 0], [1, 2, 4], [7, 0, 0]]),
-        logit_rows=np.arange(3),
-        num_decodes=3,
-        drawn_rows=np.array([-1, 1, -1]),
+        tokens=np.array([5, 0, 6, 4]),
+        positions=np.array([3, 9, 10, 11]),
+        slots=np.array([3, 17, 18, 19]),
+        query_lens=np.array(lens),
+        context_lens=np.array([4, 12, 11, 12][: len(lens)]),
+        block_tables=np.array([[0, 0, 0], [1, 2, 4], [1, 2, 4], [1, 2, 4]][: len(lens)]),
+        logit_rows=np.arange(4),
+        num_decodes=lens.count(1),
+        drawn_rows=np.array([-1, 1, -1, -1]),
     )
     assert graphs.fit(batch)
-    assert graphs.run(batch).flatten().tolist() == [503, 809, 601]
-    step = plans[-1]
-    assert step.slots.tolist() == [3, 17, 29, 36]
-    assert step.contexts.tolist() == [4, 10, 2, 1]
-    assert step.tables.tolist() == [[0, 0, 0], [1, 2, 4], [7, 0, 0], [9, 9, 9]]
-    assert not graphs.fit(dataclasses.replace(batch, logit_rows=np.array([2, 0, 1]))), "rows come in the batch's order"
+    assert graphs.run(batch).flatten().tolist() == [503, 809, 610, 411]
+    assert plans[-1].slots.tolist() == [3, 17, 18, 19]
+    part = {name: getattr(batch, name)[:3] for name in ("tokens", "positions", "slots", "drawn_rows")}
+    fewer = dataclasses.replace(batch, **part, query_lens=np.array([1, 2]), logit_rows=np.arange(3))
+    assert graphs.run(fewer).flatten().tolist() == [503, 809, 610]
+    assert plans[-1].slots.tolist() == [3, 17, 18, 36]
+    assert plans[-1].held == [batch, fewer]
+    for rows in ([2, 0, 1, 3], [0, 1, 3]):
+        assert not graphs.fit(dataclasses.replace(batch, logit_rows=np.array(rows))), "all rows, in the batch's order"
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_whatever_a_recorded_step_of_attention_holds_has_the_tiles_of_its_batch(data: st.DataObject) -> None:
+    """No shape and no address changes; each token has its sequence's tiles, those of no batch read the spare block."""
+    attention = triton_attention(heads=data.draw(st.sampled_from([1, 4, 12, 16, 48, 70]), "heads"))
+    size = data.draw(st.integers(1, 24), "size")
+    plan = attention.plan_of_size(torch.zeros(size, dtype=torch.int64), 8, 99, 32)
+    places = {name: (t.data_ptr(), t.shape) for name, t in vars(plan).items() if isinstance(t, torch.Tensor)}
+    assert all(where % 16 == 0 for where, _ in places.values())
+    splits = plan.splits
+    for _ in range(3):
+        lens = np.array(data.draw(st.lists(st.integers(1, 9), min_size=1).filter(lambda ls: sum(ls) <= size), "tokens"))
+        contexts = lens + data.draw(st.integers(0, 20))
+        tables = np.arange(len(lens) * 8).reshape(-1, 8)[:, : -(-int(contexts.max()) // BLOCK_SIZE)]
+        nothing = np.zeros(0, dtype=np.int64)
+        tokens = np.zeros(lens.sum(), dtype=np.int64)
+        batch = Batch(tokens, tokens, tokens, lens, contexts, tables, nothing, num_decodes=0)
+        plan.hold(batch)
+        now = {name: (t.data_ptr(), t.shape) for name, t in vars(plan).items() if isinstance(t, torch.Tensor)}
+        assert (now, plan.splits) == (places, splits)
+        tiles = list(zip(plan.tile_sequences.tolist(), plan.tile_firsts.tolist(), strict=True))
+        heads, rows = plan.heads, plan.rows
+        filled = [*lens.tolist(), *[1] * (size - lens.sum())]
+        needed = [(s, first) for s, n in enumerate(filled) for first in range(0, n * heads, rows)]
+        assert tiles[: len(needed)] == needed
+        assert plan.query_lens.tolist() == [*filled, *[0] * (size - len(filled))]
+        assert plan.query_starts.tolist()[: len(filled)] == (np.cumsum(filled) - filled).tolist()
+        assert plan.context_lens.tolist() == [*contexts.tolist(), *[1] * (size - len(lens))]
+        used = tables.shape[1]
+        assert plan.tables[: len(lens), :used].tolist() == tables.tolist()
+        assert (plan.tables[len(lens) :, 0] == 99).all()
+        assert all(plan.query_lens[sequence] == 0 for sequence, _ in tiles[len(needed) :])

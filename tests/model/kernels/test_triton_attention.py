@@ -67,21 +67,57 @@ def test_long_contexts_of_few_sequences_are_split(outcomes: list[list[float]]) -
     assert (alone, many) == (4, 1)
 
 
+HELD = """
+import json
+import numpy as np, torch
+from model.kernels.triton_attention import TritonAttention
+from model.network.attention import attend_reference
+from tests.model.network.test_attention import BLOCK, random_batch
+
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+rng, generator, width = np.random.default_rng(3), torch.Generator().manual_seed(3), 16
+for heads, size in ((4, 24), (48, 12)):
+    plan = TritonAttention(heads, device).plan_of_size(torch.zeros(size, dtype=torch.int64), 12, 60, 12 * BLOCK)
+    for _ in range(4):
+        new = rng.integers(1, 10, rng.integers(1, 5))
+        while new.sum() > size:
+            new = new[:-1]
+        batch = random_batch([(n, int(rng.integers(0, 30))) for n in new.tolist()] or [(1, 5)], rng)
+        total = len(batch.tokens)
+        cache = torch.randn(2, 61, BLOCK, 1, width, generator=generator)
+        cache[:, 60] = float("nan")
+        queries = torch.randn(size, heads, width, generator=generator)
+        plan.hold(batch)
+        found = plan.attend(queries.to(device), cache.to(device), width**-0.5).cpu()[:total]
+        exact = attend_reference(queries[:total], cache, batch, width**-0.5)
+        print(json.dumps([float((found - exact).abs().max()), len(plan.tile_sequences), batch.query_lens.tolist()]))
+"""
+
+
+def test_a_plan_of_a_fixed_size_attends_as_its_batch_does_and_reads_nothing_of_others() -> None:
+    """With sequences of one row and of several; NaN stands in the block that belongs to nobody."""
+    outcomes = run_with_triton(HELD)
+    assert all(error < 2e-5 for error, _, _ in outcomes)
+    assert {tiles for _, tiles, _ in outcomes} == {24, 12}
+    assert {n for _, _, lens in outcomes for n in lens} > {1, 9}
+
+
 WHOLE = """
 import json, sys
 from model.config import EngineConfig
 from model.process.rank import Rank
 from model.request import Request, SamplingParams
+from monitoring.metrics import DRAFT_TOKENS
 
-replayed = []
+replayed, checked = [], []
 
 def replay_eagerly(run):
     return lambda: replayed.append(1) or run()
 
-def write(attention, recorded=False):
+def write(attention, recorded=False, drafts=0):
     rank = Rank(EngineConfig(model=sys.argv[1], device="cpu", dtype="float32", num_threads=1, num_kv_blocks=64,
                              attention=attention, max_num_batched_tokens=16, max_num_seqs=4,
-                             async_scheduling=recorded, speculative_tokens=0))
+                             async_scheduling=recorded, speculative_tokens=drafts))
     rank.load()
     if recorded:  # the last block is the one that belongs to nobody
         runner = rank._runner
@@ -90,26 +126,33 @@ def write(attention, recorded=False):
         runner.cache[:, :, -1] = float("nan")
         replayed.clear()
     engine = rank.engine()
-    params = SamplingParams(max_tokens=5, temperature=0.0, ignore_eos=True)
+    params = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
     for i in range(3):
         engine.add(Request(str(i), list(range(5, 12 + 9 * i)), params))
     answers = {}
     while engine.has_work():
         for output in engine.step():
             answers.setdefault(output.request_id, []).extend(output.token_ids)
+    checked.append(int(engine.stats()[DRAFT_TOKENS]))
     return answers
 
-print(json.dumps([write("torch"), write("triton"), write("triton", recorded=True), len(replayed)]))
+ways = [write("torch"), write("triton"), write("triton", recorded=True)]
+steps = len(replayed)
+ways.append(write("triton", recorded=True, drafts=4))
+print(json.dumps([ways, steps, len(replayed), checked]))
 """
 
 
 def test_the_engine_writes_the_same_with_it(tmp_path: Path) -> None:
     model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=64)
     directory = write_checkpoint(tmp_path / "model", model)
-    [(plain, ours, recorded, replayed)] = run_with_triton(WHOLE, str(directory), interpret=True)
-    assert plain == ours == recorded
-    assert replayed >= 4
-    assert all(len(ids) == 5 for ids in plain.values())
+    [(ways, replayed, replayed_with_drafts, checked)] = run_with_triton(WHOLE, str(directory), interpret=True)
+    assert ways == [ways[0]] * 4
+    assert replayed >= 11
+    assert replayed_with_drafts > 0
+    assert checked[:3] == [0] * 3
+    assert checked[3] > 4
+    assert all(len(ids) == 12 for ids in ways[0].values())
 
 
 CHECK = """
