@@ -110,7 +110,7 @@ class Scheduler:
         return time.monotonic() - min(arrivals) if arrivals else 0.0
 
     def schedule(self) -> list[Scheduled]:
-        """The next step's work, decodes first. Empty only when nothing waits or runs but for a token it awaits.
+        """The next step's work, decodes first. Empty only when nothing waits or runs but for what it awaits.
 
         What is not empty has either `started`, or is to be taken back: `undo`.
         """
@@ -172,7 +172,7 @@ class Scheduler:
         rows = PromptRows(self.limits.prompt_rows)
         for sequence in self.running:
             rows.take(sequence, rows.most(sequence, sequence.pending))
-        return next((s for s in self.waiting if rows.most(s, 1)), None)
+        return next((s for s in self.waiting if not s.in_check and rows.most(s, 1)), None)
 
     def _victims_for(self, urgent: Sequence) -> int | None:
         """How many of the last running sequences, all less important, have to go until it fits; None: all do not do."""
@@ -197,7 +197,7 @@ class Scheduler:
         So a keystroke does not wait behind a long prompt. That gets the rest, and what nobody needs of the share.
         """
         running = [s for s in self.running if s.pending > 1 and not s.ends]
-        waiting = self.waiting if len(self.running) < self.limits.sequences else []
+        waiting = [s for s in self.waiting if not s.in_check] if len(self.running) < self.limits.sequences else []
         queue = list(heapq.merge(running, waiting, key=lambda s: s.rank))
         share = min(self.limits.short_tokens, step.tokens // 2)
         unfinished: list[Sequence] = []

@@ -52,11 +52,19 @@ class Speculator:
         self._pause = 0
         self._skip = 0
 
-    def draft(self, tokens: Sequence[int]) -> list[int]:
+    def draft(self, tokens: Sequence[int], awaited: int = 0) -> list[int]:
+        """What may follow `tokens` and `awaited` more, 0 or 1, that are not known yet: these are guessed as well.
+
+        A draft behind a wrong guess is wrong, and is learnt from as any other.
+        """
         if self._skip:
             self._skip -= 1
             return []
-        return self._lookup.draft(tokens, self._length)
+        return self._lookup.draft(tokens, awaited + self._length)[awaited:]
+
+    def promises(self, tokens: Sequence[int]) -> bool:
+        """Whether there is likely to be a draft when the token after `tokens` is known."""
+        return not self._skip and bool(self._lookup.draft(tokens, 1))
 
     def learn(self, drafted: int, accepted: int) -> None:
         """Take note of how a draft that was run came out."""
