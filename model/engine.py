@@ -158,6 +158,9 @@ class Engine:
         for note in notes:
             note.add()
         self.scheduler.started(plan)
+        for scheduled in plan:  # while a GPU works
+            if scheduled.sequence.speculator is not None:
+                scheduled.sequence.speculator.prepare(scheduled.sequence.tokens)
         self._count_step(batch)
         return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), ready_at, self.executor.timer)
 

@@ -32,6 +32,8 @@ class Drafts:
         self._prompt, self._text = len(one.prompt_ids), naive(one)
         self._at, self._wrong = at, wrong
 
+    def index(self, tokens: list[int]) -> None: ...
+
     def draft(self, tokens: list[int], length: int) -> list[int]:
         known = len(tokens) - self._prompt
         found = self._text[known : known + length] if known in self._at else []
