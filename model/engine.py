@@ -20,7 +20,7 @@ from model.scheduling.acceptance import accept
 from model.scheduling.batching import build_batch
 from model.scheduling.block_tables import BlockTables
 from model.scheduling.costs import StepCosts
-from model.scheduling.drafting import await_tokens, propose_drafts
+from model.scheduling.drafting import await_tokens, prepare_drafts, propose_drafts
 from model.scheduling.kv_cache import BlockPool
 from model.scheduling.prompt_logprobs import Note, prompt_notes
 from model.scheduling.scheduler import Scheduler
@@ -158,9 +158,7 @@ class Engine:
         for note in notes:
             note.add()
         self.scheduler.started(plan)
-        for scheduled in plan:  # while a GPU works
-            if scheduled.sequence.speculator is not None:
-                scheduled.sequence.speculator.prepare(scheduled.sequence.tokens)
+        prepare_drafts(plan)  # while a GPU works
         self._count_step(batch)
         return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), ready_at, self.executor.timer)
 

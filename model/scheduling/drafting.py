@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.scheduling.sequence import Sequence
+from model.scheduling.sequence import Scheduled, Sequence
 
 MOST_DRAFTS = 1 / 8
 """Share of a step's sequences with drafts from which on a step is not prepared while the one before runs.
@@ -41,11 +41,18 @@ def propose_drafts(running: list[Sequence], rows: int, turn: int) -> None:
     for sequence in [*decoding[first:], *decoding[:first]]:
         if room <= 0:
             return
-        if sequence.speculator is not None:
-            most = min(_most(sequence), room)
+        most = min(_most(sequence), room)
+        if sequence.speculator is not None and most > 0:
             awaited = int(sequence.awaited is not None)
-            sequence.draft = sequence.speculator.draft(sequence.tokens, awaited)[: max(0, most)]
+            sequence.draft = sequence.speculator.draft(sequence.tokens, awaited)[:most]
             room -= len(sequence.draft)
+
+
+def prepare_drafts(plan: list[Scheduled]) -> None:
+    """Look through the tokens of those that may draft some day, ahead of their first draft."""
+    for sequence in (scheduled.sequence for scheduled in plan):
+        if sequence.speculator is not None and _most(sequence) > 0:
+            sequence.speculator.prepare(sequence.tokens)
 
 
 def _decoding(running: list[Sequence]) -> list[Sequence]:

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.batch import Batch
+from model.config import EngineConfig
 from model.engine import Engine
+from model.pico import CHECKPOINT
+from model.process.rank import Rank
 from model.request import Request, SamplingParams
 from model.sampler import Drawn
 from model.scheduling import drafting
@@ -152,6 +155,39 @@ def test_who_waits_for_a_check_after_a_preemption_is_not_admitted_and_holds_up_n
     engine.scheduler.started(plan)
     engine.sequences["a"].in_check = False
     assert "a" in [s.sequence.request.request_id for s in engine.scheduler.schedule()]
+
+
+def test_on_a_real_network_others_take_their_tokens_from_a_step_that_checks_drafts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And write what they write without drafts."""
+    monkeypatch.setattr(drafting, "MOST_DRAFTS", 1.5)
+    found, checks = [], 0
+    for drafts, overlap in ((0, False), (8, True)):
+        config = EngineConfig(
+            model=str(CHECKPOINT),
+            device="cpu",
+            dtype="float32",
+            cpu_kernels="torch",
+            num_kv_blocks=200,
+            max_num_seqs=3,
+            speculative_tokens=drafts,
+            async_scheduling=overlap,
+        )
+        rank = Rank(config)
+        rank.load()
+        engine = rank.engine()
+        for number in range(3):
+            engine.add(request(str(number), [40 + number, 41, 42, 43, 44, 45] * 4, max_tokens=20))
+        outputs: dict[str, list[int]] = {}
+        while engine.has_work():
+            for output in engine.step():
+                outputs.setdefault(output.request_id, []).extend(output.token_ids)
+            states = [(s.in_check, s.awaited is not None) for s in engine.sequences.values()]
+            checks += (True, False) in states and (False, True) in states
+        found.append(outputs)
+    assert found[0] == found[1]
+    assert checks > 0
 
 
 def test_where_there_is_no_room_for_drafts_nobody_waits_for_them() -> None:
