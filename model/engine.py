@@ -20,7 +20,7 @@ from model.scheduling.acceptance import accept
 from model.scheduling.batching import build_batch
 from model.scheduling.block_tables import BlockTables
 from model.scheduling.costs import StepCosts
-from model.scheduling.drafting import propose_drafts
+from model.scheduling.drafting import await_tokens, prepare_drafts, propose_drafts
 from model.scheduling.kv_cache import BlockPool
 from model.scheduling.pace import StepPace
 from model.scheduling.prompt_logprobs import Note, prompt_notes
@@ -28,7 +28,7 @@ from model.scheduling.scheduler import Scheduler
 from model.scheduling.sequence import Scheduled, Sequence
 from model.scheduling.speculation import Speculator
 from model.statistics import EngineCounters, EngineStats, StepTiming
-from model.step import StepInFlight, draft_rows, needs_tokens
+from model.step import StepInFlight, draft_rows, may_stay
 from monitoring import metrics
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,9 @@ class Engine:
     """Runs requests on one model, many at a time. Not thread-safe: one loop owns it.
 
     max_num_batched_tokens, target_inter_token_latency_s: None chooses by device; 0 s: prompts fill every step.
-    async_scheduling: prepare and start a step while the one before runs. A step in which somebody speculates, has
-        penalties or wants the prompt's log-probabilities is read before the next one is prepared, all the same.
+    async_scheduling: prepare and start a step while the one before runs. A step in which many have drafts, or before
+        one in which many are likely to have them, or in which somebody has penalties or wants the prompt's
+        log-probabilities, is read before the next one is prepared all the same.
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
     seed: what requests without one draw theirs from; None: the operating system's entropy.
     prompt_rows: of logits in a step, at most, that predict a prompt's tokens where these are asked for.
@@ -117,7 +118,7 @@ class Engine:
         """Run one batch. Returns what each sequence gained.
 
         With async scheduling a batch is left running while the next is prepared and started behind it: what it drew
-        comes back from the next call.
+        comes back from the next call, which starts nothing where many are likely to draft once they know their tokens.
 
         A batch for which memory does not suffice has not been run: its newest request ends with a `failure`, and the
         others go on. With more than one rank that is raised, and so is every other failure.
@@ -125,7 +126,8 @@ class Engine:
         started = time.perf_counter()
         self.timing = None
         finished, self._in_flight = self._in_flight, None
-        launched = self._launch()
+        waits = finished is not None and await_tokens(self.scheduler.running, self.limits.drafted_rows)
+        launched = None if waits else self._launch()
         outputs, self._given_up = self._given_up, []
         schedule_seconds = (time.perf_counter() if launched is None else launched.ready_at) - started
         if finished is not None:
@@ -149,8 +151,9 @@ class Engine:
         if not plan:
             return None
         finishing = [s for s in plan if s.completes]
-        stays = self._async and not any(map(needs_tokens, plan))
-        batch = build_batch(plan, self.scheduler.tables, self.pool.block_size, len(finishing) if stays else 0)
+        stays = self._async and may_stay(plan)
+        drawn_rows = sum(len(s.draft) + 1 for s in finishing)
+        batch = build_batch(plan, self.scheduler.tables, self.pool.block_size, drawn_rows if stays else 0)
         ready_at = time.perf_counter()
         computed = self._compute(plan, batch, finishing, stays)
         if computed is None:
@@ -160,6 +163,7 @@ class Engine:
         for note in notes:
             note.add()
         self.scheduler.started(plan)
+        prepare_drafts(plan)  # while a GPU works
         self._count_step(batch)
         if self.pace is not None:
             self.pace.started(batch, began)

@@ -18,6 +18,7 @@ from model.checkpoint.memory import activation_bytes, block_bytes, cache_shape
 from model.checkpoint.weights import Progress, Share, load_weights, random_weights
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.drawing import Choose
+from model.limits import DRAFTED_ROWS
 from model.network.parallel import TensorParallel
 from model.statistics import ForwardPath, GpuMemory
 
@@ -80,7 +81,8 @@ class Runner:
         blocks = self.num_kv_blocks + self.backend.spare_blocks
         shape = cache_shape(self.model, group.size, blocks, self.block_size, self.backend.head_dim)
         self.cache = torch.zeros(shape, dtype=self.dtype, device=device)
-        self._drawn = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=device)
+        drawn = config.max_num_seqs + DRAFTED_ROWS[device.type]
+        self._drawn = torch.zeros(drawn, dtype=torch.int64, device=device)
         self.backend.warm_up(self.cache, self._drawn, self.max_model_len)
         self._check_first_step()
         self.report = LoadReport(

@@ -52,9 +52,9 @@ class CudaBackend:
         self.head_dim = share.model.head_dim
         self._graphs: DecodeGraphs | None = None
         self._mixed: MixedGraphs | None = None
-        self._most_tokens = StepLimits.on(
+        self._limits = StepLimits.on(
             "cuda", config.max_num_seqs, config.max_num_batched_tokens, config.speculative_tokens
-        ).tokens
+        )
         self.replays = False
         """Whether recorded steps are replayed. May be switched off, to see what that is worth."""
         self.network = self._eager.network
@@ -90,7 +90,7 @@ class CudaBackend:
     def record_decodes(
         self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int, record: Record = cuda_graphs.record
     ) -> None:
-        """Record steps of as many sequences as were drawn for at most. The cache's last block belongs to nobody.
+        """Record steps of decodes, and of chunks and drafts beside them. The cache's last block belongs to nobody.
 
         They are not used where they do not give what the same steps give that are not recorded.
         """
@@ -102,8 +102,8 @@ class CudaBackend:
             lambda tokens, positions, plan, rows: self.network(tokens, positions, cache, plan, rows),
             triton,
             drawn,
-            most_tokens=self._most_tokens,
-            most_sequences=len(drawn),
+            most_tokens=self._limits.tokens,
+            most_sequences=self._limits.sequences,
             table_width=table_width,
             spare=spare,
             record=record,
@@ -112,7 +112,7 @@ class CudaBackend:
             lambda tokens, positions, plan: self.network(tokens, positions, cache, plan),
             lambda slots, contexts, tables: triton.plan_decodes(slots, contexts, tables, max_model_len),
             drawn,
-            largest=len(drawn),
+            largest=self._limits.sequences,
             table_width=table_width,
             spare=spare,
             record=record,

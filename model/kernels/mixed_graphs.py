@@ -19,13 +19,14 @@ import torch
 from model.batch import Batch, resolve
 from model.device import copy_into
 from model.kernels.cuda_graphs import Record, Spare, record
+from model.limits import DRAFTED_ROWS
 from model.network.attention import AttentionPlan
 
 Forward = Callable[[torch.Tensor, torch.Tensor, AttentionPlan, torch.Tensor], torch.Tensor]
 """Tokens and positions [T], the attention's plan, and rows [R] -> hidden [R, n_embd]."""
 MOST_TOKENS = 512
 """Beyond them a step keeps an H100 busy for longer than its launches take."""
-EVERY_ROW = 64
+EVERY_ROW = DRAFTED_ROWS["cuda"]
 """Up to so many tokens each may want logits, as drafts do; beyond, one row a sequence."""
 
 

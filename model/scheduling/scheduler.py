@@ -118,7 +118,7 @@ class Scheduler:
         return time.monotonic() - min(arrivals) if arrivals else 0.0
 
     def schedule(self) -> list[Scheduled]:
-        """The next step's work, decodes first. Empty only when nothing waits or runs but for a token it awaits.
+        """The next step's work, decodes first. Empty only when nothing waits or runs but for what it awaits.
 
         What is not empty has either `started`, or is to be taken back: `undo`.
         """
@@ -189,7 +189,7 @@ class Scheduler:
         rows = PromptRows(self.limits.prompt_rows)
         for sequence in self.running:
             rows.take(sequence, rows.most(sequence, sequence.pending))
-        return next((s for s in self.waiting if rows.most(s, 1)), None)
+        return next((s for s in self.waiting if not s.in_check and rows.most(s, 1)), None)
 
     def _victims_for(self, urgent: Sequence) -> int | None:
         """How many of the last running sequences, all less important, have to go until it fits; None: all do not do."""
@@ -215,7 +215,7 @@ class Scheduler:
         All of them get what does not make those who decode wait too long.
         """
         running = [s for s in self.running if s.pending > 1 and not s.ends]
-        waiting = self.waiting if len(self.running) < self.limits.sequences else []
+        waiting = [s for s in self.waiting if not s.in_check] if len(self.running) < self.limits.sequences else []
         queue = list(heapq.merge(running, waiting, key=lambda s: s.rank))
         paced = self.pace.prompt_tokens(decoding, queue) if self.pace is not None else None
         kept = max(0, step.tokens - paced) if paced is not None else 0

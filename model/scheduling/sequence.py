@@ -24,6 +24,8 @@ class Sequence:
     draft: tokens that may follow, to be checked along with the next step if there is room.
     tokens: the ids that are known. awaited: one more token, which a running step still draws while the next step is
         prepared, as its row among what that step draws; None where no token is awaited.
+    in_check: a running step checks a draft of it. How many tokens it gains is not known before that step is read, so
+        it is in no step until then.
     arrived_at, started_at: when it was added and when it first ran, by the monotonic clock, in seconds.
     hashes: of its leading full blocks. cached_tokens: of its prompt, what its first step found in the cache,
         and what was not put there for it.
@@ -41,6 +43,7 @@ class Sequence:
     started_at: float | None = None
     tokens: list[int] = field(default_factory=list)
     awaited: int | None = None
+    in_check: bool = False
     draft: list[int] = field(default_factory=list)
     computed: int = 0
     published: int = 0

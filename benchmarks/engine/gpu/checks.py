@@ -29,6 +29,8 @@ LAYERS = 2
 VOCABULARY = 1024
 CHUNK = (37, 300)
 """New tokens of a chunk of a prompt, and its context: it is checked beside the decodes."""
+DRAFTED = ((3, 70), (9, 300))
+"""Rows of sequences that have drafts of 2 and 8 tokens, and their contexts: in a recorded step, beside the decodes."""
 
 
 def batch_of(sequences: Sequence[tuple[int, int]], generator: np.random.Generator) -> Batch:
@@ -148,7 +150,7 @@ def _model(context: Context) -> ModelConfig:
 def recorded_step(context: Context) -> Found:
     """Recorded steps against the same steps by the definition: logits, by the largest one.
 
-    One decodes all contexts; another has a chunk of a prompt beside them.
+    One decodes all contexts; another has drafts and a chunk of a prompt beside them.
     """
     _kernels(context)
     model, device, dtype = _model(context), context.device, context.dtype
@@ -158,11 +160,13 @@ def recorded_step(context: Context) -> Found:
         return random_weights(share, 0, place)
 
     decodes = [(1, n) for n in context.sizes.contexts]
-    batches = [batch_of(rows, np.random.default_rng(1)) for rows in (decodes, [*decodes, CHUNK])]
+    batches = [batch_of(rows, np.random.default_rng(1)) for rows in (decodes, [*decodes, *DRAFTED, CHUNK])]
     blocks = 1 + max(int(batch.block_tables.max()) + 1 for batch in batches)  # the last is what filled-up rows write
     noise = torch.Generator(device).manual_seed(1)
     cache = torch.randn(cache_shape(model, 1, blocks, BLOCK), generator=noise, device=device).to(dtype)
-    drawn = torch.zeros(len(decodes) + 2, dtype=torch.int64, device=device)  # one sequence more than there are
+    drawn = torch.zeros(
+        len(decodes) + len(DRAFTED) + 2, dtype=torch.int64, device=device
+    )  # one sequence more than there are
     metrics: dict[str, float] = {}
     with torch.inference_mode():
         plain = PlainBackend(model, share.group, DefinitionAttention(device), weights)

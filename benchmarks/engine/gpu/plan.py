@@ -12,7 +12,17 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.engine import linear, quantization, start
-from benchmarks.engine.gpu import checks, context, draws, kernel_profile, pieces, reference, speeds, two_ranks
+from benchmarks.engine.gpu import (
+    checks,
+    context,
+    drafts,
+    draws,
+    kernel_profile,
+    pieces,
+    reference,
+    speeds,
+    two_ranks,
+)
 from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.session import Found, Measurement, Skip
 from model.config import Quantization
@@ -93,9 +103,15 @@ def _without(c: Context) -> list[Measurement]:
         "drafts": {"speculative_tokens": 8},
     }
     return [
-        _loaded(f"{decoding(c, batch)}, {name}", 5, partial(speeds.decode, c, batch, **options))
-        for name, options in ways.items()
-        for batch in (c.sizes.batches[0], c.sizes.batches[2])
+        *(
+            _loaded(f"{decoding(c, batch)}, {name}", 5, partial(speeds.decode, c, batch, **options))
+            for name, options in ways.items()
+            for batch in (c.sizes.batches[0], c.sizes.batches[2])
+        ),
+        *(
+            _loaded(f"drafts by how many are right, batch {batch}", 3 + batch / 20, partial(drafts.drafts, c, batch))
+            for batch in c.sizes.batches[:3]
+        ),
     ]
 
 

@@ -88,7 +88,7 @@ def test_recorded_steps_are_used_only_if_they_are_right(
     directory = write_checkpoint(tmp_path / "model", random_model())
     model = ModelConfig.from_checkpoint(directory)
     share = Share(model, TensorParallel(), CPU, torch.float32)
-    config = EngineConfig(model=str(directory), device="cpu")
+    config = EngineConfig(model=str(directory), device="cpu", max_num_seqs=4)
     backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
     backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
     replayed = []
@@ -134,7 +134,7 @@ def test_no_form_of_gelu_takes_the_place_of_the_other(tmp_path: Path, activation
     directory = write_checkpoint(tmp_path / "model", reference)
     model = ModelConfig.from_checkpoint(directory)
     share = Share(model, TensorParallel(), CPU, torch.float32)
-    config = EngineConfig(model=str(directory), device="cpu")
+    config = EngineConfig(model=str(directory), device="cpu", max_num_seqs=4)
     backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
     backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
     cache = torch.zeros(cache_shape(model, 1, 201, BLOCK_SIZE))
@@ -167,7 +167,7 @@ def test_kernels_compiled_after_the_warm_up_are_counted(tmp_path: Path, monkeypa
     directory = write_checkpoint(tmp_path / "model", random_model(n_embd=64, n_head=4))
     model = ModelConfig.from_checkpoint(directory)
     share = Share(model, TensorParallel(), CPU, torch.float32)
-    config = EngineConfig(model=str(directory), device="cpu")
+    config = EngineConfig(model=str(directory), device="cpu", max_num_seqs=4)
 
     def compiled(kernel: str) -> None:
         triton.knobs.runtime.jit_post_compile_hook(key=kernel)
@@ -195,7 +195,7 @@ def test_steps_with_chunks_and_drafts_are_replayed_too(
     share = Share(model, TensorParallel(), CPU, torch.float32)
     backend = CudaBackend(
         share,
-        EngineConfig(model=str(directory), device="cpu", max_num_batched_tokens=96),
+        EngineConfig(model=str(directory), device="cpu", max_num_seqs=4, max_num_batched_tokens=96),
         "torch",
         lambda place: load_weights(share, directory, place),
     )
@@ -216,7 +216,7 @@ def test_steps_with_chunks_and_drafts_are_replayed_too(
         recorded[:, :, :-1] = cache[:, :, :-1]
         ran.clear()
         found = backend.run(batch, recorded, drawn)
-    fits = total <= 64 or (total <= 96 and not all_logits)
+    fits = total <= 96
     assert len(ran) == (1 if fits else 0)
     assert exact is not None
     assert found is not None
@@ -228,7 +228,7 @@ def test_a_step_that_wants_no_logits_is_replayed_and_gives_none(tmp_path: Path) 
     directory = write_checkpoint(tmp_path / "model", random_model())
     model = ModelConfig.from_checkpoint(directory)
     share = Share(model, TensorParallel(), CPU, torch.float32)
-    config = EngineConfig(model=str(directory), device="cpu")
+    config = EngineConfig(model=str(directory), device="cpu", max_num_seqs=4)
     backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
     backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
     ran = []

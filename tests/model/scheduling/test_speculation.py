@@ -55,6 +55,19 @@ def test_drafts_grow_while_right_and_pause_while_wrong():
     assert speculator.draft(repeating)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_prompt_is_looked_through_in_the_step_that_computes_it(overlap):
+    engine = toy_engine(speculative_tokens=4, async_scheduling=overlap, max_num_batched_tokens=8)
+    engine.add(Request("a", list(range(1, 21)), SamplingParams(max_tokens=4, temperature=0, ignore_eos=True)))
+    lookup = engine.sequences["a"].speculator._lookup
+    engine.add(Request("b", list(range(1, 21)), SamplingParams(max_tokens=1)))
+    other = engine.sequences["b"].speculator._lookup
+    for _ in range(4):
+        engine.step()
+    assert lookup._indexed >= 20
+    assert other._indexed == 0, "who draws one token never drafts"
+
+
 def test_fewer_steps_same_output():
     prompt = [4, 9, 4, 9, 4, 9, 11]
     params = SamplingParams(max_tokens=50, temperature=0, ignore_eos=True, logprobs=1)
