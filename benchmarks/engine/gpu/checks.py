@@ -164,14 +164,13 @@ def recorded_step(context: Context) -> Found:
     blocks = 1 + max(int(batch.block_tables.max()) + 1 for batch in batches)  # the last is what filled-up rows write
     noise = torch.Generator(device).manual_seed(1)
     cache = torch.randn(cache_shape(model, 1, blocks, BLOCK), generator=noise, device=device).to(dtype)
-    drawn = torch.zeros(
-        len(decodes) + len(DRAFTED) + 2, dtype=torch.int64, device=device
-    )  # one sequence more than there are
+    most = len(decodes) + len(DRAFTED) + 2  # one sequence more than there are
+    drawn = torch.zeros(most, dtype=torch.int64, device=device)
     metrics: dict[str, float] = {}
     with torch.inference_mode():
         plain = PlainBackend(model, share.group, DefinitionAttention(device), weights)
         exact = [plain.run(batch, cache.clone(), drawn) for batch in batches]
-        config = EngineConfig(model="noise", max_num_batched_tokens=context.sizes.recorded)
+        config = EngineConfig(model="noise", max_num_seqs=most, max_num_batched_tokens=context.sizes.recorded)
         backend = CudaBackend(share, config, "triton", weights)
         record = cuda_graphs.record if device.type == "cuda" else _eagerly
         started = time.perf_counter()
