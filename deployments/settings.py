@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         ge=0,
         le=64,
         description="Longest draft looked up in the prompt and output; 0: no speculation. The text stays the same. "
-        "8 on a CPU and 0 on a GPU if not given.",
+        "8 if not given.",
     )
     num_threads: int | None = Field(
         default=_engine("num_threads"),

@@ -191,8 +191,8 @@ class EngineConfig(BaseModel):
     max_num_batched_tokens: tokens in one step, prefill chunks and decodes together; None: by device.
     target_inter_token_latency_s: how long a step may take in which somebody decodes: prompts get the tokens that fit,
         by what steps have taken; 0: all that `max_num_batched_tokens` leaves; None: by device, 50 ms on a GPU alone.
-    speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: by device, drafts on a CPU alone (a
-        GPU replays steps with drafts too, but has not timed them yet: `benchmarks gpu --only drafts` does).
+    speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: 8. Where
+        many decode at once none are made (`limits.DRAFTED_ROWS`).
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
     seed: requests without one draw theirs from it, and random weights are made of it; None: from the operating system's
         entropy, so that no two engines or starts draw the same, and random weights of 0, since ranks share them.

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens in a step where nobody says: small enough on a CPU that a prefill chunk does not stall those who stream."""
 
-SPECULATIVE_TOKENS = {"cpu": 8, "cuda": 0}
+SPECULATIVE_TOKENS = 8
 """Longest draft where nobody says."""
 
-DRAFTED_ROWS = {"cpu": 12, "cuda": 128}
+DRAFTED_ROWS = {"cpu": 12, "cuda": 64}
 """Tokens of a decode step up to which one more is nearly free: reading the weights takes longer than using them.
-Drafts fill a step up to here and no further: where many decode at once, they would slow down everybody."""
+Drafts fill a step up to here and no further: where many decode at once, they would slow down everybody. On an H100, of
+drafts that are all wrong, one sequence notices 2 % and eight 3 %; at 64 sequences drafts beyond that cost 13 to 16 %
+unless most are right (benchmarks/results/gpu-h100.json)."""
 
 INTER_TOKEN_LATENCY = {"cpu": 0.0, "cuda": 0.05}
 """Seconds of a step in which somebody decodes, where nobody says; 0: as many as it takes. On an H100 50 ms are some 900
@@ -60,7 +62,7 @@ class StepLimits:
     ) -> StepLimits:
         """On a device of this type, whose defaults stand for None."""
         tokens = BATCHED_TOKENS[device] if max_num_batched_tokens is None else max_num_batched_tokens
-        draft = SPECULATIVE_TOKENS[device] if speculative_tokens is None else speculative_tokens
+        draft = SPECULATIVE_TOKENS if speculative_tokens is None else speculative_tokens
         return cls(max_num_seqs, max(tokens, max_num_seqs), DRAFTED_ROWS[device] if draft else 0)
 
     @property

@@ -13,8 +13,8 @@ ROW_CLASSES = (8, 16, 32, 64, 128, 256)
 """The most rows of each class; one class has one tile for each kind of layer."""
 MOST_ROWS = ROW_CLASSES[-1]
 """Beyond these rows a product is bound by arithmetic: weights are widened in memory and cuBLAS multiplies."""
-MOST_ROWS_BESIDE_FP8 = 64
-"""The same where the GPU multiplies fp8 by fp8: its cores take two of them in the time of one product in bfloat16."""
+MOST_ROWS_BESIDE_FP8 = 32
+"""The same where the GPU multiplies fp8 by fp8: on an H100 that is faster from here on, at 256 rows three times."""
 LARGE = 1 << 26
 """Weights of a layer from which it is large: those of StarCoder's MLP and its head, on one GPU."""
 LONGEST_SPLIT = 8
@@ -65,14 +65,20 @@ class Tile:
 _LEAST = Tile(16, 32, 64, stages=4, warps=4, resident=1)
 _FLOAT32 = {most: _LEAST if most <= 16 else replace(_LEAST, rows=32, outputs=64) for most in ROW_CLASSES}
 _LARGE = {
-    8: Tile(8, 64, 128, stages=5, warps=2),
-    16: Tile(16, 64, 128, stages=5, warps=2),
+    8: Tile(8, 64, 128, stages=5, warps=4),
+    16: Tile(16, 32, 128, stages=5, warps=2, resident=6),
     32: Tile(32, 64, 128, stages=4, warps=2),
     64: Tile(64, 128, 64, stages=4, warps=8),
-    128: Tile(128, 128, 64, stages=4, warps=8, resident=2),
-    256: Tile(128, 128, 64, stages=4, warps=8, resident=2),
+    128: Tile(128, 64, 64, stages=3, warps=4),
+    256: Tile(128, 64, 64, stages=3, warps=4),
 }
-_SMALL = {**_LARGE, 8: Tile(8, 32, 256, stages=5, warps=2)}
+"""The fastest on an H100 (benchmarks/results/gpu-h100-tiles.json), for both kinds of weights."""
+_SMALL = {
+    **_LARGE,
+    16: Tile(16, 32, 256, stages=4, warps=2),
+    64: Tile(32, 64, 64, stages=5, warps=2, blocks=2),
+    128: Tile(64, 128, 64, stages=4, warps=8),
+}
 _TILES = {torch.int8: (_SMALL, _LARGE), torch.float8_e4m3fn: (_SMALL, _LARGE)}
 """By the weights' kind, whether a layer is large, and the class of rows."""
 

@@ -205,5 +205,5 @@ class MixedGraphs:
 
 def token_counts(most: int) -> list[int]:
     """Of the recordings: close together where computing costs most, since what is filled up is computed too."""
-    counts = [2, 4, 8, 16, 24, 32, 48, *range(64, 256, 32), *range(256, MOST_TOKENS + 1, 64)]
+    counts = [2, 4, 8, 16, 24, 32, 48, *range(64, 320, 16), *range(320, MOST_TOKENS + 1, 32)]
     return [*(count for count in counts if count < most), most]

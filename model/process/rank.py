@@ -105,7 +105,7 @@ class Rank:
 
     def _speculative_tokens(self, runner: Runner) -> int:
         chosen = self.config.speculative_tokens
-        return SPECULATIVE_TOKENS[runner.device.type] if chosen is None else chosen
+        return SPECULATIVE_TOKENS if chosen is None else chosen
 
     def _async_scheduling(self, runner: Runner) -> bool:
         chosen = self.config.async_scheduling

@@ -23,7 +23,7 @@ from model.request import Request
 from model.scheduling.speculation import Speculator
 from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
 
-LONGEST = SPECULATIVE_TOKENS["cpu"]
+LONGEST = SPECULATIVE_TOKENS
 TOKENS = 48
 """Of each sequence at most: enough for drafts to grow where they are right, and to pause where they are not."""
 BEYOND = 65

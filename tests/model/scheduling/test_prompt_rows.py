@@ -90,7 +90,8 @@ def test_nobody_makes_room_for_what_waits_for_rows() -> None:
 @pytest.mark.parametrize(
     ("options", "rows"),
     [
-        ({}, 64 + PROMPT_ROWS),
+        ({}, 64 + DRAFTED_ROWS["cuda"] + PROMPT_ROWS),
+        ({"speculative_tokens": 0}, 64 + PROMPT_ROWS),
         ({"max_num_seqs": 100, "speculative_tokens": 4}, 100 + DRAFTED_ROWS["cuda"] + PROMPT_ROWS),
         ({"max_num_batched_tokens": 128}, 128),
         ({"max_num_batched_tokens": 16, "max_num_seqs": 32}, 32),
