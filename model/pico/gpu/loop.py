@@ -50,8 +50,8 @@ class Recipe:
     tokens_per_step: int = 131_072
     length: int = 1024
     long_length: int = 2048
-    long_share: float = 0.15
-    late_long_share: float = 0.4
+    long_share: float = 0.2
+    late_long_share: float = 0.6
     matrix_rate: float = 3e-3
     other_rate: float = 3e-3
     weight_decay: float = 0.1
@@ -180,10 +180,11 @@ class Run:
     def compile(self) -> None:
         """Compiles one block, which serves all of them, and the head; without a compiler the run goes on as it is."""
         tokens = self.recipe.tokens_per_step
-        for block in self.network.h:
-            block.compile(dynamic=False)
-        self.loss = torch.compile(head_loss, dynamic=False)
         try:
+            torch._dynamo.config.recompile_limit = 32  # were blocks not to share what is compiled, none is left out
+            for block in self.network.h:
+                block.compile(dynamic=False)
+            self.loss = torch.compile(head_loss, dynamic=False)
             for length in (self.recipe.length, self.recipe.long_length):
                 ids = torch.zeros(tokens // length, length, dtype=torch.int16, device=self.device)
                 float(self.forward_backward(ids, ids, torch.ones_like(ids, dtype=torch.uint8)).sum())
@@ -265,7 +266,8 @@ class Run:
                 self.save(output)
                 self.write_facts(output, {"bits_per_byte": check.quick(self.plain(), held_out, self.bf16)})
                 saved = time.monotonic()
-        self.report(time.monotonic() - reported, self.tokens - tokens)
+        if self.tokens > tokens:
+            self.report(time.monotonic() - reported, self.tokens - tokens)
         self.save(output)
 
     def write_facts(self, output: Path, measured: dict[str, Any]) -> None:

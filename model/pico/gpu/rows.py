@@ -31,7 +31,7 @@ class Mixture:
 
     plain_share: float = 0.3
     psm_share: float = 0.45
-    middle_weight: int = 3
+    middle_weight: int = 4
     header_share: float = 0.15
     shortest: int = 40
     longest: float = 3.0

@@ -145,7 +145,7 @@ def test_rows_hold_pieces_in_both_orders_and_documents(texts: Texts, vocabulary:
     same = targets[:, :-1] == ids[:, 1:]
     assert (ids[:, :-1][~same] == FIM_SUFFIX).all()
     assert set(targets[weights > 0].tolist()).isdisjoint(range(1, len(SPECIAL_TOKENS)))
-    assert (weights == 3).mean() > 0.03
+    assert (weights == Mixture().middle_weight).mean() > 0.03
 
 
 def test_the_same_seed_gives_the_same_rows(texts: Texts, vocabulary: Tokenizer) -> None:
