@@ -193,7 +193,7 @@ def main() -> None:
             "files": len(chosen),
             "bytes": sum(len(d.text.encode()) for d in chosen),
             "tokens": sum(len(encode(d.text)) + 1 for d in chosen),
-            "network": bits_per_byte(chosen, encode, lambda ids: document_nats(net, ids)),
+            "network": bits_per_byte(chosen, encode, lambda ids: document_nats(net, ids, net.shape.n_positions)),
             "xz": xz_bits_per_byte(chosen),
             "ngram": bits_per_byte(chosen, count, lambda ids: ngram.nats(np.array([*ids, END], np.int64))),
         }
