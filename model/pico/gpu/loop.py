@@ -135,7 +135,7 @@ class Run:
         self.loss: Callable[..., tuple[Tensor, Tensor]] = head_loss
         self.rng = random.Random(recipe.seed)
         self.step = self.tokens = 0
-        self.started = time.monotonic()
+        self.started = self.trained = time.monotonic()
         self.sums = torch.zeros(4, device=device)
         self.history: list[dict[str, Any]] = []
         self.compiled = False
@@ -209,6 +209,7 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         self.sums += sums
         self.step += 1
+        self.trained = time.monotonic()
         self.tokens += batch.ids.size
 
     def report(self, seconds: float, tokens: int) -> None:
@@ -272,7 +273,7 @@ class Run:
 
     def write_facts(self, output: Path, measured: dict[str, Any]) -> None:
         """training.json: what the card says about the run, and the history."""
-        seconds = time.monotonic() - self.started
+        seconds = self.trained - self.started
         facts = {
             "recipe": asdict(self.recipe),
             "shape": asdict(self.network.shape),

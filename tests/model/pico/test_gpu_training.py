@@ -227,6 +227,8 @@ def test_bits_are_those_of_evaluate(held_out: str) -> None:
     documents = [vocabulary.encode(held_out[:size]).ids for size in (5000, 30, 500)]
     expected = sum(evaluate.document_nats(net, ids, window=1024) for ids in documents)
     assert check.nats(net, documents, False, batch=4) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(TimeoutError):
+        check.nats(net, documents, False, end=time.monotonic() - 1)
 
 
 def test_greedy_answers_are_transformers(tmp_path: Path) -> None:
