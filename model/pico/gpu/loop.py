@@ -52,7 +52,7 @@ class Recipe:
     long_length: int = 2048
     long_share: float = 0.2
     late_long_share: float = 0.6
-    matrix_rate: float = 3e-3
+    matrix_rate: float = 4e-3
     other_rate: float = 3e-3
     weight_decay: float = 0.1
     flat_share: float = 0.35
