@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from model.batch import Batch
+from model.drawing import choose
 from model.engine import Engine
 from model.executor import Executor
 from model.request import Request, SamplingParams
@@ -70,6 +71,7 @@ class TimedDevice:
         self.group = SimpleNamespace(size=1)
         self.timer = SimpleNamespace(seconds=lambda: 0.0)
         self.late_compilations = 0
+        self.choose_tokens = choose
         self.speed = speed
         self.now = self._free_at = 0.0
         self.steps: list[Step] = []

@@ -205,7 +205,7 @@ def test_step_times_of_any_prices_are_found(
         steps.learn(parts, float(parts @ np.array(prices)) * 50e-6 * float(random.normal(1, 0.02)))
     parts = some()
     truth = float(parts @ np.array(prices)) * 50e-6
-    assert steps.seconds(parts) == pytest.approx(truth, rel=0.1)
+    assert steps.seconds(parts) == pytest.approx(truth, rel=0.2)
     steps.learn(parts, outlier * truth)
     assert steps.seconds(parts) < 2 * truth
 
