@@ -206,8 +206,7 @@ class EngineConfig(BaseModel):
     cuda_graphs: record steps of up to 512 tokens on a GPU and replay them; only with our paged kernels.
     async_scheduling: prepare a step while the one before runs; None: on GPUs.
     quantization: on a CPU "int8": weights and what they are multiplied with in 8 bits (our kernels only). On a GPU
-        "int8" or "fp8": the linear layers' weights in 8 bits (Triton kernels, not run on a GPU yet; fp8 from compute
-        capability 8.9).
+        "int8" or "fp8": the linear layers' weights in 8 bits (Triton kernels; fp8 from compute capability 8.9).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
