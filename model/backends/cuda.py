@@ -13,7 +13,7 @@ import torch
 
 from model.backends.agreement import Agreement
 from model.backends.backend import Weights
-from model.backends.plain import PlainBackend
+from model.backends.plain import PlainBackend, torch_attention
 from model.batch import Batch
 from model.checkpoint.memory import scratch_values
 from model.checkpoint.weights import Share
@@ -22,10 +22,10 @@ from model.kernels import cuda_graphs
 from model.kernels.cuda_graphs import DecodeGraphs, Record, Spare
 from model.network.layers import Form, Linear
 from model.network.operations import Operations
-from model.network.sdpa_attention import SdpaAttention
 
 if TYPE_CHECKING:
     from model.kernels.triton_attention import TritonAttention
+    from model.kernels.triton_stripes import StripedTritonAttention
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class CudaBackend:
         self._eager = PlainBackend(
             share.model,
             share.group,
-            self._triton or SdpaAttention(config.block_size, share.device, share.dtype),
+            self._triton or torch_attention(share, config.block_size),
             weights,
             _form(share, config.quantization),
             operations=_operations(share) if self._triton else None,
@@ -59,8 +59,8 @@ class CudaBackend:
             and share.device.type == "cuda"
             and not share.group.shares_gpu
         )
-        self.spare_blocks = int(self._records)
-        """For the rows that fill recorded steps."""
+        self.spare_blocks = int(self._records) if self._triton else self._eager.spare_blocks
+        """For the rows that fill recorded steps, which Triton alone has; it keeps nothing of other ranks' tokens."""
         self._compilations = _compilations() if self._triton or config.quantization != "none" else None
         self._compiled = 0
         if share.device.type == "cuda":
@@ -89,14 +89,15 @@ class CudaBackend:
         """
         triton = self._triton
         assert triton is not None, "the steps of PyTorch's attention are not of a fixed size"
-        block_size = cache.shape[3]
+        stripes = self._share.group.stripe.count
+        block_size = cache.shape[3] * stripes
         graphs = DecodeGraphs(
             lambda tokens, positions, plan: self.network(tokens, positions, cache, plan),
             lambda slots, contexts, tables: triton.plan_decodes(slots, contexts, tables, max_model_len),
             drawn,
             largest=len(drawn),
             table_width=-(-max_model_len // block_size),
-            spare=Spare(cache.shape[2] - 1, block_size),
+            spare=Spare(cache.shape[2] - 1, block_size, stripes),
             record=record,
         )
         agreement = Agreement(self._share.group, self._share.device)
@@ -130,10 +131,15 @@ def _compilations() -> Callable[[], int]:
     return compilations.count
 
 
-def _triton_attention(share: Share) -> TritonAttention:
+def _triton_attention(share: Share) -> TritonAttention | StripedTritonAttention:
+    heads, stripes = share.model.n_head // share.group.size, share.group.stripe.count
+    if stripes > 1:
+        from model.kernels.triton_stripes import StripedTritonAttention
+
+        return StripedTritonAttention(heads * stripes, share.device, share.group)
     from model.kernels.triton_attention import TritonAttention
 
-    return TritonAttention(share.model.n_head // share.group.size, share.device)
+    return TritonAttention(heads, share.device)
 
 
 def _operations(share: Share) -> Operations:

@@ -75,6 +75,7 @@ class StepCosts:
     value_bytes: int
     ranks: int = 1
     head_is_copied: bool = False
+    stripes: int = 1
 
     @property
     def weights_read(self) -> int:
@@ -83,8 +84,8 @@ class StepCosts:
 
     def read_bytes(self, batch: Batch) -> int:
         """Bytes of weights and cache that one rank reads for this batch."""
-        # The one head of a multi-query model is on every rank; more heads are shared out.
-        shards = 1 if self.model.multi_query else self.ranks
+        # The one head of a multi-query model is on every rank, all of it or a stripe; more heads are shared out.
+        shards = self.stripes if self.model.multi_query else self.ranks
         return self.weights_read + cache_read(self.model, [int(batch.context_lens.sum())], self.value_bytes) // shards
 
     def flops(self, batch: Batch) -> int:
