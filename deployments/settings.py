@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -36,6 +35,7 @@ from model.config import (
     Quantization,
 )
 from monitoring.logs import LogFormat, LogLevel
+from monitoring.tracing import check_otlp
 
 ENV_PREFIX = "STARCODER_"
 NESTED = "__"
@@ -100,6 +100,13 @@ class Settings(BaseSettings):
     max_num_batched_tokens: int | None = Field(
         default=_engine("max_num_batched_tokens"), ge=16, description="Most tokens in one step; by device if not given."
     )
+    target_inter_token_latency_s: float | None = Field(
+        default=_engine("target_inter_token_latency_s"),
+        ge=0,
+        allow_inf_nan=False,
+        description="Longest step aimed for while somebody gets tokens: prompts beside them are computed in smaller "
+        "parts. 0: no target. If not given, 0.05 on a GPU and none on a CPU.",
+    )
     block_size: int = Field(default=_engine("block_size"), ge=1, description="Tokens in one cache block.")
     num_kv_blocks: int | None = Field(default=_engine("num_kv_blocks"), ge=2, description="KV blocks; else computed.")
     kv_cache_memory: int = Field(default=_engine("kv_cache_memory"), gt=0, description="Bytes of cache on a CPU.")
@@ -117,7 +124,7 @@ class Settings(BaseSettings):
         ge=0,
         le=64,
         description="Longest draft looked up in the prompt and output; 0: no speculation. The text stays the same. "
-        "8 on a CPU and 0 on a GPU if not given.",
+        "8 if not given.",
     )
     num_threads: int | None = Field(
         default=_engine("num_threads"),
@@ -331,16 +338,6 @@ class Settings(BaseSettings):
         path = given.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
         file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path)) if path else {})
         return init_settings, env_settings, file
-
-
-def check_otlp(endpoint: str, environment: Mapping[str, str]) -> None:
-    """Raise ValueError where spans could not be sent there."""
-    url = urlsplit(endpoint)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError(f"otlp_endpoint={endpoint!r} is no URL, such as http://127.0.0.1:4318")
-    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        if environment.get(name, "") not in ("", "http/protobuf"):
-            raise ValueError(f"{name}={environment[name]}: traces are sent with http/protobuf only (port 4318)")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

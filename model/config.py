@@ -191,8 +191,10 @@ class EngineConfig(BaseModel):
     num_kv_blocks: cache size in blocks; None: what `kv_cache_memory` bytes (CPU) or
         `gpu_memory_utilization` of the GPU hold after the weights.
     max_num_batched_tokens: tokens in one step, prefill chunks and decodes together; None: by device.
-    speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: by device, drafts on a CPU alone (a
-        step with drafts is neither prepared while another runs nor a CUDA graph, and no GPU has timed it yet).
+    target_inter_token_latency_s: how long a step may take in which somebody decodes: prompts get the tokens that fit,
+        by what steps have taken; 0: all that `max_num_batched_tokens` leaves; None: by device, 50 ms on a GPU alone.
+    speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: 8. Where
+        many decode at once none are made (`limits.DRAFTED_ROWS`).
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
     seed: requests without one draw theirs from it, and random weights are made of it; None: from the operating system's
         entropy, so that no two engines or starts draw the same, and random weights of 0, since ranks share them.
@@ -202,7 +204,8 @@ class EngineConfig(BaseModel):
     attention: on a GPU "torch": scaled_dot_product_attention over gathered blocks; "triton": our paged kernels
         (multi-query models, heads of 16, 32, 64 or 128 values; in float32 32 at most), an error where a check at the
         start does not find them right; "auto": the second where it does, else the first.
-    cuda_graphs: record decode steps on a GPU and replay them; only with our paged kernels.
+        Tokens are drawn by our kernel, too, unless this is "torch".
+    cuda_graphs: record steps of up to 512 tokens on a GPU and replay them; only with our paged kernels.
     async_scheduling: prepare a step while the one before runs; None: on GPUs.
     quantization: on a CPU "int8": weights and what they are multiplied with in 8 bits (our kernels only). On a GPU
         "int8" or "fp8": the linear layers' weights in 8 bits (Triton kernels, not run on a GPU yet; fp8 from compute
@@ -220,6 +223,7 @@ class EngineConfig(BaseModel):
     max_model_len: int | None = Field(default=None, ge=2)
     max_num_seqs: int = Field(default=64, ge=1)
     max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    target_inter_token_latency_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     block_size: int = Field(default=16, ge=1)
     num_kv_blocks: int | None = Field(default=None, ge=2)
     kv_cache_memory: int = Field(default=512 << 20, gt=0)

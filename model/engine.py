@@ -20,14 +20,15 @@ from model.scheduling.acceptance import accept
 from model.scheduling.batching import build_batch
 from model.scheduling.block_tables import BlockTables
 from model.scheduling.costs import StepCosts
-from model.scheduling.drafting import propose_drafts
+from model.scheduling.drafting import await_tokens, prepare_drafts, propose_drafts
 from model.scheduling.kv_cache import BlockPool
+from model.scheduling.pace import StepPace
 from model.scheduling.prompt_logprobs import Note, prompt_notes
 from model.scheduling.scheduler import Scheduler
 from model.scheduling.sequence import Scheduled, Sequence
 from model.scheduling.speculation import Speculator
 from model.statistics import EngineCounters, EngineStats, StepTiming
-from model.step import StepInFlight, draft_rows, needs_tokens
+from model.step import StepInFlight, draft_rows, may_stay
 from monitoring import metrics
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,10 @@ logger = logging.getLogger(__name__)
 class Engine:
     """Runs requests on one model, many at a time. Not thread-safe: one loop owns it.
 
-    max_num_batched_tokens: None chooses by device.
-    async_scheduling: prepare and start a step while the one before runs. A step in which somebody speculates, has
-        penalties or wants the prompt's log-probabilities is read before the next one is prepared, all the same.
+    max_num_batched_tokens, target_inter_token_latency_s: None chooses by device; 0 s: prompts fill every step.
+    async_scheduling: prepare and start a step while the one before runs. A step in which many have drafts, or before
+        one in which many are likely to have them, or in which somebody has penalties or wants the prompt's
+        log-probabilities, is read before the next one is prepared all the same.
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
     seed: what requests without one draw theirs from; None: the operating system's entropy.
     prompt_rows: of logits in a step, at most, that predict a prompt's tokens where these are asked for.
@@ -51,6 +53,7 @@ class Engine:
         *,
         max_num_seqs: int = 64,
         max_num_batched_tokens: int | None = None,
+        target_inter_token_latency_s: float | None = None,
         enable_prefix_caching: bool = True,
         speculative_tokens: int = 0,
         async_scheduling: bool = False,
@@ -68,7 +71,9 @@ class Engine:
         self.limits = replace(limits, prompt_rows=prompt_rows)
         self.counters = EngineCounters()
         tables = BlockTables(max_num_seqs, -(-runner.max_model_len // runner.block_size))
-        self.scheduler = Scheduler(self.pool, tables, self.limits, self.counters)
+        self._waits = device == "cpu"  # for a step while it starts it, drawn or not
+        self.pace = StepPace.on(device, target_inter_token_latency_s, runner.block_size, costs, self.counters)
+        self.scheduler = Scheduler(self.pool, tables, self.limits, self.counters, self.pace)
         self.sequences: dict[str, Sequence] = {}
         self._arrivals = itertools.count()
         self._seeds = random.Random(seed)
@@ -113,7 +118,7 @@ class Engine:
         """Run one batch. Returns what each sequence gained.
 
         With async scheduling a batch is left running while the next is prepared and started behind it: what it drew
-        comes back from the next call.
+        comes back from the next call, which starts nothing where many are likely to draft once they know their tokens.
 
         A batch for which memory does not suffice has not been run: its newest request ends with a `failure`, and the
         others go on. With more than one rank that is raised, and so is every other failure.
@@ -121,7 +126,8 @@ class Engine:
         started = time.perf_counter()
         self.timing = None
         finished, self._in_flight = self._in_flight, None
-        launched = self._launch()
+        waits = finished is not None and await_tokens(self.scheduler.running, self.limits.drafted_rows)
+        launched = None if waits else self._launch()
         outputs, self._given_up = self._given_up, []
         schedule_seconds = (time.perf_counter() if launched is None else launched.ready_at) - started
         if finished is not None:
@@ -138,14 +144,16 @@ class Engine:
 
     def _launch(self) -> StepInFlight | None:
         """Choose a batch and start it; None where there is nothing to run, or memory ran out."""
+        began = self.pace.clock() if self.pace is not None else 0.0
         if self._speculative_tokens:
             propose_drafts(self.scheduler.running, self.limits.drafted_rows, int(self.counters[metrics.ENGINE_STEPS]))
         plan = self.scheduler.schedule()
         if not plan:
             return None
         finishing = [s for s in plan if s.completes]
-        stays = self._async and not any(map(needs_tokens, plan))
-        batch = build_batch(plan, self.scheduler.tables, self.pool.block_size, len(finishing) if stays else 0)
+        stays = self._async and may_stay(plan)
+        drawn_rows = sum(len(s.draft) + 1 for s in finishing)
+        batch = build_batch(plan, self.scheduler.tables, self.pool.block_size, drawn_rows if stays else 0)
         ready_at = time.perf_counter()
         computed = self._compute(plan, batch, finishing, stays)
         if computed is None:
@@ -155,7 +163,10 @@ class Engine:
         for note in notes:
             note.add()
         self.scheduler.started(plan)
+        prepare_drafts(plan)  # while a GPU works
         self._count_step(batch)
+        if self.pace is not None:
+            self.pace.started(batch, began)
         return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), ready_at, self.executor.timer)
 
     def _compute(
@@ -192,12 +203,16 @@ class Engine:
     def _draw(self, finishing: list[Scheduled], logits: torch.Tensor) -> Drawn | None:
         """Draw what follows these sequences, and each of their drafted tokens, from the last rows of the logits."""
         rows = draft_rows(finishing)
-        return draw(logits[len(logits) - len(rows) :], rows, self.model.eos_token_ids) if rows else None
+        if not rows:
+            return None
+        return draw(logits[len(logits) - len(rows) :], rows, self.model.eos_token_ids, self.executor.choose_tokens)
 
     def _collect(self, step: StepInFlight) -> list[Output]:
         """Wait for a step, and append what it drew."""
         outputs: list[Output] = []
         sampled = self._read(step)
+        if self.pace is not None:
+            self.pace.ended(waited=sampled is not None or self._waits)
         if sampled is None:
             return outputs
         for scheduled, row in step.first_rows():

@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 from model.batch import Batch
+from model.drawing import Choose
 from model.runner import Runner
 from model.statistics import GpuMemory
 
@@ -62,6 +63,12 @@ class Executor:
     def late_compilations(self) -> int:
         """Of this rank's backend; the others run the same steps, and compile what this one does."""
         return self.runner.backend.late_compilations
+
+    @property
+    def choose_tokens(self) -> Choose:
+        """How rank 0 draws from logits."""
+        assert self.runner.choose_tokens is not None, "only rank 0 draws"
+        return self.runner.choose_tokens
 
     def broadcast(self, tokens: torch.Tensor) -> None:
         """Give every rank what was drawn of the step just run, whose `broadcasts` is its length [R]."""

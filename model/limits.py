@@ -7,16 +7,44 @@ from dataclasses import dataclass
 BATCHED_TOKENS = {"cpu": 512, "cuda": 2048}
 """Tokens in a step where nobody says: small enough on a CPU that a prefill chunk does not stall those who stream."""
 
-SPECULATIVE_TOKENS = {"cpu": 8, "cuda": 0}
+SPECULATIVE_TOKENS = 8
 """Longest draft where nobody says."""
 
-DRAFTED_ROWS = {"cpu": 12, "cuda": 128}
+DRAFTED_ROWS = {"cpu": 12, "cuda": 64}
 """Tokens of a decode step up to which one more is nearly free: reading the weights takes longer than using them.
-Drafts fill a step up to here and no further: where many decode at once, they would slow down everybody."""
+Drafts fill a step up to here and no further: where many decode at once, they would slow down everybody. On an H100, of
+drafts that are all wrong, one sequence notices 2 % and eight 3 %; at 64 sequences drafts beyond that cost 13 to 16 %
+unless most are right (benchmarks/results/gpu-h100.json)."""
+
+INTER_TOKEN_LATENCY = {"cpu": 0.0, "cuda": 0.05}
+"""Seconds of a step in which somebody decodes, where nobody says; 0: as many as it takes. On an H100 50 ms are some 900
+prompt tokens of a model of 15.5B: less than half of a full step's time, at nearly its prompt tokens a second. On a CPU,
+where a step of 512 takes long but chunks of 50 ms would compute a third less, first tokens come first."""
+
+FREE_ROWS = {"cpu": 16, "cuda": 256}
+"""Tokens of any step up to which one more is nearly free, as above; so the target never keeps prompts from them."""
+
+LEAST_PROMPT_TOKENS = {"cpu": 16, "cuda": 64}
+"""What the target leaves to prompts however many decode, so that first tokens come."""
 
 PROMPT_ROWS = 256
 """Rows of logits in a step that predict the tokens of prompts whose log-probabilities are wanted: each takes half a
 megabyte at StarCoder's vocabulary, while longer chunks than this make a prefill hardly faster."""
+
+
+@dataclass(frozen=True)
+class PrefillFloor:
+    """Prompt tokens that a step may hold whatever they take. free_rows: decodes included. least: beside any decodes."""
+
+    free_rows: int
+    least: int
+
+    @classmethod
+    def on(cls, device: str) -> PrefillFloor:
+        return cls(FREE_ROWS[device], LEAST_PROMPT_TOKENS[device])
+
+    def tokens(self, decodes: int) -> int:
+        return max(self.free_rows - decodes, self.least)
 
 
 @dataclass(frozen=True)
@@ -34,7 +62,7 @@ class StepLimits:
     ) -> StepLimits:
         """On a device of this type, whose defaults stand for None."""
         tokens = BATCHED_TOKENS[device] if max_num_batched_tokens is None else max_num_batched_tokens
-        draft = SPECULATIVE_TOKENS[device] if speculative_tokens is None else speculative_tokens
+        draft = SPECULATIVE_TOKENS if speculative_tokens is None else speculative_tokens
         return cls(max_num_seqs, max(tokens, max_num_seqs), DRAFTED_ROWS[device] if draft else 0)
 
     @property

@@ -11,11 +11,14 @@ import torch
 
 from model.backends.backend import Weights
 from model.backends.choice import choose
+from model.backends.draws import choose_draws
 from model.batch import Batch
 from model.checkpoint.hub import resolve_checkpoint
 from model.checkpoint.memory import activation_bytes, block_bytes, cache_shape
 from model.checkpoint.weights import Progress, Share, load_weights, random_weights
 from model.config import ConfigError, EngineConfig, ModelConfig
+from model.drawing import Choose
+from model.limits import DRAFTED_ROWS
 from model.network.parallel import TensorParallel
 from model.statistics import ForwardPath, GpuMemory
 
@@ -70,6 +73,8 @@ class Runner:
         self.block_size = config.block_size
         choice = choose(config, self.model, group, device)
         self.dtype = choice.dtype
+        # before the weights: what the check takes is the driver's again when the cache is sized
+        self.choose_tokens = self._choose_tokens(config)
         share = Share(self.model, group, device, self.dtype)
         self.backend = choice.load(config, share, _weights(config, share, directory, progress))
         self.max_model_len = max_model_len(config, self.model)
@@ -78,7 +83,8 @@ class Runner:
         stripes = group.stripe.count
         shape = cache_shape(self.model, group.size, blocks, self.block_size, self.backend.head_dim, stripes)
         self.cache = torch.zeros(shape, dtype=self.dtype, device=device)
-        self._drawn = torch.zeros(config.max_num_seqs, dtype=torch.int64, device=device)
+        drawn = config.max_num_seqs + DRAFTED_ROWS[device.type]
+        self._drawn = torch.zeros(drawn, dtype=torch.int64, device=device)
         self.backend.warm_up(self.cache, self._drawn, self.max_model_len)
         self._check_first_step()
         self.report = LoadReport(
@@ -93,6 +99,10 @@ class Runner:
             max_model_len=self.max_model_len,
             forward=choice.forward,
         )
+
+    def _choose_tokens(self, config: EngineConfig) -> Choose | None:
+        """How tokens are drawn, on rank 0: nobody else draws."""
+        return choose_draws(config, self.model.vocab_size, self.device) if self.group.is_first else None
 
     def _check_first_step(self) -> None:
         """Raise ConfigError, on rank 0, where the network computes what is no number: it would serve noise."""

@@ -2,12 +2,11 @@
 
 A row's token depends only on its own logits, parameters, seed and position, never on its neighbours: randomness is a
 counter-based generator (SplitMix64 of seed and position), and one uniform number a row inverts the row's cumulative
-distribution.
+distribution (`drawing`; on a GPU `kernels.triton_draw`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from math import isfinite
@@ -17,15 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model import drawing
 from model.device import CopyToHost, to_device
+from model.drawing import ROWS_AT_ONCE, Choose, Table, parts, table_of
 from model.request import Request, TokenLogprobs
-
-ROWS_AT_ONCE = 64
-"""Rows that are drawn from, or whose log-probabilities are computed, together: intermediate values take ten times the
-memory of their logits, and must not take it for every row of a large step. `WORKING_BYTES` says how much it is."""
-
-WORKING_BYTES = 52
-"""Bytes of a logit's intermediate values at most, the logit itself left out."""
 
 
 class Row(Protocol):
@@ -99,32 +93,20 @@ class Drawn:
         return Sampled(chosen, logprobs)
 
 
-def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> Drawn:
+def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...], choose: Choose = drawing.choose) -> Drawn:
     """Draw the next token of each sequence in `rows` from its row of `logits` [R, vocabulary] (float32).
 
-    Nothing in it waits for the device, whatever the rows ask for.
+    Nothing in it waits for the device, whatever the rows ask for. choose: the definition, or a kernel that repeats it.
     """
-    adjusted = _adjust(logits, rows, eos_ids)
-    tokens = adjusted.argmax(dim=-1)
-    best = adjusted.gather(1, tokens.unsqueeze(1)).view(-1)
-    drawing = [i for i, s in enumerate(rows) if not s.request.params.greedy]
-    # two groups, because the order in which a row's tokens are cumulated must not depend on its neighbours
-    plain = [i for i in drawing if not _truncates(rows[i])]
-    truncated = [i for i in drawing if _truncates(rows[i])]
-    for group, invert in ((plain, _draw), (truncated, _draw_truncated)):
-        for part in _parts(group):
-            index = to_device(part, logits.device)
-            tokens[index] = invert(adjusted[index], [rows[i] for i in part])
+    tokens, best = choose(_adjust(logits, rows, eos_ids), _table(rows))
     return Drawn(logits, tokens, best, [s.request.params.logprobs for s in rows])
 
 
-def _parts(group: list[int]) -> Iterator[list[int]]:
-    return (group[start : start + ROWS_AT_ONCE] for start in range(0, len(group), ROWS_AT_ONCE))
-
-
-def _truncates(sequence: Row) -> bool:
-    params = sequence.request.params
-    return params.top_p < 1.0 or params.top_k > 0 or params.min_p > 0.0
+def _table(rows: Rows[Row]) -> Table:
+    seeds = np.array([s.seed for s in rows], dtype=np.uint64)
+    counters = np.array([s.num_output for s in rows], dtype=np.uint64)
+    params = (s.request.params for s in rows)
+    return table_of([(p.temperature, p.top_k, p.top_p, p.min_p) for p in params], uniform(seeds, counters))
 
 
 def _column(values: Rows[float], like: torch.Tensor) -> torch.Tensor:
@@ -151,7 +133,7 @@ def _adjust(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...]) -> 
     if barred:
         i, t = (to_device(column, logits.device) for column in zip(*barred, strict=True))
         logits.index_put_((i, t), torch.full((len(barred),), float("-inf"), device=logits.device))
-    for part in _parts(penalised):
+    for part in parts(penalised, logits):
         index = to_device(part, logits.device)
         logits[index] = _penalise(logits[index], [rows[i] for i in part])
     return logits
@@ -176,41 +158,6 @@ def _counts(tokens: Rows[Rows[int]], like: torch.Tensor) -> torch.Tensor:
     index = to_device(row * like.shape[1] + flat, like.device)
     counts = torch.zeros(like.numel(), dtype=torch.float32, device=like.device)
     return counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float32)).view_as(like)
-
-
-def _probabilities(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
-    return torch.softmax(logits / _column([s.request.params.temperature for s in rows], logits), dim=-1)
-
-
-def _draw(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
-    return _invert(_probabilities(logits, rows), rows)
-
-
-def _draw_truncated(logits: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
-    """Top-k, then the smallest set that holds top_p of what is left, then min_p relative to the best."""
-    params = [s.request.params for s in rows]
-    probabilities, order = _probabilities(logits, rows).sort(dim=-1, descending=True, stable=True)
-    ranks = torch.arange(logits.shape[1], device=logits.device)
-    top_k = _column([p.top_k or logits.shape[1] for p in params], logits)
-    probabilities = probabilities.masked_fill(ranks >= top_k, 0)
-    before = probabilities.cumsum(dim=-1, dtype=torch.float64) - probabilities
-    top_p = _column([p.top_p for p in params], logits) * probabilities.sum(dim=-1, keepdim=True)
-    floor = _column([p.min_p for p in params], logits) * probabilities[:, :1]
-    keep = ((before < top_p) & (probabilities >= floor)) | (ranks == 0)
-    picked = _invert(probabilities.masked_fill(~keep, 0), rows)
-    return order.gather(1, picked.unsqueeze(1)).squeeze(1)
-
-
-def _invert(weights: torch.Tensor, rows: Rows[Row]) -> torch.Tensor:
-    """One index a row, drawn in proportion to `weights` [R, V]; never one of weight zero."""
-    seeds = np.array([s.seed for s in rows], dtype=np.uint64)
-    counters = np.array([s.num_output for s in rows], dtype=np.uint64)
-    draws = to_device(uniform(seeds, counters), weights.device).unsqueeze(1)
-    cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
-    # right=True: the first index whose cumulated weight exceeds the draw, so it has weight of its own
-    index = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True).squeeze(1)
-    last = weights.shape[1] - 1 - (weights.flip(1) > 0).int().argmax(dim=1)
-    return torch.minimum(index, last)
 
 
 def token_logprobs(logits: torch.Tensor, tokens: Rows[int], top: Rows[int]) -> list[TokenLogprobs]:

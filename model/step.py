@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from model.executor import ForwardTimer
 from model.request import Request
 from model.sampler import Drawn
+from model.scheduling.drafting import are_many
 from model.scheduling.sequence import Scheduled, Sequence
 from model.statistics import StepTiming
 
@@ -41,11 +42,18 @@ def draft_rows(finishing: list[Scheduled]) -> list[DraftRow]:
     return [DraftRow(s.sequence, s.draft[:i]) for s in finishing for i in range(len(s.draft) + 1)]
 
 
-def needs_tokens(scheduled: Scheduled) -> bool:
-    """Whether the next step cannot be prepared before this one's tokens, or logits, have been read."""
+def may_stay(plan: list[Scheduled]) -> bool:
+    """Whether the next step can be prepared, and is worth it, before this one's tokens have been read.
+
+    Whoever has a draft in it is not in the next one then.
+    """
+    return not are_many(sum(bool(s.draft) for s in plan), len(plan)) and not any(map(_needs_tokens, plan))
+
+
+def _needs_tokens(scheduled: Scheduled) -> bool:
+    """Whether what follows cannot be computed before this step's tokens, or logits, have been read."""
     sequence = scheduled.sequence
-    params = sequence.request.params
-    return sequence.speculator is not None or params.penalises or sequence.wants_prompt_logprobs
+    return sequence.request.params.penalises or sequence.wants_prompt_logprobs
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,11 @@ class StepInFlight:
     timer: ForwardTimer
 
     def announce(self) -> None:
-        """Let each sequence that is still there know in which row its next token is to come."""
-        for row, scheduled in enumerate(self.finishing):
-            if not scheduled.sequence.gone:
+        """Let each sequence that is still there know in which row its next token is to come, or that it has to wait."""
+        for scheduled, row in self.first_rows():
+            if scheduled.draft:
+                scheduled.sequence.in_check = True
+            else:
                 scheduled.sequence.awaited = row
 
     def first_rows(self) -> Iterator[tuple[Scheduled, int]]:

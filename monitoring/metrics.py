@@ -186,6 +186,19 @@ STEP_TOKENS = STEPS.histogram(
     vllm=True,
     buckets=STEP_TOKEN_BUCKETS,
 )
+PACED_STEPS = STEPS.engine_counter(
+    "engine_paced_steps_total",
+    "Steps that would have computed more of prompts, had nobody decoded: they keep to the setting "
+    "target-inter-token-latency-s.",
+)
+EXPECTED_STEP_TIME = STEPS.engine_counter(
+    "engine_expected_step_seconds_total",
+    "Time that the engines expected of steps with prompts: of those that tell what prompts cost, if there is a target.",
+)
+STEP_TIME_ERROR = STEPS.engine_counter(
+    "engine_step_error_seconds_total",
+    "By how much such steps took longer or shorter than expected.",
+)
 PROMPT_TOKENS = STEPS.engine_counter(
     "prompt_tokens_total", "Prompt tokens processed, those from the cache included.", vllm=True
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from monitoring.spans import NO_SPAN, Carrier, Span, SpanKind, Value
 
@@ -48,6 +49,16 @@ class NoTracing:
 OFF: Tracing = NoTracing()
 
 _tracing: Tracing = OFF
+
+
+def check_otlp(endpoint: str, environment: Mapping[str, str]) -> None:
+    """Raise ValueError where spans could not be sent there."""
+    url = urlsplit(endpoint)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(f"otlp_endpoint={endpoint!r} is no URL, such as http://127.0.0.1:4318")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if environment.get(name, "") not in ("", "http/protobuf"):
+            raise ValueError(f"{name}={environment[name]}: traces are sent with http/protobuf only (port 4318)")
 
 
 def init(endpoint: str | None, sample_ratio: float = 1.0, **resource: str) -> Tracing:

@@ -184,6 +184,7 @@ class Bench:
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=options.max_num_batched_tokens,
+            target_inter_token_latency_s=options.target_inter_token_latency_s,
             kv_cache_memory=options.kv_cache_memory,
             enable_prefix_caching=options.prefix_caching,
             speculative_tokens=0,  # noise repeats itself, and drafts of it are right far too often
@@ -244,6 +245,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-model-len", type=int)
     group.add_argument("--max-num-seqs", type=int, default=256)
     group.add_argument("--max-num-batched-tokens", type=int)
+    group.add_argument("--target-inter-token-latency-s", type=float, metavar="S", help="default: by device; 0: none")
     group.add_argument("--kv-cache-memory", type=int, default=1 << 30, metavar="BYTES", help="on CPU")
     group.add_argument("--prefix-caching", action="store_true", help="off unless asked for: prompts share nothing")
     group.add_argument("--seed", type=int, default=0)

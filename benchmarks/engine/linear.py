@@ -1,7 +1,7 @@
 """`python -m benchmarks linear`: the time of single products of a model's layers, by the ways of computing them.
 
 On a GPU, where 8-bit weights go through our kernel for few rows and another way for many: it shows what each gains over
-PyTorch's bfloat16, and from how many rows the kernel loses (`model.kernels.triton_linear.MOST_ROWS`). Every product
+PyTorch's bfloat16, and from how many rows the kernel loses (`model.kernels.linear_tiles.MOST_ROWS`). Every product
 finds its weights in memory, not in a cache, and is launched from a CUDA graph, so that Python's time is not in it.
 """
 
@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quantization", nargs="*", choices=("int8", "fp8"), default=["int8"])
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 32, 64, 128, 256, 512, 2048])
     parser.add_argument("--weights-mib", type=int, default=512, help="copies of the weights, beyond any cache")
+    parser.add_argument("--tiles", action="store_true", help="which tiles the kernel should take: time all candidates")
+    parser.add_argument("--seconds", type=float, default=60, help="of --tiles, after which no more are timed")
 
 
 def layer_sizes(model: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -87,11 +89,16 @@ def run(options: argparse.Namespace) -> Result:
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("PyTorch sees no GPU")
+    layers = layer_sizes(ModelConfig.model_validate(shape_config(options.shape)))
+    if options.tiles:
+        from benchmarks.engine import linear_tiles
+
+        return linear_tiles.run(options, layers)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     copy = copy_bandwidth(device, 1 << 30 if device.type == "cuda" else 1 << 26)
     metrics: dict[str, float] = {"copy_gbytes_per_s": copy / 1e9}
     tables: dict[str, list[Row]] = {}
-    for layer, (outputs, inputs) in layer_sizes(ModelConfig.model_validate(shape_config(options.shape))).items():
+    for layer, (outputs, inputs) in layers.items():
         found: dict[str, list[float]] = {}
         for quantization in ("none", *options.quantization):
             weight_bytes = outputs * inputs * (dtype.itemsize if quantization == "none" else 1)

@@ -80,7 +80,8 @@ class ReplayEngine(Engine):
         sampled = super()._read(step)
         if sampled is None:
             return None
-        tokens = [self.texts[row.request.request_id][row.num_output] for row in draft_rows(step.finishing)]
+        # as many as are known: while this step is read, the next one may be under way
+        tokens = [self.texts[row.request.request_id][len(row.output)] for row in draft_rows(step.finishing)]
         return dataclasses.replace(sampled, tokens=tokens)
 
 

@@ -36,7 +36,7 @@ class Backend(Protocol):
         """Prepare steps on this cache and these drawn tokens, the tensors that `run` will be given.
 
         cache: [layers, 2, blocks, block_size, kv_heads, self.head_dim]; of a striped one, this rank's part of a block.
-        drawn [n] int64, n the most sequences of a step. max_model_len: tokens of the longest sequence.
+        drawn [n] int64, n the most tokens that a step draws. max_model_len: tokens of the longest sequence.
         """
         ...
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from math import isnan
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -20,6 +21,8 @@ from model.checkpoint.weights import Share
 from model.config import EngineConfig, Quantization
 from model.kernels import cuda_graphs
 from model.kernels.cuda_graphs import DecodeGraphs, Record, Spare
+from model.kernels.mixed_graphs import MixedGraphs
+from model.limits import StepLimits
 from model.network.layers import Form, Linear
 from model.network.operations import Operations
 
@@ -48,8 +51,12 @@ class CudaBackend:
         )
         self.head_dim = share.model.head_dim
         self._graphs: DecodeGraphs | None = None
+        self._mixed: MixedGraphs | None = None
+        self._limits = StepLimits.on(
+            "cuda", config.max_num_seqs, config.max_num_batched_tokens, config.speculative_tokens
+        )
         self.replays = False
-        """Whether decode steps are replayed. May be switched off, to see what that is worth."""
+        """Whether recorded steps are replayed. May be switched off, to see what that is worth."""
         self.network = self._eager.network
         self.parameter_bytes = self.network.parameter_bytes
         self.head_is_copied = share.model.tie_word_embeddings and config.quantization != "none"
@@ -83,7 +90,7 @@ class CudaBackend:
     def record_decodes(
         self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int, record: Record = cuda_graphs.record
     ) -> None:
-        """Record the steps of as many sequences as were drawn for at most. The cache's last block belongs to nobody.
+        """Record steps of decodes, and of chunks and drafts beside them. The cache's last block belongs to nobody.
 
         They are not used where they do not give what the same steps give that are not recorded.
         """
@@ -91,31 +98,44 @@ class CudaBackend:
         assert triton is not None, "the steps of PyTorch's attention are not of a fixed size"
         stripes = self._share.group.stripe.count
         block_size = cache.shape[3] * stripes
-        graphs = DecodeGraphs(
+        table_width, spare = -(-max_model_len // block_size), Spare(cache.shape[2] - 1, block_size, stripes)
+        mixed = MixedGraphs(
+            lambda tokens, positions, plan, rows: self.network(tokens, positions, cache, plan, rows),
+            triton,
+            drawn,
+            most_tokens=self._limits.tokens,
+            most_sequences=self._limits.sequences,
+            table_width=table_width,
+            spare=spare,
+            record=record,
+        )
+        decodes = DecodeGraphs(
             lambda tokens, positions, plan: self.network(tokens, positions, cache, plan),
             lambda slots, contexts, tables: triton.plan_decodes(slots, contexts, tables, max_model_len),
             drawn,
-            largest=len(drawn),
-            table_width=-(-max_model_len // block_size),
-            spare=Spare(cache.shape[2] - 1, block_size, stripes),
+            largest=self._limits.sequences,
+            table_width=table_width,
+            spare=spare,
             record=record,
         )
         agreement = Agreement(self._share.group, self._share.device)
-        if (reason := agreement.obstacle(_fault(graphs, self._share.dtype))) is None:
-            self._graphs, self.replays = graphs, True
+        error = max(decodes.max_error(), mixed.max_error(), key=lambda e: (isnan(e), e))
+        if (reason := agreement.obstacle(_fault(error, self._share.dtype))) is None:
+            self._graphs, self._mixed, self.replays = decodes, mixed, True
         else:
-            logger.warning("decode steps are not replayed as CUDA graphs: %s", reason)
+            logger.warning("steps are not replayed as CUDA graphs: %s", reason)
 
     def run(self, batch: Batch, cache: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor | None:
         """One forward pass, as `Backend` has it."""
-        if self.replays and self._graphs is not None and self._graphs.fit(batch):
-            return self.network.logits(self._graphs.run(batch))
+        if self.replays and self._graphs is not None and self._mixed is not None:
+            hidden = self._graphs.run(batch) if self._graphs.fit(batch) else self._mixed.run(batch)
+            if hidden is not None:
+                return self.network.logits(hidden) if len(hidden) else None
         return self._eager.run(batch, cache, drawn)
 
 
-def _fault(graphs: DecodeGraphs, dtype: torch.dtype) -> str | None:
-    """How far recorded steps are off, or None. What raises ends the rank: the others wait in a step's collectives."""
-    error = graphs.max_error()
+def _fault(error: float, dtype: torch.dtype) -> str | None:
+    """That recorded steps are off by so much, or None."""
     return None if error <= tolerance(dtype) else f"they are off by {error:.2g} of the largest value"
 
 

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 from model.config import EngineConfig, ModelConfig, Quantization
+from model.drawing import ROWS_AT_ONCE, WORKING_BYTES
+from model.kernels.mixed_graphs import MOST_TOKENS
 from model.limits import StepLimits
 from model.network.gpt_bigcode import GPTBigCode
 from model.network.layers import Linear
 from model.network.parallel import TensorParallel
-from model.sampler import ROWS_AT_ONCE, WORKING_BYTES
 
 DRIVER_BYTES = 1 << 30
 """Room for what PyTorch does not count: the CUDA context, cuBLAS workspaces, NCCL's buffers. An allowance, not a
@@ -79,7 +80,9 @@ def activation_bytes(model: ModelConfig, size: int, config: EngineConfig, bytes_
     """What a full step needs at most beside weights and cache on a GPU: activations, and logits on rank 0."""
     limits = StepLimits.on("cuda", config.max_num_seqs, config.max_num_batched_tokens, config.speculative_tokens)
     width = max(model.n_inner // size, 4 * model.n_embd)
-    return limits.tokens * width * 4 * bytes_per_value + logits_bytes(model.vocab_size, limits)
+    recorded = min(MOST_TOKENS, limits.tokens) if config.cuda_graphs else 0  # these keep their memory
+    tokens = limits.tokens + recorded
+    return tokens * width * 4 * bytes_per_value + logits_bytes(model.vocab_size, limits)
 
 
 def logits_bytes(vocab_size: int, limits: StepLimits) -> int:

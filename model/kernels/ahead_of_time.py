@@ -25,8 +25,11 @@ from triton.backends.compiler import GPUTarget
 
 from model.batch import Batch
 from model.device import programs_of
-from model.kernels import attention_kernels, triton_linear, triton_operations
-from model.kernels.triton_attention import TritonPlan, tiles_here
+from model.drawing import row_of
+from model.kernels import attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations
+from model.kernels.linear_tiles import tiles
+from model.kernels.triton_attention import TILES, TritonPlan
+from model.kernels.triton_draw import TritonDraw
 from model.kernels.triton_operations import TritonOperations
 
 CAPABILITIES = (80, 86, 89, 90)
@@ -36,6 +39,8 @@ WIDTHS = (128,)
 EMBEDDINGS = (2048, 2816, 4096, 6144)
 """Of StarCoderBase 1B (SantaCoder too), 3B, 7B and 15.5B (StarCoder too)."""
 BLOCK_SIZES = (16,)
+VOCABULARIES = (49152, 49280)
+"""Of StarCoder and StarCoderBase, and of SantaCoder."""
 _HOST = torch.device("cpu")
 
 
@@ -43,7 +48,7 @@ _HOST = torch.device("cpu")
 class Variant:
     """One binary: registers and bytes of stack a thread, to which registers spill; bytes of shared memory a program.
 
-    wgmma: whether it multiplies by the instructions of a Hopper GPU.
+    wgmma: whether it multiplies by the instructions of a Hopper GPU. warps: of a program.
     """
 
     kernel: str
@@ -52,6 +57,7 @@ class Variant:
     stack: int
     shared: int
     wgmma: bool
+    warps: int
 
 
 class _AbsentGpu:
@@ -94,7 +100,7 @@ def pretend(capability: int) -> Iterator[None]:
 
 def compile_attention(width: int, block_size: int, dtype: torch.dtype) -> None:
     """Every variant that a model with heads of this width can need, however many heads a rank has. Use in `pretend`."""
-    for tile, splits in itertools.product(tiles_here(), (1, 2)):
+    for tile, splits in itertools.product(TILES, (1, 2)):
         heads = tile.rows
         nothing = np.zeros(0, dtype=np.int64)
         one = np.ones(1, dtype=np.int64)
@@ -112,16 +118,28 @@ def compile_operations(n_embd: int, width: int, dtype: torch.dtype) -> None:
     operations.add_norm(x, x, nn.LayerNorm(n_embd, dtype=dtype))
     cache, slots = torch.zeros(2, 1, 16, 1, width, dtype=dtype), torch.zeros(1, dtype=torch.int64)
     operations.write(cache, torch.zeros(1, 3, width, dtype=dtype), slots)
+    for rows in (1, triton_gemv.MOST_ROWS):
+        x, weight, bias = (torch.zeros(shape, dtype=dtype) for shape in ((rows, n_embd), (width, n_embd), (width,)))
+        triton_gemv.multiply(x, weight, None)
+        triton_gemv.multiply(x, weight, bias)
+        triton_gemv.multiply(x, weight, bias, gelu_tanh=True)
 
 
 def compile_linear(kind: torch.dtype, dtype: torch.dtype) -> None:
     """Every variant for weights whose sizes are multiples of 16, as all of StarCoder's are. Use in `pretend`."""
     outputs, inputs = 16, 512
     weight, scale = torch.zeros(outputs, inputs, dtype=kind), torch.zeros(outputs)
-    for bias, splits, rows in itertools.product((None, torch.zeros(outputs, dtype=dtype)), (1, 2), (1, 17, 33)):
-        x = torch.zeros(rows, inputs, dtype=dtype)
-        triton_linear.multiply(x, weight, scale, bias, programs_of(_HOST), splits)
+    x = torch.zeros(1, inputs, dtype=dtype)
+    for bias, splits, tile in itertools.product((None, torch.zeros(outputs, dtype=dtype)), (1, 2), tiles(dtype, kind)):
+        triton_linear.multiply(x, weight, scale, bias, programs_of(_HOST), splits, tile=tile)
     triton_linear.widen(weight, scale, torch.zeros(outputs, inputs, dtype=dtype))
+    if kind is torch.float8_e4m3fn:
+        triton_linear.round_to_fp8(x)
+
+
+def compile_draws(vocabulary: int) -> None:
+    """For rows that begin where 16 bytes can be read at once. Use in `pretend`."""
+    TritonDraw()(torch.zeros(1, vocabulary), np.array([row_of(1.0, 0, 1.0, 0.0, 0.0)]))
 
 
 def compile_all(capability: int) -> None:
@@ -131,6 +149,8 @@ def compile_all(capability: int) -> None:
             compile_attention(width, block_size, torch.bfloat16)
         for n_embd, width in itertools.product(EMBEDDINGS, WIDTHS):
             compile_operations(n_embd, width, torch.bfloat16)
+        for vocabulary in VOCABULARIES:
+            compile_draws(vocabulary)
         compile_linear(torch.int8, torch.bfloat16)
         if capability >= 89:
             compile_linear(torch.float8_e4m3fn, torch.bfloat16)
@@ -138,7 +158,7 @@ def compile_all(capability: int) -> None:
 
 def variants(capability: int) -> list[Variant]:
     """What this process has compiled for this capability."""
-    modules = (attention_kernels, triton_linear, triton_operations)
+    modules = (attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations)
     defined = [value for module in modules for value in vars(module).values()]
     caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
     return [_variant(c) for cache in caches if capability in cache for c in cache[capability][0].values()]
@@ -149,7 +169,15 @@ def _variant(compiled: Any) -> Variant:
     constants = {names[place[0]]: value for place, value in compiled.src.constants.items()}
     registers, stack = _resources(compiled.asm["cubin"])
     wgmma = "wgmma" in compiled.asm["ptx"]
-    return Variant(compiled.metadata.name, constants, registers, stack, compiled.metadata.shared, wgmma)
+    return Variant(
+        compiled.metadata.name,
+        constants,
+        registers,
+        stack,
+        compiled.metadata.shared,
+        wgmma,
+        compiled.metadata.num_warps,
+    )
 
 
 def _resources(binary: bytes) -> tuple[int, int]:

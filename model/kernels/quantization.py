@@ -14,6 +14,7 @@ from torch import nn
 from model.config import Quantization
 from model.device import programs_of
 from model.kernels import triton_linear
+from model.kernels.linear_tiles import MOST_ROWS, MOST_ROWS_BESIDE_FP8, class_starts
 from model.kernels.rounding import round_rows
 
 _FP8_CAPABILITY = (8, 9)
@@ -24,8 +25,8 @@ class QuantizedLinear(nn.Module):
     """A layer with weights in 8 bits: by the kernel that reads them as they are, or for many rows by cuBLAS.
 
     weight [N, K], scale [N], bias [N] or None. scratch: of the activations' type, shared with other layers; it is
-    overwritten. programs: as of `triton_linear.multiply`. fp8_products: whether the GPU multiplies fp8 by fp8 with row
-    scales.
+    overwritten. finished: zeros (`triton_linear.counters`), shared as well. programs: as of `triton_linear.multiply`.
+    fp8_products: whether the GPU multiplies fp8 by fp8 with row scales.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class QuantizedLinear(nn.Module):
         scale: torch.Tensor,
         bias: torch.Tensor | None,
         scratch: torch.Tensor,
+        finished: torch.Tensor,
         programs: int,
         fp8_products: bool,
     ) -> None:
@@ -41,12 +43,13 @@ class QuantizedLinear(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.scale = nn.Parameter(scale, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self._scratch = scratch  # neither parameter nor buffer: it is no layer's own
+        self._scratch, self._finished = scratch, finished  # neither parameters nor buffers: they are no layer's own
         self.programs = programs
         aligned = all(n % 16 == 0 for n in weight.shape)
         self.fp8_products = (
             fp8_products and aligned and weight.dtype is torch.float8_e4m3fn and scratch.dtype is torch.bfloat16
         )
+        self.most_rows = MOST_ROWS_BESIDE_FP8 if self.fp8_products else MOST_ROWS
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [T, K] -> [T, N]"""
@@ -55,8 +58,8 @@ class QuantizedLinear(nn.Module):
     def multiply(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """x [T, K], bias [N] or None -> [T, N]"""
         x = x.contiguous()
-        if len(x) <= triton_linear.MOST_ROWS:
-            return triton_linear.multiply(x, self.weight, self.scale, bias, self.programs)
+        if len(x) <= self.most_rows:
+            return triton_linear.multiply(x, self.weight, self.scale, bias, self.programs, finished=self._finished)
         if self.fp8_products:
             return triton_linear.multiply_fp8(x, self.weight, self.scale, bias)
         return triton_linear.multiply_widened(x, self.weight, self.scale, bias, self._scratch)
@@ -73,6 +76,7 @@ class Quantizer:
     ) -> None:
         self._quantization = quantization
         self._scratch = torch.empty(scratch_values, dtype=dtype, device=device)
+        self._finished = triton_linear.counters(device)
         self._programs = programs_of(device)
         self._fp8_products = multiplies_fp8(device)
         self._compiled: set[tuple[int, int, bool]] = set()
@@ -80,7 +84,7 @@ class Quantizer:
     def __call__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> QuantizedLinear:
         """The layer of a plain weight [N, K], rounded; on a GPU its kernels are compiled."""
         data, scale = round_rows(weight, self._quantization)
-        layer = QuantizedLinear(data, scale, bias, self._scratch, self._programs, self._fp8_products)
+        layer = QuantizedLinear(data, scale, bias, self._scratch, self._finished, self._programs, self._fp8_products)
         if self._scratch.device.type == "cuda":
             self.compile(layer)
         return layer
@@ -96,7 +100,7 @@ class Quantizer:
             return
         self._compiled.add(kind)
         bias = None if layer.bias is None else self._scratch.new_zeros(outputs)  # its own is not loaded yet
-        for rows in (1, 17, 33, triton_linear.MOST_ROWS + 1):
+        for rows in (*class_starts(), MOST_ROWS + 1):
             layer.multiply(self._scratch.new_zeros(rows, inputs), bias)
 
 

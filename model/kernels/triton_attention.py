@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 
@@ -18,6 +19,7 @@ from model.batch import Batch
 from model.config import ModelConfig
 from model.device import programs_of, to_device
 from model.kernels.attention_kernels import attend, combine_splits
+from model.kernels.mixed_graphs import Layout
 from model.network.stripes import Stripe
 
 LONGEST_SPLIT = 32
@@ -46,10 +48,9 @@ class Tile:
     stages: int = 3
 
 
-TILES = (Tile(16), Tile(32), Tile(64), Tile(128, warps=8))
-"""By rows; the last one for all that have more."""
-OLDER_TILES = (*TILES[:3], Tile(128, keys=32, warps=8))
-"""Where products take their operands from registers, before Hopper: more keys at once would not fit beside them."""
+TILES = (Tile(16), Tile(32), Tile(64))
+"""By rows; the last one for all that have more. On an H100, tiles of 128 rows gain 4 % in a prompt of 8,192 tokens, and
+lose wherever fewer tokens are new (benchmarks/results/gpu-h100-pieces.json)."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,7 @@ class TritonPlan:
     ) -> TritonPlan:
         """programs: how many the device runs at once. splits: None chooses as many parts as keep it busy."""
         tile = tile or tile_of(heads * int(batch.query_lens.max()))
-        tiles = -(-batch.query_lens * heads // tile.rows)
-        sequences = np.repeat(np.arange(len(tiles)), tiles)
-        firsts = (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * tile.rows
+        sequences, firsts = cut(batch.query_lens, heads, tile.rows)
         if splits is None:
             useful = max(1, int(batch.context_lens.max()) // FEWEST_KEYS)
             splits = parts(len(sequences), programs, useful)
@@ -132,6 +131,14 @@ class TritonPlan:
             contexts,
             tables,
         )
+
+    @classmethod
+    def of_layout(cls, layout: Layout, tile: Tile, programs: int, longest: int) -> TritonPlan:
+        """Of a step that is recorded, whatever its sequences. longest: as of `of_decodes`."""
+        splits = parts(layout.tiles.shape[1], programs, max(1, longest // FEWEST_KEYS))
+        tile_sequences, tile_firsts = layout.tiles
+        starts, lens, contexts = layout.sequences
+        return cls(layout.slots, tile, splits, tile_sequences, tile_firsts, starts, lens, contexts, layout.tables)
 
     def attend(self, queries: torch.Tensor, cache: torch.Tensor, scale: float) -> torch.Tensor:
         """queries [T, heads, head_dim], cache [2, blocks, block_size, 1, head_dim] -> [T, heads, head_dim].
@@ -232,6 +239,22 @@ class TritonAttention:
         """For decodes whose slots [S], contexts [S] and block tables [S, n] change later, up to `longest` tokens."""
         return TritonPlan.of_decodes(slots, contexts, tables, self._heads, self.programs, longest)
 
+    # as `mixed_graphs.Planner` has it
+
+    def cut(
+        self, query_lens: npt.NDArray[np.int64], tokens: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return cut(query_lens, self._heads, self._tile(tokens).rows)
+
+    def most_tiles(self, tokens: int, sequences: int) -> int:
+        return most_tiles(tokens, sequences, self._heads, self._tile(tokens).rows)
+
+    def plan_layout(self, layout: Layout, tokens: int, longest: int) -> TritonPlan:
+        return TritonPlan.of_layout(layout, self._tile(tokens), self.programs, longest)
+
+    def _tile(self, tokens: int) -> Tile:
+        return tile_of(self._heads * tokens)
+
 
 def obstacle(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> str | None:
     """What keeps the kernels from this model, device or type of keys and values, or None."""
@@ -251,16 +274,24 @@ def obstacle(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> st
     return None
 
 
-def tiles_here() -> tuple[Tile, ...]:
-    """Of the GPU that kernels are compiled for."""
-    hopper = INTERPRETED or triton.runtime.driver.active.get_current_target().arch >= 90
-    return TILES if hopper else OLDER_TILES
+def cut(
+    query_lens: npt.NDArray[np.int64], heads: int, rows: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Sequence and first row of each tile of so many rows, of sequences with so many new tokens [S]."""
+    tiles = -(-query_lens * heads // rows)
+    sequences = np.repeat(np.arange(len(tiles)), tiles)
+    firsts = (np.arange(len(sequences)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * rows
+    return sequences, firsts
+
+
+def most_tiles(tokens: int, sequences: int, heads: int, rows: int) -> int:
+    """That `cut` can make of so many tokens of so many sequences."""
+    return sequences + tokens * heads // rows
 
 
 def tile_of(longest: int) -> Tile:
     """For sequences of at most so many (token, head) rows."""
-    tiles = tiles_here()
-    return next((tile for tile in tiles if tile.rows >= longest), tiles[-1])
+    return next((tile for tile in TILES if tile.rows >= longest), TILES[-1])
 
 
 def tiles_of(heads: int) -> list[Tile]:

@@ -10,9 +10,11 @@ from torch import nn
 
 from model.batch import Batch
 from model.kernels.triton_attention import Tile, TritonPlan, tile_of, tiles_of
+from model.kernels.triton_gemv import MOST_ROWS
 from model.kernels.triton_operations import TritonOperations
 from model.kernels.triton_stripes import TritonPartPlan
 from model.network.attention import attend_reference
+from model.network.layers import Linear
 from model.network.operations import TorchOperations
 from model.network.stripes import Stripe
 
@@ -108,4 +110,10 @@ def operations_error(
         exact.write(caches[1], qkv, slots)
         pairs = zip(ours.add_norm(x, more, norm), exact.add_norm(x, more, norm), strict=True)
         errors = [(a.float() - b.float()).abs().max() for a, b in (*pairs, tuple(caches))]
+        weight = noise(width, n_embd) / n_embd**0.5
+        layers = Linear(weight, noise(width)), Linear(weight, None)
+        for x in (noise(1, n_embd), noise(MOST_ROWS, n_embd)):
+            made = [(ours.linear(layer, x), exact.linear(layer, x)) for layer in layers]
+            made.append((ours.activated(layers[0], x, "gelu_tanh"), exact.activated(layers[0], x, "gelu_tanh")))
+            errors += [(a.float() - b.float()).abs().max() for a, b in made]
     return float(torch.stack(errors).max())

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.batch import Batch
 from model.kernels.attention_kernels import join_stripes
+from model.kernels.mixed_graphs import Layout
 from model.kernels.triton_attention import FEWEST_KEYS, TritonAttention, TritonPlan
 from model.network.stripes import Stripe, StripedPlan, Stripes, empty_parts
 
@@ -66,6 +69,19 @@ class StripedTritonAttention:
     ) -> StripedPlan:
         """As `TritonAttention.plan_decodes`. Slots are this rank's, contexts those of whole sequences."""
         return self._striped(self._whole.plan_decodes(slots, contexts, tables, longest), longest)
+
+    # as `mixed_graphs.Planner` has it
+
+    def cut(
+        self, query_lens: npt.NDArray[np.int64], tokens: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self._whole.cut(query_lens, tokens)
+
+    def most_tiles(self, tokens: int, sequences: int) -> int:
+        return self._whole.most_tiles(tokens, sequences)
+
+    def plan_layout(self, layout: Layout, tokens: int, longest: int) -> StripedPlan:
+        return self._striped(self._whole.plan_layout(layout, tokens, longest), longest)
 
     def _striped(self, plan: TritonPlan, longest: int) -> StripedPlan:
         return StripedPlan(TritonPartPlan.of(plan, self._stripes.stripe, longest), self._stripes)

@@ -31,10 +31,10 @@ class Attention(nn.Module):
     def forward(
         self, x: torch.Tensor, cache: torch.Tensor, plan: AttentionPlan, rows: torch.Tensor | None = None
     ) -> torch.Tensor:
-        qkv = self.c_attn(x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
+        qkv = self.operations.linear(self.c_attn, x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         self.operations.write(cache, qkv, plan.slots)
         attended = plan.attend(qkv[:, : self.heads], cache, self.scale).flatten(1)
-        return self.group.all_reduce(self.c_proj(attended if rows is None else attended[rows]))
+        return self.group.all_reduce(self.operations.linear(self.c_proj, attended if rows is None else attended[rows]))
 
 
 class MLP(nn.Module):
@@ -46,7 +46,8 @@ class MLP(nn.Module):
         self.activation = config.activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.group.all_reduce(self.c_proj(self.operations.activated(self.c_fc, x, self.activation)))
+        inner = self.operations.activated(self.c_fc, x, self.activation)
+        return self.group.all_reduce(self.operations.linear(self.c_proj, inner))
 
 
 class Block(nn.Module):
@@ -138,7 +139,7 @@ class GPTBigCode(nn.Module):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
         """hidden [R, n_embd], normalised -> float32 [R, vocab_size] on rank 0, None on the others."""
-        gathered = self.group.gather_last_dim(self.lm_head(hidden))
+        gathered = self.group.gather_last_dim(self.operations.linear(self.lm_head, hidden))
         return None if gathered is None else gathered[:, : self.config.vocab_size].float()
 
     @property

@@ -35,6 +35,10 @@ class Operations(Protocol):
         """
         ...
 
+    def linear(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """What a linear layer makes of x [T, in] -> [T, out]"""
+        ...
+
     def activated(self, layer: nn.Module, x: torch.Tensor, activation: Activation) -> torch.Tensor:
         """The activation of what a linear layer makes of x [T, in] -> [T, out]"""
         ...
@@ -52,6 +56,10 @@ class TorchOperations:
         kv_heads = cache.shape[3]
         flat[0][slots] = qkv[:, -2 * kv_heads : -kv_heads]
         flat[1][slots] = qkv[:, -kv_heads:]
+
+    def linear(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = layer(x)
+        return made
 
     def activated(self, layer: nn.Module, x: torch.Tensor, activation: Activation) -> torch.Tensor:
         return ACTIVATIONS[activation](layer(x))

@@ -172,17 +172,21 @@ def verdict(figures: dict[str, Any]) -> str:
     return f"**A weak model**: {text}." if missed else "It reaches the target of 1.3 and beats both baselines."
 
 
+def package_rows(corpus: dict[str, Any]) -> str:
+    """What was taken of each package, as rows of a table."""
+    return "\n".join(
+        f"| {p['name']}{' (held out)' if p['held_out'] else ''} | {p['version']} | {p['licence'].replace('|', ', ')} | "
+        f"{p['files']} | {p['bytes'] // 1000} | {p['tokens']:,} |"
+        for p in corpus["packages"]
+    )
+
+
 def render(figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, Any], hardware: str) -> str:
     """The card. Every number in it is read from the three JSON files."""
     recipe, shape, splits = training["recipe"], training["shape"], corpus["splits"]
     held = [p["name"] for p in corpus["packages"] if p["held_out"]]
     muon = recipe["optimizer"] == "muon"
     epochs = training["epochs"]
-    rows = [
-        f"| {p['name']}{' (held out)' if p['held_out'] else ''} | {p['version']} | {p['licence'].replace('|', ', ')} | "
-        f"{p['files']} | {p['bytes'] // 1000} | {p['tokens']:,} |"
-        for p in corpus["packages"]
-    ]
     return TEMPLATE.format(
         parameters=training["parameters"] / 1e6,
         window=shape["n_positions"],
@@ -221,7 +225,7 @@ def render(figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, 
         file_files=splits["heldout_file"]["files"],
         package_files=splits["heldout_package"]["files"],
         cap=corpus["cap"] / 1e6,
-        packages="\n".join(rows),
+        packages=package_rows(corpus),
         **{k: shape[k] for k in ("n_layer", "n_embd", "n_head", "vocab_size")},
     )
 

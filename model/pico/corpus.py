@@ -13,7 +13,7 @@ import re
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -197,16 +197,18 @@ def collect(directories: Iterable[Path], cap: int = PACKAGE_CAP) -> tuple[list[D
 
 
 def manifest(
-    documents: list[Document], packages: dict[str, Package], count_tokens: Callable[[str], int]
+    documents: list[Document], packages: dict[str, Package], counts: list[int], cap: int = PACKAGE_CAP
 ) -> dict[str, object]:
-    """What the card lists: per package its version, licence, files, bytes, tokens, and the totals per split."""
+    """What the card lists: per package its version, licence, files, bytes, tokens, and the totals per split.
+
+    `counts` are the documents' tokens.
+    """
     tokens, split_tokens = Counter[str](), Counter[str]()
     files, size = Counter(d.package for d in documents), Counter[str]()
     split_files, split_size = Counter(d.split for d in documents), Counter[str]()
-    for document in documents:
+    for document, count in zip(documents, counts, strict=True):
         size[document.package] += len(document.text.encode())
         split_size[document.split] += len(document.text.encode())
-        count = count_tokens(document.text)
         tokens[document.package] += count
         split_tokens[document.split] += count
     held = {d.package for d in documents if d.split == "heldout_package"}
@@ -224,7 +226,7 @@ def manifest(
         "splits": {
             s: {"files": split_files[s], "bytes": split_size[s], "tokens": split_tokens[s]} for s in sorted(split_files)
         },
-        "cap": PACKAGE_CAP,
+        "cap": cap,
     }
 
 

@@ -1,7 +1,8 @@
 """Measures the exported checkpoint on the held-out files: ``python -m model.pico.evaluate --work build/pico``.
 
 Writes evaluation.json beside the weights. Compared with `xz -9` on the same bytes, and with a 5-gram model that was
-given as many tokens of the training files as the network saw.
+given as many tokens of the training files as the network saw, or what memory holds. Its n-grams have room for the
+vocabulary of the embedded checkpoint, so that is what it counts where the network's is larger.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from model.pico import CHECKPOINT, corpus, network
 from model.pico.cases import Hole, bodies, holes, parses
 from model.pico.corpus import Document
 from model.pico.fim import Encode, prompt
-from model.pico.ngram import NGram
+from model.pico.gaps import GAPS, right
+from model.pico.ngram import LARGEST_VOCABULARY, NGram
 from model.pico.tokenizer_training import END, plain_encoder
 
 Generate = Callable[[list[list[int]], int], list[list[int]]]
@@ -121,6 +123,19 @@ def ngram_infilling(cases: list[Hole], tokenizer: Tokenizer, encode: Encode, ngr
     return sum(same_line(a, c.line) for a, c in zip(answers, cases, strict=True)) / len(cases)
 
 
+def everyday_gaps(tokenizer: Tokenizer, encode: Encode, generate: Generate) -> dict[str, Any]:
+    """What SPM gives for each of `GAPS`, whether that is right, and how many are."""
+    texts = [tokenizer.decode(a) for a in generate([gap.prompt(encode, True) for gap in GAPS], 24)]
+    answers = [[gap.prefix, gap.suffix, text, right(gap, text)] for gap, text in zip(GAPS, texts, strict=True)]
+    return {"right": sum(bool(answer[3]) for answer in answers), "of": len(GAPS), "answers": answers}
+
+
+def encoder(tokenizer: Tokenizer) -> Encode:
+    """Text to ids; names of special tokens in it stay plain text."""
+    plain = plain_encoder(tokenizer)
+    return lambda text: list(plain.encode(text, add_special_tokens=False).ids)
+
+
 def prefer(checkpoint: Path, fim_mode: str) -> None:
     """Notes the order that was filled better where a server looks for it."""
     file = checkpoint / "tokenizer_config.json"
@@ -147,6 +162,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=500_000, help="held-out bytes scored, of files and of packages")
     parser.add_argument("--holes", type=int, default=2000)
     parser.add_argument("--bodies", type=int, default=300)
+    parser.add_argument("--ngram-tokens", type=int, default=50_000_000, help="the 5-gram sees so many at most")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     if options.threads:
@@ -157,16 +173,17 @@ def main() -> None:
         print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)
 
     tokenizer = Tokenizer.from_file(str(options.checkpoint / "tokenizer.json"))
-    plain = plain_encoder(tokenizer)
-
-    def encode(text: str) -> list[int]:
-        return list(plain.encode(text, add_special_tokens=False).ids)
-
+    encode = encoder(tokenizer)
+    counted = tokenizer
+    if tokenizer.get_vocab_size() > LARGEST_VOCABULARY:
+        counted = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    count = encoder(counted)
     training = json.loads((options.checkpoint / "training.json").read_text())
     documents = corpus.load(options.work / "corpus.jsonl")
     train = [d for d in documents if d.split == "train"]
     held = {s: [d for d in documents if d.split == s] for s in ("heldout_file", "heldout_package")}
-    ngram = NGram(seen_ids(train, encode, training["tokens"], 0), tokenizer.get_vocab_size())
+    seen = min(training["tokens"], options.ngram_tokens)
+    ngram = NGram(seen_ids(train, count, seen, 0), counted.get_vocab_size())
     note("5-gram trained")
     net = network.load(options.checkpoint).eval()
     results: dict[str, Any] = {"bits_per_byte": {}}
@@ -176,32 +193,33 @@ def main() -> None:
             "files": len(chosen),
             "bytes": sum(len(d.text.encode()) for d in chosen),
             "tokens": sum(len(encode(d.text)) + 1 for d in chosen),
-            "network": bits_per_byte(chosen, encode, lambda ids: document_nats(net, ids)),
+            "network": bits_per_byte(chosen, encode, lambda ids: document_nats(net, ids, net.shape.n_positions)),
             "xz": xz_bits_per_byte(chosen),
-            "ngram": bits_per_byte(chosen, encode, lambda ids: ngram.nats(np.array([*ids, END], np.int64))),
+            "ngram": bits_per_byte(chosen, count, lambda ids: ngram.nats(np.array([*ids, END], np.int64))),
         }
         note(f"{split}: {results['bits_per_byte'][split]}")
     both = [*held["heldout_file"], *held["heldout_package"]]
     generate = transformers_greedy(options.checkpoint)
     cases = holes(both, options.holes)
     shares = infilling(cases, tokenizer, encode, generate)
-    results["infilling"] = {"cases": len(cases), **shares, "ngram": ngram_infilling(cases, tokenizer, encode, ngram)}
+    results["infilling"] = {"cases": len(cases), **shares, "ngram": ngram_infilling(cases, counted, count, ngram)}
     note(f"infilling: {results['infilling']}")
     prefer(options.checkpoint, "spm" if shares["spm"] > shares["psm"] else "psm")
+    results["gaps"] = everyday_gaps(tokenizer, encode, generate)
+    note(f"gaps: {results['gaps']['right']} of {results['gaps']['of']}")
     functions = bodies(both, options.bodies)
-    prompts = [encode(f.prompt) for f in functions]
+    # what the measure leaves to win, "real": cut like this, not even the files' own code always parses
     made = {
-        "network": generate(prompts, BODY_TOKENS),
-        "ngram": [ngram.greedy(p, BODY_TOKENS) for p in prompts],
-        # what the measure leaves to win: cut like this, not even the files' own code always parses
-        "real": [encode(f.real)[:BODY_TOKENS] for f in functions],
+        "network": (tokenizer, generate([encode(f.prompt) for f in functions], BODY_TOKENS)),
+        "ngram": (counted, [ngram.greedy(count(f.prompt), BODY_TOKENS) for f in functions]),
+        "real": (tokenizer, [encode(f.real)[:BODY_TOKENS] for f in functions]),
     }
     results["bodies"] = {"cases": len(functions)}
-    for who, answers in made.items():
-        right = [
-            parses(f.head, tokenizer.decode(a), len(a) < BODY_TOKENS) for f, a in zip(functions, answers, strict=True)
+    for who, (decoder, answers) in made.items():
+        good = [
+            parses(f.head, decoder.decode(a), len(a) < BODY_TOKENS) for f, a in zip(functions, answers, strict=True)
         ]
-        results["bodies"][who] = sum(right) / len(right)
+        results["bodies"][who] = sum(good) / len(good)
     note(f"bodies: {results['bodies']}")
     (options.checkpoint / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n")
 

@@ -78,7 +78,7 @@ class Attention(nn.Module):
         heads, size = self.shape.n_head, self.shape.head_size
         query, key, value = self.c_attn(x).split((width, size, size), -1)
         query = query.view(batch, length, heads, size).transpose(1, 2)
-        if length % 128 == 0:
+        if length % 128 == 0 and not x.is_cuda:
             out = blocked_attention(query, key, value)
         else:
             key, value = (t.unsqueeze(1).expand(batch, heads, length, size) for t in (key, value))
@@ -130,14 +130,20 @@ class Network(nn.Module):
                 residual = name.endswith("c_proj.weight")
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * shape.n_layer) if residual else 0.02)
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
-        """`ids` and `targets` are (B, T) int64, `positions` (T,) int64; positions count from 0 by default."""
+    def hidden(self, ids: Tensor, positions: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """What the head reads, (B, T, D). `dtype` is that of the residual stream, if not the embeddings'."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         x = self.wte(ids) + self.wpe(positions)
+        x = x if dtype is None else x.to(dtype)
         for block in self.h:
             x = block(x)
-        logits = F.linear(self.ln_f(x), self.wte.weight).float()
+        found: Tensor = self.ln_f(x)
+        return found
+
+    def forward(self, ids: Tensor, positions: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
+        """`ids` and `targets` are (B, T) int64, `positions` (T,) int64; positions count from 0 by default."""
+        logits = F.linear(self.hidden(ids, positions), self.wte.weight).float()
         if targets is None:
             return logits
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)

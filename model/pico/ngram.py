@@ -14,6 +14,7 @@ Ints = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
 BITS = np.uint64(12)
+LARGEST_VOCABULARY = 1 << int(BITS)
 DISCOUNT = 0.75
 
 
@@ -43,7 +44,7 @@ class NGram:
     """The model. Vocabularies up to 4,096 tokens, orders up to 5."""
 
     def __init__(self, ids: NDArray[np.int64], vocab_size: int, order: int = 5) -> None:
-        if vocab_size > 1 << int(BITS) or order > 5:
+        if vocab_size > LARGEST_VOCABULARY or order > 5:
             raise ValueError("n-grams are packed 12 bits a token into 64 bits")
         self.vocab_size, self.order = vocab_size, order
         grams, counts = np.unique(self._pack(ids, order), return_counts=True)

@@ -2,6 +2,8 @@
 
 The schedule is a function of the share of the budget that is used, so a run ends on time however busy the machine
 is, with the learning rate at zero. A run that was stopped goes on from its last checkpoint when started again.
+
+With ``--data DIRECTORY`` a larger one is trained on a GPU in minutes (`model.pico.gpu`).
 """
 
 from __future__ import annotations
@@ -239,8 +241,16 @@ class Run:
 
 def main() -> None:
     """Trains, then writes the checkpoint that transformers loads, and training.json beside it."""
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--data")
+    if early.parse_known_args()[0].data:
+        from model.pico.gpu.command import main as train_on_a_gpu
+
+        train_on_a_gpu()
+        return
     defaults = Recipe()
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", help="what model.pico.gpu.pack wrote: trains on a GPU (its options: --data . --help)")
     parser.add_argument("--work", type=Path, default=Path("build/pico"), help="where model.pico.prepare wrote")
     parser.add_argument("--out", type=Path, default=None, help="the exported checkpoint (default: WORK/checkpoint)")
     parser.add_argument("--minutes", type=float, default=defaults.minutes)

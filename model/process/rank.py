@@ -85,6 +85,7 @@ class Rank:
             Executor(self._runner),
             max_num_seqs=self.config.max_num_seqs,
             max_num_batched_tokens=self.config.max_num_batched_tokens,
+            target_inter_token_latency_s=self.config.target_inter_token_latency_s,
             enable_prefix_caching=self.config.enable_prefix_caching,
             speculative_tokens=self._speculative_tokens(self._runner),
             async_scheduling=self._async_scheduling(self._runner),
@@ -106,7 +107,7 @@ class Rank:
 
     def _speculative_tokens(self, runner: Runner) -> int:
         chosen = self.config.speculative_tokens
-        return SPECULATIVE_TOKENS[runner.device.type] if chosen is None else chosen
+        return SPECULATIVE_TOKENS if chosen is None else chosen
 
     def _async_scheduling(self, runner: Runner) -> bool:
         chosen = self.config.async_scheduling

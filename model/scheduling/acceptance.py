@@ -16,7 +16,7 @@ def accept(scheduled: Scheduled, sampled: Sampled, row: int, eos_token_ids: tupl
     ends with a `failure` where a valid row has no token.
     """
     sequence = scheduled.sequence
-    sequence.awaited = None
+    sequence.awaited, sequence.in_check = None, False
     output = _empty_output(sequence)
     for drafted in (*scheduled.draft, None):
         token, logprobs = sampled.tokens[row], sampled.logprobs[row]
@@ -32,7 +32,8 @@ def accept(scheduled: Scheduled, sampled: Sampled, row: int, eos_token_ids: tupl
             break
         row += 1
     accepted = max(len(output.token_ids) - 1, 0)
-    sequence.computed += accepted
+    if sequence.blocks:  # it was not preempted since
+        sequence.computed += accepted
     if sequence.speculator is not None and scheduled.draft:
         sequence.speculator.learn(len(scheduled.draft), accepted)
     return output

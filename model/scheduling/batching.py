@@ -63,9 +63,12 @@ def _logit_rows(plan: list[Scheduled], starts: Ints) -> Ints:
     rows: list[int] = []
     drawn: list[int] = []
     for start, scheduled in zip(starts.tolist(), plan, strict=True):
-        if positions := predicting_positions(scheduled.sequence, scheduled.count):
+        if scheduled.sequence.wants_prompt_logprobs:
+            positions = predicting_positions(scheduled.sequence, scheduled.count)
             first = start - scheduled.sequence.computed
             rows += range(first + positions.start, first + positions.stop)
         if scheduled.completes:
-            drawn += range(start + scheduled.count - 1, start + scheduled.total)
+            drawn.append(start + scheduled.count - 1)
+            if scheduled.draft:
+                drawn += range(start + scheduled.count, start + scheduled.total)
     return np.array(rows + drawn, dtype=np.int64)

@@ -14,6 +14,7 @@ import numpy as np
 
 from model.batch import Batch
 from model.config import ModelConfig
+from model.scheduling.step_time import Exchange
 
 
 def weights_read(
@@ -82,11 +83,21 @@ class StepCosts:
         """Bytes of weights that one rank reads in a step."""
         return weights_read(self.model, self.parameter_bytes, self.value_bytes, self.ranks, self.head_is_copied)
 
+    def exchange(self, ridge: int) -> Exchange:
+        """What a step does besides its tokens' linear layers, in such tokens; `ridge` of them: reading the weights."""
+        one_token = cache_read(self.model, [1], self.value_bytes) // self._cache_shards
+        look = token_flops(self.model, 1) - token_flops(self.model, 0)
+        return Exchange(ridge, ridge * one_token / self.weights_read, look / token_flops(self.model, 0))
+
+    @property
+    def _cache_shards(self) -> int:
+        """The one head of a multi-query model is on every rank, all of it or a stripe; more heads are shared out."""
+        return self.stripes if self.model.multi_query else self.ranks
+
     def read_bytes(self, batch: Batch) -> int:
         """Bytes of weights and cache that one rank reads for this batch."""
-        # The one head of a multi-query model is on every rank, all of it or a stripe; more heads are shared out.
-        shards = self.stripes if self.model.multi_query else self.ranks
-        return self.weights_read + cache_read(self.model, [int(batch.context_lens.sum())], self.value_bytes) // shards
+        cache = cache_read(self.model, [int(batch.context_lens.sum())], self.value_bytes)
+        return self.weights_read + cache // self._cache_shards
 
     def flops(self, batch: Batch) -> int:
         """Operations that one rank does for this batch."""

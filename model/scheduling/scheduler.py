@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from model.limits import StepLimits
 from model.scheduling.block_tables import BlockTables
 from model.scheduling.kv_cache import Block, BlockPool, chain_hashes
+from model.scheduling.pace import StepPace
 from model.scheduling.prompt_logprobs import PromptRows
 from model.scheduling.sequence import Scheduled, Sequence
 from model.statistics import EngineCounters
@@ -63,6 +64,11 @@ class _Step:
         if sequence.wants_prompt_logprobs:
             self._rows_of[sequence] = self._rows.take(sequence, count)
 
+    def give_one(self, sequence: Sequence) -> None:
+        """Let a sequence that has nothing yet, and wants no rows of logits, compute one token."""
+        self.counts[sequence] = 1
+        self.tokens -= 1
+
     def take_back(self, sequence: Sequence) -> None:
         self.tokens += self.counts.pop(sequence, 0)
         self._rows.left += self._rows_of.pop(sequence, 0)
@@ -74,7 +80,7 @@ class _Step:
 
 
 class Scheduler:
-    """Sequences wait, run, and leave. Both lists are kept in order of service."""
+    """Sequences wait, run, and leave. Both lists are kept in order of service. pace: None: each step is filled."""
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class Scheduler:
         tables: BlockTables,
         limits: StepLimits,
         counters: EngineCounters,
+        pace: StepPace | None = None,
     ) -> None:
         self.pool = pool
         self.tables = tables
@@ -89,6 +96,7 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.counters = counters
+        self.pace = pace
         self._planned = _Planned()
 
     def add(self, sequence: Sequence) -> None:
@@ -110,19 +118,28 @@ class Scheduler:
         return time.monotonic() - min(arrivals) if arrivals else 0.0
 
     def schedule(self) -> list[Scheduled]:
-        """The next step's work, decodes first. Empty only when nothing waits or runs but for a token it awaits.
+        """The next step's work, decodes first. Empty only when nothing waits or runs but for what it awaits.
 
         What is not empty has either `started`, or is to be taken back: `undo`.
         """
         self._planned = _Planned()
         self._make_room_for_urgent()
         step = _Step(self.limits)
-        for sequence in [s for s in self.running if s.pending == 1 and not s.ends]:
-            self._grow(step, sequence, 1)  # who streams is held up by no prompt
-        self._prefill(step)
+        size = self.pool.block_size
+        decoding = [s for s in self.running if s.pending == 1 and not s.ends]
+        for sequence in decoding:  # who streams is held up by no prompt
+            if sequence.computed < len(sequence.blocks) * size and not sequence.wants_prompt_logprobs:
+                step.give_one(sequence)  # as nearly always; the rest is for who needs a block
+            else:
+                self._grow(step, sequence, 1)
+        if self.waiting or len(step.counts) < len(self.running):
+            self._prefill(step, decoding)
+        elif self.pace is not None:
+            self.pace.limited = False
         plan = [Scheduled(sequence, count) for sequence, count in step.counts.items()]
         self._publish(plan)
-        plan = self._add_drafts(plan)
+        if any(sequence.draft for sequence in step.counts):
+            plan = self._add_drafts(plan)
         plan.sort(key=lambda s: s.total > 1)
         return plan
 
@@ -172,7 +189,7 @@ class Scheduler:
         rows = PromptRows(self.limits.prompt_rows)
         for sequence in self.running:
             rows.take(sequence, rows.most(sequence, sequence.pending))
-        return next((s for s in self.waiting if rows.most(s, 1)), None)
+        return next((s for s in self.waiting if not s.in_check and rows.most(s, 1)), None)
 
     def _victims_for(self, urgent: Sequence) -> int | None:
         """How many of the last running sequences, all less important, have to go until it fits; None: all do not do."""
@@ -191,14 +208,18 @@ class Scheduler:
                     to_hold += block in matched
         return None
 
-    def _prefill(self, step: _Step) -> None:
+    def _prefill(self, step: _Step, decoding: list[Sequence]) -> None:
         """Prompts in order of service, whether they run or wait; but a share of the step is for those that end with it.
 
         So a keystroke does not wait behind a long prompt. That gets the rest, and what nobody needs of the share.
+        All of them get what does not make those who decode wait too long.
         """
         running = [s for s in self.running if s.pending > 1 and not s.ends]
-        waiting = self.waiting if len(self.running) < self.limits.sequences else []
+        waiting = [s for s in self.waiting if not s.in_check] if len(self.running) < self.limits.sequences else []
         queue = list(heapq.merge(running, waiting, key=lambda s: s.rank))
+        paced = self.pace.prompt_tokens(decoding, queue) if self.pace is not None else None
+        kept = max(0, step.tokens - paced) if paced is not None else 0
+        step.tokens -= kept
         share = min(self.limits.short_tokens, step.tokens // 2)
         unfinished: list[Sequence] = []
         for place, sequence in enumerate(queue):
@@ -216,6 +237,8 @@ class Scheduler:
             if step.tokens == 0:
                 break
             self._advance(step, sequence, step.tokens, preempting=False)
+        if self.pace is not None:
+            self.pace.limited = kept > 0 and step.tokens == 0
 
     def _rest(self, sequence: Sequence) -> int:
         """Tokens of a sequence that are still to be computed, those left out that are cached for one that waits."""
@@ -328,12 +351,14 @@ class Scheduler:
         for scheduled in plan:
             sequence = scheduled.sequence
             last = min(sequence.computed + scheduled.count, len(sequence.tokens)) // size
+            if last <= sequence.published:
+                continue
             if last > len(sequence.hashes):
                 sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes)
             for index in range(sequence.published, last):
                 self.pool.publish(sequence.blocks[index], sequence.hashes[index])
                 self._planned.published.append((sequence, index))
-            sequence.published = max(sequence.published, last)
+            sequence.published = last
 
     def _preempt_last(self) -> Sequence:
         """The least important gives its blocks back and waits again, in its old place.

@@ -24,6 +24,8 @@ class Sequence:
     draft: tokens that may follow, to be checked along with the next step if there is room.
     tokens: the ids that are known. awaited: one more token, which a running step still draws while the next step is
         prepared, as its row among what that step draws; None where no token is awaited.
+    in_check: a running step checks a draft of it. How many tokens it gains is not known before that step is read, so
+        it is in no step until then.
     arrived_at, started_at: when it was added and when it first ran, by the monotonic clock, in seconds.
     hashes: of its leading full blocks. cached_tokens: of its prompt, what its first step found in the cache,
         and what was not put there for it.
@@ -41,6 +43,7 @@ class Sequence:
     started_at: float | None = None
     tokens: list[int] = field(default_factory=list)
     awaited: int | None = None
+    in_check: bool = False
     draft: list[int] = field(default_factory=list)
     computed: int = 0
     published: int = 0
@@ -71,7 +74,7 @@ class Sequence:
 
     @property
     def num_output(self) -> int:
-        return self.length - self.prompt_length
+        return len(self.tokens) + (self.awaited is not None) - self.prompt_length
 
     @property
     def num_new(self) -> int:
@@ -81,7 +84,7 @@ class Sequence:
     @property
     def pending(self) -> int:
         """Tokens whose keys and values are still to be computed: 1 for a decoding sequence."""
-        return self.length - self.computed
+        return len(self.tokens) + (self.awaited is not None) - self.computed
 
     @property
     def ends(self) -> bool:
@@ -100,9 +103,12 @@ class Sequence:
         return self.request.params.prompt_logprobs is not None and self.num_output == 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Scheduled:
-    """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them."""
+    """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them.
+
+    Nobody changes it. It is not frozen since every step makes one for each sequence, which takes a frozen one longer.
+    """
 
     sequence: Sequence
     count: int

@@ -43,6 +43,18 @@ _STEPS = Row(
             "short",
         ),
         Panel(
+            "Steps cut short for those who decode",
+            "Share of the steps that compute less of prompts, to keep to the target of the inter-token latency.",
+            ((q.ratio(q.rate(m.PACED_STEPS), q.rate(m.ENGINE_STEPS)), "cut short"),),
+            "percentunit",
+        ),
+        Panel(
+            "Error of expected step times",
+            "Of steps with prompts, mean and absolute. Above a quarter for long, the target is not kept.",
+            ((q.ratio(q.rate(m.STEP_TIME_ERROR), q.rate(m.EXPECTED_STEP_TIME)), "error"),),
+            "percentunit",
+        ),
+        Panel(
             "Running and waiting",
             "Sequences in the batches, and those without a place in one.",
             ((q.value(m.REQUESTS_RUNNING), "running"), (q.value(m.REQUESTS_WAITING), "waiting")),

@@ -128,7 +128,7 @@ def test_where_the_next_step_depends_on_the_tokens_they_are_read_first(
 
 
 def test_drafts_are_checked_as_ever() -> None:
-    one = request("a", [1, 2, 3] * 5, max_tokens=20)
+    one = request("a", [1, 2, 4] * 5, max_tokens=40)
     engine = toy_engine(async_scheduling=True, speculative_tokens=6)
     engine.add(one)
     assert tokens_of(run_to_end(engine)["a"]) == naive(one)

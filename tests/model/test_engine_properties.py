@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.request import Request, SamplingParams
+from model.scheduling import drafting
 from model.scheduling.prompt_logprobs import predicting_positions
 from tests.support.loads import Arrival, arrivals, engine_options, prompts, run_load
 from tests.support.toy_engine import run_to_end, tokens_of, toy_engine
 
 
-@given(arrivals=arrivals, options=engine_options)
-@settings(max_examples=150, deadline=None)
-def test_any_load_gives_each_request_what_it_would_get_alone(arrivals: list[Arrival], options: dict[str, Any]) -> None:
-    """Requests arrive between steps; some are aborted some steps later; blocks are scarce."""
+@given(arrivals=arrivals, options=engine_options, share=st.sampled_from([drafting.MOST_DRAFTS, 0.5, 1.5]))
+@settings(max_examples=200, deadline=None)
+def test_any_load_gives_each_request_what_it_would_get_alone(
+    arrivals: list[Arrival], options: dict[str, Any], share: float
+) -> None:
+    """Requests arrive between steps; some are aborted some steps later; blocks are scarce.
+
+    share: of sequences with drafts that the others do not wait for; beyond 1 they never do.
+    """
     engine = toy_engine(**options)
-    run_load(engine, arrivals).check()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drafting, "MOST_DRAFTS", share)
+        run_load(engine, arrivals).check()
     executor: Any = engine.executor
     assert executor.largest_batch <= options["max_num_seqs"]
     assert executor.largest_step <= max(options["max_num_batched_tokens"], options["max_num_seqs"])

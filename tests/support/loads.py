@@ -55,6 +55,7 @@ engine_options = st.fixed_dictionaries(
         "speculative_tokens": st.sampled_from([0, 0, 3, 10]),
         "async_scheduling": st.booleans(),
         "prompt_rows": st.sampled_from([1, 2, 5, 256]),
+        "target_inter_token_latency_s": st.sampled_from([0.0, 1e-9]),
     }
 )
 

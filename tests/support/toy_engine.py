@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from model.batch import Batch, resolve
+from model.drawing import choose
 from model.engine import Engine
 from model.executor import Executor
 from model.request import Output, Request, TokenLogprobs
@@ -51,6 +52,7 @@ class ToyExecutor:
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
         self.timer = SimpleNamespace(seconds=lambda: 0.0)
         self.late_compilations = 0
+        self.choose_tokens = choose
         self.drawn = torch.empty(0, dtype=torch.int64)
         self.expected_broadcast = 0
         self.largest_batch = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ LAYERS = 2
 VOCABULARY = 1024
 CHUNK = (37, 300)
 """New tokens of a chunk of a prompt, and its context: it is checked beside the decodes."""
+DRAFTED = ((3, 70), (9, 300))
+"""Rows of sequences that have drafts of 2 and 8 tokens, and their contexts: in a recorded step, beside the decodes."""
 
 
 def batch_of(sequences: Sequence[tuple[int, int]], generator: np.random.Generator) -> Batch:
@@ -145,7 +148,10 @@ def _model(context: Context) -> ModelConfig:
 
 
 def recorded_step(context: Context) -> Found:
-    """A recorded decode step of all contexts against the same step by the definition: logits, by the largest one."""
+    """Recorded steps against the same steps by the definition: logits, by the largest one.
+
+    One decodes all contexts; another has drafts and a chunk of a prompt beside them.
+    """
     _kernels(context)
     model, device, dtype = _model(context), context.device, context.dtype
     share = Share(model, TensorParallel(), device, dtype)
@@ -153,26 +159,42 @@ def recorded_step(context: Context) -> Found:
     def weights(place: Place) -> int:
         return random_weights(share, 0, place)
 
-    batch = batch_of([(1, n) for n in context.sizes.contexts], np.random.default_rng(1))
-    blocks = int(batch.block_tables.max()) + 2  # the last one is what filled-up rows write
+    decodes = [(1, n) for n in context.sizes.contexts]
+    batches = [batch_of(rows, np.random.default_rng(1)) for rows in (decodes, [*decodes, *DRAFTED, CHUNK])]
+    blocks = 1 + max(int(batch.block_tables.max()) + 1 for batch in batches)  # the last is what filled-up rows write
     noise = torch.Generator(device).manual_seed(1)
     cache = torch.randn(cache_shape(model, 1, blocks, BLOCK), generator=noise, device=device).to(dtype)
-    drawn = torch.zeros(len(batch.tokens) + 1, dtype=torch.int64, device=device)  # one row is filled up
+    most = len(decodes) + len(DRAFTED) + 2  # one sequence more than there are
+    drawn = torch.zeros(most, dtype=torch.int64, device=device)
+    metrics: dict[str, float] = {}
     with torch.inference_mode():
-        exact = PlainBackend(model, share.group, DefinitionAttention(device), weights).run(batch, cache.clone(), drawn)
-        backend = CudaBackend(share, EngineConfig(model="noise"), "triton", weights)
+        plain = PlainBackend(model, share.group, DefinitionAttention(device), weights)
+        exact = [plain.run(batch, cache.clone(), drawn) for batch in batches]
+        config = EngineConfig(model="noise", max_num_seqs=most, max_num_batched_tokens=context.sizes.recorded)
+        backend = CudaBackend(share, config, "triton", weights)
         record = cuda_graphs.record if device.type == "cuda" else _eagerly
+        started = time.perf_counter()
         backend.record_decodes(cache, drawn, model.n_positions, record)
-        found = backend.run(batch, cache, drawn)
-    assert exact is not None
-    assert found is not None
-    errors = (found - exact).abs().amax(-1) / exact.abs().max()
-    metrics: dict[str, float] = {
-        f"context {n}": e for n, e in zip(context.sizes.contexts, errors.tolist(), strict=True)
-    }
+        seconds = time.perf_counter() - started
+        # recordings read this very cache, and the keys of one batch are not the other's
+        before, found = cache.clone(), []
+        for batch in batches:
+            logits = backend.run(batch, cache.copy_(before), drawn)
+            assert logits is not None
+            found.append(logits.clone())
+    rows = (
+        [f"context {n}" for n in context.sizes.contexts],
+        [f"{row} of both" for row in range(len(batches[1].tokens))],
+    )
+    for names, ours, theirs in zip(rows, found, exact, strict=True):
+        assert theirs is not None
+        errors = (ours - theirs).abs().amax(-1) / theirs.abs().max()
+        metrics |= dict(zip(names, errors.tolist(), strict=True))
     if not backend.replays:
         raise Wrong("recorded steps differ from the same steps run kernel by kernel", Found(metrics))
-    return _judged(metrics, [], tolerance(dtype))
+    judged = _judged(metrics, [], tolerance(dtype))
+    judged.metrics["recording_seconds"] = seconds
+    return judged
 
 
 def _eagerly(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:

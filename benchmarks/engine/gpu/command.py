@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--budget", type=float, default=420.0, help="seconds; what does not fit is skipped, and named")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="measurements whose names hold one of these texts")
+    parser.add_argument(
+        "--skip", nargs="+", metavar="TEXT", default=[], help="measurements whose names hold one of them"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with what --output holds, written by this command")
 
 
@@ -63,6 +66,7 @@ def run(options: argparse.Namespace) -> Result:
     session = Session(options.budget, keep, clean=context.clean, restart=restart, before=before)
     plan = measurements(context)
     wanted = [m for m in plan if options.only is None or any(text in m.name for text in options.only)]
+    wanted = [m for m in wanted if not any(text in m.name for text in options.skip)]
     needed = {m.needs for m in wanted}
     session.run([m for m in plan if m in wanted or m.name in needed])
     return result

@@ -147,8 +147,26 @@ def limits(context: Context) -> Found:
         {
             "copy_gbytes_per_s": found.copy_bytes_per_s / 1e9,
             "matmul_tflops": found.matmul_flops_per_s / 1e12,
+            "launch_us": 1e6 * _launch_seconds(context.device),
         }
     )
+
+
+def _launch_seconds(device: torch.device) -> float:
+    """Of the CPU's, for one small kernel by PyTorch."""
+    x = torch.zeros(1, device=device)
+    count = 2000
+
+    def launches() -> None:
+        for _ in range(count):
+            x.add_(1)
+
+    launches()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    launches()
+    return (time.perf_counter() - started) / count
 
 
 def load(context: Context, quantization: Quantization) -> Found:

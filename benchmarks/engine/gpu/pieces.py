@@ -51,7 +51,7 @@ def attention(context: Context) -> Found:
         from model.kernels.triton_attention import Tile
     except ImportError as error:
         raise Skip(f"needs the package triton: {error}") from error
-    tiles = [Tile(64), Tile(64, keys=32), Tile(64, warps=8), Tile(128, warps=8), Tile(128, keys=32, warps=8)]
+    tiles = [Tile(64), Tile(64, keys=32), Tile(64, warps=8), Tile(128, warps=8)]
     tiles = [*tiles, Tile(128, keys=128, warps=8, stages=2)] if context.device.type == "cuda" else tiles[:2]
     rows: list[Row] = [("sequences", "chosen, us", *(f"{t.rows} x {t.keys}, {t.warps}/{t.stages}" for t in tiles))]
     metrics: dict[str, Any] = {}
@@ -113,6 +113,47 @@ def between_products(context: Context) -> Found:
         rows.append((str(count), *(f"{us:.1f}" for us in found)))
         metrics |= {f"{count} rows, {name}": us for name, us in zip(NAMES, found, strict=True)}
     return Found(metrics, rows)
+
+
+@torch.inference_mode()
+def few_rows(context: Context) -> Found:
+    """Products of a few rows, by PyTorch and by our kernel in several shapes: microseconds, weights from memory."""
+    try:
+        from model.kernels import triton_gemv
+        from model.kernels.triton_gemv import Tile
+    except ImportError as error:
+        raise Skip(f"needs the package triton: {error}") from error
+    gpu = context.device.type == "cuda"
+    tiles = [Tile(), Tile(depth=128, stages=6), Tile(warps=1), Tile(depth=512, stages=3), Tile(depth=128, warps=1)]
+    tiles += [Tile(32, 256), Tile(32, 128, stages=5), Tile(64, 128, 4), Tile(32, 128, 4, 5)]
+    tiles = tiles if gpu else tiles[:1]
+    head = ("layer", "rows", "PyTorch", *(f"{t.outputs} x {t.depth}, {t.warps}/{t.stages}" for t in tiles))
+    table: list[Row] = [head]
+    metrics: dict[str, Any] = {}
+    layers = list(layer_sizes(ModelConfig.model_validate(shape_config(context.shape))).items())
+    for layer, (outputs, inputs) in layers if gpu else layers[:1]:
+        size = outputs * inputs * context.dtype.itemsize
+        copies = 1 + (BEYOND_CACHES if gpu else 0) // size
+        weights = [torch.randn(outputs, inputs, device=context.device).to(context.dtype) for _ in range(copies)]
+        bias = torch.randn(outputs, device=context.device).to(context.dtype)
+        for count in (rows for rows in context.sizes.products if rows <= triton_gemv.MOST_ROWS):
+            x = torch.randn(count, inputs, device=context.device).to(context.dtype)
+            found = [microseconds(context, *(partial(F.linear, x, weight, bias) for weight in weights))]
+            exact = F.linear(x, weights[0], bias).float()
+            row = [layer, str(count), f"{found[0]:.1f}"]
+            for tile in tiles:
+                try:
+                    off = (triton_gemv.multiply(x, weights[0], bias, tile=tile).float() - exact).norm() / exact.norm()
+                    works = [partial(triton_gemv.multiply, x, weight, bias, tile=tile) for weight in weights]
+                    us = microseconds(context, *works) if off < 1e-2 else float("inf")
+                    row.append(f"{us:.1f}" if off < 1e-2 else f"off by {off:.1g}")
+                    found.append(us)
+                except Exception as error:  # of one shape: the others are wanted all the same
+                    row.append(type(error).__name__)
+            table.append(tuple(row))
+            metrics[f"{layer}, {count} rows, best_us"] = min(found)
+            metrics[f"{layer}, {count} rows, pytorch_us"] = found[0]
+    return Found(metrics, table)
 
 
 def _works(

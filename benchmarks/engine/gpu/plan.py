@@ -12,7 +12,17 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.engine import linear, quantization, start
-from benchmarks.engine.gpu import checks, context, kernel_profile, pieces, reference, speeds, two_ranks
+from benchmarks.engine.gpu import (
+    checks,
+    context,
+    drafts,
+    draws,
+    kernel_profile,
+    pieces,
+    reference,
+    speeds,
+    two_ranks,
+)
 from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.session import Found, Measurement, Skip
 from model.config import Quantization
@@ -29,6 +39,7 @@ def measurements(c: Context) -> list[Measurement]:
         *_plain(c),
         *_pieces(c),
         *_profiles(c),
+        *_beside_decodes(c),
         *_without(c),
         *_ranks(c),
         *_in_8_bits(c),
@@ -41,14 +52,16 @@ def _checks(c: Context) -> list[Measurement]:
     return [
         Measurement("limits", 2, partial(context.limits, c)),
         Measurement("attention against its definition", 8, partial(checks.attention, c)),
-        Measurement("a recorded step against its definition", 8, partial(checks.recorded_step, c)),
+        Measurement("a recorded step against its definition", 12, partial(checks.recorded_step, c)),
+        Measurement("draws against their definition", 6, partial(draws.draws, c)),
     ]
 
 
 def _pieces(c: Context) -> list[Measurement]:
     return [
-        Measurement("attention by the shape of its tiles", 20, partial(pieces.attention, c)),
-        Measurement("between products", 8, partial(pieces.between_products, c)),
+        Measurement("attention by the shape of its tiles", 16, partial(pieces.attention, c)),
+        Measurement("between products", 3, partial(pieces.between_products, c)),
+        Measurement("products of a few rows", 12, partial(pieces.few_rows, c)),
     ]
 
 
@@ -67,6 +80,21 @@ def _plain(c: Context) -> list[Measurement]:
     ]
 
 
+def _beside_decodes(c: Context) -> list[Measurement]:
+    """Steps that hold a chunk of a prompt, replayed and not."""
+    chunks = (c.sizes.prompt // 32, c.sizes.prompt // 8)
+    return [
+        _loaded(
+            f"a chunk of {chunk} beside {batch} decodes" + ("" if graphs else ", no CUDA graphs"),
+            4,
+            partial(speeds.beside_decodes, c, batch, chunk, graphs),
+        )
+        for batch in c.sizes.batches[:3:2]
+        for chunk in chunks
+        for graphs in (True, False)
+    ]
+
+
 def _without(c: Context) -> list[Measurement]:
     """The same steps without what makes them fast, one at a time, and with drafts."""
     ways: dict[str, dict[str, Any]] = {
@@ -75,9 +103,15 @@ def _without(c: Context) -> list[Measurement]:
         "drafts": {"speculative_tokens": 8},
     }
     return [
-        _loaded(f"{decoding(c, batch)}, {name}", 5, partial(speeds.decode, c, batch, **options))
-        for name, options in ways.items()
-        for batch in (c.sizes.batches[0], c.sizes.batches[2])
+        *(
+            _loaded(f"{decoding(c, batch)}, {name}", 5, partial(speeds.decode, c, batch, **options))
+            for name, options in ways.items()
+            for batch in (c.sizes.batches[0], c.sizes.batches[2])
+        ),
+        *(
+            _loaded(f"drafts by how many are right, batch {batch}", 3 + batch / 20, partial(drafts.drafts, c, batch))
+            for batch in c.sizes.batches[:3]
+        ),
     ]
 
 

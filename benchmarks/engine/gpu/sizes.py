@@ -11,6 +11,7 @@ class Sizes:
     the prefill. requests: how many at once, tokens in, tokens out. window: tokens of the longest sequence.
 
     attended: for attention's speed: sequences, new tokens of each, and its context.
+    recorded: tokens of a step, up to which all are recorded for the check.
     attention, checked: query heads of width `width` over one key head, contexts, and parts of a context. reference:
     the shape compared with transformers, and split over two ranks. copy_mib, matmul: of the limits; 0 by device.
     products: rows of single products, and MiB of the copies of their weights.
@@ -25,6 +26,7 @@ class Sizes:
     heads: int
     width: int
     contexts: tuple[int, ...]
+    recorded: int
     splits: tuple[int, ...]
     reference: str
     split_over_ranks: str
@@ -52,6 +54,7 @@ FULL = Sizes(
     heads=48,
     width=128,
     contexts=(1, 63, 64, 65, 2048, 8192),
+    recorded=2048,
     splits=(1, 2, 8, 32),
     reference="1b",
     split_over_ranks="164m",
@@ -83,6 +86,7 @@ SMALL = Sizes(
     heads=4,
     width=32,
     contexts=(1, 63, 64, 65, 300, 512),
+    recorded=64,
     splits=(1, 2, 8, 32),
     reference="tiny",
     split_over_ranks="tiny",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from benchmarks.engine.gpu.session import Found
 from benchmarks.engine.in_process import Trace, drive
 from benchmarks.metrics import summarize
 from model.config import Quantization
-from model.request import SamplingParams
+from model.request import Request, SamplingParams
 from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS
 
 PREFILLS = 4
@@ -52,6 +53,37 @@ def decode(
             "steps": len(times),
             **({"percent_of_drafts_accepted": 100 * accepted / drafted} if drafted else {}),
             **context.memory(),
+        }
+    )
+
+
+def beside_decodes(context: Context, batch: int, chunk: int, graphs: bool = True) -> Found:
+    """A prompt that comes while `batch` sequences decode, in chunks of so many tokens: how long their steps take."""
+    loaded, sizes = context.model(), context.sizes
+    engine = loaded.engine(enable_prefix_caching=True, max_num_batched_tokens=max(16, batch + chunk))
+    prompts = loaded.prompts(batch, sizes.before)
+    drive(engine, prompts, [1] * batch)
+    with loaded.graphs(graphs):
+        endless = SamplingParams(max_tokens=sizes.window - sizes.before, temperature=0.0, ignore_eos=True)
+        for number, prompt in enumerate(prompts):
+            engine.add(Request(str(number), prompt, endless))
+        while not all(s.num_output for s in engine.sequences.values()):
+            engine.step()
+        engine.step()
+        [late] = loaded.prompts(1, min(8 * chunk, sizes.prompt), seed=1)
+        engine.add(Request("late", late, SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True)))
+        ends = [time.perf_counter()]
+        while "late" in engine.sequences:
+            engine.step()
+            ends.append(time.perf_counter())
+    # the first step was under way when the prompt came
+    times = np.diff(ends)[1:].tolist()
+    return Found(
+        {
+            "median_step_ms": 1000 * statistics.median(times),
+            "slowest_step_ms": 1000 * max(times),
+            "prompt_tokens_per_s": len(late) / (ends[-1] - ends[0]),
+            "steps": len(times),
         }
     )
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from model.kernels.linear_tiles import tiles
 from tests.support.triton_process import run_with_triton
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
@@ -61,20 +63,26 @@ def test_no_more_variants_than_are_meant(compiled: Compiled, capability: int) ->
     """What is not among them is compiled while somebody waits for it."""
     kernels = [variant["kernel"] for variant in compiled[capability][0]]
     kinds = 2 if capability >= 89 else 1
-    assert kernels.count("attend") == 4 * 2  # rows of a tile, split or whole
-    assert kernels.count("combine_splits") == 2  # tiles of 64 keys
+    assert kernels.count("attend") == 3 * 2  # rows of a tile, split or whole
+    assert kernels.count("combine_splits") == 1
+    assert kernels.count("_gemv") == 2 * 3  # rows; with a bias, with GELU behind it, without
     assert kernels.count("_add_norm") == 4  # widths of models
     assert kernels.count("_write") == 1
-    assert kernels.count("_multiply") == 3 * 2 * 2 * kinds  # rows of a tile, split or whole, with a bias or without
-    assert kernels.count("_reduce_splits") == 2
+    linear = [torch.int8, torch.float8_e4m3fn][:kinds]
+    chosen = [tile for kind in linear for tile in tiles(torch.bfloat16, kind)]
+    assert kernels.count("_multiply") == len(chosen) * 2 * 2  # split or whole, with a bias or without
+    assert kernels.count("_reduce_splits") == 2 * any(not tile.joins for tile in chosen)
+    assert kernels.count("_round_to_fp8") == kinds - 1
     assert kernels.count("_widen") == kinds
+    assert kernels.count("_choose") == 2  # vocabularies
 
 
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
 def test_a_hopper_gpu_multiplies_by_its_own_instructions(compiled: Compiled, capability: int) -> None:
-    for variant in compiled[capability][0]:
-        if variant["kernel"] == "_multiply":
-            assert variant["wgmma"] == (capability == 90 and variant["constants"]["ROWS"] > 16)
+    kernels = [variant for variant in compiled[capability][0] if variant["kernel"] == "_multiply"]
+    assert any(variant["wgmma"] for variant in kernels) == (capability == 90)
+    for variant in kernels:
+        assert variant["wgmma"] == variant["constants"]["SHUFFLED"], "inputs are in the order of other instructions"
 
 
 STRIPED = """
@@ -101,9 +109,11 @@ STEPS = """
 import json, sys
 import numpy as np, torch, triton
 from model.batch import Batch
-from model.kernels import ahead_of_time, compilations, triton_check
+from model.drawing import row_of
+from model.kernels import ahead_of_time, compilations, draw_check, triton_check
 from model.kernels.quantization import Quantizer
 from model.kernels.triton_attention import TritonPlan
+from model.kernels.triton_draw import TritonDraw
 
 compilations.watch()
 heads, steps, programs = int(sys.argv[1]), int(sys.argv[2]), 264
@@ -134,12 +144,21 @@ with ahead_of_time.pretend(90):
     layers = [quantizer(torch.randn(48, 256), bias), quantizer(torch.randn(4096, 256), None)]
     for layer in layers:
         quantizer.compile(layer)
+    vocabularies = (1000, 1001)  # rows of the second do not all begin where 16 bytes can be read at once
+    for vocabulary in vocabularies:
+        draw_check.fault(vocabulary, cpu, rows=8)
+    logits = {vocabulary: torch.zeros(300, vocabulary) for vocabulary in vocabularies}
     at_start = compilations.count()
     plans, seen = [recorded_step(size) for size in range(1, 65)], set()
     for number in range(steps):
         plan, tokens = plans[number] if number < len(plans) else random_step()
         seen.add((plan.tile.rows, plan.splits))
         plan.attend(torch.zeros(tokens, heads, width, dtype=torch.bfloat16), cache, 1.0)
+        if number % 5 == 0:
+            first, last = sorted(rng.integers(0, 301, 2))
+            shares = rng.random(3).tolist()
+            asked = row_of(float(rng.choice([0, 0.8])), int(rng.integers(0, 60)), *shares)
+            TritonDraw()(logits[vocabularies[number % 2]][first : last + 1], np.array([asked] * (last + 1 - first)))
         if number % 20 == 0:
             layers[number // 20 % 2](torch.zeros(int(rng.integers(1, 300)), 256, dtype=torch.bfloat16))
     print(json.dumps([at_start, compilations.count() - at_start, len(seen)]))
@@ -158,7 +177,7 @@ def test_nothing_is_compiled_after_the_start(heads: int, cache: Path) -> None:
 FROM_THE_IMAGE = """
 import json, sys, torch, triton
 from pathlib import Path
-from model.kernels import ahead_of_time, shipped_cache, triton_check
+from model.kernels import ahead_of_time, draw_check, shipped_cache, triton_check
 from model.kernels.quantization import Quantizer
 
 if len(sys.argv) > 1:
@@ -169,6 +188,7 @@ triton.knobs.compilation.listener = lambda cache_hit, **_: hits.append(cache_hit
 cpu = torch.device("cpu")
 with ahead_of_time.pretend(90):
     triton_check.max_error(6144, 48, 128, 16, torch.bfloat16, cpu)
+    draw_check.fault(49152, cpu, rows=8)
     for kind in ("int8", "fp8") if len(sys.argv) > 1 else ():
         quantizer = Quantizer(kind, cpu, torch.bfloat16, 1 << 14)
         for bias in (None, torch.zeros(48).bfloat16()):

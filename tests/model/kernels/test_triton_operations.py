@@ -58,3 +58,49 @@ def test_equals_pytorch() -> None:
     assert len(errors) == len(SHAPES)
     assert max(errors) < 5e-4
     assert max(errors[:3]) < 1e-5
+
+
+PRODUCTS = """
+import json, sys
+import torch
+from torch.nn import functional as F
+from model.kernels import triton_gemv
+from model.kernels.triton_gemv import Tile
+from model.kernels.triton_operations import TritonOperations
+from model.network.layers import Linear
+from model.network.operations import TorchOperations
+
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+generator = torch.Generator().manual_seed(3)
+noise = lambda *shape: torch.randn(shape, generator=generator).to(device)
+for rows, outputs, inputs, tile in json.loads(sys.argv[1]):
+    x, weight, bias = noise(rows, inputs), noise(outputs, inputs) / inputs**0.5, noise(outputs)
+    tile = Tile(*tile) if tile else None
+    plain, biased, gelu = (
+        triton_gemv.multiply(x, weight, None, tile=tile),
+        triton_gemv.multiply(x, weight, bias, tile=tile),
+        triton_gemv.multiply(x, weight, 4 * bias, gelu_tanh=True, tile=tile),
+    )
+    exact = F.linear(x.double(), weight.double())
+    errors = [
+        (plain - exact).abs().max(),
+        (biased - exact - bias).abs().max(),
+        (gelu - F.gelu(exact + 4 * bias, approximate="tanh")).abs().max(),
+    ]
+    alone = triton_gemv.multiply(x[:1].contiguous(), weight, bias, tile=tile)
+    print(json.dumps([float(max(errors)), float((alone - biased[:1]).abs().max())]))
+halves = [noise(3, 64).half(), noise(48, 64).half(), noise(48).half()]
+layer, x = Linear(halves[1] / 8, halves[2]), halves[0]
+pairs = [(o.linear(layer, x), o.activated(layer, x, "gelu_tanh"), o.activated(layer, x, "relu"))
+         for o in (TritonOperations(), TorchOperations())]
+print(json.dumps([max(float((a.float() - b.float()).abs().max()) for a, b in zip(*pairs)), 0.0]))
+"""
+
+
+def test_products_of_a_few_rows_equal_the_definition() -> None:
+    shapes = [(1, 40, 300, None), (8, 64, 512, None), (9, 33, 70, None), (16, 17, 257, (32, 128, 4, 3))]
+    found = run_with_triton(PRODUCTS, json.dumps(shapes))
+    assert len(found) == len(shapes) + 1
+    assert max(error for error, _ in found[:-1]) < 1e-5
+    assert max(alone for _, alone in found) < 1e-5, "a row's result depends on the rows beside it"
+    assert found[-1][0] < 1e-2

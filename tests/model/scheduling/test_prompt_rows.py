@@ -7,10 +7,11 @@ import torch
 
 from model.checkpoint.memory import LOGIT_BYTES, activation_bytes, logits_bytes
 from model.config import EngineConfig, ModelConfig
+from model.drawing import ROWS_AT_ONCE, WORKING_BYTES
 from model.engine import Engine
 from model.limits import BATCHED_TOKENS, DRAFTED_ROWS, PROMPT_ROWS, StepLimits
 from model.request import Request, SamplingParams
-from model.sampler import ROWS_AT_ONCE, WORKING_BYTES, draw, token_logprobs
+from model.sampler import draw, token_logprobs
 from model.scheduling.sequence import Sequence
 from monitoring.metrics import PREEMPTIONS
 from tests.support.peak_memory import peak_bytes
@@ -89,7 +90,8 @@ def test_nobody_makes_room_for_what_waits_for_rows() -> None:
 @pytest.mark.parametrize(
     ("options", "rows"),
     [
-        ({}, 64 + PROMPT_ROWS),
+        ({}, 64 + DRAFTED_ROWS["cuda"] + PROMPT_ROWS),
+        ({"speculative_tokens": 0}, 64 + PROMPT_ROWS),
         ({"max_num_seqs": 100, "speculative_tokens": 4}, 100 + DRAFTED_ROWS["cuda"] + PROMPT_ROWS),
         ({"max_num_batched_tokens": 128}, 128),
         ({"max_num_batched_tokens": 16, "max_num_seqs": 32}, 32),

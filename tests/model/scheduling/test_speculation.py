@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.config import EngineConfig
-from model.limits import DRAFTED_ROWS, SPECULATIVE_TOKENS
+from model.limits import DRAFTED_ROWS
 from model.pico import CHECKPOINT
 from model.process.rank import Rank
 from model.request import Request, SamplingParams
@@ -53,6 +53,19 @@ def test_drafts_grow_while_right_and_pause_while_wrong():
     speculator.learn(2, 2)
     speculator._skip = 0
     assert speculator.draft(repeating)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_prompt_is_looked_through_in_the_step_that_computes_it(overlap):
+    engine = toy_engine(speculative_tokens=4, async_scheduling=overlap, max_num_batched_tokens=8)
+    engine.add(Request("a", list(range(1, 21)), SamplingParams(max_tokens=4, temperature=0, ignore_eos=True)))
+    lookup = engine.sequences["a"].speculator._lookup
+    engine.add(Request("b", list(range(1, 21)), SamplingParams(max_tokens=1)))
+    other = engine.sequences["b"].speculator._lookup
+    for _ in range(4):
+        engine.step()
+    assert lookup._indexed >= 20
+    assert other._indexed == 0, "who draws one token never drafts"
 
 
 def test_fewer_steps_same_output():
@@ -131,7 +144,7 @@ def test_confirmed_drafts_are_cached_for_the_next_request():
 
 
 @pytest.mark.parametrize(("asked", "drafts"), [(None, True), (0, False), (3, True)])
-def test_a_cpu_drafts_unless_told_otherwise(asked, drafts):
+def test_drafts_are_made_unless_told_otherwise(asked, drafts):
     config = EngineConfig(model=str(CHECKPOINT), device="cpu", speculative_tokens=asked, num_kv_blocks=200)
     rank = Rank(config)
     rank.load()
@@ -140,4 +153,3 @@ def test_a_cpu_drafts_unless_told_otherwise(asked, drafts):
     engine.add(Request("a", [40, 41, 42, 43, 44, 45] * 5, params))
     run_to_end(engine)
     assert (engine.stats()[DRAFT_TOKENS] > 0) == drafts
-    assert SPECULATIVE_TOKENS["cuda"] == 0

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.engine.gpu import checks
+from benchmarks.engine.gpu import checks, draws
 from benchmarks.engine.gpu.checks import DefinitionAttention, batch_of
 from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.session import Skip, Wrong
 from model.batch import Batch
+from model.drawing import Table, choose
 from model.network.attention import AttentionPlan, attend_reference
 
 CPU = torch.device("cpu")
@@ -60,8 +61,24 @@ def test_a_kernel_that_is_wrong_for_one_context_is_found(context: Context, monke
         checks.attention(context)
 
 
+def test_a_kernel_that_draws_another_token_is_found(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_check = pytest.importorskip("model.kernels.draw_check", reason="Triton has no build for this machine")
+
+    def another(logits: torch.Tensor, table: Table) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens, best = choose(logits, table)
+        return (tokens + (torch.arange(len(tokens)) == 7)) % logits.shape[1], best
+
+    monkeypatch.setattr(draws, "_kernel", lambda _: (choose, draw_check))
+    right = draws.draws(context)
+    assert (right.metrics["wrong_rows"], right.metrics["near_ties"]) == (0, 0)
+    monkeypatch.setattr(draws, "_kernel", lambda _: (another, draw_check))
+    with pytest.raises(Wrong, match="in 1 of") as caught:
+        draws.draws(context)
+    assert len(caught.value.found.rows) == len(right.rows) > 5
+
+
 def test_without_a_gpu_or_an_interpreter_they_say_so(context: Context) -> None:
     pytest.importorskip("triton", reason="Triton has no build for this machine")
-    for check in (checks.attention, checks.recorded_step):
+    for check in (checks.attention, checks.recorded_step, draws.draws):
         with pytest.raises(Skip, match="needs a GPU"):
             check(context)

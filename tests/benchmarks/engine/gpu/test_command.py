@@ -13,6 +13,7 @@ import torch
 from benchmarks.__main__ import main
 from benchmarks.engine.gpu import command, speeds, two_ranks
 from benchmarks.engine.gpu.context import Context
+from benchmarks.engine.gpu.drafts import WAYS
 from benchmarks.engine.gpu.plan import measurements
 from benchmarks.engine.gpu.session import Wrong
 from benchmarks.engine.gpu.sizes import FULL, SMALL
@@ -68,6 +69,11 @@ def test_one_model_is_loaded_and_measured_in_many_ways(
     profile = found["kernels of a step, decode, batch 1, 24 before"]
     assert profile["metrics"]["kernels_ms"] > 0
     assert len(profile["rows"]) > 5
+    drafts = found["drafts by how many are right, batch 3"]
+    assert drafts["metrics"]["without, tokens_per_step"] == 3
+    assert drafts["metrics"]["without, percent_accepted"] == drafts["metrics"]["0 % right, percent_accepted"] == 0
+    assert drafts["metrics"]["90 % right, tokens_per_step"] > 3
+    assert [row[0] for row in drafts["rows"]] == ["drafts", *(way.name for way in WAYS)]
     out = capsys.readouterr().out
     assert "decode, batch 2, 24 before: tokens_per_s=" in out
     assert str(tmp_path) not in written.read_text()
@@ -148,7 +154,8 @@ def test_the_plan_begins_with_what_matters_most() -> None:
         *(f"decode, batch {batch}, 512 before" for batch in (1, 8, 64, 256)),
         *("prefill of 2,048", "256 requests of 512 in, 128 out", "decode, batch 64, 512 before, top_p"),
         *("kernels of a step, decode, batch 64, 512 before", "kernels of a step, prefill of 2,048"),
-        *("decode, batch 1, 512 before, no CUDA graphs", "two ranks on one device", "load, int8", "load, fp8"),
+        *("decode, batch 1, 512 before, no CUDA graphs", "drafts by how many are right, batch 8"),
+        *("two ranks on one device", "load, int8", "load, fp8"),
         *("single products", "transformers generate"),
     ]
     assert [name for name in names if name in order] == order
