@@ -90,6 +90,7 @@ class Settings(BaseSettings):
 
     # The engine
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs (or CPU processes) that share one model.")
+    decode_context_parallel_size: int = Field(default=1, ge=1, description="How many of them share one KV cache.")
     max_model_len: int | None = Field(
         default=_engine("max_model_len"),
         ge=2,
@@ -107,9 +108,7 @@ class Settings(BaseSettings):
         "parts. 0: no target. If not given, 0.05 on a GPU and none on a CPU.",
     )
     block_size: int = Field(default=_engine("block_size"), ge=1, description="Tokens in one cache block.")
-    num_kv_blocks: int | None = Field(
-        default=_engine("num_kv_blocks"), ge=2, description="Cache blocks; computed if not given."
-    )
+    num_kv_blocks: int | None = Field(default=_engine("num_kv_blocks"), ge=2, description="KV blocks; else computed.")
     kv_cache_memory: int = Field(default=_engine("kv_cache_memory"), gt=0, description="Bytes of cache on a CPU.")
     gpu_memory_utilization: float = Field(
         default=_engine("gpu_memory_utilization"),
@@ -296,7 +295,7 @@ class Settings(BaseSettings):
 
     def check_model(self, model: ModelConfig) -> None:
         """Raise ConfigError where these settings do not fit the checkpoint."""
-        model.check_tensor_parallel(self.tensor_parallel_size)
+        self.engine_config().check_ranks(model)
         if self.max_model_len is not None and self.max_model_len > model.n_positions:
             raise ConfigError(
                 f"max_model_len={self.max_model_len} is above the model's window of {model.n_positions} tokens "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,14 +35,40 @@ class Batch:
     drawn_rows: npt.NDArray[np.int64] | None = None
 
     def to_bytes(self) -> bytes:
-        return pickle.dumps(self, protocol=pickle.HIGHEST_PROTOCOL)
+        """All numbers, which fit, in 32 bits: sizes, then array after array."""
+        rows = self.block_tables.reshape(-1)
+        drawn = () if self.drawn_rows is None else (self.drawn_rows,)
+        head = (
+            len(self.tokens),
+            *self.block_tables.shape,
+            len(self.logit_rows),
+            self.num_decodes,
+            self.broadcasts,
+            len(drawn),
+        )
+        arrays = (self.tokens, self.positions, self.slots, self.query_lens, self.context_lens, rows, self.logit_rows)
+        return np.concatenate([head, *arrays, *drawn], dtype=np.int32, casting="same_kind").tobytes()
 
     @staticmethod
     def from_bytes(data: bytes) -> Batch:
-        """Only for bytes from rank 0's private socket: unpickling runs code."""
-        batch = pickle.loads(data)
-        assert isinstance(batch, Batch)
-        return batch
+        """What `to_bytes` has made of a batch."""
+        numbers = np.frombuffer(data, dtype=np.int32).astype(np.int64)
+        tokens, sequences, blocks, rows, num_decodes, broadcasts, drawn = numbers[:7].tolist()
+        sizes = (tokens,) * 3 + (sequences,) * 2 + (sequences * blocks, rows, tokens * drawn)
+        ends = itertools.accumulate(sizes, initial=7)
+        arrays = [numbers[start:end] for start, end in itertools.pairwise(ends)]
+        return Batch(
+            tokens=arrays[0],
+            positions=arrays[1],
+            slots=arrays[2],
+            query_lens=arrays[3],
+            context_lens=arrays[4],
+            block_tables=arrays[5].reshape(sequences, blocks),
+            logit_rows=arrays[6],
+            num_decodes=num_decodes,
+            broadcasts=broadcasts,
+            drawn_rows=arrays[7] if drawn else None,
+        )
 
 
 def resolve(tokens: torch.Tensor, drawn_rows: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:

@@ -185,6 +185,8 @@ class EngineConfig(BaseModel):
     """How one engine runs one model. Everything a rank needs to start, picklable, nothing from the environment.
 
     model: checkpoint directory or hub id.
+    decode_context_parallel_size: how many ranks share one cache of a multi-query model instead of a copy each: of so
+        many tokens in a row each keeps one. Divides tensor_parallel_size and block_size.
     max_model_len: longest prompt plus completion in tokens; None: the model's window.
     num_kv_blocks: cache size in blocks; None: what `kv_cache_memory` bytes (CPU) or
         `gpu_memory_utilization` of the GPU hold after the weights.
@@ -216,6 +218,7 @@ class EngineConfig(BaseModel):
     dtype: DType = "auto"
     device: Device = "auto"
     tensor_parallel_size: int = Field(default=1, ge=1)
+    decode_context_parallel_size: int = Field(default=1, ge=1)
     max_model_len: int | None = Field(default=None, ge=2)
     max_num_seqs: int = Field(default=64, ge=1)
     max_num_batched_tokens: int | None = Field(default=None, ge=16)
@@ -234,6 +237,26 @@ class EngineConfig(BaseModel):
     async_scheduling: bool | None = None
     quantization: Quantization = "none"
     seed: int | None = None
+
+    def check_ranks(self, model: ModelConfig | None = None) -> None:
+        """Raise ConfigError where ranks cannot share the cache as is asked for, or the model, where it is known."""
+        if model is not None:
+            model.check_tensor_parallel(self.tensor_parallel_size)
+        stripes = self.decode_context_parallel_size
+        asked = f"decode_context_parallel_size={stripes}"
+        if stripes == 1:
+            return
+        if self.tensor_parallel_size % stripes:
+            raise ConfigError(f"{asked} does not divide tensor_parallel_size={self.tensor_parallel_size}")
+        if self.block_size % stripes:
+            raise ConfigError(
+                f"{asked} does not divide block_size={self.block_size}: every rank keeps as many tokens of a block"
+            )
+        if model is not None and not model.multi_query:
+            raise ConfigError(
+                f"{asked} is for multi-query models, whose one key/value head every rank would copy; this one has "
+                f"{model.n_kv_head}, which tensor_parallel_size splits already"
+            )
 
     def check_cpu(self) -> None:
         """Raise ConfigError for what no CPU runs, whatever the model."""

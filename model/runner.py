@@ -67,6 +67,7 @@ class Runner:
         directory = resolve_checkpoint(config.model, config.revision)
         self.model = ModelConfig.from_checkpoint(directory)
         self.model.check_tensor_parallel(group.size)
+        config.check_ranks(self.model)
         self.group = group
         self.device = device
         self.block_size = config.block_size
@@ -79,7 +80,8 @@ class Runner:
         self.max_model_len = max_model_len(config, self.model)
         self.num_kv_blocks = self._num_kv_blocks(config)
         blocks = self.num_kv_blocks + self.backend.spare_blocks
-        shape = cache_shape(self.model, group.size, blocks, self.block_size, self.backend.head_dim)
+        stripes = group.stripe.count
+        shape = cache_shape(self.model, group.size, blocks, self.block_size, self.backend.head_dim, stripes)
         self.cache = torch.zeros(shape, dtype=self.dtype, device=device)
         drawn = config.max_num_seqs + DRAFTED_ROWS[device.type]
         self._drawn = torch.zeros(drawn, dtype=torch.int64, device=device)
@@ -125,8 +127,9 @@ class Runner:
 
     def _num_kv_blocks(self, config: EngineConfig) -> int:
         """Cache blocks by configuration or by memory. Raises ConfigError where one full sequence would not fit."""
+        stripes = self.group.stripe.count
         bytes_of_block = block_bytes(
-            self.model, self.group.size, self.block_size, self.dtype.itemsize, self.backend.head_dim
+            self.model, self.group.size, self.block_size, self.dtype.itemsize, self.backend.head_dim, stripes
         )
         if config.num_kv_blocks is not None:
             blocks = config.num_kv_blocks
@@ -155,7 +158,7 @@ class Runner:
 
         The next call may overwrite them.
         """
-        return self.backend.run(batch, self.cache, self._drawn)
+        return self.backend.run(self.group.stripe.of(batch), self.cache, self._drawn)
 
     def receive(self, count: int, tokens: torch.Tensor | None = None) -> None:
         """Keep `count` drawn tokens for the next batch; on rank 0 they are given, and go to the other ranks."""

@@ -27,16 +27,18 @@ def run(arguments: Sequence[str]) -> int:
         f"({options.dtype}{weights}); 1 GiB of it is set aside for CUDA and NCCL.\nKV tokens: the cache of one engine. "
         "Full windows: sequences of the longest length that it holds at once."
     )
+    if (stripes := options.decode_context_parallel_size) > 1:
+        print(f"Each token is kept by one of {stripes} GPUs: KV bytes a token are one GPU's share.")
     return 0 if any(row.plan.fits for row in rows) else 1
 
 
 class _Row:
     def __init__(self, name: str, model: ModelConfig, config: EngineConfig, gpu_memory: int, width: int) -> None:
-        from model.checkpoint.memory import block_bytes, plan
+        from model.checkpoint.memory import plan
 
         self.name = name
         self.plan = plan(model, config, gpu_memory, width)
-        self.kv_bytes = block_bytes(model, self.plan.size, 1, width)
+        self.kv_bytes = self.plan.block_bytes // config.block_size
 
     def cells(self) -> list[str]:
         plan = self.plan
@@ -56,11 +58,14 @@ HEADINGS = ["model", "GPUs", "weights a GPU", "KV bytes a token", "cache a GPU",
 
 
 def _rows(name: str, model: ModelConfig, options: argparse.Namespace) -> Iterator[_Row]:
-    sizes = options.tensor_parallel_size or [s for s in (1, 2, 4, 8) if s in model.tensor_parallel_sizes()]
+    stripes = options.decode_context_parallel_size
+    possible = [s for s in (1, 2, 4, 8) if s in model.tensor_parallel_sizes() and s % stripes == 0]
+    sizes = options.tensor_parallel_size or possible
     for size in sizes:
         config = EngineConfig(
             model=name,
             tensor_parallel_size=size,
+            decode_context_parallel_size=stripes,
             max_model_len=options.max_model_len,
             gpu_memory_utilization=options.gpu_memory_utilization,
             quantization=options.quantization,
@@ -123,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-memory", type=_memory, required=True, help="of one GPU, as 24GiB or 80GB")
     parser.add_argument(
         "--tensor-parallel-size", type=_positive, action="append", help="GPUs that share the model; repeatable"
+    )
+    parser.add_argument(
+        "--decode-context-parallel-size",
+        type=_positive,
+        default=1,
+        help="of these, how many share one key/value cache instead of a copy each (default: %(default)s)",
     )
     parser.add_argument("--dtype", choices=BYTES_PER_VALUE, default="bfloat16", help="default: %(default)s")
     parser.add_argument(

@@ -35,7 +35,7 @@ class Backend(Protocol):
     def warm_up(self, cache: torch.Tensor, drawn: torch.Tensor, max_model_len: int) -> None:
         """Prepare steps on this cache and these drawn tokens, the tensors that `run` will be given.
 
-        cache: [layers, 2, blocks, block_size, kv_heads, self.head_dim].
+        cache: [layers, 2, blocks, block_size, kv_heads, self.head_dim]; of a striped one, this rank's part of a block.
         drawn [n] int64, n the most tokens that a step draws. max_model_len: tokens of the longest sequence.
         """
         ...
@@ -43,6 +43,7 @@ class Backend(Protocol):
     def run(self, batch: Batch, cache: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor | None:
         """One forward pass: writes the new tokens' keys and values into the cache, and returns logits.
 
+        batch: with slots of this rank's cache, -1 for tokens that another rank keeps.
         drawn: what the step before drew. Logits are [R, vocabulary] in float32 on rank 0; None on other ranks, and
         where no row wants any. The next call may overwrite them.
         """

@@ -23,13 +23,12 @@ from model.backends.agreement import Agreement
 from model.backends.backend import Backend, Weights
 from model.backends.cuda import CudaBackend, tolerance
 from model.backends.native import NativeBackend
-from model.backends.plain import PlainBackend
+from model.backends.plain import PlainBackend, torch_attention
 from model.checkpoint.weights import Share
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.kernels.native.support import obstacle as native_obstacle
 from model.kernels.native.support import runs_on_this_cpu as native_runs_on_this_cpu
 from model.network.parallel import TensorParallel
-from model.network.sdpa_attention import SdpaAttention
 from model.statistics import ForwardPath
 
 logger = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class Choice:
         if self.backend == "cuda":
             return CudaBackend(share, config, self.attention, weights)
         packs = share.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available()
-        attention = SdpaAttention(config.block_size, share.device, share.dtype)
+        attention = torch_attention(share, config.block_size)
         return PlainBackend(share.model, share.group, attention, weights, packed=packs)
 
 
@@ -161,8 +160,10 @@ def _triton_fault(config: EngineConfig, model: ModelConfig, ranks: Agreement, dt
     try:
         from model.kernels import triton_check
 
-        heads = model.n_head // ranks.group.size
-        error = triton_check.max_error(model.n_embd, heads, model.head_dim, config.block_size, dtype, ranks.device)
+        heads, stripes = model.n_head // ranks.group.size, ranks.group.stripe.count
+        error = triton_check.max_error(
+            model.n_embd, heads, model.head_dim, config.block_size, dtype, ranks.device, stripes
+        )
     except Exception as failure:  # a compiler fails in many ways, and none of them may keep the model from serving
         return f"does not run here: {type(failure).__name__}: {failure}"
     logger.info("kernels compiled in %.1f s", time.monotonic() - started)

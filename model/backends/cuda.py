@@ -14,7 +14,7 @@ import torch
 
 from model.backends.agreement import Agreement
 from model.backends.backend import Weights
-from model.backends.plain import PlainBackend
+from model.backends.plain import PlainBackend, torch_attention
 from model.batch import Batch
 from model.checkpoint.memory import scratch_values
 from model.checkpoint.weights import Share
@@ -25,10 +25,10 @@ from model.kernels.mixed_graphs import MixedGraphs
 from model.limits import StepLimits
 from model.network.layers import Form, Linear
 from model.network.operations import Operations
-from model.network.sdpa_attention import SdpaAttention
 
 if TYPE_CHECKING:
     from model.kernels.triton_attention import TritonAttention
+    from model.kernels.triton_stripes import StripedTritonAttention
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class CudaBackend:
         self._eager = PlainBackend(
             share.model,
             share.group,
-            self._triton or SdpaAttention(config.block_size, share.device, share.dtype),
+            self._triton or torch_attention(share, config.block_size),
             weights,
             _form(share, config.quantization),
             operations=_operations(share) if self._triton else None,
@@ -66,8 +66,8 @@ class CudaBackend:
             and share.device.type == "cuda"
             and not share.group.shares_gpu
         )
-        self.spare_blocks = int(self._records)
-        """For the rows that fill recorded steps."""
+        self.spare_blocks = int(self._records) if self._triton else self._eager.spare_blocks
+        """For the rows that fill recorded steps, which Triton alone has; it keeps nothing of other ranks' tokens."""
         self._compilations = _compilations() if self._triton or config.quantization != "none" else None
         self._compiled = 0
         if share.device.type == "cuda":
@@ -96,8 +96,9 @@ class CudaBackend:
         """
         triton = self._triton
         assert triton is not None, "the steps of PyTorch's attention are not of a fixed size"
-        block_size = cache.shape[3]
-        table_width, spare = -(-max_model_len // block_size), Spare(cache.shape[2] - 1, block_size)
+        stripes = self._share.group.stripe.count
+        block_size = cache.shape[3] * stripes
+        table_width, spare = -(-max_model_len // block_size), Spare(cache.shape[2] - 1, block_size, stripes)
         mixed = MixedGraphs(
             lambda tokens, positions, plan, rows: self.network(tokens, positions, cache, plan, rows),
             triton,
@@ -150,10 +151,15 @@ def _compilations() -> Callable[[], int]:
     return compilations.count
 
 
-def _triton_attention(share: Share) -> TritonAttention:
+def _triton_attention(share: Share) -> TritonAttention | StripedTritonAttention:
+    heads, stripes = share.model.n_head // share.group.size, share.group.stripe.count
+    if stripes > 1:
+        from model.kernels.triton_stripes import StripedTritonAttention
+
+        return StripedTritonAttention(heads * stripes, share.device, share.group)
     from model.kernels.triton_attention import TritonAttention
 
-    return TritonAttention(share.model.n_head // share.group.size, share.device)
+    return TritonAttention(heads, share.device)
 
 
 def _operations(share: Share) -> Operations:

@@ -6,6 +6,7 @@ import torch
 
 from model.backends.backend import Weights, token_ids
 from model.batch import Batch
+from model.checkpoint.weights import Share
 from model.config import ModelConfig
 from model.device import to_device
 from model.kernels.one_dnn import OneDnnLinear
@@ -14,6 +15,17 @@ from model.network.gpt_bigcode import GPTBigCode
 from model.network.layers import Form, Linear
 from model.network.operations import Operations
 from model.network.parallel import TensorParallel
+from model.network.sdpa_attention import SdpaAttention
+from model.network.striped_attention import StripedTorchAttention
+
+
+def torch_attention(share: Share, block_size: int) -> PagedAttention:
+    """Attention by PyTorch's operations. block_size: tokens of a block on all ranks that share a cache."""
+    stripe = share.group.stripe
+    if stripe.count == 1:
+        return SdpaAttention(block_size, share.device, share.dtype)
+    heads = share.model.n_head // share.group.size * stripe.count
+    return StripedTorchAttention(heads, block_size // stripe.count, share.device, share.group)
 
 
 class PlainBackend:
@@ -25,7 +37,6 @@ class PlainBackend:
     """
 
     head_is_copied = False
-    spare_blocks = 0
     late_compilations = 0
 
     def __init__(
@@ -39,6 +50,8 @@ class PlainBackend:
         operations: Operations | None = None,
     ) -> None:
         self.head_dim = model.head_dim
+        self.spare_blocks = int(group.stripe.count > 1)
+        """For the tokens that other ranks keep."""
         self.network = GPTBigCode.without_storage(model, group, operations).eval()
         self._attention = attention
         self.parameter_bytes = weights(lambda name, value: self.network.place(name, value, form))

@@ -53,22 +53,27 @@ def scratch_values(model: ModelConfig, size: int) -> int:
 
 
 def cache_shape(
-    model: ModelConfig, size: int, blocks: int, block_size: int, head_dim: int | None = None
+    model: ModelConfig, size: int, blocks: int, block_size: int, head_dim: int | None = None, stripes: int = 1
 ) -> tuple[int, ...]:
-    """One rank's cache tensor: [layers, 2, blocks, block_size, kv_heads, head_dim].
+    """One rank's cache tensor: [layers, 2, blocks, block_size / stripes, kv_heads, head_dim].
 
-    The one key/value head of a multi-query model is on every rank; otherwise heads are split. head_dim: the model's if
-    None.
+    The one key/value head of a multi-query model is on every rank, for the tokens of its stripe; otherwise heads are
+    split. head_dim: the model's if None. stripes: ranks that share a cache.
     """
     kv_heads = 1 if model.multi_query else model.n_head // size
-    return (model.n_layer, 2, blocks, block_size, kv_heads, head_dim or model.head_dim)
+    return (model.n_layer, 2, blocks, block_size // stripes, kv_heads, head_dim or model.head_dim)
 
 
 def block_bytes(
-    model: ModelConfig, size: int, block_size: int, bytes_per_value: int, head_dim: int | None = None
+    model: ModelConfig,
+    size: int,
+    block_size: int,
+    bytes_per_value: int,
+    head_dim: int | None = None,
+    stripes: int = 1,
 ) -> int:
     """Bytes of one cache block on one rank."""
-    return math.prod(cache_shape(model, size, 1, block_size, head_dim)) * bytes_per_value
+    return math.prod(cache_shape(model, size, 1, block_size, head_dim, stripes)) * bytes_per_value
 
 
 def activation_bytes(model: ModelConfig, size: int, config: EngineConfig, bytes_per_value: int) -> int:
@@ -99,8 +104,10 @@ class MemoryPlan:
     cache: int
     """Left for the cache; negative where the weights do not fit."""
     cache_tokens: int
-    """Whole blocks of it, in tokens. The cache of a multi-query model is replicated: more ranks add no tokens by
-    themselves, but the weights leave more room."""
+    """Whole blocks of it, in tokens. The cache of a multi-query model is replicated unless it is striped: more ranks
+    add no tokens by themselves, but the weights leave more room."""
+    block_bytes: int
+    """Of a cache block."""
     max_model_len: int
 
     @property
@@ -117,20 +124,22 @@ class MemoryPlan:
 def plan(model: ModelConfig, config: EngineConfig, gpu_memory: int, bytes_per_value: int) -> MemoryPlan:
     """Divide `gpu_memory` bytes as an engine of `config` would on each of its GPUs.
 
-    Raises ConfigError where `config.tensor_parallel_size` does not divide the model.
+    Raises ConfigError where `config.tensor_parallel_size` does not divide the model, or its cache cannot be striped.
     """
+    config.check_ranks(model)
     size = config.tensor_parallel_size
     parameters = parameter_bytes(model, 0, size, bytes_per_value, config.quantization)
     activations = activation_bytes(model, size, config, bytes_per_value)
     if config.quantization != "none":
         activations += scratch_values(model, size) * bytes_per_value
     cache = int(gpu_memory * config.gpu_memory_utilization) - DRIVER_BYTES - parameters - activations
-    blocks = max(cache, 0) // block_bytes(model, size, config.block_size, bytes_per_value)
+    each = block_bytes(model, size, config.block_size, bytes_per_value, stripes=config.decode_context_parallel_size)
     return MemoryPlan(
         size=size,
         parameters=parameters,
         activations=activations,
         cache=cache,
-        cache_tokens=blocks * config.block_size,
+        cache_tokens=max(cache, 0) // each * config.block_size,
+        block_bytes=each,
         max_model_len=config.max_model_len or model.n_positions,
     )

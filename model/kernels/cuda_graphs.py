@@ -69,14 +69,19 @@ def _pool() -> Any:
 
 @dataclass(frozen=True)
 class Spare:
-    """A block of the cache that no sequence owns: what the rows that fill a step read and write."""
+    """A block of the cache that no sequence owns: what the rows that fill a step read and write.
+
+    stripes: ranks that share the cache, each of which has an equal part of the block.
+    """
 
     block: int
     block_size: int
+    stripes: int = 1
 
     @property
     def slot(self) -> int:
-        return self.block * self.block_size
+        """The first of the block, in this rank's cache."""
+        return self.block * (self.block_size // self.stripes)
 
 
 class RecordedStep:

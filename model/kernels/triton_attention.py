@@ -20,6 +20,7 @@ from model.config import ModelConfig
 from model.device import programs_of, to_device
 from model.kernels.attention_kernels import attend, combine_splits
 from model.kernels.mixed_graphs import Layout
+from model.network.stripes import Stripe
 
 LONGEST_SPLIT = 32
 COMBINED_ROWS = 8
@@ -31,6 +32,7 @@ WIDEST = {2: 128, 4: 32}
 in float32 (compiled for compute capability 9.0)."""
 FEWEST_KEYS = 256
 """A part of a context is never shorter than this: joining would cost more than it gains."""
+EVERY_TOKEN = Stripe()
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,30 @@ class TritonPlan:
 
         head_dim is a power of two, 16 at least. Queries that are part of wider rows are read where they are.
         """
-        heads, width = queries.shape[1:]
+        width = queries.shape[2]
         if queries.stride(1) != width or queries.stride(2) != 1 or queries.stride(0) % width:
             queries = queries.contiguous()
         out = queries.new_empty(queries.shape)
+        self.launch(queries, cache, scale, out, queries.stride(0) // width)
+        return out
+
+    def launch(
+        self,
+        queries: torch.Tensor,
+        cache: torch.Tensor,
+        scale: float,
+        out: torch.Tensor,
+        row_heads: int,
+        stripe: Stripe = EVERY_TOKEN,
+    ) -> None:
+        """Attend into `out`. row_heads: how many heads there are from one token's queries to the next one's.
+
+        Of a striped cache queries are [stripes, T, heads, head_dim] of all ranks, contiguous, and `out` is their
+        `empty_parts`.
+        """
+        tokens, own_heads, width = queries.shape[-3:]
+        heads = own_heads * stripe.count
+        lses = out if stripe.count == 1 else out.view(torch.float32)
         tiles, whole = len(self.tile_sequences), self.splits == 1
         parts = 0 if whole else tiles * self.splits * self.tile.rows
         sums = torch.empty(parts, width, dtype=torch.float32, device=queries.device)
@@ -157,6 +179,7 @@ class TritonPlan:
             cache[0],
             cache[1],
             out,
+            lses,
             sums,
             tops,
             totals,
@@ -164,20 +187,25 @@ class TritonPlan:
             self.tables,
             self.tables.shape[1],
             heads,
-            queries.stride(0) // width,
+            row_heads,
             self.splits,
+            tokens,
+            stripe.own,
             scale * 1.4426950408889634,
             WIDTH=width,
+            OUT_WIDTH=out.shape[-1],
             BLOCK_SIZE=cache.shape[2],
             ROWS=self.tile.rows,
             KEYS=self.tile.keys,
             WHOLE=whole,
+            STRIPES=stripe.count,
             num_warps=self.tile.warps,
             num_stages=self.tile.stages,
         )
         if not whole:
             combine_splits[(tiles, self.tile.rows // COMBINED_ROWS)](
                 out,
+                lses,
                 sums,
                 tops,
                 totals,
@@ -185,11 +213,14 @@ class TritonPlan:
                 heads,
                 self.tile.rows,
                 self.splits,
+                tokens,
+                stripe.own,
                 WIDTH=width,
+                OUT_WIDTH=out.shape[-1],
                 KEYS=self.tile.keys,
                 ROWS=COMBINED_ROWS,
+                STRIPES=stripe.count,
             )
-        return out
 
 
 class TritonAttention:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,38 +12,54 @@ from model.batch import Batch
 from model.kernels.triton_attention import Tile, TritonPlan, tile_of, tiles_of
 from model.kernels.triton_gemv import MOST_ROWS
 from model.kernels.triton_operations import TritonOperations
+from model.kernels.triton_stripes import TritonPartPlan
 from model.network.attention import attend_reference
 from model.network.layers import Linear
 from model.network.operations import TorchOperations
+from model.network.stripes import Stripe
 
 
-def max_error(n_embd: int, heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
-    """The largest error of all kernels of a model of width n_embd. Not a number where some answer is none."""
+def max_error(
+    n_embd: int,
+    heads: int,
+    width: int,
+    block_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    stripes: int = 1,
+) -> float:
+    """The largest error of all kernels of a model of width n_embd. Not a number where some answer is none.
+
+    heads: a rank's. stripes: ranks that share a cache.
+    """
     errors = (
-        attention_error(heads, width, block_size, dtype, device),
+        attention_error(heads, width, block_size, dtype, device, stripes),
         operations_error(n_embd, heads, width, block_size, dtype, device),
     )
     return float(torch.tensor(errors).max())
 
 
-def attention_error(heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device) -> float:
+def attention_error(
+    heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device, stripes: int = 1
+) -> float:
     """The largest difference between the attention's answers and the definition's, on small random batches.
 
     heads: a rank's. They run with every size of tile that a step of so many heads can have, on contexts that are split
     and on whole ones, so that nothing is left to be compiled while serving. Not a number where some answer is none.
     """
-    errors = [_errors(tile, heads, width, block_size, dtype, device) for tile in tiles_of(heads)]
+    heads *= stripes
+    errors = [_errors(tile, heads, width, block_size, dtype, device, stripes) for tile in tiles_of(heads)]
     return float(torch.tensor(errors).max())
 
 
 def _errors(
-    tile: Tile, heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device
+    tile: Tile, heads: int, width: int, block_size: int, dtype: torch.dtype, device: torch.device, stripes: int
 ) -> list[float]:
-    """Of such tiles: with contexts whole, and split."""
+    """Of such tiles: with contexts whole, and split. heads: of all ranks that share a cache."""
     generator = torch.Generator().manual_seed(0)
     tokens = next(n for n in range(1, tile.rows + 1) if tile_of(heads * n) == tile)
     # a decode, one that is in its first block, and a chunk behind what is cached
-    lens, contexts = np.array([1, 1, tokens]), np.array([3 * tile.keys + 5, 7, tokens + 40])
+    lens, contexts = np.array([1, 1, tokens]), np.array([(3 * tile.keys + 5) * stripes, 7, tokens + 40])
     blocks = -(-contexts // block_size)
     tables = np.zeros((3, int(blocks.max())), dtype=np.int64)
     order = torch.randperm(int(blocks.sum()), generator=generator).numpy()
@@ -55,9 +73,21 @@ def _errors(
     errors = []
     for splits in (1, 3):
         plan = TritonPlan.of(batch, heads, device, programs=1, splits=splits)
-        found = plan.attend(queries.to(device), cache.to(device), width**-0.5).float().cpu()
+        attend = plan.attend if stripes == 1 else functools.partial(attend_striped, plan, stripes)
+        found = attend(queries.to(device), cache.to(device), width**-0.5).float().cpu()
         errors.append(float((found - exact).abs().max()))
     return errors
+
+
+def attend_striped(
+    plan: TritonPlan, stripes: int, queries: torch.Tensor, cache: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """As ranks do together that share the cache [2, blocks, block_size, 1, width]; here all are one."""
+    everyones = torch.stack(queries.chunk(stripes, dim=1))
+    ranks = [TritonPartPlan(plan, Stripe(stripes, own)) for own in range(stripes)]
+    found = [rank.attend_part(everyones, cache[:, :, rank.stripe.own :: stripes].contiguous(), scale) for rank in ranks]
+    received = torch.stack(found, dim=1)  # [ranks that ask, ranks that found, T, heads, ...]
+    return torch.cat([rank.join(parts, queries.shape[-1]) for rank, parts in zip(ranks, received, strict=True)], dim=1)
 
 
 def operations_error(

@@ -48,10 +48,12 @@ def _write(qkv, keys, values, slots, row_heads, WIDTH: tl.constexpr):
     """One token's key and value: the last two of its `row_heads` heads."""
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH)
-    place = tl.load(slots + token) * WIDTH + column
-    source = qkv + (token * row_heads + row_heads - 2) * WIDTH + column
-    tl.store(keys + place, tl.load(source))
-    tl.store(values + place, tl.load(source + WIDTH))
+    slot = tl.load(slots + token)
+    if slot >= 0:  # else another rank keeps it
+        place = slot * WIDTH + column
+        source = qkv + (token * row_heads + row_heads - 2) * WIDTH + column
+        tl.store(keys + place, tl.load(source))
+        tl.store(values + place, tl.load(source + WIDTH))
 
 
 class TritonOperations:

@@ -27,7 +27,8 @@ class Operations(Protocol):
         ...
 
     def write(self, cache: torch.Tensor, qkv: torch.Tensor, slots: torch.Tensor) -> None:
-        """Put new tokens' keys and values into their slots [T] of a layer's cache.
+        """Put new tokens' keys and values into their slots [T] of a layer's cache; those with -1 go nowhere, or into
+        the last slot.
 
         cache [2, blocks, block_size, kv_heads, head_dim]. qkv [T, heads + 2 * kv_heads, head_dim]: the last are keys,
         then values.
@@ -53,8 +54,8 @@ class TorchOperations:
     def write(self, cache: torch.Tensor, qkv: torch.Tensor, slots: torch.Tensor) -> None:
         flat = cache.view(2, -1, *cache.shape[3:])
         kv_heads = cache.shape[3]
-        flat[0].index_copy_(0, slots, qkv[:, -2 * kv_heads : -kv_heads])
-        flat[1].index_copy_(0, slots, qkv[:, -kv_heads:])
+        flat[0][slots] = qkv[:, -2 * kv_heads : -kv_heads]
+        flat[1][slots] = qkv[:, -kv_heads:]
 
     def linear(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
         made: torch.Tensor = layer(x)

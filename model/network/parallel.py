@@ -19,6 +19,8 @@ from multiprocessing.connection import Client, Connection, Listener
 import torch
 import torch.distributed as dist
 
+from model.network.stripes import Stripe
+
 JOIN_TIMEOUT = timedelta(minutes=10)
 _WIRE_KEY = "starcoder/wire"
 
@@ -42,9 +44,12 @@ def _short_directory() -> tempfile.TemporaryDirectory[str]:
 class TensorParallel:
     """One rank's view of the group. With `size == 1` nothing is opened and every collective is the identity."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, stripes: int = 1) -> None:
         self.rank = rank
         self.size = size
+        self.stripe = Stripe(stripes, rank % stripes)
+        """What this rank keeps of the cache that it shares with its neighbours: ranks n * stripes and those behind."""
+        self._neighbours: dist.ProcessGroup | None = None
         self._store: dist.TCPStore | None = None
         self._wires: list[Connection] = []
         self.shares_gpu = False
@@ -93,6 +98,9 @@ class TensorParallel:
             timeout=JOIN_TIMEOUT,
             device_id=device if nccl else None,
         )
+        if 1 < self.stripe.count < self.size:
+            everybody = torch.arange(self.size).view(-1, self.stripe.count).tolist()
+            self._neighbours, _ = dist.new_subgroups_by_enumeration(everybody, timeout=JOIN_TIMEOUT)
         self._open_wires()
 
     def _find_shared_gpu(self, uuid: str) -> bool:
@@ -146,6 +154,24 @@ class TensorParallel:
         dist.gather(mine, parts, dst=0)
         return torch.cat(parts, dim=-1).to(tensor.device) if parts is not None else None
 
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Of the ranks that share a cache: [...] -> [stripes, ...], everybody's in the order of ranks, contiguous."""
+        if self.stripe.count == 1:
+            return tensor.contiguous().unsqueeze(0)
+        mine = (tensor.cpu() if self.shares_gpu else tensor).contiguous()
+        gathered = mine.new_empty(self.stripe.count, *mine.shape)
+        dist.all_gather_single(gathered.view(-1, *mine.shape[1:]), mine, group=self._neighbours)
+        return gathered.to(tensor.device)
+
+    def exchange(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Of the ranks that share a cache: [stripes, ...], one for each of them -> [stripes, ...], one of each."""
+        if self.stripe.count == 1:
+            return tensor
+        mine = (tensor.cpu() if self.shares_gpu else tensor).contiguous()
+        received = torch.empty_like(mine)
+        dist.all_to_all_single(received, mine, group=self._neighbours)
+        return received.to(tensor.device)
+
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         """Rank 0's values on every rank, in place."""
         if self.shares_gpu:
@@ -193,4 +219,5 @@ class TensorParallel:
         self._wires = []
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+        self._neighbours = None
         self._store = None

@@ -27,7 +27,7 @@ class Rank:
 
     def __init__(self, config: EngineConfig, rank: int = 0, size: int | None = None) -> None:
         self.config = config
-        self.group = TensorParallel(rank, size or config.tensor_parallel_size)
+        self.group = TensorParallel(rank, size or config.tensor_parallel_size, config.decode_context_parallel_size)
         self._runner: Runner | None = None
 
     def listen(self) -> str:
@@ -39,6 +39,7 @@ class Rank:
 
         Returns a LoadReport as plain data. Raises ConfigError for a checkpoint or size that cannot work.
         """
+        self.config.check_ranks()  # before ranks are told who their neighbours are
         device = choose_device(self.config.device, self.group.rank)
         if device.type == "cpu":
             torch.set_num_threads(self.config.num_threads or max(1, (os.cpu_count() or 1) // self.group.size))
@@ -101,6 +102,7 @@ class Rank:
             self._runner.dtype.itemsize,
             self.group.size,
             self._runner.backend.head_is_copied,
+            self.group.stripe.count,
         )
 
     def _speculative_tokens(self, runner: Runner) -> int:

@@ -76,6 +76,7 @@ class StepCosts:
     value_bytes: int
     ranks: int = 1
     head_is_copied: bool = False
+    stripes: int = 1
 
     @property
     def weights_read(self) -> int:
@@ -90,8 +91,8 @@ class StepCosts:
 
     @property
     def _cache_shards(self) -> int:
-        """The one head of a multi-query model is on every rank; more heads are shared out."""
-        return 1 if self.model.multi_query else self.ranks
+        """The one head of a multi-query model is on every rank, all of it or a stripe; more heads are shared out."""
+        return self.stripes if self.model.multi_query else self.ranks
 
     def read_bytes(self, batch: Batch) -> int:
         """Bytes of weights and cache that one rank reads for this batch."""

@@ -160,6 +160,8 @@ def test_settings_that_do_not_fit_the_checkpoint() -> None:
     Settings(tensor_parallel_size=4, max_model_len=256).check_model(model)
     with pytest.raises(ConfigError, match="does not divide"):
         Settings(tensor_parallel_size=3).check_model(model)
+    with pytest.raises(ConfigError, match="does not divide tensor_parallel_size=4"):
+        Settings(tensor_parallel_size=4, decode_context_parallel_size=3).check_model(model)
     with pytest.raises(ConfigError, match="window of 256"):
         Settings(max_model_len=257).check_model(model)
 

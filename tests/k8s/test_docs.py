@@ -19,16 +19,20 @@ GIB = 1 << 30
 
 
 def sizing_table() -> str:
+    """Of each number of GPUs with a cache on each, then with one cache that all share."""
     lines = [
-        "| model | GPUs an engine | weights a GPU | " + " | ".join(f"KV tokens, {g} GiB" for g in GPUS) + " |",
-        "| --- " + "| ---: " * (2 + len(GPUS)) + "|",
+        "| model | GPUs an engine | share a cache | weights a GPU | "
+        + " | ".join(f"KV tokens, {g} GiB" for g in GPUS)
+        + " |",
+        "| --- " + "| ---: " * (3 + len(GPUS)) + "|",
     ]
     for name, shape in FAMILY.items():
-        for size in (s for s in (1, 2, 4, 8) if s in shape.tensor_parallel_sizes()):
-            config = EngineConfig(model=name, tensor_parallel_size=size)
+        sizes = [s for s in (1, 2, 4, 8) if s in shape.tensor_parallel_sizes()]
+        for size, stripes in ((s, n) for s in sizes for n in sorted({1, s})):
+            config = EngineConfig(model=name, tensor_parallel_size=size, decode_context_parallel_size=stripes)
             plans = [plan(shape, config, gpu * GIB, 2) for gpu in GPUS]
             cells = [f"{p.cache_tokens:,}" if p.fits else "no" for p in plans]
-            lines.append(f"| {name} | {size} | {plans[0].parameters / GIB:.2f} GiB | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {size} | {stripes} | {plans[0].parameters / GIB:.2f} GiB | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -73,6 +73,12 @@ class LoneRank(TensorParallel):
     def gather_last_dim(self, tensor: torch.Tensor) -> torch.Tensor | None:
         return tensor if self.is_first else None
 
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.stack([tensor] * self.stripe.count)
+
+    def exchange(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[[self.stripe.own] * self.stripe.count]
+
 
 class RankGroup:
     """Context manager: starts `config.tensor_parallel_size` processes and ends them on every path.

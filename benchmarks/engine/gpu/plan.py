@@ -126,7 +126,10 @@ def _profiles(c: Context) -> list[Measurement]:
 
 
 def _ranks(c: Context) -> list[Measurement]:
-    return [Measurement("two ranks on one device", 25, partial(two_ranks.two_ranks, c))]
+    return [
+        Measurement("two ranks on one device", 25, partial(two_ranks.two_ranks, c)),
+        Measurement("two ranks that share a cache", 35, partial(two_ranks.two_ranks, c, stripes=2)),
+    ]
 
 
 def _in_8_bits(c: Context) -> list[Measurement]:

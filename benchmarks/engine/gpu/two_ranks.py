@@ -37,8 +37,11 @@ MOST = 0.05
 """Nats by which log-probabilities may differ in the mean. Those of other weights differ by about one."""
 
 
-def two_ranks(context: Context) -> Found:
-    """Prompts read by both, and the share of the greedy text after them up to the first difference."""
+def two_ranks(context: Context, stripes: int = 1) -> Found:
+    """Prompts read by both, and the share of the greedy text after them up to the first difference.
+
+    stripes: how many of the two share a cache.
+    """
     with tempfile.TemporaryDirectory(prefix="starcoder-bench-") as directory:
         write_weights(Path(directory), context.sizes.split_over_ranks)
         config = EngineConfig(
@@ -56,7 +59,8 @@ def two_ranks(context: Context) -> Found:
         alone = answers(one.engine())
         del one
         context.clean()
-        together = _by_two(config.model_copy(update={"tensor_parallel_size": 2}))
+        by_two = {"tensor_parallel_size": 2, "decode_context_parallel_size": stripes}
+        together = _by_two(config.model_copy(update=by_two))
     differences = [abs(a - b) for a, b in zip(alone["logprobs"], together["logprobs"], strict=True)]
     same = [a == b for a, b in zip(alone["likeliest"], together["likeliest"], strict=True)]
     texts = list(zip(alone["texts"], together["texts"], strict=True))

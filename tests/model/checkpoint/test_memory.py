@@ -51,6 +51,30 @@ def test_every_rank_holds_what_was_computed(checkpoint: Path, size: int, dtype: 
         assert runner.cache.untyped_storage().nbytes() == runner.report.kv_cache_bytes
 
 
+@pytest.mark.parametrize(("size", "stripes"), [(2, 2), (4, 4), (4, 2)])
+def test_a_striped_cache_holds_so_many_times_as_many_tokens(tmp_path: Path, size: int, stripes: int) -> None:
+    checkpoint = write_checkpoint(tmp_path / "model", random_model())
+    model = ModelConfig.from_checkpoint(checkpoint)
+    config = EngineConfig(
+        model=str(checkpoint),
+        dtype="float32",
+        device="cpu",
+        tensor_parallel_size=size,
+        kv_cache_memory=1 << 20,
+    )
+    striped = config.model_copy(update={"decode_context_parallel_size": stripes})
+    ranks = [Runner(striped, LoneRank(rank, size, stripes), torch.device("cpu")) for rank in range(size)]
+    each = block_bytes(model, size, 16, 4, stripes=stripes)
+    assert each * stripes == block_bytes(model, size, 16, 4)
+    for rank in ranks:
+        assert rank.num_kv_blocks == (1 << 20) // each
+        # one block more, for what others keep
+        assert rank.report.kv_cache_bytes == rank.cache.untyped_storage().nbytes() == (rank.num_kv_blocks + 1) * each
+    whole, parts = (plan(model, c, GIB * 4, 4) for c in (config, striped))
+    assert parts.cache_tokens - stripes * whole.cache_tokens in range(stripes * 16)
+    assert parts.block_bytes == each
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_one_rank_holds_the_whole_model(name: str) -> None:
     model = FAMILY[name]
@@ -127,6 +151,16 @@ def test_the_command_prints_the_plan_without_a_hub(
     division = plan(FAMILY["starcoder"], config, 24 * GIB, 2)
     assert f"{division.cache_tokens:,}" in row
     assert f"{division.parameters / GIB:.2f} GiB" in row
+
+
+def test_the_command_plans_a_striped_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", "starcoder", "--gpu-memory", "24GiB", "--decode-context-parallel-size", "4"]
+    assert cli.main(["plan", *arguments]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("starcoder ")]
+    assert [row[1] for row in rows] == ["4", "8"]
+    config = EngineConfig(model="starcoder", tensor_parallel_size=8, decode_context_parallel_size=4)
+    assert f"{plan(FAMILY['starcoder'], config, 24 * GIB, 2).cache_tokens:,}" in rows[1]
+    assert cli.main(["plan", *arguments, "--tensor-parallel-size", "2"]) == 2
 
 
 def test_the_command_plans_a_checkpoint_that_is_here(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

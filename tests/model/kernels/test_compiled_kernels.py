@@ -85,6 +85,26 @@ def test_a_hopper_gpu_multiplies_by_its_own_instructions(compiled: Compiled, cap
         assert variant["wgmma"] == variant["constants"]["SHUFFLED"], "inputs are in the order of other instructions"
 
 
+STRIPED = """
+import dataclasses, json, torch
+from model.kernels import ahead_of_time, triton_check
+
+with ahead_of_time.pretend(90):
+    triton_check.attention_error(6, 128, 16, torch.bfloat16, torch.device("cpu"), stripes=8)
+print(json.dumps([dataclasses.asdict(variant) for variant in ahead_of_time.variants(90)]))
+"""
+
+
+def test_the_kernels_of_a_striped_cache_fit(cache: Path) -> None:
+    [variants] = run_with_triton(STRIPED, interpret=False, cache=cache)
+    kernels = [variant["kernel"] for variant in variants]
+    # all heads of a token take a tile of 64 rows; split or whole
+    assert [kernels.count(kernel) for kernel in ("attend", "combine_splits", "join_stripes")] == [2, 1, 1]
+    for variant in variants:
+        assert variant["stack"] == 0, f"registers do not suffice: {variant}"
+        assert variant["shared"] <= SHARED_MEMORY[90]
+
+
 STEPS = """
 import json, sys
 import numpy as np, torch, triton

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ CASES = """
 import json, sys
 import numpy as np, torch
 from model.network.attention import attend_reference
+from model.kernels import triton_check
 from model.kernels.triton_attention import TritonPlan
 from tests.model.network.test_attention import BLOCK, random_batch
 
@@ -36,6 +38,16 @@ for sequences, heads, width, splits in json.loads(sys.argv[1]):
     exact = attend_reference(queries, cache, batch, width**-0.5)
     assert torch.isfinite(found).all()
     print(json.dumps([float((found - exact).abs().max()), plan.tile.rows, plan.splits, len(plan.tile_sequences)]))
+
+for sequences, heads, width, splits, stripes in json.loads(sys.argv[2]):
+    batch = random_batch([tuple(s) for s in sequences], np.random.default_rng(7))
+    generator = torch.Generator().manual_seed(7)
+    cache = torch.randn(2, int(batch.block_tables.max()) + 4, BLOCK, 1, width, generator=generator)
+    queries = torch.randn(len(batch.tokens), heads, width, generator=generator)
+    plan = TritonPlan.of(batch, heads, device, programs=64, splits=splits)
+    found = triton_check.attend_striped(plan, stripes, queries.to(device), cache.to(device), width**-0.5).cpu()
+    assert torch.isfinite(found).all()
+    print(json.dumps(float((found - attend_reference(queries, cache, batch, width**-0.5)).abs().max())))
 """
 
 SHAPES = [
@@ -48,10 +60,22 @@ EQUAL = [(*shape, splits) for shape in SHAPES for splits in (None, 1, 3)]
 SPLIT = [([(1, 1100)], 4, 16, None), ([(1, 300)] * 40, 4, 16, None)]
 
 
+STRIPED = [
+    ([(1, 0), (1, 90), (1, 2)], 8, 16, 1, 2),  # a rank without a token of the first sequence
+    ([(1, 0), (9, 0), (40, 30)], 4, 16, 1, 4),
+    ([(1, 0), (1, 300), (5, 0)], 8, 16, 3, 4),  # parts of parts, some of which do not exist
+]
+
+
 @pytest.fixture(scope="module")
-def outcomes() -> list[list[float]]:
+def answers() -> list[Any]:
+    return run_with_triton(CASES, json.dumps([*EQUAL, *SPLIT]), json.dumps(STRIPED))
+
+
+@pytest.fixture(scope="module")
+def outcomes(answers: list[Any]) -> list[list[float]]:
     """The largest error of each case, the rows of a tile, parts of a context, and tiles."""
-    return run_with_triton(CASES, json.dumps([*EQUAL, *SPLIT]))
+    return answers[: -len(STRIPED)]
 
 
 @pytest.mark.parametrize("number", range(len(EQUAL)))
@@ -68,6 +92,10 @@ def test_equals_the_definition(outcomes: list[list[float]], number: int) -> None
 def test_long_contexts_of_few_sequences_are_split(outcomes: list[list[float]]) -> None:
     (_, _, alone, _), (_, _, many, _) = outcomes[len(EQUAL) :]
     assert (alone, many) == (4, 1)
+
+
+def test_parts_of_a_striped_cache_join_to_the_definition(answers: list[Any]) -> None:
+    assert max(answers[-len(STRIPED) :]) < 2e-5
 
 
 @given(
@@ -146,14 +174,15 @@ from model.kernels import triton_attention, triton_check
 gpu = torch.cuda.is_available()
 sizes = (256, 48, 128, 16, torch.bfloat16 if gpu else torch.float16, torch.device("cuda" if gpu else "cpu"))
 print(triton_check.max_error(*sizes))
+print(triton_check.max_error(256, 6, 128, 16, *sizes[4:], stripes=8))
 triton_attention.combine_splits = type("Wrong", (), {"__getitem__": lambda *_: lambda out, *_, **__: out.zero_()})()
 print(triton_check.max_error(*sizes))
 """
 
 
 def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one() -> None:
-    right, wrong = run_with_triton(CHECK)
-    assert right < 0.05 < wrong
+    right, striped, wrong = run_with_triton(CHECK)
+    assert max(right, striped) < 0.05 < wrong
 
 
 @pytest.mark.parametrize(

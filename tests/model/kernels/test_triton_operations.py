@@ -34,6 +34,13 @@ for rows, width, heads, head_dim, offset in json.loads(sys.argv[1]):
     for o, cache in zip(operations, caches):
         o.write(cache, qkv, slots)
     assert torch.equal(*caches)
+    elsewhere = torch.where(torch.arange(rows, device=device) % 2 == 1, slots, -1)
+    striped = torch.full_like(caches, 7.0)
+    for o, cache in zip(operations, striped):
+        o.write(cache, qkv, elsewhere)
+    striped = striped.flatten(2, 3)
+    assert torch.equal(*striped[:, :, :-1]), "what another rank keeps goes nowhere, or into the last slot"
+    assert (striped[0, :, -1] == 7).all() or (elsewhere == striped.shape[2] - 1).any()
     assert int((caches[0] != 7).sum()) == 2 * rows * head_dim
     print(json.dumps(float((normed - exact).abs().max())))
 """

@@ -89,7 +89,7 @@ from model.network import parallel
 parallel.gpu_uuid = lambda device: "the only one"
 torch.Tensor.cpu = torch.Tensor.clone  # what a copy to main memory is for a tensor that lies elsewhere
 rank = int(sys.argv[1])
-group = parallel.TensorParallel(rank, 2)
+group = parallel.TensorParallel(rank, 2, stripes=2)
 if rank == 0:
     print(group.listen(), flush=True)
 group.join(sys.argv[2] if rank else "", torch.device("cuda", 0))
@@ -97,7 +97,10 @@ with torch.inference_mode():
     half, drawn = torch.full((2,), 1.5 + rank, dtype=torch.bfloat16), torch.tensor([7 + rank])
     assert group.all_reduce(half) is half and group.broadcast(drawn) is drawn
     gathered = group.gather_last_dim(torch.tensor([[rank, 1], [2, rank]]))
-print(json.dumps([half.tolist(), drawn.tolist(), None if gathered is None else gathered.tolist()]))
+    everyones = group.all_gather(torch.tensor([[1.5 + rank], [2.5]], dtype=torch.bfloat16)[:, :1])
+    received = group.exchange(torch.tensor([[10 * rank], [10 * rank + 1]]))
+gathered = None if gathered is None else gathered.tolist()
+print(json.dumps([half.tolist(), drawn.tolist(), gathered, everyones.tolist(), received.tolist()]))
 group.close()
 """
 
@@ -114,8 +117,9 @@ def test_what_ranks_on_one_gpu_say_to_each_other() -> None:
     finally:
         first.kill()
         first.wait()
-    assert json.loads(out) == [[4.0, 4.0], [7], [[0, 1, 1, 1], [2, 0, 2, 1]]]
-    assert json.loads(second.stdout) == [[4.0, 4.0], [7], None]
+    everyones = [[[1.5], [2.5]], [[2.5], [2.5]]]
+    assert json.loads(out) == [[4.0, 4.0], [7], [[0, 1, 1, 1], [2, 0, 2, 1]], everyones, [[0], [10]]]
+    assert json.loads(second.stdout) == [[4.0, 4.0], [7], None, everyones, [[1], [11]]]
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -43,6 +43,9 @@ def test_a_step_reads_the_weights_once_and_every_sequences_cache() -> None:
     assert StepCosts(MODEL, 1_000_000_000, 2, ranks=2).read_bytes(batch([99], [1])) == weights_read(
         MODEL, 1_000_000_000, 2
     ) + cache_read(MODEL, [100], 2)
+    # or a stripe of it
+    striped = StepCosts(MODEL, 1_000_000_000, 2, ranks=4, stripes=2)
+    assert striped.read_bytes(batch([99], [1])) == striped.weights_read + cache_read(MODEL, [50], 2)
 
 
 def test_an_embedding_beside_a_head_of_its_own_is_not_read() -> None:
