@@ -29,6 +29,11 @@ class Tile:
     stages: int = 4
 
 
+WITH_BIAS = Tile()
+WITHOUT_BIAS = Tile(depth=512, stages=3)
+"""The fastest for a layer's products and for the head, on an H100 (benchmarks/results/gpu-h100.json)."""
+
+
 @triton.jit(do_not_specialize=["M", "N"])
 def _gemv(
     x,
@@ -85,7 +90,7 @@ def multiply(
 
     All are contiguous and of one type; sums are float32.
     """
-    tile = tile or Tile()
+    tile = tile or (WITHOUT_BIAS if bias is None else WITH_BIAS)
     rows, inputs = x.shape
     outputs = weight.shape[0]
     out = x.new_empty(rows, outputs)

@@ -52,7 +52,7 @@ def compiled(cache: Path) -> Compiled:
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
 def test_every_variant_fits_the_registers_and_the_shared_memory(compiled: Compiled, capability: int) -> None:
     in_bfloat16, every = compiled[capability]
-    for variants, spilled in ((in_bfloat16, 0), (every, 16)):
+    for variants, spilled in ((in_bfloat16, 0), (every, 32)):
         for variant in variants:
             assert variant["stack"] <= spilled, f"registers do not suffice: {variant}"
             assert variant["shared"] <= SHARED_MEMORY[capability], f"shared memory does not suffice: {variant}"
