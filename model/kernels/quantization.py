@@ -79,7 +79,7 @@ class Quantizer:
         self._finished = triton_linear.counters(device)
         self._programs = programs_of(device)
         self._fp8_products = multiplies_fp8(device)
-        self._compiled: set[tuple[int, int, bool]] = set()
+        self._compiled: set[tuple[int, int]] = set()
 
     def __call__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> QuantizedLinear:
         """The layer of a plain weight [N, K], rounded; on a GPU its kernels are compiled."""
@@ -95,7 +95,7 @@ class Quantizer:
         What the device or PyTorch refuses fails here, before anything is served.
         """
         outputs, inputs = layer.weight.shape
-        kind = (outputs, inputs, layer.bias is not None)
+        kind = (outputs, inputs)
         if kind in self._compiled:
             return
         self._compiled.add(kind)

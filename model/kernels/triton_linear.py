@@ -96,24 +96,23 @@ def _shuffled(values):
 
 
 @triton.jit
-def _finish(sums, scale, bias, out, place, output, live, output_inside, HAS_BIAS: tl.constexpr):
-    """Sums [OUTPUTS, ROWS] times scale, plus bias, to their place."""
+def _finish(sums, scale, bias, has_bias, out, place, output, live, output_inside):
+    """Sums [OUTPUTS, ROWS] times scale, plus bias where there is one, to their place."""
     sums *= tl.load(scale + output, mask=output_inside, other=0.0)[:, None]
-    if HAS_BIAS:
-        sums += tl.load(bias + output, mask=output_inside, other=0.0).to(tl.float32)[:, None]
+    sums += tl.load(bias + output, mask=output_inside & (has_bias != 0), other=0.0).to(tl.float32)[:, None]
     tl.store(out + place, sums.to(out.dtype.element_ty), mask=live)
 
 
 @triton.jit
-def _join(parts, scale, bias, out, place, output, live, output_inside, size, splits, HAS_BIAS: tl.constexpr):
+def _join(parts, scale, bias, has_bias, out, place, output, live, output_inside, size, splits):
     """The parts of a tile added in order, by the last program that works on it; size: of one part, M * N."""
     sums = tl.load(parts + place, mask=live, other=0.0, cache_modifier=".cg")
     for split in range(1, splits):
         sums += tl.load(parts + split * size + place, mask=live, other=0.0, cache_modifier=".cg")
-    _finish(sums, scale, bias, out, place, output, live, output_inside, HAS_BIAS)
+    _finish(sums, scale, bias, has_bias, out, place, output, live, output_inside)
 
 
-@triton.jit(do_not_specialize=["M", "splits"])
+@triton.jit(do_not_specialize=["M", "splits", "has_bias"])
 def _multiply(
     x,
     weight,
@@ -126,7 +125,7 @@ def _multiply(
     N,
     K,
     splits,
-    HAS_BIAS: tl.constexpr,
+    has_bias,
     ROWS: tl.constexpr,
     BLOCKS: tl.constexpr,
     OUTPUTS: tl.constexpr,
@@ -178,9 +177,9 @@ def _multiply(
     second_place = place + ROWS * N
     second_live = output_inside[:, None] & second_inside[None, :]
     if WHOLE:
-        _finish(sums, scale, bias, out, place, output, live, output_inside, HAS_BIAS)
+        _finish(sums, scale, bias, has_bias, out, place, output, live, output_inside)
         if BLOCKS == 2:
-            _finish(second_sums, scale, bias, out, second_place, output, second_live, output_inside, HAS_BIAS)
+            _finish(second_sums, scale, bias, has_bias, out, second_place, output, second_live, output_inside)
     else:
         size = M.to(tl.int64) * N
         tl.store(parts + split * size + place, sums, mask=live)
@@ -192,12 +191,13 @@ def _multiply(
             before = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu")
             if before == splits - 1:
                 tl.store(counter, 0)  # for the next product
-                _join(parts, scale, bias, out, place, output, live, output_inside, size, splits, HAS_BIAS)
+                _join(parts, scale, bias, has_bias, out, place, output, live, output_inside, size, splits)
                 if BLOCKS == 2:
                     _join(
                         parts,
                         scale,
                         bias,
+                        has_bias,
                         out,
                         second_place,
                         output,
@@ -205,11 +205,10 @@ def _multiply(
                         output_inside,
                         size,
                         splits,
-                        HAS_BIAS,
                     )
 
 
-@triton.jit(do_not_specialize=["M", "splits"])
+@triton.jit(do_not_specialize=["M", "splits", "has_bias"])
 def _reduce_splits(
     parts,
     scale,
@@ -218,7 +217,7 @@ def _reduce_splits(
     M,
     N,
     splits,
-    HAS_BIAS: tl.constexpr,
+    has_bias,
     OUTPUTS: tl.constexpr,
 ):
     """One row's parts added in order, then scale and bias."""
@@ -229,8 +228,7 @@ def _reduce_splits(
     for split in range(splits):
         sums += tl.load(parts + (split * M + row) * N + output, mask=inside, other=0.0)
     sums *= tl.load(scale + output, mask=inside, other=0.0)
-    if HAS_BIAS:
-        sums += tl.load(bias + output, mask=inside, other=0.0).to(tl.float32)
+    sums += tl.load(bias + output, mask=inside & (has_bias != 0), other=0.0).to(tl.float32)
     tl.store(out + row * N + output, sums.to(out.dtype.element_ty), mask=inside)
 
 
@@ -273,7 +271,7 @@ def multiply(
     if finished is None or len(finished) < grid[0] * grid[1]:
         finished = x.new_zeros(grid[0] * grid[1], dtype=torch.int32)
     # where there is no bias, its pointer is not read
-    added = scale if bias is None else bias
+    added = x if bias is None else bias
     _multiply[grid](
         x,
         weight,
@@ -286,7 +284,7 @@ def multiply(
         outputs,
         inputs,
         splits,
-        HAS_BIAS=bias is not None,
+        int(bias is not None),
         ROWS=tile.rows,
         BLOCKS=tile.blocks,
         OUTPUTS=tile.outputs,
@@ -301,7 +299,7 @@ def multiply(
     if splits > 1 and not tile.joins:
         block = 512
         _reduce_splits[(rows, triton.cdiv(outputs, block))](
-            parts, scale, added, out, rows, outputs, splits, HAS_BIAS=bias is not None, OUTPUTS=block
+            parts, scale, added, out, rows, outputs, splits, int(bias is not None), OUTPUTS=block
         )
     return out
 
