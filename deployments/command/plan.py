@@ -83,9 +83,9 @@ def _checkpoint(name: str) -> ModelConfig:
     """The shape of a checkpoint that is here already: planning is no reason to download one."""
     from pathlib import Path
 
-    from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+    from model.checkpoint.hub import EMBEDDED_MODELS, resolve_checkpoint
 
-    if name != EMBEDDED and not Path(name).expanduser().is_dir():
+    if name not in EMBEDDED_MODELS and not Path(name).expanduser().is_dir():
         raise ConfigError(f"model {name!r} is neither a directory here nor one of {', '.join(FAMILY)}")
     return ModelConfig.from_checkpoint(resolve_checkpoint(name))
 

@@ -7,21 +7,23 @@ from pathlib import Path
 from model.config import ConfigError
 
 EMBEDDED = "pico"
+"""What is served where nobody names a model."""
+EMBEDDED_MODELS = (EMBEDDED, "nano")
 _TEXT_FILES = ["*.json", "*.txt", "*.jinja", "README.md"]
 _MAX_CARD_BYTES = 1 << 20
 
 
 def resolve_checkpoint(model: str, revision: str | None = None) -> Path:
-    """The local directory of `model`: the embedded model's name, a directory, or a Hugging Face hub id.
+    """The local directory of `model`: an embedded model's name, a directory, or a Hugging Face hub id.
 
     Hub ids use the hub's own cache, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN`. Safetensors are preferred; pickled
     weights are fetched only where a repository has nothing else.
     Raises ConfigError that says what to do where the checkpoint cannot be had.
     """
-    if model == EMBEDDED:
-        from model.pico import CHECKPOINT
+    if model in EMBEDDED_MODELS:
+        from model.pico import CHECKPOINT, NANO
 
-        return CHECKPOINT
+        return CHECKPOINT if model == EMBEDDED else NANO
     path = Path(model).expanduser()
     if path.is_dir():
         return path
