@@ -33,8 +33,8 @@ Python and no text but what stands in Python files.
 ## Figures
 
 Measured by `python -m model.pico.evaluate` on files that were never trained on; the 5-gram model (interpolated
-Kneser-Ney, of the 4,096 tokens of the smallest model's vocabulary) was given a part of the same training files; `xz -9` had the
-same bytes as one file.
+Kneser-Ney, of the 4,096 tokens of the smallest model's vocabulary) was given a part of the same training files; `xz -9`
+had the same bytes as one file.
 
 {table}
 
