@@ -34,6 +34,18 @@ def url(fake_backend: FakeBackend, tokenizer: Tokenizer) -> Iterator[str]:
         yield url
 
 
+class Patient(GuardedProtocol):
+    limits = LIMITS.model_copy(update={"head_timeout_s": 20, "body_timeout_s": 20})
+
+
+@pytest.fixture
+def patient(fake_backend: FakeBackend, tokenizer: Tokenizer) -> Iterator[str]:
+    """A server for what is to be refused by its size, however long a busy machine takes to send it."""
+    app = create_app(backend=fake_backend, tokenizer=tokenizer, limits=Patient.limits)
+    with serving(app, http=Patient) as url:
+        yield url
+
+
 def connect(url: str) -> socket.socket:
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname, parts.port), timeout=30)
@@ -95,8 +107,9 @@ def dripped(url: str, start: bytes, piece: bytes, every_s: float = 0.05, most_s:
         (b"GET /?", b"a" * 10_000, 414, b"request_line_too_long"),
     ],
 )
-def test_a_head_without_end(url: str, start: bytes, piece: bytes, status: int, code: bytes) -> None:
+def test_a_head_without_end(patient: str, start: bytes, piece: bytes, status: int, code: bytes) -> None:
     """30 MB are on their way; the answer does not wait for them, and others do not wait at all."""
+    url = patient
     began = time.monotonic()
     answer = flood(url, start, piece)
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
@@ -106,7 +119,8 @@ def test_a_head_without_end(url: str, start: bytes, piece: bytes, status: int, c
     assert time.monotonic() - began < 8
 
 
-def test_a_head_that_is_too_large_in_one_piece(url: str) -> None:
+def test_a_head_that_is_too_large_in_one_piece(patient: str) -> None:
+    url = patient
     with connect(url) as connection:
         connection.sendall(GET + b"x: " + b"a" * 20_000 + b"\r\n\r\n")
         assert read(connection).startswith(b"HTTP/1.1 431 ")
