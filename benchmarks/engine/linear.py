@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.engine.limits import best_seconds, copy_bandwidth
+from benchmarks.engine.limits import copy_bandwidth, launch_seconds
 from benchmarks.report import Result, Row, number
 from benchmarks.shapes import SHAPES, shape_config
 from model.config import ConfigError, ModelConfig, Quantization
@@ -70,18 +71,7 @@ def ways(weight: torch.Tensor, quantization: Quantization, device: torch.device)
 
 def seconds_of(copies: Sequence[Way], x: torch.Tensor) -> float:
     """Of one product; the copies have weights of their own and run one after another."""
-
-    def all_of_them() -> None:
-        for way in copies:
-            way(x)
-
-    if x.device.type != "cuda":
-        return best_seconds(all_of_them, x.device) / len(copies)
-    all_of_them()  # compiles, before anything is recorded
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        all_of_them()
-    return best_seconds(graph.replay, x.device) / len(copies)
+    return launch_seconds([partial(way, x) for way in copies], x.device)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.engine.gpu.checks import BLOCK, batch_of
 from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.session import Found, Skip
-from benchmarks.engine.limits import best_seconds
+from benchmarks.engine.limits import launch_seconds
 from benchmarks.engine.linear import layer_sizes
 from benchmarks.report import Row
 from benchmarks.shapes import shape_config
@@ -32,16 +32,10 @@ NAMES = ("add_norm_torch_us", "add_norm_us", "write_torch_us", "write_us", "gelu
 
 
 def microseconds(context: Context, *works: Callable[[], object]) -> float:
-    """Of one call among many that a CUDA graph launches, so that Python's time is left out. works: in turn."""
-    for work in works:
-        work()
+    """Of one call among many, which take turns."""
     if context.device.type != "cuda":
-        return 1e6 * best_seconds(works[0], context.device, 1)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for number in range(CALLS):
-            works[number % len(works)]()
-    return 1e6 * best_seconds(graph.replay, context.device) / CALLS
+        return 1e6 * launch_seconds(works[:1], context.device, tries=1)
+    return 1e6 * launch_seconds([works[number % len(works)] for number in range(CALLS)], context.device)
 
 
 @torch.inference_mode()
