@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from math import isnan
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -119,7 +118,7 @@ class CudaBackend:
             record=record,
         )
         agreement = Agreement(self._share.group, self._share.device)
-        error = max(decodes.max_error(), mixed.max_error(), key=lambda e: (isnan(e), e))
+        error = float(torch.tensor([decodes.max_error(), mixed.max_error()]).max())
         if (reason := agreement.obstacle(_fault(error, self._share.dtype))) is None:
             self._graphs, self._mixed, self.replays = decodes, mixed, True
         else:

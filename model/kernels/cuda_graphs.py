@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.batch import Batch, resolve
@@ -84,6 +85,25 @@ class Spare:
         return self.block * (self.block_size // self.stripes)
 
 
+def numbers_of(batch: Batch, size: int, spare: Spare) -> npt.NDArray[np.int64]:
+    """Tokens, positions, slots and drawn rows of a batch [4, size], filled up by rows that belong to nobody."""
+    count = len(batch.tokens)
+    numbers = np.zeros((4, size), dtype=np.int64)
+    numbers[2] = spare.slot
+    numbers[3] = -1
+    numbers[:3, :count] = batch.tokens, batch.positions, batch.slots
+    if batch.drawn_rows is not None:
+        numbers[3, :count] = batch.drawn_rows
+    return numbers
+
+
+def replay_error(replay: Callable[[], torch.Tensor], run: Callable[[], torch.Tensor]) -> float:
+    """The largest difference between a replay and the same step run kernel by kernel, by the largest value."""
+    replayed = replay().clone()
+    exact = run()
+    return float((replayed - exact).abs().max() / exact.abs().max())
+
+
 class RecordedStep:
     """One size's step, and all that it reads: its inputs, the attention's plan, and what `forward` and `drawn` hold.
 
@@ -118,25 +138,17 @@ class RecordedStep:
 
     def max_error(self) -> float:
         """The largest difference between a replay and the same step run kernel by kernel, by the largest value."""
-        replayed = self._replay().clone()
-        exact = self._run()
-        return float((replayed - exact).abs().max() / exact.abs().max())
+        return replay_error(self._replay, self._run)
 
     def replay(self, batch: Batch) -> torch.Tensor:
         """Hidden states [T, n_embd] of a batch of decodes that fits. The next call overwrites them."""
         count, used = len(batch.tokens), batch.block_tables.shape[1]
         size = len(self._contexts)
-        numbers = np.zeros((4, size), dtype=np.int64)
-        numbers[2] = self._spare.slot
-        numbers[3] = -1
-        numbers[:3, :count] = batch.tokens, batch.positions, batch.slots
-        if batch.drawn_rows is not None:
-            numbers[3, :count] = batch.drawn_rows
         contexts = np.ones(size, dtype=np.int32)
         contexts[:count] = batch.context_lens
         tables = np.full((size, used), self._spare.block, dtype=np.int32)
         tables[:count] = batch.block_tables
-        copy_into(self._numbers, numbers)
+        copy_into(self._numbers, numbers_of(batch, size, self._spare))
         copy_into(self._contexts, contexts)
         copy_into(self._tables[:, :used], tables)
         return self._replay()[:count]

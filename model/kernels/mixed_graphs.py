@@ -18,7 +18,7 @@ import torch
 
 from model.batch import Batch, resolve
 from model.device import copy_into
-from model.kernels.cuda_graphs import Record, Spare, record
+from model.kernels.cuda_graphs import Record, Spare, numbers_of, record, replay_error
 from model.limits import DRAFTED_ROWS
 from model.network.attention import AttentionPlan
 
@@ -116,9 +116,7 @@ class RecordedMix:
 
     def max_error(self) -> float:
         """The largest difference between a replay and the same step run kernel by kernel, by the largest value."""
-        replayed = self._replay().clone()
-        exact = self._run()
-        return float((replayed - exact).abs().max() / exact.abs().max())
+        return replay_error(self._replay, self._run)
 
     def holds(self, batch: Batch) -> bool:
         return (
@@ -133,14 +131,8 @@ class RecordedMix:
         return self._replay()[: len(batch.logit_rows)]
 
     def _fill(self, batch: Batch) -> None:
-        count, lens = len(batch.tokens), batch.query_lens
+        lens = batch.query_lens
         sequences, used = len(lens), batch.block_tables.shape[1]
-        numbers = np.zeros((4, self.tokens), dtype=np.int64)
-        numbers[2] = self._spare.slot
-        numbers[3] = -1
-        numbers[:3, :count] = batch.tokens, batch.positions, batch.slots
-        if batch.drawn_rows is not None:
-            numbers[3, :count] = batch.drawn_rows
         where = np.zeros(self._layout.sequences.shape, dtype=np.int32)
         where[:, :sequences] = np.cumsum(lens) - lens, lens, batch.context_lens
         cut = np.array(self._planner.cut(lens, self.tokens), dtype=np.int32)
@@ -149,7 +141,7 @@ class RecordedMix:
         tiles[:, : cut.shape[1]] = cut
         rows = np.zeros(self.rows, dtype=np.int64)
         rows[: len(batch.logit_rows)] = batch.logit_rows
-        copy_into(self._numbers, numbers)
+        copy_into(self._numbers, numbers_of(batch, self.tokens, self._spare))
         copy_into(self._rows, rows)
         copy_into(self._layout.sequences, where)
         copy_into(self._layout.tiles, tiles)

@@ -18,7 +18,7 @@ from torch import nn
 from model.config import Activation
 from model.kernels import triton_gemv
 from model.network.layers import Linear
-from model.network.operations import ACTIVATIONS
+from model.network.operations import TorchOperations
 
 _WARP_VALUES = 512
 """Of a row, for each warp of the program that normalises it."""
@@ -56,7 +56,7 @@ def _write(qkv, keys, values, slots, row_heads, WIDTH: tl.constexpr):
         tl.store(values + place, tl.load(source + WIDTH))
 
 
-class TritonOperations:
+class TritonOperations(TorchOperations):
     """The `Operations` of a multi-query model whose heads' width is a power of two."""
 
     def __init__(self, activation_in_product: bool = False) -> None:
@@ -89,8 +89,7 @@ class TritonOperations:
     def linear(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if _few_rows(layer, x):
             return triton_gemv.multiply(x, layer.weight, layer.bias)
-        made: torch.Tensor = layer(x)
-        return made
+        return super().linear(layer, x)
 
     def activated(self, layer: nn.Module, x: torch.Tensor, activation: Activation) -> torch.Tensor:
         if activation == "gelu_tanh" and _few_rows(layer, x):
@@ -98,7 +97,7 @@ class TritonOperations:
         if self.activation_in_product and activation == "gelu_tanh" and isinstance(layer, Linear):
             assert layer.bias is not None
             return torch._addmm_activation(layer.bias, x, layer.weight.t(), use_gelu=True)
-        return ACTIVATIONS[activation](layer(x))
+        return super().activated(layer, x, activation)
 
 
 def _few_rows(layer: nn.Module, x: torch.Tensor) -> TypeGuard[Linear]:

@@ -81,16 +81,22 @@ class FixedSizePlan:
         return SdpaPlan(self.slots, len(self.slots), self._tables.long(), mask, ()).attend(queries, cache, scale)
 
 
+def loaded(directory: Path, **options: int) -> tuple[ModelConfig, CudaBackend]:
+    """A network of noise for four sequences at once, whose attention takes whatever the plan's tensors hold."""
+    write_checkpoint(directory, random_model())
+    model = ModelConfig.from_checkpoint(directory)
+    share = Share(model, TensorParallel(), CPU, torch.float32)
+    config = EngineConfig(model=str(directory), device="cpu", max_num_seqs=4, **options)  # type: ignore[arg-type]
+    backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
+    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
+    return model, backend
+
+
 @pytest.mark.parametrize("off_by", [0.0, 0.2])
 def test_recorded_steps_are_used_only_if_they_are_right(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, off_by: float
 ) -> None:
-    directory = write_checkpoint(tmp_path / "model", random_model())
-    model = ModelConfig.from_checkpoint(directory)
-    share = Share(model, TensorParallel(), CPU, torch.float32)
-    config = EngineConfig(model=str(directory), device="cpu", max_num_seqs=4)
-    backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
-    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
+    model, backend = loaded(tmp_path / "model")
     replayed = []
 
     def record(run: Run) -> Run:
@@ -190,16 +196,7 @@ def test_kernels_compiled_after_the_warm_up_are_counted(tmp_path: Path, monkeypa
 def test_steps_with_chunks_and_drafts_are_replayed_too(
     tmp_path: Path, rows: list[tuple[int, int]], all_logits: bool
 ) -> None:
-    directory = write_checkpoint(tmp_path / "model", random_model())
-    model = ModelConfig.from_checkpoint(directory)
-    share = Share(model, TensorParallel(), CPU, torch.float32)
-    backend = CudaBackend(
-        share,
-        EngineConfig(model=str(directory), device="cpu", max_num_seqs=4, max_num_batched_tokens=96),
-        "torch",
-        lambda place: load_weights(share, directory, place),
-    )
-    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
+    model, backend = loaded(tmp_path / "model", max_num_batched_tokens=96)
     ran = []
 
     def record(run: Run) -> Run:
@@ -225,12 +222,7 @@ def test_steps_with_chunks_and_drafts_are_replayed_too(
 
 
 def test_a_step_that_wants_no_logits_is_replayed_and_gives_none(tmp_path: Path) -> None:
-    directory = write_checkpoint(tmp_path / "model", random_model())
-    model = ModelConfig.from_checkpoint(directory)
-    share = Share(model, TensorParallel(), CPU, torch.float32)
-    config = EngineConfig(model=str(directory), device="cpu", max_num_seqs=4)
-    backend = CudaBackend(share, config, "torch", lambda place: load_weights(share, directory, place))
-    backend._triton = FixedSizeAttention(BLOCK_SIZE, CPU, torch.float32)  # type: ignore[assignment]
+    model, backend = loaded(tmp_path / "model")
     ran = []
 
     def record(run: Run) -> Run:
