@@ -83,7 +83,8 @@ def test_the_requests_of_a_session_meet_in_one_replica(pair: Cluster) -> None:
         if rest[-1]["finish_reason"] == "stop":
             superseded += 1
             assert rest[-1]["ended_by"] == "superseded"
-            assert newer["choices"][0]["text"].startswith(said[3:])
+            text, known = newer["choices"][0]["text"], said[3:]  # a first message may hold more than 40 tokens
+            assert text.startswith(known) or known.startswith(text)
             assert newer["usage"]["prompt_tokens_details"]["cached_tokens"] == newer["usage"]["prompt_tokens"]
     assert superseded
 
