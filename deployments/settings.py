@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from deployments.limits import ApiLimits, Names
+from deployments.team_settings import TeamsSettings
 from model.config import (
     AttentionBackend,
     ConfigError,
@@ -176,6 +177,7 @@ class Settings(BaseSettings):
         description="Origins of other web pages that may use the server, as in https://a.example,vscode-webview://*.",
     )
     api: ApiLimits = ApiLimits()
+    teams: TeamsSettings = TeamsSettings()
 
     # Replicas
     min_replicas: int = Field(default=1, ge=1, description="Fewest engines.")
@@ -374,7 +376,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
                 f"{variable}={value} comes from a Kubernetes Service called 'starcoder': set "
                 "enableServiceLinks: false in the pod, or call the Service something else"
             )
-        known = name in Settings.model_fields or name.startswith(f"api{NESTED}")
+        known = name in Settings.model_fields or name.startswith((f"api{NESTED}", f"teams{NESTED}"))
         if not known and not _SERVICE_LINK.search(variable):
             raise ConfigError(f"environment variable {variable} is no setting{_did_you_mean(name)}")
 

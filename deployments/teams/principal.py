@@ -1,0 +1,48 @@
+"""Who asks: what is known of a request from its key, or of a person from their session."""
+
+from __future__ import annotations
+
+import msgspec
+
+from deployments.teams.records import Key, Role, Scope, Team
+
+_CLASSES = ("interactive", "standard", "batch")
+
+_SCOPE_KEY = "starcoder.principal"
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """team: on whose account; None for administrators. key: by which; None for a person's session.
+
+    user, roles: of a person who has signed in, by team.
+    """
+
+    team: Team | None
+    key: Key | None = None
+    user: str | None = None
+    roles: dict[str, Role] = {}
+    scopes: tuple[Scope, ...] = ()
+
+    @property
+    def actor(self) -> str:
+        """For the audit log."""
+        return f"key:{self.key.id}" if self.key is not None else f"user:{self.user}"
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.scopes
+
+    @property
+    def class_number(self) -> int:
+        """0 is served first."""
+        return _CLASSES.index(self.team.service_class) if self.team is not None else 1
+
+
+def set_principal(scope: dict[str, object], principal: Principal) -> None:
+    scope[_SCOPE_KEY] = principal
+
+
+def principal_of(scope: dict[str, object]) -> Principal | None:
+    """Of a request, as the door found it; None while the server asks nobody for a key."""
+    found = scope.get(_SCOPE_KEY)
+    return found if isinstance(found, Principal) else None
