@@ -1,7 +1,7 @@
 """What was used and is not in the database yet: a journal on this node's disk, which outlives its process.
 
 A row is opened before the engine is asked and closed when the request has ended; closed rows are booked and then
-deleted. Rows that a dead process left open are booked as they stand, as estimated. Booking is idempotent by id, so a row
+deleted. Rows that a dead process left open are booked as they stand, as estimated. Booking is idempotent by id: a row
 that was booked and not deleted is booked once all the same.
 
 All that is to be written while one transaction runs goes into the next one, in a thread: the event loop waits for no
@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -37,6 +37,7 @@ DEFAULT_BYTES = 1 << 30
 
 Book = Callable[[Sequence[LedgerEntry]], Awaitable[int]]
 Result = TypeVar("Result")
+Values = TypeVarTuple("Values")
 
 
 class JournalError(Exception):
@@ -78,7 +79,7 @@ class Journal:
 
     async def start(self) -> None:
         """Raises OSError and sqlite3.Error where no journal can be kept in the directory."""
-        self._own = await self._do(lambda: JournalFile.make(self._directory, self._reached))
+        self._own = await self._do(JournalFile.make, self._directory, self._reached)
 
     def open(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """It is on the disk when this is done. entry: what is booked if nothing more is heard.
@@ -105,22 +106,24 @@ class Journal:
         return self._add("withdraw", entry)
 
     async def drain(self, book: Book, most: int = MOST_AT_ONCE) -> int:
-        """Have so many closed rows booked at most, and delete them. Returns how many; raises what `book` raises."""
+        """Have so many closed rows booked, or all if there are fewer, and delete them. Returns how many.
+
+        Raises what `book` raises, and sqlite3.Error where the disk fails.
+        """
+        batch: list[tuple[JournalFile, list[LedgerEntry]]] = []
+        left = most
         for file in (*self._adopted, self._own):
-            if not file.closed_rows:
-                continue
-            try:
-                entries = await self._do(lambda file=file: file.closed(most))
-            except (sqlite3.Error, msgspec.DecodeError) as error:
-                await self._unreadable(file, error)
-                continue
-            await book(entries)
-            await self._do(lambda file=file, entries=entries: file.delete(entries))
+            if file.closed_rows and left:
+                batch.append((file, await self._closed(file, left)))
+                left -= len(batch[-1][1])
+        if left < most:
+            await book([entry for _, entries in batch for entry in entries])
+        for file, entries in batch:
+            await self._do(file.delete, entries)
             if file is not self._own and not file.closed_rows:
                 self._adopted.remove(file)
                 await self._do(file.end)
-            return len(entries)
-        return 0
+        return most - left
 
     async def adopt(self) -> int:
         """Take over the journals of processes that have died. Returns how many."""
@@ -130,8 +133,8 @@ class Journal:
 
     async def waiting(self) -> Waiting:
         files = (*self._adopted, self._own)
-        oldest = await self._do(lambda: [at for file in files if (at := file.oldest_closed_at()) is not None])
-        return Waiting(sum(file.closed_rows for file in files), min(oldest, default=None))
+        oldest = [await self._do(file.oldest_closed_at) for file in files]
+        return Waiting(sum(file.closed_rows for file in files), min((at for at in oldest if at), default=None))
 
     async def stop(self) -> None:
         """Write what is to be written. What is not booked stays for the next process."""
@@ -171,7 +174,7 @@ class Journal:
             # A row is opened before it is noted, and what is closed by now has no note any more.
             changes = [change for change, _ in pending] + [Change("note", entry) for entry in notes.values()]
             try:
-                await self._do(lambda changes=changes: self._own.write(changes))
+                await self._do(self._own.write, changes)
             except (sqlite3.Error, OSError) as error:
                 self._failed(pending, error)
                 return
@@ -180,7 +183,7 @@ class Journal:
                     written.set_result(None)
 
     def _failed(self, pending: list[tuple[Change, asyncio.Future[None]]], error: Exception) -> None:
-        """Whoever wants to begin may not. What has ended must not be lost: it is written when the disk is well again."""
+        """Whoever wants to begin may not. What has ended is not lost: it is written when the disk is well again."""
         logs.event("usage.journal_failed", str(error), level=logging.ERROR, path=str(self._own.path))
         for change, written in pending:
             if change.kind == "open" and not written.done():
@@ -204,18 +207,22 @@ class Journal:
                 file.end()
         return adopted
 
-    async def _unreadable(self, file: JournalFile, error: Exception) -> None:
-        if file is self._own or not is_damage(error):
-            raise error
-        self._adopted.remove(file)
-        await self._do(file.abandon)
-        await self._do(lambda: self._set_aside(file.path, file.lock, error))
+    async def _closed(self, file: JournalFile, most: int) -> list[LedgerEntry]:
+        try:
+            return await self._do(file.closed, most)
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            if file is self._own or not is_damage(error):
+                raise
+            self._adopted.remove(file)
+            await self._do(file.abandon)
+            await self._do(self._set_aside, file.path, file.lock, error)
+            return []
 
     @staticmethod
     def _set_aside(path: Path, lock: int, error: Exception) -> None:
         kept = set_aside(path, lock)
         logs.event("usage.journal_damaged", str(error), level=logging.ERROR, path=str(kept))
 
-    async def _do(self, work: Callable[[], Result]) -> Result:
+    async def _do(self, work: Callable[[*Values], Result], *values: *Values) -> Result:
         """In the journal's thread, which has one thing to do at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)

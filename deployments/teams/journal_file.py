@@ -112,7 +112,8 @@ class JournalFile:
     def oldest_closed_at(self) -> float | None:
         """Of those that began first, when the first one ended."""
         (oldest,) = self._row(
-            "SELECT min(closed_at) FROM (SELECT closed_at FROM entries WHERE closed_at IS NOT NULL ORDER BY id LIMIT ?)",
+            "SELECT min(closed_at) FROM "
+            "(SELECT closed_at FROM entries WHERE closed_at IS NOT NULL ORDER BY id LIMIT ?)",
             _OLDEST_OF,
         )
         return None if oldest is None else float(oldest)
