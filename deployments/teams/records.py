@@ -140,11 +140,30 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     estimated: bool = False
 
 
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """Completions that somebody took into their text, as their editor says. lines: how many they are."""
+
+    team_id: str
+    key_id: str | None
+    model: str
+    dialect: str
+    at: float
+    lines: int
+    completions: int = 1
+    user: str | None = None
+
+
+Bucket = Literal["hour", "day", "all"]
+"""Of usage, in UTC. all: one for the whole time that is asked for."""
+
 Grouping = Literal["team", "key", "model", "kind", "dialect", "user"]
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A sum over entries that began in `start <= time < end`; None for what was not grouped by."""
+    """A sum over entries that began in `start <= time < end`; None for what was not grouped by.
+
+    accepted, accepted_lines: see `Accepted`.
+    """
 
     start: float
     end: float
@@ -162,6 +181,16 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     cost: int = 0
     accepted: int = 0
     accepted_lines: int = 0
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a person who has signed in, see `Member`."""
+
+    user: str
+    email: str | None
+    name: str | None
+    created_at: float
+    expires_at: float
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
