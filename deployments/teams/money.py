@@ -40,7 +40,7 @@ def _whole(value: str | Decimal, scale: int, unit: str) -> int:
     if not amount.is_finite() or amount < 0:
         raise ValueError(f"{value} is no amount of USD")
     _, digits, exponent = amount.as_tuple()
-    if len(digits) + abs(int(exponent)) > 40:
+    if len(digits) + abs(int(exponent)) > 60:
         raise ValueError(f"{value} USD has too many digits")
     scaled = _EXACTLY.multiply(amount, Decimal(scale))
     if scaled != scaled.to_integral_value():

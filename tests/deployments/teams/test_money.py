@@ -47,6 +47,5 @@ def test_as_people_read_it() -> None:
 @given(*[st.integers(0, 10**6) for _ in range(6)])
 def test_cost(fresh: int, cached: int, completion: int, input_: int, cached_price: int, output: int) -> None:
     price = Price(model="m", input=input_, cached=cached_price, output=output, valid_from=0.0)
-    assert (
-        price.cost(fresh + cached, cached, completion) == fresh * input_ + cached * cached_price + completion * output
-    )
+    expected = fresh * input_ + cached * cached_price + completion * output
+    assert price.cost(fresh + cached, cached, completion) == expected
