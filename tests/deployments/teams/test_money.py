@@ -19,7 +19,7 @@ def test_the_published_price_is_exact() -> None:
     assert picodollars(Decimal("0.01")) == 10**10
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "1e-13", "0.0000000000001", "1e99", "1" * 50])
+@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "1e-13", "0.0000000000001", "1e99", "1" * 70])
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="USD"):
         picodollars(text)
