@@ -13,6 +13,8 @@ from typing import Any, Literal
 from deployments.errors import InternalError, ServeError, unwrap
 from deployments.protocol import Delta, GenerationRequest
 from deployments.stop_rules import superseded
+from deployments.teams.counting import Grant
+from deployments.teams.principal import Principal
 from monitoring import logs
 from monitoring.labels import DEFAULT_TEAM
 from monitoring.spans import NO_SPAN, Span
@@ -53,6 +55,7 @@ class RequestRecord:
     answer that nobody waited for is not known here.
     ended_by: rules of this server that ended a completion. engine: the replica that generated.
     prompts, texts: only where text may be logged; of texts, the parts in which they came.
+    principal: whose key it came with; None: nobody is asked for one. grant: what its reservation left of the limits.
     """
 
     request_id: str
@@ -82,6 +85,14 @@ class RequestRecord:
     span: Span = NO_SPAN
     prompts: list[str] | None = None
     texts: dict[int, list[str]] | None = None
+    principal: Principal | None = None
+    grant: Grant | None = None
+
+    def of(self, principal: Principal) -> None:
+        """It is known who asks."""
+        self.principal = principal
+        if principal.team is not None:
+            self.team = principal.team.name
 
     def make_current(self) -> None:
         _current.set(self)
@@ -132,6 +143,7 @@ class RequestRecord:
             "request_id": self.request_id,
             "given_request_id": self.given_id,
             "team": self.team,
+            "key": self.principal.key.id if self.principal is not None and self.principal.key is not None else None,
             "model": self.model,
             "dialect": self.dialect,
             "method": self.method,
