@@ -28,6 +28,7 @@ from deployments.errors import (
     UnauthorizedError,
     shown,
 )
+from deployments.http.authentication import AuthenticationMiddleware, Gatekeeper
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import (
     BodyMiddleware,
@@ -39,6 +40,7 @@ from deployments.http.middleware import (
     error_shape,
     request_id,
 )
+from deployments.http.needs import Needs
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
 from deployments.http.request_record import report
 from deployments.labels import declared_labels
@@ -48,6 +50,9 @@ from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
 from monitoring.version import package_version
+
+PUBLIC_PATHS = ("/openapi.json",)
+"""Of FastAPI's own routes."""
 
 
 def create_app(
@@ -62,6 +67,7 @@ def create_app(
     tracing: Tracing = OFF,
     log_text: bool = False,
     access: Access = ANYBODY,
+    gatekeeper: Gatekeeper | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -70,7 +76,7 @@ def create_app(
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     log_text: the log line of a request holds its prompts and completions.
-    access: by which names, and from which web pages.
+    access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(
@@ -101,6 +107,9 @@ def create_app(
         timeout_s=context.limits.body_timeout_s,
         on_refused=count_refusal,
     )
+    if gatekeeper is not None:
+        needs = Needs((route for router in routers for route in router.routes), PUBLIC_PATHS)
+        app.add_middleware(AuthenticationMiddleware, gatekeeper=gatekeeper, needs=needs)
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
     app.user_middleware[:0] = access.cors()
     app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)

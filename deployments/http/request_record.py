@@ -63,6 +63,7 @@ class RequestRecord:
     taken_ids: of `completion_ids`, those of which an engine's replica has been heard to take them.
     principal: who asks; None where nobody is asked for a key. grant: what its limits leave to it.
     prompts, texts: only where text may be logged; of texts, the parts in which they came.
+    principal: whose key it came with; None: nobody is asked for one. grant: what its reservation left of the limits.
     """
 
     request_id: str
@@ -95,6 +96,14 @@ class RequestRecord:
     span: Span = NO_SPAN
     prompts: list[str] | None = None
     texts: dict[int, list[str]] | None = None
+    principal: Principal | None = None
+    grant: Grant | None = None
+
+    def of(self, principal: Principal) -> None:
+        """It is known who asks."""
+        self.principal = principal
+        if principal.team is not None:
+            self.team = principal.team.name
 
     def make_current(self) -> None:
         _current.set(self)
@@ -145,6 +154,7 @@ class RequestRecord:
             "request_id": self.request_id,
             "given_request_id": self.given_id,
             "team": self.team,
+            "key": self.principal.key.id if self.principal is not None and self.principal.key is not None else None,
             "model": self.model,
             "dialect": self.dialect,
             "method": self.method,

@@ -213,17 +213,18 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All that requests are checked against.
 
-    version: grows with every change. keys: by digest; revoked ones are not among them. spent: by team that has a
-    budget, what is on the ledger of the period that begins at `period_start`.
+    version: grows with every change. keys: by digest; revoked ones are not among them. closed: some key was ever made.
     """
 
     version: int
     teams: dict[str, Team]
     keys: dict[bytes, Key]
     prices: tuple[Price, ...] = ()
-    spent: dict[str, Spent] = {}
+    closed: bool = False
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What is on the ledger for a team in the period of its budget that begins at `period_start`."""
+
     period_start: float
     amount: int
