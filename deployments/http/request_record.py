@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deployments.errors import InternalError, ServeError, unwrap
+from deployments.errors import InternalError, OverloadedError, ServeError, unwrap
 from deployments.protocol import Delta, GenerationRequest
 from deployments.stop_rules import superseded
 from deployments.teams.counting import Grant
@@ -26,7 +26,8 @@ Outcome = Literal["ok", "refused", "shed", "aborted", "superseded", "failed"]
 _PLAIN_CODES = frozenset(
     {
         *("context_length_exceeded", "too_many_completions", "invalid_json", "request_timeout", "request_too_large"),
-        *("overloaded", "host_not_allowed", "origin_not_allowed"),
+        *("overloaded", "host_not_allowed", "origin_not_allowed", "invalid_api_key", "insufficient_permissions"),
+        *("rate_limit_exceeded", "insufficient_quota"),
     }
 )
 
@@ -132,7 +133,7 @@ class RequestRecord:
         if superseded.RULE.name in self.ended_by:
             return "superseded"
         if self.error is not None:
-            if self.error.status == 429:
+            if isinstance(self.error, OverloadedError):
                 return "shed"
             return "refused" if self.error.status < 500 else "failed"
         return "ok" if self.sent_all else "aborted"
