@@ -45,6 +45,12 @@ def set_dialect(name: str) -> None:
         record.dialect = name
 
 
+def taken(completion_id: str) -> None:
+    """A replica has taken this request of an engine."""
+    if (record := current()) is not None:
+        record.taken_ids.add(completion_id)
+
+
 @dataclass
 class RequestRecord:
     """Times are in seconds, `started_at` and what is measured from it on the monotonic clock.
@@ -55,6 +61,8 @@ class RequestRecord:
     prompt_tokens, completion_tokens: of all sequences together, a prompt counted once. What was generated of an
     answer that nobody waited for is not known here.
     ended_by: rules of this server that ended a completion. engine: the replica that generated.
+    taken_ids: of `completion_ids`, those of which an engine's replica has been heard to take them.
+    principal: who asks; None where nobody is asked for a key. grant: what its limits leave to it.
     prompts, texts: only where text may be logged; of texts, the parts in which they came.
     principal: whose key it came with; None: nobody is asked for one. grant: what its reservation left of the limits.
     """
@@ -81,6 +89,9 @@ class RequestRecord:
     finish_reasons: dict[int, str] = field(default_factory=dict)
     ended_by: set[str] = field(default_factory=set)
     engine: str | None = None
+    taken_ids: set[str] = field(default_factory=set)
+    principal: Principal | None = None
+    grant: Grant | None = None
     error: ServeError | None = None
     exception: BaseException | None = None
     span: Span = NO_SPAN
