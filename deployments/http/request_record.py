@@ -64,7 +64,6 @@ class RequestRecord:
     taken_ids: of `completion_ids`, those of which an engine's replica has been heard to take them.
     principal: who asks; None where nobody is asked for a key. grant: what its limits leave to it.
     prompts, texts: only where text may be logged; of texts, the parts in which they came.
-    principal: whose key it came with; None: nobody is asked for one. grant: what its reservation left of the limits.
     """
 
     request_id: str
@@ -97,8 +96,6 @@ class RequestRecord:
     span: Span = NO_SPAN
     prompts: list[str] | None = None
     texts: dict[int, list[str]] | None = None
-    principal: Principal | None = None
-    grant: Grant | None = None
 
     def of(self, principal: Principal) -> None:
         """It is known who asks."""
