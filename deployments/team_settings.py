@@ -61,4 +61,3 @@ class TeamsSettings(BaseModel):
         ge=0,
         description="USD for 1,000 generated tokens, likewise.",
     )
-

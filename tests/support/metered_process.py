@@ -117,7 +117,6 @@ async def main(directory: Path, reached: Killer, adopt: bool) -> None:
     metering.NOTED_S = journals.NOTED_S = 0.0
     store = await Store.open(url(directory))
     journal = Journal(directory / "journal", reached=reached)
-    await journal.start()
 
     async def book(entries: Sequence[LedgerEntry]) -> int:
         reached("book.asked")
