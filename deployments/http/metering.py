@@ -1,8 +1,9 @@
 """Whoever asks for something pays for it: what is done around each call of the engine on somebody's account.
 
 Reserve the worst case, write into the journal that it begins, let the engine work and count what comes, close the row,
-and settle the reservation: on every path. The row is on the disk before the engine is asked: nothing is computed that
-nobody knows of when this process dies. The client waits for one `fsync`, which requests at the same time share.
+and settle the reservation: on every path. The row is written before the engine is asked: whenever this process is
+killed, nothing was computed that is not written down. It is on the disk before the first word is passed on: whenever
+the machine loses power, nothing was told that is not. So the disk has as long as the engine takes for the prompt.
 """
 
 from __future__ import annotations
@@ -106,11 +107,14 @@ class MeteredBackend:
         )
         owed: LedgerEntry | None = None
         try:
-            await self._begin(meter)
+            on_disk = await self._begin(meter)
             async with aclosing(self._backend.stream(on_account(request, principal, team))) as batches:
                 noted_at = self._clock()
                 async for deltas in batches:
                     meter.saw(deltas)
+                    if on_disk is not None:
+                        await _not_refused(on_disk)
+                        on_disk = None
                     if (now := self._clock()) - noted_at >= NOTED_S:
                         self._journal.note(meter.so_far(now))
                         noted_at = now
@@ -127,13 +131,14 @@ class MeteredBackend:
         finally:
             await self._end(asked, owed, team)
 
-    async def _begin(self, meter: Meter) -> None:
+    async def _begin(self, meter: Meter) -> asyncio.Future[None] | None:
+        """What there is to wait for before anything is passed on."""
         try:
-            await self._journal.open(meter.asked())
+            opened = self._journal.open(meter.asked())
         except JournalError as error:
-            logs.event("usage.refused", str(error), level=logging.ERROR)
-            message = "What is used cannot be written down now, so nothing may be."
-            raise MeteringUnavailableError(message, retry_after=RETRY_AFTER_S) from error
+            raise _refusal(error) from error
+        await _not_refused(opened.written)
+        return opened.on_disk
 
     async def _end(self, asked: LedgerEntry, owed: LedgerEntry | None, team: Team) -> None:
         """Nothing here is cut short by whoever cancels the request; it goes on without them."""
@@ -177,6 +182,18 @@ class MeteredBackend:
             request_id=record.request_id or None,
             user=principal.user,
         )
+
+
+async def _not_refused(done: asyncio.Future[None]) -> None:
+    try:
+        await done
+    except JournalError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: JournalError) -> MeteringUnavailableError:
+    logs.event("usage.refused", str(error), level=logging.ERROR)
+    return MeteringUnavailableError("What is used cannot be written down now.", retry_after=RETRY_AFTER_S)
 
 
 def on_account(request: GenerationRequest, principal: Principal, team: Team) -> GenerationRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -268,14 +269,16 @@ async def test_who_leaves_before_any_news_pays_the_prompt_if_a_replica_had_it(be
     )
 
 
-async def test_cancelled_wherever_it_waits_it_is_settled_and_booked(bench: Bench) -> None:
+async def test_cancelled_wherever_it_waits_it_is_settled_and_booked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In each turn of the event loop: at the counters, the journal, the engine, and the end."""
 
-    async def work_here(work: Callable[..., Any], *values: Any) -> Any:
+    async def work_here(thread: object, work: Callable[..., Any], *values: Any) -> Any:
         await asyncio.sleep(0)
         return work(*values)
 
-    bench.journal._do = work_here  # type: ignore[method-assign]
+    monkeypatch.setattr("deployments.teams.journal._in", work_here)
     found: set[tuple[str, int]] = set()
     turns, ended = 0, False
     while not ended:
@@ -317,13 +320,41 @@ async def test_counters_that_fail_to_settle_cost_nobody_their_answer(bench: Benc
     await eventually(lambda: sum(file.closed_rows for file in bench.journal._files))
 
 
-async def test_the_engine_is_asked_when_the_row_is_on_the_disk(bench: Bench) -> None:
-    reached: list[str] = []
-    bench.journal._reached = lambda point: reached.append(f"{point} {len(bench.engine.requests)}")
+async def test_the_engine_is_asked_when_the_row_is_written_and_heard_when_it_is_on_the_disk(bench: Bench) -> None:
+    flush = threading.Event()
+    asked_before: list[int] = []
+
+    def reached(point: str) -> None:
+        if point == "open.committed":
+            asked_before.append(len(bench.engine.requests))
+        if point == "sync.flushed":
+            assert flush.wait(60)
+
+    bench.journal._reached = reached
     with asking():
+        batches = bench.backend.stream(asked())
+        first = asyncio.create_task(anext(batches))
+        await eventually(lambda: bench.engine.requests)
+        await settle()
+        assert asked_before == [0]
+        assert not first.done()
+        flush.set()
+        assert len(await first) == 1
+        await batches.aclose()
+    (owed,) = await bench.booked()
+    assert owed.completion_tokens == 1
+
+
+async def test_nothing_is_told_where_the_disk_fails(bench: Bench) -> None:
+    def reached(point: str) -> None:
+        if point == "sync.flushed":
+            raise OSError(5, "Input/output error")
+
+    bench.journal._reached = reached
+    with asking(), pytest.raises(MeteringUnavailableError):
         await bench.backend.generate(asked())
-    assert reached.index("open.committed 0") == 2
-    await bench.booked()
+    (owed,) = await bench.booked()
+    assert (owed.kind, owed.completion_tokens) == ("failed", 1)
 
 
 async def test_a_long_answer_is_noted_from_time_to_time(bench: Bench) -> None:
