@@ -26,7 +26,9 @@ from pathlib import Path
 
 import msgspec
 
+from deployments.certificate import CIPHERS, Certificate
 from deployments.cluster.proxy_settings import ProxySettings
+from deployments.cluster.renewal import HaproxyCertificate, Renewal
 from deployments.errors import EngineUnavailableError, ServeError, TooManyConnectionsError
 from deployments.limits import ApiLimits
 
@@ -40,6 +42,12 @@ LOG_SOCKET = "refused"
 
 LOG_FORMAT = "%ci %ST %ts"
 """A line of it: the client's address, the status that it was answered with, HAProxy's two letters for how it ended."""
+
+TLS = "tls"
+"""In place of a status in the line of a connection that came to no agreement on TLS."""
+
+CERTIFICATE = "t.pem"
+"""Links beside the admin socket: to the certificate, and with `.key` behind it, to its private key. No copy is made."""
 
 _PATHS = {
     "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "c",
@@ -108,10 +116,23 @@ def files(node: str) -> Path:
     return Path(os.environ.get(_SOCKET, "/tmp/haproxy-serve/admin.sock")).parent / node
 
 
-def adapt(text: str, limits: ApiLimits, directory: Path, max_connections: int) -> str:
+def enabled() -> bool:
+    """Whether HAProxy stands in front of this process, as its environment says."""
+    return os.environ.get(ENABLE) == "1"
+
+
+def renewal(certificate: Certificate, node: str) -> Renewal:
+    """Has HAProxy on this node, whose id `node` is, show the certificate as its files are renewed."""
+    directory = files(node)
+    admin = directory / Path(os.environ.get(_SOCKET, "admin.sock")).name
+    return Renewal(certificate, HaproxyCertificate(certificate, admin, directory / CERTIFICATE).take)
+
+
+def adapt(text: str, limits: ApiLimits, directory: Path, max_connections: int, tls: bool = False) -> str:
     """Ray's configuration with our limits and errors. What has been adapted already stays as it is.
 
-    directory: of the files that it names; `error_files` writes them. max_connections: of clients, at once.
+    directory: of the files that it names; `error_files` writes them, and `link` those for `tls`. max_connections: of
+    clients, at once.
     Raises TemplateError where a part is missing that it changes.
     """
     sections = list(_sections(text))
@@ -121,6 +142,8 @@ def adapt(text: str, limits: ApiLimits, directory: Path, max_connections: int) -
     found = {name for name, _ in sections}
     if missing := wanted.keys() - found:
         raise TemplateError(f"Ray's HAProxy configuration has no section {sorted(missing)}")
+    if tls:
+        wanted |= {"defaults": _tls_defaults, "frontend http_frontend": _tls_frontend}
     host = _listens_at(dict(sections)["frontend http_frontend"])
     written = []
     for name, lines in sections:
@@ -199,6 +222,18 @@ def _frontend(lines: list[str], limits: ApiLimits, directory: Path, max_connecti
     return [*lines[: bind + 1], *ours, *lines[bind + 1 :]]
 
 
+def _tls_defaults(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+    kept = _defaults(lines, limits, directory, max_connections)
+    return [*kept, f'    error-log-format "{LOG_FORMAT.replace("%ST", TLS)}"']
+
+
+def _tls_frontend(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+    # Not h2: max_connections bounds what clients may ask at once, and each would bring a hundred streams.
+    said = f" ssl crt {directory / CERTIFICATE} alpn http/1.1 ssl-min-ver TLSv1.2 ciphers {CIPHERS}"
+    kept = _frontend(lines, limits, directory, max_connections)
+    return [line + said if line.strip().startswith("bind ") else line for line in kept]
+
+
 def _listens_at(frontend: list[str]) -> str | None:
     """The one address that it listens at, and ingress processes with it; None where loopback reaches them."""
     for line in frontend:
@@ -231,6 +266,13 @@ def error_files(directory: Path) -> None:
     crowded = TooManyConnectionsError("This server has as many connections as it can take.", retry_after=1.0)
     for name, error in {_CROWDED: crowded, **{f"{status}.http": error for status, error in _ERRORS.items()}}.items():
         (directory / name).write_bytes(_answer(error))
+
+
+def link(certificate: Certificate, directory: Path) -> None:
+    """Make the links that an adapted configuration names."""
+    for name, path in ((CERTIFICATE, certificate.chain), (f"{CERTIFICATE}.key", certificate.key)):
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).symlink_to(path)
 
 
 def _answer(error: ServeError) -> bytes:
@@ -280,11 +322,15 @@ def main() -> None:
     if binary is None:
         raise SystemExit("haproxy is not installed")
     if "-f" in arguments:
-        limits = ProxySettings().api
+        settings = ProxySettings()
         path = Path(arguments[arguments.index("-f") + 1])
         keep_to_us(path.parent)
         error_files(path.parent)
-        path.write_text(adapt(path.read_text(), limits, path.parent, connections_possible(limits.max_connections)))
+        certificate = settings.certificate
+        if certificate is not None:
+            link(certificate, path.parent)
+        most = connections_possible(settings.api.max_connections)
+        path.write_text(adapt(path.read_text(), settings.api, path.parent, most, tls=certificate is not None))
     # It must not outlive the one that starts it: it would keep the port, and answer for engines that are gone. But open
     # streams may end, for which this signal lets it stay, and a session of its own, since Ray kills the group of a
     # process that has died.

@@ -35,6 +35,14 @@ def haproxy_command(settings: Settings) -> str | None:
     return command
 
 
+def http_options(settings: Settings, behind_haproxy: bool) -> dict[str, str | int]:
+    """Serve's. Behind HAProxy, which has the certificate, it speaks TLS to nobody."""
+    options: dict[str, str | int] = {"host": settings.host, "port": settings.port}
+    if settings.certificate is not None and not behind_haproxy:
+        options |= {"ssl_certfile": str(settings.ssl_certfile), "ssl_keyfile": str(settings.ssl_keyfile)}
+    return options
+
+
 def local_front(settings: Settings, directory: Path) -> dict[str, str] | None:
     """HAProxy's environment on this machine, with its files in `directory`; None where Serve's proxy it is.
 
