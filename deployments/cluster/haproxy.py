@@ -30,7 +30,6 @@ from deployments.certificate import CIPHERS, Certificate
 from deployments.cluster.proxy_settings import ProxySettings
 from deployments.cluster.renewal import HaproxyCertificate, Renewal
 from deployments.errors import EngineUnavailableError, ServeError, TooManyConnectionsError
-from deployments.limits import ApiLimits
 
 COMMAND = "starcoder-haproxy"
 """Of this package: `main`."""
@@ -128,11 +127,11 @@ def renewal(certificate: Certificate, node: str) -> Renewal:
     return Renewal(certificate, HaproxyCertificate(certificate, admin, directory / CERTIFICATE).take)
 
 
-def adapt(text: str, limits: ApiLimits, directory: Path, max_connections: int, tls: bool = False) -> str:
-    """Ray's configuration with our limits and errors. What has been adapted already stays as it is.
+def adapt(text: str, settings: ProxySettings, directory: Path, max_connections: int) -> str:
+    """Ray's configuration with our address, limits and errors. What has been adapted already stays as it is.
 
-    directory: of the files that it names; `error_files` writes them, and `link` those for `tls`. max_connections: of
-    clients, at once.
+    directory: of the files that it names; `error_files` writes them, and `link` those of a certificate.
+    max_connections: of clients, at once.
     Raises TemplateError where a part is missing that it changes.
     """
     sections = list(_sections(text))
@@ -142,8 +141,6 @@ def adapt(text: str, limits: ApiLimits, directory: Path, max_connections: int, t
     found = {name for name, _ in sections}
     if missing := wanted.keys() - found:
         raise TemplateError(f"Ray's HAProxy configuration has no section {sorted(missing)}")
-    if tls:
-        wanted |= {"defaults": _tls_defaults, "frontend http_frontend": _tls_frontend}
     host = _listens_at(dict(sections)["frontend http_frontend"])
     written = []
     for name, lines in sections:
@@ -151,7 +148,7 @@ def adapt(text: str, limits: ApiLimits, directory: Path, max_connections: int, t
             continue  # they listen everywhere; Ray asks the admin socket
         kept = [line for line in lines if not _OURS.match(line)]
         if name in wanted:
-            kept = wanted[name](kept, limits, directory, max_connections)
+            kept = wanted[name](kept, settings, directory, max_connections)
         if name.startswith("backend ") and host is not None:
             # Ray takes an ingress of this node to listen on loopback; it listens where the server does.
             kept = [re.sub(r"(\s+server \S+) 127\.0\.0\.1:", rf"\g<1> {host}:", line) for line in kept]
@@ -171,7 +168,7 @@ def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
     yield name, lines
 
 
-def _global(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+def _global(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
     kept = []
     for line in lines[1:]:
         if line.strip().startswith(("log ", "tune.bufsize", "#")):
@@ -186,14 +183,15 @@ def _global(lines: list[str], limits: ApiLimits, directory: Path, max_connection
         # Above it, connections wait to be accepted until some of those that are refused have gone.
         f"    maxconn {max_connections + max_connections // 8 + 16}",
         # A head that is somewhat too large still comes to the ingress, which says so as the API does.
-        f"    tune.bufsize {limits.max_head_bytes * 3 // 2 + _BUFFER_RESERVE}",
+        f"    tune.bufsize {settings.api.max_head_bytes * 3 // 2 + _BUFFER_RESERVE}",
         f"    tune.maxrewrite {_BUFFER_RESERVE}",
         "    tune.http.maxhdr 512",
         *kept,
     ]
 
 
-def _defaults(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+def _defaults(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
+    limits = settings.api
     # The ingress ends slow clients itself, and counts them; this is for what it cannot see.
     client = max(limits.write_timeout_s, limits.body_timeout_s) + 15
     return [
@@ -206,11 +204,12 @@ def _defaults(lines: list[str], limits: ApiLimits, directory: Path, max_connecti
         *(f"    errorfile {status} {directory / f'{status}.http'}" for status in _ERRORS),
         f'    log-format "{LOG_FORMAT}"',
         "    option dontlognull",
+        *([f'    error-log-format "{LOG_FORMAT.replace("%ST", TLS)}"'] if settings.certificate else []),
         *(line for line in lines[1:] if line.strip() not in ("option httplog", "option log-health-checks")),
     ]
 
 
-def _frontend(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+def _frontend(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
     (bind,) = (place for place, line in enumerate(lines) if line.strip().startswith("bind "))
     ours = [
         # Requests have their line in the log already, by the ingress: only what comes to none is of interest.
@@ -219,19 +218,17 @@ def _frontend(lines: list[str], limits: ApiLimits, directory: Path, max_connecti
         "    http-request set-log-level info if crowded",
         f"    http-request deny deny_status 503 errorfile {directory / _CROWDED} if crowded",
     ]
-    return [*lines[: bind + 1], *ours, *lines[bind + 1 :]]
+    return [*lines[:bind], _bind(lines[bind], settings, directory), *ours, *lines[bind + 1 :]]
 
 
-def _tls_defaults(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
-    kept = _defaults(lines, limits, directory, max_connections)
-    return [*kept, f'    error-log-format "{LOG_FORMAT.replace("%ST", TLS)}"']
-
-
-def _tls_frontend(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+def _bind(line: str, settings: ProxySettings, directory: Path) -> str:
+    """At our address: Serve's may be loopback, for its ingress processes to listen nowhere else."""
+    if settings.host is not None:
+        line = re.sub(r"bind \S+:", f"bind {settings.host}:", line)
+    if settings.certificate is None:
+        return line
     # Not h2: max_connections bounds what clients may ask at once, and each would bring a hundred streams.
-    said = f" ssl crt {directory / CERTIFICATE} alpn http/1.1 ssl-min-ver TLSv1.2 ciphers {CIPHERS}"
-    kept = _frontend(lines, limits, directory, max_connections)
-    return [line + said if line.strip().startswith("bind ") else line for line in kept]
+    return f"{line} ssl crt {directory / CERTIFICATE} alpn http/1.1 ssl-min-ver TLSv1.2 ciphers {CIPHERS}"
 
 
 def _listens_at(frontend: list[str]) -> str | None:
@@ -326,11 +323,10 @@ def main() -> None:
         path = Path(arguments[arguments.index("-f") + 1])
         keep_to_us(path.parent)
         error_files(path.parent)
-        certificate = settings.certificate
-        if certificate is not None:
-            link(certificate, path.parent)
+        if settings.certificate is not None:
+            link(settings.certificate, path.parent)
         most = connections_possible(settings.api.max_connections)
-        path.write_text(adapt(path.read_text(), settings.api, path.parent, most, tls=certificate is not None))
+        path.write_text(adapt(path.read_text(), settings, path.parent, most))
     # It must not outlive the one that starts it: it would keep the port, and answer for engines that are gone. But open
     # streams may end, for which this signal lets it stay, and a session of its own, since Ray kills the group of a
     # process that has died.

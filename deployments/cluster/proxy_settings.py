@@ -17,7 +17,7 @@ _LIMITS = (
 )
 _SETTINGS = (
     *("metrics_dir", "log_level", "log_format", "log_file", "served_model_name"),
-    *("ssl_certfile", "ssl_keyfile"),
+    *("host", "ssl_certfile", "ssl_keyfile"),
 )
 
 VARIABLES = tuple(ENV_PREFIX + name.upper() for name in (*(f"api{NESTED}{limit}" for limit in _LIMITS), *_SETTINGS))
@@ -38,6 +38,7 @@ class ProxySettings(BaseSettings):
     log_format: LogFormat = "auto"
     log_file: Path | None = None
     log_text: bool = False
+    host: str | None = None
     ssl_certfile: AbsolutePath | None = None
     ssl_keyfile: AbsolutePath | None = None
 

@@ -16,7 +16,7 @@ from deployments.cluster.temporary import private_directory, remove, remove_stal
 from deployments.command import signals
 from deployments.command.checks import NO_TOKEN, check, has_token
 from deployments.command.console import Console
-from deployments.command.front import haproxy_command, http_options, local_front
+from deployments.command.front import haproxy_command, http_options, local_front, local_http_options
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
 from deployments.command.ready import answer, forward, ready_message
@@ -235,6 +235,8 @@ class Server:
         )
 
     def _http_options(self) -> dict[str, str | int]:
+        if self.address is None:
+            return local_http_options(self.settings)
         return http_options(self.settings, behind_haproxy=haproxy_command(self.settings) is not None)
 
     def _check_serve(self) -> None:

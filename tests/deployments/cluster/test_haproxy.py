@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.cluster import haproxy
 from deployments.cluster.haproxy_log import HaproxyLog
+from deployments.cluster.proxy_settings import ProxySettings
 from deployments.limits import ApiLimits
 from tests.support.haproxy_front import Front, Rendered, answer
 from tests.support.http_server import serving
@@ -33,7 +34,7 @@ def test_the_command_is_installed() -> None:
 
 
 def adapt(text: str, directory: Path, **limits: float) -> str:
-    return haproxy.adapt(text, ApiLimits(**limits), directory, 100)  # type: ignore[arg-type]
+    return haproxy.adapt(text, ProxySettings(api=ApiLimits(**limits)), directory, 100)  # type: ignore[arg-type]
 
 
 def test_nothing_listens_but_the_front_itself(rendered: Rendered, tmp_path: Path) -> None:
@@ -42,6 +43,15 @@ def test_nothing_listens_but_the_front_itself(rendered: Rendered, tmp_path: Path
     after = adapt(before, tmp_path)
     assert [line.strip() for line in after.splitlines() if line.strip().startswith("bind ")] == ["bind 127.0.0.1:8123"]
     assert f"stats socket {tmp_path / 'a'} mode 600 " in after
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_the_front_alone_listens_where_the_server_does(rendered: Rendered, tmp_path: Path, host: str) -> None:
+    """Ingress processes are on loopback then, and there HAProxy asks them."""
+    settings = ProxySettings(host=host)
+    lines = haproxy.adapt(rendered(host="127.0.0.1", port=8123, ingress=30001), settings, tmp_path, 100).splitlines()
+    assert [line.strip() for line in lines if line.strip().startswith("bind ")] == [f"bind {host}:8123"]
+    assert any("server ingress 127.0.0.1:30001 " in line for line in lines)
 
 
 def test_what_has_been_adapted_stays(rendered: Rendered, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import uvicorn.config
 from deployments.certificate import Certificate
 from deployments.cluster import haproxy, proxy
 from deployments.cluster.haproxy_log import refusal
+from deployments.cluster.proxy_settings import ProxySettings
 from deployments.cluster.renewal import HaproxyCertificate, Renewal, RenewalError
 from deployments.http.connection import GuardedProtocol
 from deployments.limits import ApiLimits
@@ -62,7 +63,8 @@ def in_the_clear(port: int) -> bytes:
 
 
 def test_haproxy_takes_the_configuration(rendered: Rendered, tmp_path: Path, certificate: Certificate) -> None:
-    (tmp_path / "c").write_text(haproxy.adapt(rendered(port=8123), ApiLimits(), tmp_path, 100, tls=True))
+    settings = ProxySettings(ssl_certfile=certificate.chain, ssl_keyfile=certificate.key)
+    (tmp_path / "c").write_text(haproxy.adapt(rendered(port=8123), settings, tmp_path, 100))
     haproxy.error_files(tmp_path)
     haproxy.link(certificate, tmp_path)
     binary = haproxy._binary()

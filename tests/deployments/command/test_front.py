@@ -59,6 +59,13 @@ def test_one_of_the_two_has_the_certificate(command: str | None) -> None:
     assert front.http_options(Settings(), behind_haproxy=False) == plain
 
 
+def test_only_haproxy_listens_where_others_are(command: str | None) -> None:
+    """An ingress process that they could ask, too, would speak to them without TLS."""
+    settings = Settings(host="0.0.0.0")
+    assert front.local_http_options(settings)["host"] == ("0.0.0.0" if command is None else "127.0.0.1")
+    assert proxy_settings.variables(settings)["STARCODER_HOST"] == "0.0.0.0"
+
+
 def test_the_paths_of_its_sockets_are_short_enough(command: str | None) -> None:
     """Ray puts the node's id before the file's name, HAProxy a number of seven digits and `.tmp` behind it."""
     private = Path("/tmp/starcoder-4194304-abcdefgh")
