@@ -17,7 +17,18 @@ from deployments.api.common.json_body import validation_error
 from deployments.api.common.line_ends import DocumentLines
 from deployments.api.error_shapes import ErrorShapes
 from deployments.api.registry import dialect_modules
-from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError, shown
+from deployments.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    QuotaError,
+    RateLimitedError,
+    ServeError,
+    UnauthorizedError,
+    shown,
+)
+from deployments.http.authentication import AuthenticationMiddleware, Gatekeeper
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import (
     BodyMiddleware,
@@ -29,6 +40,7 @@ from deployments.http.middleware import (
     error_shape,
     request_id,
 )
+from deployments.http.needs import Needs
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
 from deployments.http.request_record import report
 from deployments.labels import declared_labels
@@ -38,6 +50,9 @@ from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
 from monitoring.version import package_version
+
+PUBLIC_PATHS = ("/openapi.json",)
+"""Of FastAPI's own routes."""
 
 
 def create_app(
@@ -52,6 +67,7 @@ def create_app(
     tracing: Tracing = OFF,
     log_text: bool = False,
     access: Access = ANYBODY,
+    gatekeeper: Gatekeeper | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -60,7 +76,7 @@ def create_app(
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     log_text: the log line of a request holds its prompts and completions.
-    access: by which names, and from which web pages.
+    access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(
@@ -91,6 +107,9 @@ def create_app(
         timeout_s=context.limits.body_timeout_s,
         on_refused=count_refusal,
     )
+    if gatekeeper is not None:
+        needs = Needs((route for router in routers for route in router.routes), PUBLIC_PATHS)
+        app.add_middleware(AuthenticationMiddleware, gatekeeper=gatekeeper, needs=needs)
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
     app.user_middleware[:0] = access.cors()
     app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)
@@ -119,7 +138,15 @@ class RefusalCounter:
 
 def refusal_reason(error: ServeError) -> str:
     """One of `monitoring.labels.REJECTION_REASONS`."""
+    by_class: dict[type[ServeError], str] = {
+        UnauthorizedError: "unauthorized",
+        ForbiddenError: "forbidden",
+        RateLimitedError: "rate_limited",
+        QuotaError: "quota",
+    }
     by_status = {413: "too_large", 429: "queue_full", 503: "unavailable"}
+    if (reason := by_class.get(type(error))) is not None:
+        return reason
     return by_status.get(error.status, "invalid" if error.status < 500 else "other")
 
 
@@ -133,12 +160,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         allowed = headers.get("Allow", "").split(", ")
         headers["Allow"] = ", ".join(allowed + ["HEAD"] * ("GET" in allowed and "HEAD" not in allowed))
-        found = MethodNotAllowedError(f"{shown(path)} takes {headers['Allow']} only; /docs says more.")
+        found = MethodNotAllowedError(f"{shown(path)} takes {headers['Allow']} only; /docs says more.", headers=headers)
     else:
-        found = InvalidRequestError(str(error.detail), status=error.status_code)
-    response = error_response(report(found, request_id(request.scope)), error_shape(request.scope))
-    response.headers.update(headers)
-    return response
+        found = InvalidRequestError(str(error.detail), status=error.status_code, headers=headers)
+    return error_response(report(found, request_id(request.scope)), error_shape(request.scope))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from monitoring import labels, metrics
 from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, OUTCOMES, DeclaredLabels, bounded
 from monitoring.process import families
@@ -12,15 +10,13 @@ from monitoring.process import families
 class IngressMetrics:
     """The metrics of one ingress process.
 
-    teams: those with keys. declared: what is not among them counts as the dialect `other`. Raises ValueError for too
-    many teams to tell apart.
+    declared: what is not among them counts as the dialect `other`.
     """
 
-    def __init__(self, model: str, teams: Iterable[str] = (), declared: DeclaredLabels = NOTHING_DECLARED) -> None:
+    def __init__(self, model: str, declared: DeclaredLabels = NOTHING_DECLARED) -> None:
         own = families()
-        self._teams = labels.team_names(teams)
+        self._teams = labels.TeamNames()
         self._dialects = declared.dialects
-        known = self._teams[:-1]
         self._requests = own.counters(metrics.HTTP_REQUESTS, model)
         self._rejected = own.counters(metrics.REQUESTS_REJECTED, model)
         self._resumed = own.counter(metrics.REQUESTS_RESUMED, model)
@@ -28,12 +24,11 @@ class IngressMetrics:
         self._waiting = own.gauge(metrics.WAITING_FOR_ENGINE, model)
         # The gauges of dead engines go with them. This one stays, and says that there is none.
         own.gauge(metrics.ENGINES_UP, model)
-        for team in known:
-            for dialect in self._dialects:
-                for outcome in OUTCOMES:
-                    self._requests(team, dialect, outcome)
-            for reason in labels.REJECTION_REASONS:
-                self._rejected(team, reason)
+        for dialect in self._dialects:
+            for outcome in OUTCOMES:
+                self._requests(DEFAULT_TEAM, dialect, outcome)
+        for reason in labels.REJECTION_REASONS:
+            self._rejected(DEFAULT_TEAM, reason)
         self._events = {
             (event, language): own.counter(metrics.COMPLETION_EVENTS, model, event, language)
             for event in labels.COMPLETION_EVENT_KINDS
@@ -43,7 +38,7 @@ class IngressMetrics:
     def request_ended(self, outcome: str, dialect: str = OTHER_DIALECT, team: str = DEFAULT_TEAM) -> None:
         """A request for work has been answered, or not. Outcomes are labels.OUTCOMES."""
         dialect = bounded(dialect, self._dialects)
-        self._requests(bounded(team, self._teams), dialect, bounded(outcome, OUTCOMES)).inc()
+        self._requests(self._teams.label(team), dialect, bounded(outcome, OUTCOMES)).inc()
 
     def completion_event(self, event: str, language: str) -> None:
         """Somebody saw, took or dismissed a completion. Events are labels.COMPLETION_EVENT_KINDS.
@@ -62,4 +57,4 @@ class IngressMetrics:
 
     def rejected(self, reason: str, team: str = DEFAULT_TEAM) -> None:
         """A request was refused. Reasons are labels.REJECTION_REASONS; an unknown one counts as `other`."""
-        self._rejected(bounded(team, self._teams), bounded(reason, labels.REJECTION_REASONS)).inc()
+        self._rejected(self._teams.label(team), bounded(reason, labels.REJECTION_REASONS)).inc()

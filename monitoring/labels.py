@@ -6,18 +6,20 @@ Never a key, a request id or an editor session: those belong in logs and traces.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 OTHER_DIALECT = "other"
 
 OUTCOMES = ("ok", "refused", "shed", "aborted", "superseded", "failed")
-"""How an HTTP request ended. ok: answered whole; refused: the client's fault (4xx); shed: no room for it (429);
-aborted: the client went away; superseded: a newer request of its editor session took its place; failed: our fault
-(5xx, or a stream that ended with an error)."""
+"""How an HTTP request ended. ok: answered whole; refused: the client's fault (4xx, and a used-up limit or budget);
+shed: no room for it (429); aborted: the client went away; superseded: a newer request of its editor session took its
+place; failed: our fault (5xx, or a stream that ended with an error)."""
 
 FINISH_REASONS = ("stop", "length", "abort", "error")
-REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
+REJECTION_REASONS = (
+    *("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable"),
+    *("unauthorized", "forbidden", "rate_limited", "quota", "other"),
+)
 CONNECTION_REFUSALS = (
     *("invalid_http", "request_timeout", "request_line_too_long", "head_too_large"),
     *("too_many_connections", "slow_reader", "tls_handshake", "other"),
@@ -64,7 +66,7 @@ def documented(declared: DeclaredLabels) -> dict[str, str]:
     return {
         "model": "the served name; one a deployment",
         "team": f"the team that the request's key belongs to, at most {MOST_TEAMS}; `{DEFAULT_TEAM}` without keys, "
-        f"`{OTHER_TEAM}` for one that was not configured",
+        f"`{OTHER_TEAM}` for any beyond",
         "dialect": ", ".join(declared.dialects),
         "outcome": ", ".join(OUTCOMES),
         "finished_reason": ", ".join(FINISH_REASONS),
@@ -84,9 +86,20 @@ def bounded(value: str, allowed: tuple[str, ...]) -> str:
     return value if value in allowed else allowed[-1]
 
 
-def team_names(configured: Iterable[str]) -> tuple[str, ...]:
-    """The values of the label `team`. Raises ValueError for more than MOST_TEAMS."""
-    names = tuple(dict.fromkeys((DEFAULT_TEAM, *configured, OTHER_TEAM)))
-    if len(names) > MOST_TEAMS + 2:
-        raise ValueError(f"{len(names) - 2} teams, but metrics tell at most {MOST_TEAMS} apart")
-    return (*(name for name in names if name != OTHER_TEAM), OTHER_TEAM)
+class TeamNames:
+    """The values of the label `team` in one process: teams as they come, as long as there are few enough.
+
+    Names are those of teams that an administrator has made, never what a client says.
+    """
+
+    def __init__(self) -> None:
+        self._known = {DEFAULT_TEAM}
+
+    def label(self, team: str) -> str:
+        """The team's own name, or OTHER_TEAM where MOST_TEAMS others were there before it."""
+        if team in self._known:
+            return team
+        if team == OTHER_TEAM or len(self._known) > MOST_TEAMS:
+            return OTHER_TEAM
+        self._known.add(team)
+        return team

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from monitoring import labels, metrics
 from monitoring.engine import EngineMetrics
 from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, DeclaredLabels, bounded
@@ -11,26 +9,24 @@ from monitoring.requests import RequestMetrics
 
 
 class ReplicaMetrics(EngineMetrics):
-    """The metrics of one replica, which runs one engine. Series of known teams exist, at zero, from the start.
+    """The metrics of one replica, which runs one engine. The default team's series exist, at zero, from the start.
 
-    teams: those with keys. declared: what is not among them counts as the dialect `other`. Raises ValueError for too
-    many teams to tell apart.
+    declared: what is not among them counts as the dialect `other`.
     """
 
-    def __init__(self, model: str, teams: Iterable[str] = (), declared: DeclaredLabels = NOTHING_DECLARED) -> None:
+    def __init__(self, model: str, declared: DeclaredLabels = NOTHING_DECLARED) -> None:
         super().__init__(model)
         self._dialects = declared.dialects
-        self._teams = labels.team_names(teams)
+        self._teams = labels.TeamNames()
         self._requests: dict[tuple[str, str], RequestMetrics] = {}
-        for team in self._teams[:-1]:
-            for dialect in self._dialects:
-                self.of(team, dialect)
+        for dialect in self._dialects:
+            self.of(DEFAULT_TEAM, dialect)
         self._prompt_pieces = self._own.counter(metrics.PROMPT_PIECES, model)
         self._rule_ends = {rule: self._own.counter(metrics.STOP_RULE_ENDS, model, rule) for rule in declared.rules}
 
     def of(self, team: str = DEFAULT_TEAM, dialect: str = OTHER_DIALECT) -> RequestMetrics:
-        """The recorder of a team's requests by a dialect; unknown ones are the team and the dialect `other`."""
-        key = bounded(team, self._teams), bounded(dialect, self._dialects)
+        """The recorder of a team's requests by a dialect; what is too many or unknown is `other`."""
+        key = self._teams.label(team), bounded(dialect, self._dialects)
         if key not in self._requests:
             self._requests[key] = RequestMetrics(self._model, *key)
         return self._requests[key]

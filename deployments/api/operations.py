@@ -14,6 +14,7 @@ import monitoring
 from deployments.api.common.context import ApiContext
 from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
+from deployments.http.needs import needs, public
 from model.text.fim import FimMode
 from monitoring.version import package_version
 
@@ -62,6 +63,7 @@ def create_router(api: ApiContext) -> APIRouter:
         summary="Ask the engine for a sign of life",
         response_description="It lives.",
     )
+    @public
     async def health() -> Health:
         report = await api.backend.health()
         if not report.healthy:
@@ -78,6 +80,7 @@ def create_router(api: ApiContext) -> APIRouter:
         summary="Version of the server, what computes, and the order of prompts",
         response_description="They.",
     )
+    @public
     async def get_version() -> Version:
         known = api.known_model
         if known is None:
@@ -99,6 +102,7 @@ def create_router(api: ApiContext) -> APIRouter:
         summary="Metrics of this node, in Prometheus' text format",
         response_description="The metrics.",
     )
+    @needs("metrics")
     async def metrics() -> Response:
         text = await asyncio.to_thread(monitoring.render, api.metrics_directory)
         return Response(text, media_type=monitoring.CONTENT_TYPE)

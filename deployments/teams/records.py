@@ -118,7 +118,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: a UUID of version 7, made by the server. request_id: the HTTP request's, for the log; never a key of this table.
     cached_tokens: of the prompt tokens. replayed_tokens: of the completion tokens, those that an earlier request of the
     editor session had generated (and paid for); they cost what cached tokens cost. estimated: the server died over it,
-    and the tokens are those of its last word.
+    and the tokens are those of its last word; or it was given up before the first token, and its prompts count whole.
     """
 
     id: str
@@ -140,11 +140,30 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     estimated: bool = False
 
 
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """Completions that somebody took into their text, as their editor says. lines: how many they are."""
+
+    team_id: str
+    key_id: str | None
+    model: str
+    dialect: str
+    at: float
+    lines: int
+    completions: int = 1
+    user: str | None = None
+
+
+Bucket = Literal["hour", "day", "all"]
+"""Of usage, in UTC. all: one for the whole time that is asked for."""
+
 Grouping = Literal["team", "key", "model", "kind", "dialect", "user"]
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A sum over entries that began in `start <= time < end`; None for what was not grouped by."""
+    """A sum over entries that began in `start <= time < end`; None for what was not grouped by.
+
+    accepted, accepted_lines: see `Accepted`.
+    """
 
     start: float
     end: float
@@ -162,6 +181,16 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     cost: int = 0
     accepted: int = 0
     accepted_lines: int = 0
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a person who has signed in, see `Member`."""
+
+    user: str
+    email: str | None
+    name: str | None
+    created_at: float
+    expires_at: float
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,17 +213,18 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All that requests are checked against.
 
-    version: grows with every change. keys: by digest; revoked ones are not among them. spent: by team that has a
-    budget, what is on the ledger of the period that begins at `period_start`.
+    version: grows with every change. keys: by digest; revoked ones are not among them. closed: some key was ever made.
     """
 
     version: int
     teams: dict[str, Team]
     keys: dict[bytes, Key]
     prices: tuple[Price, ...] = ()
-    spent: dict[str, Spent] = {}
+    closed: bool = False
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What is on the ledger for a team in the period of its budget that begins at `period_start`."""
+
     period_start: float
     amount: int

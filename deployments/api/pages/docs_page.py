@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from starlette.responses import HTMLResponse
 
 from deployments.api.common.context import ApiContext
+from deployments.http.needs import public
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #888; }
@@ -127,6 +128,7 @@ def create_router(api: ApiContext) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/docs")
+    @public
     async def docs() -> HTMLResponse:
         return HTMLResponse(_PAGE, headers={"content-security-policy": _POLICY})
 

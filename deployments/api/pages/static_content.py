@@ -9,6 +9,8 @@ from functools import cached_property
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.http.needs import public
+
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -45,6 +47,7 @@ class StaticContent:
     def _compressed(self) -> bytes:
         return gzip.compress(self.content, 9, mtime=0)
 
+    @public
     async def respond(self, request: Request) -> Response:
         """The answer to a GET or HEAD."""
         compress = len(self.content) >= _COMPRESSED_FROM and _takes_gzip(request.headers.get("accept-encoding", ""))

@@ -1,0 +1,93 @@
+"""Asks for a key, once there is one: who may come in, and what a key may do.
+
+A stranger's body is never read, and no request waits for a database: see `deployments.teams.directory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deployments.errors import ForbiddenError, UnauthorizedError
+from deployments.http import request_record
+from deployments.http.needs import Need
+from deployments.teams.principal import Principal, set_principal
+
+MAX_KEY_CHARS = 512
+
+
+class Gatekeeper(Protocol):
+    """What knows keys: `deployments.teams.directory.Directory`."""
+
+    @property
+    def closed(self) -> bool: ...
+    async def principal(self, key: str) -> Principal: ...
+
+
+class AuthenticationMiddleware:
+    """Lets in whoever has a key that may do what the route needs; everybody, while there is no key.
+
+    Routes of administrators need one always. Raises UnauthorizedError, ForbiddenError, AuthUnavailableError.
+    """
+
+    def __init__(self, app: ASGIApp, gatekeeper: Gatekeeper, needs: Callable[[str, str], Need]) -> None:
+        self.app = app
+        self.gatekeeper = gatekeeper
+        self.needs = needs
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        need = self.needs(scope["method"], scope["path"])
+        if need == "public" or not (self.gatekeeper.closed or need == "admin"):
+            await self.app(scope, receive, send)
+            return
+        principal = await self._principal(Headers(scope=scope))
+        check(principal, need)
+        set_principal(scope, principal)
+        if (record := request_record.current()) is not None:
+            record.of(principal)
+        await self.app(scope, receive, send)
+
+    async def _principal(self, headers: Headers) -> Principal:
+        key = credential(headers)
+        if key is None:
+            if not self.gatekeeper.closed:
+                raise UnauthorizedError(
+                    "This route is for administrators, and there is none yet: `starcoder keys create --admin`, on the "
+                    "server's machine, makes the first key."
+                )
+            raise UnauthorizedError("This server needs an API key: send it as `Authorization: Bearer sk-sc-...`.")
+        return await self.gatekeeper.principal(key)
+
+
+def credential(headers: Headers) -> str | None:
+    """The key that a request brings, in any of the ways of the dialects; None: it brings none.
+
+    Raises UnauthorizedError for what cannot be one.
+    """
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme and scheme.lower() != "bearer":
+        raise UnauthorizedError("Authorization must be `Bearer` and an API key.")
+    keys = (value.strip(), headers.get("x-api-key", "").strip(), headers.get("api-key", "").strip())
+    key = next((key for key in keys if key), None)
+    if key is not None and len(key) > MAX_KEY_CHARS:
+        raise UnauthorizedError("What was sent is too long for an API key.")
+    return key
+
+
+def check(principal: Principal, need: Need) -> None:
+    """Raise ForbiddenError where this caller may not do that."""
+    if need in ("public", "key") or need in principal.scopes:
+        return
+    if principal.is_admin:
+        if need == "generate":
+            raise ForbiddenError(
+                "Administrators' keys run no completions, which would be on no team's account: use a key of a team."
+            )
+        return
+    raise ForbiddenError(f"This API key may not do that: it lacks the scope {need!r}.")

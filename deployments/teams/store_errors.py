@@ -1,0 +1,31 @@
+"""What the store of teams refuses or cannot do. No text holds a key, a password or what was sent to the database."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The message is for whoever asked."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database does not answer, or not in time; the same may succeed later."""
+
+
+class NotFoundError(StoreError):
+    """There is no such team, key or member."""
+
+
+class InvalidChangeError(StoreError):
+    """What was asked for cannot be; asking again does not help."""
+
+
+class NameTakenError(InvalidChangeError):
+    """Another team that is not archived has this name."""
+
+
+class AuditBrokenError(StoreError):
+    """Somebody changed the audit log past the store. number: of the first row that does not fit."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(f"audit row {number}: {reason}")
+        self.number = number
