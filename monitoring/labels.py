@@ -22,10 +22,10 @@ REJECTION_REASONS = (
 )
 CONNECTION_REFUSALS = (
     *("invalid_http", "request_timeout", "request_line_too_long", "head_too_large"),
-    *("too_many_connections", "slow_reader", "other"),
+    *("too_many_connections", "slow_reader", "tls_handshake", "other"),
 )
 """Why a connection was refused before it was a request, by the code that it was answered with; slow_reader: it was cut
-since its client did not take its answer."""
+since its client did not take its answer; tls_handshake: client and HAProxy did not agree on TLS, or it spoke none."""
 WASTE_CAUSES = ("superseded", "cancelled")
 STEP_PHASES = ("schedule", "forward", "sample", "other")
 FAILURE_CAUSES = ("died", "hung", "heartbeat", "killed", "other")
