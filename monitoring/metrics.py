@@ -161,6 +161,25 @@ STOP_RULE_ENDS = WASTE.counter(
     labels=("model", "rule"),
 )
 
+USAGE = Section("What teams use, and whether it is booked")
+
+USAGE_TOKENS = USAGE.counter(
+    "usage_tokens_total",
+    "Tokens on a team's account, of prompts and completions, by what became of them: completed, superseded, cancelled "
+    "(the client left), failed.",
+    labels=("model", "team", "kind"),
+)
+USAGE_COST = USAGE.counter("usage_cost_usd_total", "What they cost, in USD.", labels=BY_TEAM)
+USAGE_BOOKED = USAGE.counter("usage_entries_booked_total", "Entries of the node's journals that the database has.")
+USAGE_WAITING = USAGE.gauge(
+    "usage_entries_waiting", "Entries of the node's journals that wait for the database, of living processes."
+)
+USAGE_OLDEST = USAGE.gauge(
+    "usage_oldest_waiting_seconds",
+    "Since the request of the oldest such entry has ended, in the node's slowest process; 0 if none waits.",
+    merge="livemax",
+)
+
 STEPS = Section("The engine's steps")
 
 REQUESTS_RUNNING = STEPS.gauge("num_requests_running", "Sequences in the engines' current batches.", vllm=True)
@@ -300,7 +319,7 @@ WEIGHT_LOADING = REPLICAS.gauge(
     merge="livemax",
 )
 
-SECTIONS = (CLIENTS, TIMES, WASTE, STEPS, CACHE, LIMITS, REPLICAS)
+SECTIONS = (CLIENTS, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS)
 
 
 def declared() -> list[AnySpec]:
