@@ -17,7 +17,14 @@ from deployments.api.common.json_body import validation_error
 from deployments.api.common.line_ends import DocumentLines
 from deployments.api.error_shapes import ErrorShapes
 from deployments.api.registry import dialect_modules
-from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError, shown
+from deployments.errors import (
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    ServeError,
+    TooLateError,
+    shown,
+)
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import (
     BodyMiddleware,
@@ -119,6 +126,8 @@ class RefusalCounter:
 
 def refusal_reason(error: ServeError) -> str:
     """One of `monitoring.labels.REJECTION_REASONS`."""
+    if isinstance(error, TooLateError):
+        return "deadline"
     by_status = {413: "too_large", 429: "queue_full", 503: "unavailable"}
     return by_status.get(error.status, "invalid" if error.status < 500 else "other")
 

@@ -25,6 +25,8 @@ CONNECTION_REFUSALS = (
 """Why a connection was refused before it was a request, by the code that it was answered with; slow_reader: it was cut
 since its client did not take its answer."""
 WASTE_CAUSES = ("superseded", "cancelled")
+SERVICE_CLASSES = ("interactive", "standard", "batch")
+"""By their number, which the engine knows."""
 STEP_PHASES = ("schedule", "forward", "sample", "other")
 FAILURE_CAUSES = ("died", "hung", "heartbeat", "killed", "other")
 
@@ -70,6 +72,7 @@ def documented(declared: DeclaredLabels) -> dict[str, str]:
         "finished_reason": ", ".join(FINISH_REASONS),
         "reason": f"of requests: {', '.join(REJECTION_REASONS)}; of connections: {', '.join(CONNECTION_REFUSALS)}",
         "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
+        "service_class": ", ".join(SERVICE_CLASSES),
         "rule": ", ".join(declared.rules),
         "phase": ", ".join(STEP_PHASES),
         "event": ", ".join(COMPLETION_EVENT_KINDS),

@@ -30,7 +30,8 @@ class Sequence:
     arrived_at, started_at: when it was added and when it first ran, by the monotonic clock, in seconds.
     hashes: of its leading full blocks. cached_tokens: of its prompt, what its first step found in the cache,
         and what was not put there for it.
-    root: where its hashes begin. account: of its tenant, once it waits. evicted: how often it lost its blocks to others.
+    root: where its hashes begin. account: of its tenant, once it waits. evicted: how often it lost its blocks to
+        another tenant.
     passed: how many that came later were admitted before it, since it did not fit.
     gone: it has finished or was aborted.
     """
