@@ -1,4 +1,4 @@
-"""What one tenant has got of the engine in one class of service, and who of it waits.
+"""What one tenant has got of the engine in one class of service.
 
 Service is counted in tokens over the tenant's weight, as in the Virtual Token Counter (Sheng et al., "Fairness in
 Serving Large Language Models", arXiv:2401.00588, algorithm 2).
@@ -6,11 +6,7 @@ Serving Large Language Models", arXiv:2401.00588, algorithm 2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from model.scheduling.sequence import Sequence
+from dataclasses import dataclass
 
 PROMPT_TOKEN = 1.0
 OUTPUT_TOKEN = 2.0
@@ -21,13 +17,12 @@ OUTPUT_TOKEN = 2.0
 class Account:
     """Of one tenant in one class.
 
-    number: of accounts, in the order in which they were opened. counter: service so far. waiting: by rank.
+    number: of accounts, in the order in which they were opened. counter: service so far.
     """
 
     service_class: int
     number: int
     counter: float = 0.0
-    waiting: list[Sequence] = field(default_factory=list)
 
     def charge_prompt(self, tokens: int, weight: float) -> None:
         """A prompt's tokens that are in no cache, all of them when it is admitted: chunks would let it flood a step."""

@@ -27,7 +27,7 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._accounts: dict[tuple[int, str], Account] = {}
-        self._waiting: dict[int, dict[Account, None]] = {}
+        self._waiting: dict[int, dict[Account, list[Sequence]]] = {}
         self._left_last: dict[int, Account] = {}
         self._overtaken: Counter[int] = Counter()
         self._size = 0
@@ -36,9 +36,9 @@ class FairQueue:
         return self._size
 
     def __iter__(self) -> Iterator[Sequence]:
-        for accounts in self._waiting.values():
-            for account in accounts:
-                yield from account.waiting
+        for lines in self._waiting.values():
+            for line in lines.values():
+                yield from line
 
     def enter(self, sequence: Sequence) -> None:
         """A new one comes."""
@@ -48,26 +48,28 @@ class FairQueue:
     def add(self, sequence: Sequence) -> None:
         """It waits, perhaps again: in its place among its tenant's."""
         account = sequence.account
-        if not account.waiting:
+        lines = self._waiting.setdefault(account.service_class, {})
+        if account not in lines:
             self._lift(account)
-            self._waiting.setdefault(account.service_class, {})[account] = None
-        bisect.insort(account.waiting, sequence, key=_rank)
+            lines[account] = []
+        bisect.insort(lines[account], sequence, key=_rank)
         self._size += 1
 
     def remove(self, sequence: Sequence) -> None:
         """Raises ValueError where it does not wait."""
-        account = sequence.account
-        place = bisect.bisect_left(account.waiting, sequence.rank, key=_rank)
-        if account.waiting[place : place + 1] != [sequence]:
+        account, service_class = sequence.account, sequence.service_class
+        lines = self._waiting.get(service_class, {})
+        line = lines.get(account, [])
+        place = bisect.bisect_left(line, sequence.rank, key=_rank)
+        if line[place : place + 1] != [sequence]:
             raise ValueError("the sequence does not wait")
-        del account.waiting[place]
+        del line[place]
         self._size -= 1
-        if not account.waiting:
-            accounts = self._waiting[account.service_class]
-            del accounts[account]
-            if not accounts:
-                del self._waiting[account.service_class]
-            self._left_last[account.service_class] = account
+        if not line:
+            del lines[account]
+            self._left_last[service_class] = account
+        if not lines:
+            del self._waiting[service_class]
 
     def first(self) -> Sequence:
         """Whose turn it is. There must be one that waits."""
@@ -87,7 +89,7 @@ class FairQueue:
             running.setdefault(prompt.service_class, []).append(prompt)
         classes = sorted({*running, *self._waiting} if most else running)
         size = most + looks if most else 0
-        turns = [_Turns(self._waiting.get(one, ()) if size else (), size) for one in classes]
+        turns = [_Turns(self._waiting.get(one, {}) if size else {}, size) for one in classes]
         return _merged([running.get(one, []) for one in classes], turns, looks)
 
     def overtaken(self, prompts: Iterable[Sequence], admitted: list[Sequence], served: set[int]) -> list[Sequence]:
@@ -128,23 +130,25 @@ class FairQueue:
         return account
 
     def _lift(self, account: Account) -> None:
-        others = self._waiting.get(account.service_class)
+        others = self._waiting[account.service_class]
         if others:
             account.counter = max(account.counter, min(other.counter for other in others))
         elif (last := self._left_last.get(account.service_class)) is not None:
             account.counter = max(account.counter, last.counter)
 
     def _first_of(self, service_class: int) -> Sequence:
-        return min((account.waiting[0] for account in self._waiting[service_class]), key=_turn)
+        return min((line[0] for line in self._waiting[service_class].values()), key=_turn)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless everybody waits with his account, in order."""
         assert self._size == sum(1 for _ in self)
-        for account in self._accounts.values():
-            assert account.waiting == sorted(account.waiting, key=_rank), "out of order"
-            assert all(s.account is account for s in account.waiting), "a sequence waits with another's account"
-            assert (account in self._waiting.get(account.service_class, ())) == bool(account.waiting)
-        assert all(self._waiting.values())
+        for service_class, lines in self._waiting.items():
+            assert lines, "a class in which nobody waits"
+            for account, line in lines.items():
+                assert line, "a tenant of whom nobody waits"
+                assert line == sorted(line, key=_rank), "out of order"
+                assert all(s.account is account for s in line), "a sequence waits with another's account"
+                assert account.service_class == service_class
 
 
 def _rank(sequence: Sequence) -> tuple[int, int, int]:
@@ -186,8 +190,8 @@ class _Turns:
 
     heap: list[tuple[tuple[float, int, int], _Place]] = field(init=False)
 
-    def __init__(self, accounts: Iterable[Account], size: int) -> None:
-        places = [_Place(account, account.waiting[:size]) for account in accounts]
+    def __init__(self, lines: dict[Account, list[Sequence]], size: int) -> None:
+        places = [_Place(account, line[:size]) for account, line in lines.items()]
         self.heap = [(turn, place) for place in places if (turn := place.turn) is not None]
         heapq.heapify(self.heap)
 
