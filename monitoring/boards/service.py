@@ -121,6 +121,12 @@ _TEAMS = Row(
             "reqps",
         ),
         Panel(
+            "Displaced by team",
+            "Requests a second that lost their place in a full queue to a team with less of it. It shows who floods.",
+            ((q.rate(m.DISPLACED, "team"), "{{team}}"),),
+            "reqps",
+        ),
+        Panel(
             "Requests by dialect",
             "HTTP requests a second, by the API they came in by.",
             ((q.rate(m.HTTP_REQUESTS, "dialect"), "{{dialect}}"),),
