@@ -75,6 +75,11 @@ REQUESTS_REJECTED = CLIENTS.counter(
     "Requests refused before the engine ran them, by why.",
     labels=("model", "team", "reason"),
 )
+DISPLACED = CLIENTS.counter(
+    "requests_displaced_total",
+    "Requests that lost their place in a full queue to a team that had less of it; they were answered with 429.",
+    labels=BY_TEAM,
+)
 CONNECTIONS_REFUSED = CLIENTS.counter(
     "connections_refused_total",
     "Connections that a proxy refused before they were a request, or cut since their client did not take its answer, "
@@ -94,6 +99,12 @@ REQUEST_QUEUE_TIME = TIMES.histogram(
     "From the sequence's arrival at the engine to the first step that ran it.",
     labels=BY_TEAM,
     vllm=True,
+    buckets=QUEUE_BUCKETS,
+)
+CLASS_QUEUE_TIME = TIMES.histogram(
+    "class_queue_time_seconds",
+    "The same by class of service: interactive runs before standard, and that before batch.",
+    labels=("model", "service_class"),
     buckets=QUEUE_BUCKETS,
 )
 REQUEST_PREFILL_TIME = TIMES.histogram(
@@ -177,6 +188,12 @@ USAGE_WAITING = USAGE.gauge(
 USAGE_OLDEST = USAGE.gauge(
     "usage_oldest_waiting_seconds",
     "Since the request of the oldest such entry has ended, in the node's slowest process; 0 if none waits.",
+    merge="livemax",
+)
+BUDGET_USED = USAGE.gauge(
+    "budget_used_ratio",
+    "Of a team's budget, what it has spent in the present period; above 1 only where the budget is not hard.",
+    labels=BY_TEAM,
     merge="livemax",
 )
 

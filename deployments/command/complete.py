@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+_HTTPS = "of https://, SSL_CERT_FILE names the authorities where the certificate is not from one that all know"
+
 
 def run(arguments: Sequence[str]) -> int:
     """Print the completion as it comes; exit code 1 where the server refuses or is not there."""
@@ -65,6 +67,9 @@ def stream(url: str, request: dict[str, Any]) -> Iterator[str]:
                 if "error" in chunk:
                     raise RuntimeError(_message(chunk))
                 yield from (choice["text"] for choice in chunk["choices"])
+    except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+        hint = " (if the server speaks TLS, say https://)" if url.startswith("http:") else ""
+        raise RuntimeError(f"{url}: {error}{hint}") from error
     except (httpx.HTTPError, ValueError) as error:
         raise RuntimeError(f"{url}: {error or type(error).__name__}") from error
 
@@ -79,5 +84,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--line", type=int, help="infill at the end of this line, counted from 1")
     parser.add_argument("--max-tokens", type=int, default=64, help="most new tokens (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="server (default: %(default)s)")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help=f"server (default: %(default)s); {_HTTPS}")
     return parser

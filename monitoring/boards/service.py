@@ -121,6 +121,12 @@ _TEAMS = Row(
             "reqps",
         ),
         Panel(
+            "Displaced by team",
+            "Requests a second that lost their place in a full queue to a team with less of it. It shows who floods.",
+            ((q.rate(m.DISPLACED, "team"), "{{team}}"),),
+            "reqps",
+        ),
+        Panel(
             "Requests by dialect",
             "HTTP requests a second, by the API they came in by.",
             ((q.rate(m.HTTP_REQUESTS, "dialect"), "{{dialect}}"),),
@@ -152,6 +158,13 @@ _USAGE = Row(
             ((q.increase(m.USAGE_COST, "team"), "{{team}}"),),
             "currencyUSD",
             kind="stat",
+        ),
+        Panel(
+            "Budgets used",
+            "Of each team's budget, in its present period. A hard one refuses what would go beyond it.",
+            ((q.value(m.BUDGET_USED, "team", how="max"), "{{team}}"),),
+            "percentunit",
+            thresholds=((0.8, "orange"), (1.0, "red")),
         ),
         Panel(
             "What became of it",
