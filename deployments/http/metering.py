@@ -198,11 +198,10 @@ def _refusal(error: JournalError) -> MeteringUnavailableError:
 
 def on_account(request: GenerationRequest, principal: Principal, team: Team) -> GenerationRequest:
     """The request as an engine gets it, with what fairness and the cache need to know of whose it is."""
-    known = {
-        "tenant": team.id,
-        "weight": team.weight,
-        "service_class": principal.class_number,
-        "cache_root": team.cache_root,
-    }
-    fields = {name: value for name, value in known.items() if name in GenerationRequest.__struct_fields__}
-    return msgspec.structs.replace(request, **fields)
+    return msgspec.structs.replace(
+        request,
+        tenant=team.id,
+        weight=team.weight,
+        service_class=principal.class_number,
+        cache_root=team.cache_root,
+    )
