@@ -48,11 +48,11 @@ class AuthenticationMiddleware:
             await self.app(scope, receive, send)
             return
         principal = await self._principal(Headers(scope=scope))
-        check(principal, need)
-        set_principal(scope, principal)
         record = request_record.current()
         if record is not None:
             record.of(principal)
+        check(principal, need)
+        set_principal(scope, principal)
 
         async def send_with_limits(message: Message) -> None:
             if message["type"] == "http.response.start" and record is not None and record.grant is not None:
