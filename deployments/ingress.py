@@ -5,6 +5,7 @@ Importing this module loads neither Ray nor PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -46,6 +47,8 @@ from deployments.http.request_record import report
 from deployments.labels import declared_labels
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend
+from deployments.teams.administration import Administration
+from deployments.teams.records import Accepted
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
@@ -68,6 +71,8 @@ def create_app(
     log_text: bool = False,
     access: Access = ANYBODY,
     gatekeeper: Gatekeeper | None = None,
+    administration: Callable[[], Administration | None] | None = None,
+    accepted: Callable[[Accepted], None] | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -77,10 +82,17 @@ def create_app(
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     log_text: the log line of a request holds its prompts and completions.
     access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
+    administration, accepted: see `ApiContext`.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(
-        DocumentLines(observed, tokenizer), tokenizer, limits or ApiLimits(), metrics_directory, model_card
+        DocumentLines(observed, tokenizer),
+        tokenizer,
+        limits or ApiLimits(),
+        metrics_directory,
+        model_card,
+        administration=administration,
+        accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
     app = FastAPI(
