@@ -29,7 +29,9 @@ def pepper_file(settings: TeamsSettings) -> Path:
         return settings.pepper_file.expanduser()
     file = database_file(settings.database)
     if file is None:
-        raise ConfigError("teams.pepper_file is needed with a database that is not SQLite: the same secret on every node")
+        raise ConfigError(
+            "teams.pepper_file is needed with a database that is not SQLite: the same secret on every node"
+        )
     return file.with_name(f"{file.name}.pepper")
 
 
