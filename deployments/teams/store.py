@@ -80,7 +80,7 @@ class Store:
                 teams={team.id: team for team in await teams.read(connection, archived=False)},
                 keys={key.digest: key for key in await keys.read(connection)},
                 prices=tuple(await prices.read(connection)),
-                spent=await usage.spent(connection, self._clock()),
+                closed=await keys.is_any(connection),
             )
 
     async def spent(self) -> dict[str, Spent]:

@@ -73,6 +73,11 @@ async def of_id(connection: AsyncConnection, key_id: str) -> Key:
     return _key(row)
 
 
+async def is_any(connection: AsyncConnection) -> bool:
+    """Revoked ones count: whoever had keys once does not open the door to all by revoking the last."""
+    return (await connection.execute(select(keys.c.id).limit(1))).first() is not None
+
+
 async def is_any_admin(connection: AsyncConnection, now: float) -> bool:
     good = _ADMIN & keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > now))
     return (await connection.execute(select(keys.c.id).where(good).limit(1))).first() is not None
