@@ -97,6 +97,8 @@ class Ingress:
             log_text=self._settings.log_text,
             access=Access(self._settings.host, self._settings.allowed_hosts, self._settings.allowed_origins),
             gatekeeper=self._accounts.directory,
+            administration=self._accounts.administration,
+            accepted=self._accounts.accepted,
         )
 
     async def __del__(self) -> None:

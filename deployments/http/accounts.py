@@ -10,6 +10,8 @@ from deployments.errors import MeteringUnavailableError
 from deployments.http.metering import MeteredBackend
 from deployments.protocol import Backend
 from deployments.team_settings import TeamsSettings
+from deployments.teams.accepted import AcceptedBuffer
+from deployments.teams.administration import Administration, default_price
 from deployments.teams.books import Books
 from deployments.teams.counting import BudgetUse, Counters
 from deployments.teams.directory import Directory
@@ -17,7 +19,7 @@ from deployments.teams.drainer import Drainer, Progress
 from deployments.teams.journal import Journal
 from deployments.teams.money import dollars
 from deployments.teams.opening import journal_directory, open_store, pepper
-from deployments.teams.records import LedgerEntry, Team
+from deployments.teams.records import Accepted, LedgerEntry, Team
 from deployments.teams.store import Store
 from monitoring import IngressMetrics
 
@@ -46,16 +48,21 @@ class Accounts:
             max_staleness_s=settings.max_staleness_s,
             on_closed=self._start_booking,
         )
-        self._books = Books(self.directory, settings)
+        self._books = Books(self.directory, default_price(settings))
         self._journal = Journal(journal_directory(settings), settings.journal_bytes)
         self._drainer: Drainer | None = None
         self._store: Store | None = None
+        self._administration: Administration | None = None
+        self._accepted = AcceptedBuffer(lambda: self._store)
         self._tasks: list[asyncio.Task[None]] = []
 
-    @property
-    def store(self) -> Store | None:
+    def administration(self) -> Administration | None:
         """None until the database has been reached, or while there is none."""
-        return self._store
+        return self._administration
+
+    def accepted(self, event: Accepted) -> None:
+        """Somebody took a completion."""
+        self._accepted.add(event)
 
     def metered(self, backend: Backend) -> MeteredBackend:
         """The backend on the account of whoever asks."""
@@ -64,7 +71,8 @@ class Accounts:
     async def start(self) -> None:
         """Return when it is known whether there are keys, or that this cannot be known now."""
         await self.directory.refresh()
-        self._tasks = [asyncio.create_task(self.directory.run()), asyncio.create_task(self._watch_budgets())]
+        running = (self.directory.run(), self._watch_budgets(), self._accepted.run())
+        self._tasks = [asyncio.create_task(part) for part in running]
 
     async def stop(self, within_s: float = STOP_S) -> None:
         """Book what was used; whatever goes wrong with that, what is on the disk stays there."""
@@ -77,10 +85,16 @@ class Accounts:
             await self._journal.stop()
         await self._counters.close()
         if self._store is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._accepted.flush()
             await self._store.close()
 
     async def _open(self) -> Store | None:
-        self._store = await open_store(self._settings)
+        settings = self._settings
+        self._store = await open_store(settings)
+        if self._store is not None:
+            self._administration = Administration(self._store, lambda: pepper(settings, make=True), self._books.default)
         return self._store
 
     async def _start_booking(self) -> None:

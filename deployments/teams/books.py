@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from deployments.team_settings import TeamsSettings
 from deployments.teams.counting import Account
 from deployments.teams.directory import Directory
-from deployments.teams.money import price_a_token
 from deployments.teams.principal import Principal
 from deployments.teams.records import Price
 
 
 class Books:
-    """`deployments.http.metering.Books` over the directory. Raises ValueError for prices that are not exact."""
+    """`deployments.http.metering.Books` over the directory. default: price of models that have none of their own."""
 
-    def __init__(self, directory: Directory, settings: TeamsSettings) -> None:
+    def __init__(self, directory: Directory, default: Price) -> None:
         self._directory = directory
-        cached = settings.input_price if settings.cached_price is None else settings.cached_price
-        self._default = Price(
-            model="",
-            input=price_a_token(settings.input_price),
-            cached=price_a_token(cached),
-            output=price_a_token(settings.output_price),
-            valid_from=0.0,
-        )
+        self.default = default
 
     def accounts(self, principal: Principal) -> tuple[Account, ...]:
         """The team's, then the key's."""
@@ -35,5 +26,5 @@ class Books:
         return tuple(accounts)
 
     def price(self, model: str) -> Price:
-        """Of now: the model's own, else the one of the settings."""
-        return self._directory.price(model) or self._default
+        """Of now."""
+        return self._directory.price(model) or self.default
