@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -205,7 +206,7 @@ class Journal:
                 if self._own is None:
                     self._own = await self._do(JournalFile.make, self._directory, self._reached)
                 await self._do(self._own.write, changes)
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # whatever it is, somebody waits for an answer
                 self._failed(pending, error)
                 return
             for one in pending:
@@ -236,7 +237,8 @@ class Journal:
             if one.change.kind == "open":
                 _done(one.written, refusal)
         self._pending[:0] = [one for one in pending if one.change.kind != "open"]
-        self._later(AGAIN_S)
+        if not self._stopped:
+            self._later(AGAIN_S)
 
     def _adopt(self) -> list[JournalFile]:
         adopted = []
@@ -244,8 +246,12 @@ class Journal:
             try:
                 file = JournalFile(path, lock, self._reached)
                 estimated = file.close_all(self._clock())
-            except (sqlite3.Error, msgspec.DecodeError) as error:
-                self._set_aside(path, lock, error)
+            except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
+                if is_damage(error):
+                    self._set_aside(path, lock, error)
+                else:
+                    os.close(lock)
+                    logs.event("usage.journal_failed", str(error), level=logging.ERROR, path=str(path))
                 continue
             if file.closed_rows:
                 logs.event("usage.journal_adopted", rows=file.closed_rows, estimated=estimated, path=str(path))

@@ -60,7 +60,7 @@ class JournalFile:
             _flush(path.parent)
             (self.closed_rows,) = self._row("SELECT count(*) FROM entries WHERE closed_at IS NOT NULL")
             self._measure()
-        except sqlite3.Error:
+        except BaseException:
             self._database.close()
             raise
 
@@ -71,8 +71,13 @@ class JournalFile:
         while True:
             path = directory / f"usage-{os.getpid()}-{uuid.uuid4().hex[:8]}.sqlite"
             # Who looks for the journals of the dead may have been faster.
-            if (lock := _locked(path.with_suffix(".lock"))) is not None:
+            if (lock := _locked(path.with_suffix(".lock"))) is None:
+                continue
+            try:
                 return cls(path, lock, reached)
+            except BaseException:
+                os.close(lock)
+                raise
 
     def write(self, changes: Sequence[Change]) -> None:
         """All of them, or none. Raises sqlite3.Error."""

@@ -254,3 +254,37 @@ async def test_the_event_loop_does_not_wait_for_the_disk(begin: Begin) -> None:
     assert not opening.done()
     hold.set()
     await opening
+
+
+async def test_a_journal_that_cannot_be_opened_now_is_left_for_later(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, living, ledger = await begin(), await begin(), FakeLedger()
+    await dead.open(entry(1)).written
+    await die(dead)
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.teams.journal_file.sqlite3.connect", full)
+        assert await living.adopt() == 0
+    assert await living.adopt() == 1
+    assert await living.drain(ledger.book) == 1
+
+
+async def test_attempts_to_make_a_journal_leave_nothing_open(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    journal = await begin()
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.teams.journal_file.sqlite3.connect", full)
+        with pytest.raises(JournalError):
+            await journal.open(entry(0)).written
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(5):
+            with pytest.raises(JournalError):
+                await journal.open(entry(number)).written
+        assert len(os.listdir("/proc/self/fd")) == before
+    await journal.open(entry(6)).written
