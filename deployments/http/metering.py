@@ -32,6 +32,9 @@ from monitoring import logs
 
 RETRY_AFTER_S = 5.0
 
+WHOLE_NEWS_S = 0.1
+"""Were each token told on its own, an ingress would take half as much time again for a whole answer."""
+
 
 class Books(Protocol):
     """What is known of accounts and prices without asking anybody."""
@@ -78,12 +81,13 @@ class MeteredBackend:
         return self._metered(request, record, record.principal)
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
-        """On somebody's account it is a stream, too: so what was generated is known when it is cancelled."""
+        """On somebody's account it is a stream, too, of which there is news ten times a second: who leaves pays it."""
         record = request_record.current()
         if record is None or record.principal is None:
             return await self._backend.generate(request)
         whole: dict[int, Delta] = {}
-        async with aclosing(self._metered(request, record, record.principal)) as batches:
+        told = msgspec.structs.replace(request, news_s=WHOLE_NEWS_S)
+        async with aclosing(self._metered(told, record, record.principal)) as batches:
             async for deltas in batches:
                 gather(whole, deltas)
         return [whole[index] for index in sorted(whole)]

@@ -19,7 +19,7 @@ from deployments.errors import (
     QuotaError,
 )
 from deployments.http import request_record
-from deployments.http.metering import MeteredBackend
+from deployments.http.metering import WHOLE_NEWS_S, MeteredBackend
 from deployments.protocol import Delta, GenerationRequest
 from deployments.teams.journal import Journal
 from deployments.teams.principal import Principal
@@ -172,6 +172,13 @@ async def test_generate_says_what_the_backend_would_have_said(bench: Bench) -> N
     with asking():
         metered = await bench.backend.generate(request)
     assert metered == await bench.engine.generate(request)
+
+
+async def test_of_a_whole_answer_news_may_be_seldom(bench: Bench) -> None:
+    with asking():
+        await bench.backend.generate(asked())
+        await read(bench.backend, asked())
+    assert [sent.news_s for sent in bench.engine.requests] == [WHOLE_NEWS_S, 0.0]
 
 
 async def test_calls_of_one_http_request_are_booked_each(bench: Bench) -> None:
