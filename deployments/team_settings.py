@@ -40,6 +40,12 @@ class TeamsSettings(BaseModel):
         description="Directory, one a node and kept over restarts, for usage that is not in the database yet; beside "
         "an SQLite database if not given.",
     )
+    journal_bytes: int = Field(
+        default=1 << 30,
+        gt=0,
+        description="Largest journal of one HTTP front process: with the database away for so long that it is full "
+        "(a request takes some 500 bytes), what would have to be booked is refused with 503.",
+    )
     refresh_s: float = Field(default=2.0, gt=0, description="A new, changed or revoked key takes effect within this.")
     max_staleness_s: float = Field(
         default=3600.0, ge=0, description="With the database away, keys that are known go on for so long."

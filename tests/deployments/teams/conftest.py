@@ -1,4 +1,4 @@
-"""Stores on both databases."""
+"""Stores on both databases, and virtual time for tests with that mark."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest_asyncio
 from deployments.teams.store import Store
 from tests.support.postgres import Postgres, running
 from tests.support.stores import Clock
+from tests.support.virtual_time import loop_factories as pytest_asyncio_loop_factories  # noqa: F401
 
 
 @pytest.fixture(scope="session")
