@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         description="Origins of other web pages that may use the server, as in https://a.example,vscode-webview://*.",
     )
     api: ApiLimits = ApiLimits()
-    teams: TeamsSettings = TeamsSettings()
+    teams: TeamsSettings = Field(default_factory=TeamsSettings)
 
     # Replicas
     min_replicas: int = Field(default=1, ge=1, description="Fewest engines.")
