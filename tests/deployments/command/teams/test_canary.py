@@ -29,8 +29,8 @@ def test_a_key_is_seen_once(
         admin = starcoder("keys create --admin").out.strip()
         starcoder("teams create a")
         made = [starcoder("keys create --team a --name own").out.strip()]
-        for line in (f"keys create --team a --expires {admin}", f"teams create {admin}", f"keys revoke {admin}"):
-            said.append(starcoder(line, code=1).words)
+        wrong = (f"keys create --team a --expires {admin}", f"teams create {admin}", f"keys revoke {admin}")
+        said += [starcoder(line, code=1).words for line in wrong]
         with httpx.Client(base_url=f"{server.url}/v1", headers={"authorization": f"Bearer {admin}"}) as client:
             for body in ({"name": "by http"}, {"name": "again", "expires": "1h"}):
                 answer = client.post("/organization/projects/a/api_keys", json=body).json()
