@@ -61,12 +61,3 @@ class TeamsSettings(BaseModel):
         ge=0,
         description="USD for 1,000 generated tokens, likewise.",
     )
-
-    @property
-    def journal_path(self) -> Path:
-        """Where the journals of this node's processes lie."""
-        if self.journal_directory is not None:
-            return self.journal_directory.expanduser()
-        scheme, _, path = self.database.partition(":///")
-        beside = scheme.startswith("sqlite") and path not in ("", ":memory:")
-        return (Path(path.partition("?")[0]).expanduser().parent if beside else data_directory()) / "journal"

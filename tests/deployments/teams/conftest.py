@@ -1,4 +1,4 @@
-"""Stores on both databases, and for tests with the mark `virtual_time` the event loop that has their time."""
+"""Stores on both databases, and virtual time for tests with that mark."""
 
 from __future__ import annotations
 
