@@ -38,9 +38,7 @@ _MOST_BUCKETS = {"1h": 168, "1d": 31, "all": 1}
 _MOST_DAYS = 180
 
 Start = Annotated[int, Query(ge=_FIRST, le=_LAST, description="What began then or later, in Unix seconds.")]
-End = Annotated[
-    int | None, Query(ge=_FIRST, le=_LAST, description="What began before; else before this hour ends.")
-]
+End = Annotated[int | None, Query(ge=_FIRST, le=_LAST, description="What began before; else before this hour ends.")]
 Page = Annotated[str | None, Query(max_length=40, description="`next_page` of the page before.")]
 ProjectIds = Annotated[list[str] | None, Query(max_length=1000, description="Of these teams only.")]
 KeyIds = Annotated[list[str] | None, Query(max_length=1000, description="By these keys only.")]
