@@ -41,9 +41,7 @@ from monitoring.tracing import check_otlp, endpoint_of
 
 ENV_PREFIX = "STARCODER_"
 NESTED = "__"
-
-CLIENT_VARIABLES = ("url", "admin_key", "api_key")
-"""No settings of a server, but of commands that speak to one: `deployments.command.connection`."""
+CLIENT_VARIABLES = ("url", "admin_key", "api_key")  # of commands that speak to a server
 
 
 def _engine(name: str) -> Any:
@@ -175,7 +173,7 @@ class Settings(BaseSettings):
         description="Origins of other web pages that may use the server, as in https://a.example,vscode-webview://*.",
     )
     api: ApiLimits = ApiLimits()
-    teams: TeamsSettings = TeamsSettings()
+    teams: TeamsSettings = Field(default_factory=TeamsSettings)
 
     # Replicas
     min_replicas: int = Field(default=1, ge=1, description="Fewest engines.")
@@ -380,7 +378,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
                 "enableServiceLinks: false in the pod, or call the Service something else"
             )
         nested = name.startswith((f"api{NESTED}", f"teams{NESTED}"))
-        known = name in Settings.model_fields or name in CLIENT_VARIABLES or nested
+        known = nested or name in Settings.model_fields or name in CLIENT_VARIABLES
         if not known and not _SERVICE_LINK.search(variable):
             raise ConfigError(f"environment variable {variable} is no setting{_did_you_mean(name)}")
 
