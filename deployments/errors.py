@@ -7,7 +7,7 @@ what a Serve handle raises. No Ray is imported here: its exceptions are known by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from model.request import Failure
@@ -33,11 +33,13 @@ class ServeError(Exception):
 
     status: HTTP status; type, code, param: fields of the error object.
     retry_after: seconds until another attempt makes sense, sent as `Retry-After`.
+    headers: of the answer, on top of that and of the class's own; names in lower case.
     """
 
     default_status: ClassVar[int] = 500
     default_type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
+    default_headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class ServeError(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         message = _clipped(message, _MAX_MESSAGE_CHARS)
         super().__init__(message)
@@ -57,14 +60,20 @@ class ServeError(Exception):
         self.code = self.default_code if code is None else code
         self.param = None if param is None else _clipped(param, _MAX_PARAM_CHARS)
         self.retry_after = retry_after
+        self.headers = dict(headers or {})
 
     @property
     def retry_after_header(self) -> str | None:
         """The value of `Retry-After`, in whole seconds; None where another attempt makes no sense."""
         return None if self.retry_after is None else str(max(1, math.ceil(self.retry_after)))
 
+    def response_headers(self) -> dict[str, str]:
+        """All that the answer has because of this error."""
+        seconds = self.retry_after_header
+        return {**self.default_headers, **({} if seconds is None else {"retry-after": seconds}), **self.headers}
+
     def __reduce__(self) -> tuple[Callable[..., ServeError], tuple[Any, ...]]:
-        fields = {name: getattr(self, name) for name in ("status", "type", "code", "param", "retry_after")}
+        fields = {name: getattr(self, name) for name in ("status", "type", "code", "param", "retry_after", "headers")}
         return _rebuild, (self.__class__, self.message, fields)
 
     def body(self) -> dict[str, dict[str, Any]]:
@@ -104,6 +113,58 @@ class MethodNotAllowedError(InvalidRequestError):
 class BodyTooLargeError(InvalidRequestError):
     default_status = 413
     default_code = "request_too_large"
+
+
+class UnauthorizedError(InvalidRequestError):
+    """No key, or none that is known."""
+
+    default_status = 401
+    default_code = "invalid_api_key"
+    default_headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+
+
+class ForbiddenError(InvalidRequestError):
+    """The key is known, and may not do this."""
+
+    default_status = 403
+    default_code = "insufficient_permissions"
+
+
+class AuthUnavailableError(ServeError):
+    """Whether the key is good cannot be told now."""
+
+    default_status = 503
+    default_code = "auth_unavailable"
+
+
+class RateLimitedError(ServeError):
+    """A limit a minute, or of requests at once, is used up. type: `requests` or `tokens`."""
+
+    default_status = 429
+    default_type = "requests"
+    default_code = "rate_limit_exceeded"
+
+    def response_headers(self) -> dict[str, str]:
+        precise = (
+            {} if self.retry_after is None else {"retry-after-ms": str(max(1, math.ceil(self.retry_after * 1000)))}
+        )
+        return {**precise, **super().response_headers()}
+
+
+class QuotaError(ServeError):
+    """The budget is used up: another attempt makes no sense, though the status is the one of a rate limit."""
+
+    default_status = 429
+    default_type = "insufficient_quota"
+    default_code = "insufficient_quota"
+    default_headers: ClassVar[Mapping[str, str]] = {"x-should-retry": "false"}
+
+
+class MeteringUnavailableError(ServeError):
+    """Whether the budget has room cannot be told now, and nothing may go beyond it."""
+
+    default_status = 503
+    default_code = "metering_unavailable"
 
 
 class OverloadedError(ServeError):

@@ -17,7 +17,17 @@ from deployments.api.common.json_body import validation_error
 from deployments.api.common.line_ends import DocumentLines
 from deployments.api.error_shapes import ErrorShapes
 from deployments.api.registry import dialect_modules
-from deployments.errors import InvalidRequestError, MethodNotAllowedError, NotFoundError, ServeError, shown
+from deployments.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    QuotaError,
+    RateLimitedError,
+    ServeError,
+    UnauthorizedError,
+    shown,
+)
 from deployments.http.authentication import AuthenticationMiddleware, Gatekeeper
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import (
@@ -128,7 +138,15 @@ class RefusalCounter:
 
 def refusal_reason(error: ServeError) -> str:
     """One of `monitoring.labels.REJECTION_REASONS`."""
+    by_class: dict[type[ServeError], str] = {
+        UnauthorizedError: "unauthorized",
+        ForbiddenError: "forbidden",
+        RateLimitedError: "rate_limited",
+        QuotaError: "quota",
+    }
     by_status = {413: "too_large", 429: "queue_full", 503: "unavailable"}
+    if (reason := by_class.get(type(error))) is not None:
+        return reason
     return by_status.get(error.status, "invalid" if error.status < 500 else "other")
 
 
@@ -142,12 +160,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         allowed = headers.get("Allow", "").split(", ")
         headers["Allow"] = ", ".join(allowed + ["HEAD"] * ("GET" in allowed and "HEAD" not in allowed))
-        found = MethodNotAllowedError(f"{shown(path)} takes {headers['Allow']} only; /docs says more.")
+        found = MethodNotAllowedError(f"{shown(path)} takes {headers['Allow']} only; /docs says more.", headers=headers)
     else:
-        found = InvalidRequestError(str(error.detail), status=error.status_code)
-    response = error_response(report(found, request_id(request.scope)), error_shape(request.scope))
-    response.headers.update(headers)
-    return response
+        found = InvalidRequestError(str(error.detail), status=error.status_code, headers=headers)
+    return error_response(report(found, request_id(request.scope)), error_shape(request.scope))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -16,7 +16,10 @@ aborted: the client went away; superseded: a newer request of its editor session
 (5xx, or a stream that ended with an error)."""
 
 FINISH_REASONS = ("stop", "length", "abort", "error")
-REJECTION_REASONS = ("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable", "other")
+REJECTION_REASONS = (
+    *("queue_full", "invalid", "too_large", "deadline", "draining", "unavailable"),
+    *("unauthorized", "forbidden", "rate_limited", "quota", "other"),
+)
 CONNECTION_REFUSALS = (
     *("invalid_http", "request_timeout", "request_line_too_long", "head_too_large"),
     *("too_many_connections", "slow_reader", "other"),

@@ -10,8 +10,7 @@ _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _MOST_MEMBERS = 16
 """Of a gzip body: each costs a copy of what follows it."""
 
-UNSUPPORTED = "unsupported_content_encoding"
-TAKEN = "gzip, deflate"
+_TAKEN = "gzip, deflate"
 """Value of `Accept-Encoding` in an answer that refuses a coding (RFC 9110, 12.5.3)."""
 
 
@@ -22,7 +21,8 @@ def coding_of(header: str) -> str | None:
         raise InvalidRequestError(
             f"The body's Content-Encoding is {shown(header)}; this server takes gzip or deflate, once.",
             status=415,
-            code=UNSUPPORTED,
+            code="unsupported_content_encoding",
+            headers={"accept-encoding": _TAKEN},
         )
     return named[0] if named else None
 

@@ -24,7 +24,10 @@ from deployments.http.request_record import report
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_READABLE = ("x-request-id", "retry-after", "x-prompt-tokens", "x-generated-tokens")
+_READABLE = (
+    *("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "x-prompt-tokens", "x-generated-tokens"),
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+)
 """Header fields of answers that pages of other origins may read."""
 
 

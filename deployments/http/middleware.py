@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError
-from deployments.http.content_coding import TAKEN, UNSUPPORTED, coding_of, decoded
+from deployments.http.content_coding import coding_of, decoded
 from deployments.http.request_record import report
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -68,13 +68,9 @@ def error_shape(scope: Scope) -> ErrorShape:
 
 
 def error_response(error: ServeError, shape: ErrorShape = openai_error) -> Response:
-    """The error in the dialect's shape and, where another attempt makes sense, `Retry-After`."""
-    headers = {}
-    if (seconds := error.retry_after_header) is not None:
-        headers["retry-after"] = seconds
-    if error.code == UNSUPPORTED:
-        headers["accept-encoding"] = TAKEN
+    """The error in the dialect's shape, with its headers."""
     status, body = shape(error)
+    headers = error.response_headers()
     return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")
 
 
