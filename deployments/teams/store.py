@@ -164,7 +164,13 @@ class Store:
         raise NotImplementedError
 
     async def create_session(
-        self, digest: bytes, user: str, email: str | None, name: str | None, expires_at: float
+        self,
+        digest: bytes,
+        user: str,
+        email: str | None,
+        name: str | None,
+        expires_at: float,
+        admin: bool = False,
     ) -> Session:
         """digest: of the secret in the person's cookie. No change: the audit log tells what people do, not that they
         are here.
