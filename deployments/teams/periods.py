@@ -1,0 +1,17 @@
+"""Calendar periods of budgets, in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from deployments.teams.records import Period
+
+
+def period_start(period: Period, at: float) -> float:
+    """When the period began that `at` lies in, both in Unix seconds: a midnight, a Monday's, or that of a first day."""
+    midnight = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "week":
+        midnight -= timedelta(days=midnight.weekday())
+    elif period == "month":
+        midnight = midnight.replace(day=1)
+    return midnight.timestamp()
