@@ -42,6 +42,7 @@ from deployments.http.middleware import (
 )
 from deployments.http.needs import Needs
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
+from deployments.http.people import People
 from deployments.http.request_record import report
 from deployments.labels import declared_labels
 from deployments.limits import ApiLimits
@@ -68,6 +69,7 @@ def create_app(
     log_text: bool = False,
     access: Access = ANYBODY,
     gatekeeper: Gatekeeper | None = None,
+    people: People | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -77,10 +79,16 @@ def create_app(
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     log_text: the log line of a request holds its prompts and completions.
     access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
+    people: who has signed in; None: there is no sign-on.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(
-        DocumentLines(observed, tokenizer), tokenizer, limits or ApiLimits(), metrics_directory, model_card
+        DocumentLines(observed, tokenizer),
+        tokenizer,
+        limits or ApiLimits(),
+        metrics_directory,
+        model_card,
+        people=people,
     )
     count_refusal = RefusalCounter(context, metrics)
     app = FastAPI(
@@ -109,7 +117,7 @@ def create_app(
     )
     if gatekeeper is not None:
         needs = Needs((route for router in routers for route in router.routes), PUBLIC_PATHS)
-        app.add_middleware(AuthenticationMiddleware, gatekeeper=gatekeeper, needs=needs)
+        app.add_middleware(AuthenticationMiddleware, gatekeeper=gatekeeper, needs=needs, people=people)
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
     app.user_middleware[:0] = access.cors()
     app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)

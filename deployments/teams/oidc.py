@@ -5,6 +5,7 @@ OpenID Connect Core 1.0, section 3.1, and Discovery 1.0; PKCE is RFC 7636, `iss`
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -26,6 +27,9 @@ LEEWAY_S = 60
 
 DISCOVERY_S = 3600.0
 """So long what the provider says of itself is believed."""
+
+RETRY_S = 2.0
+"""Between looks for a provider that is away."""
 
 _VERIFIER_BYTES = 48  # 64 characters, of the 43 to 128 that RFC 7636 allows
 _MAX_NAME_CHARS = 200
@@ -120,6 +124,9 @@ class Provider:
         self._keys = ProviderKeys(self._get, clock)
         self._known: Discovery | None = None
         self._known_at = -float("inf")
+        self._away: ProviderAwayError | None = None
+        self._away_at = -float("inf")
+        self._discovering = asyncio.Lock()
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -170,12 +177,24 @@ class Provider:
         return _with_query(provider.end_session_endpoint, question)
 
     async def _discovery(self) -> Discovery:
-        if self._known is not None and self._clock() - self._known_at < DISCOVERY_S:
+        """Where it does not answer, whoever comes in the next moments hears of it at once."""
+        async with self._discovering:
+            if self._known is not None and self._clock() - self._known_at < DISCOVERY_S:
+                return self._known
+            if self._away is not None and self._clock() - self._away_at < RETRY_S:
+                raise ProviderAwayError(self._away.reason)
+            try:
+                self._known = await self._discover()
+            except ProviderAwayError as error:
+                self._away, self._away_at = error, self._clock()
+                raise
+            self._known_at = self._clock()
             return self._known
+
+    async def _discover(self) -> Discovery:
+        document = await self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
         try:
-            found = msgspec.json.decode(
-                await self._get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"), type=Discovery
-            )
+            found = msgspec.json.decode(document, type=Discovery)
         except msgspec.DecodeError as error:
             raise ProviderAwayError(f"discovery: {error}") from None
         if found.issuer != self._issuer:
@@ -183,7 +202,6 @@ class Provider:
         endpoints = (found.authorization_endpoint, found.token_endpoint, found.jwks_uri, found.userinfo_endpoint)
         if self._issuer.startswith("https:") and any(end and not end.startswith("https:") for end in endpoints):
             raise ProviderAwayError("an endpoint is not https")
-        self._known, self._known_at = found, self._clock()
         return found
 
     async def _get(self, url: str, token: str | None = None) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableMapping
+
 import msgspec
 
 from deployments.teams.records import Key, Role, Scope, Team
@@ -38,11 +40,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         return _CLASSES.index(self.team.service_class) if self.team is not None else 1
 
 
-def set_principal(scope: dict[str, object], principal: Principal) -> None:
+def set_principal(scope: MutableMapping[str, object], principal: Principal) -> None:
     scope[_SCOPE_KEY] = principal
 
 
-def principal_of(scope: dict[str, object]) -> Principal | None:
+def principal_of(scope: Mapping[str, object]) -> Principal | None:
     """Of a request, as the door found it; None while the server asks nobody for a key."""
     found = scope.get(_SCOPE_KEY)
     return found if isinstance(found, Principal) else None

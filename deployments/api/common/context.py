@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deployments.errors import InvalidRequestError, ModelNotFoundError, shown
+from deployments.http.people import People
 from deployments.http.request_record import current
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend, ModelInfo
@@ -28,6 +29,7 @@ class ApiContext:
     metrics_directory: where the node's processes share their metrics.
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
     known_model: what the backend said of its model, once it has.
+    people: who has signed in; None: there is no sign-on.
     """
 
     backend: Backend
@@ -36,6 +38,7 @@ class ApiContext:
     metrics_directory: Path | None = None
     model_card: str | None = None
     known_model: ModelInfo | None = None
+    people: People | None = None
 
     async def model(self) -> ModelInfo:
         """The served model; asked of the backend once, then remembered (it cannot change while this app lives)."""
