@@ -43,6 +43,10 @@ def free_port() -> int:
         return port
 
 
+NO_KEYS = {"STARCODER_TEAMS__DATABASE": "sqlite+aiosqlite:////dev/null/none.sqlite"}
+"""Keys of this machine's user, for a server of their own, close no server that is measured."""
+
+
 @contextlib.contextmanager
 def product(
     name: str, tree: Path = ROOT, options: Sequence[str] = (), environment: dict[str, str] | None = None
@@ -50,7 +54,8 @@ def product(
     """The server of a checkout, before a table. Raises RuntimeError with what it printed where it does not start."""
     port = free_port()
     command = ["benchmarks.stack.serve", "--model", "pico", "--device", "cpu", "--port", str(port), *ROOM, *options]
-    with _running(name, port, command, tree, environment or {}) as server:
+    own = NO_KEYS if tree == ROOT else {}  # an older checkout knows no such setting
+    with _running(name, port, command, tree, own | (environment or {})) as server:
         yield server
 
 
@@ -59,7 +64,7 @@ def real(options: Sequence[str]) -> Iterator[Server]:
     """This checkout's server, with an engine. Raises like `product`."""
     port = free_port()
     command = ["deployments.command.cli", "serve", "--port", str(port), *options]
-    with _running(REAL, port, command, ROOT, {}) as server:
+    with _running(REAL, port, command, ROOT, NO_KEYS) as server:
         yield server
 
 

@@ -37,10 +37,14 @@ class Shape:
 class Asking:
     """Writes requests with realistic prompts: different ones, so that no cache has them all."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_tokens: int, form: PromptForm, seed: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_tokens: int, form: PromptForm, seed: int = 0, key: str | None = None
+    ) -> None:
+        """key: that each request brings."""
         found = prompts(tokenizer, MANY_PROMPTS, prompt_tokens, seed)
         self._prompts: Sequence[Any] = found if form == "ids" else [tokenizer.decode(ids) for ids in found]
         self._seed = seed
+        self._fields = "" if key is None else f"authorization: Bearer {key}\r\n"
 
     def first(self, shape: Shape) -> list[bytes]:
         """One a stream, answered with up to `tokens` tokens each: so they are out of step afterwards."""
@@ -52,7 +56,7 @@ class Asking:
 
     def requests(self, shape: Shape) -> list[bytes]:
         if shape.kind == "get":
-            return [b"GET /version HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"]
+            return [f"GET /version HTTP/1.1\r\nhost: 127.0.0.1\r\n{self._fields}\r\n".encode()]
         return [self.request(shape, number, shape.tokens) for number in range(len(self._prompts))]
 
     def request(self, shape: Shape, number: int, tokens: int) -> bytes:
@@ -66,12 +70,13 @@ class Asking:
         }
         if shape.kind == "stream":
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return post(PATH, body)
+        return post(PATH, body, self._fields)
 
 
-def post(path: str, body: dict[str, Any]) -> bytes:
+def post(path: str, body: dict[str, Any], fields: str = "") -> bytes:
+    """fields: more of the head, each with its line end."""
     written = json.dumps(body).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(written)}"
     )
-    return f"{head}\r\n\r\n".encode() + written
+    return f"{head}\r\n{fields}\r\n".encode() + written

@@ -13,6 +13,7 @@ from benchmarks.report import Result
 from benchmarks.servers import BASELINE, FLOOR, PRODUCT, ROOT, Server, floor, product
 from benchmarks.stack import profiling
 from benchmarks.stack.asking import Asking, Shape
+from benchmarks.stack.closed import closed
 from benchmarks.stack.comparing import Runs, result, settings
 from benchmarks.stack.measuring import Measured, measure
 from benchmarks.stack.recording import encode, record
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds before them")
     parser.add_argument("--rounds", type=int, help="servers are started in turn; 1, with a baseline 2, if not given")
     parser.add_argument("--baseline", type=Path, metavar="CHECKOUT", help="another checkout to compare with")
+    parser.add_argument("--keys", action="store_true", help="with keys and a ledger, beside the same server without")
     parser.add_argument("--serve-options", default="", help="of `starcoder serve`, in quotes")
     parser.add_argument("--no-floor", action="store_true", help="leave out the app without Ray")
     parser.add_argument("--profile", action="store_true", help="instead: which functions take the time, by process")
@@ -47,7 +49,6 @@ def run(options: argparse.Namespace) -> Result:
         vars(options).update(QUICK)
     check(options)
     tokenizer = Tokenizer.from_checkpoint(CHECKPOINT)
-    asking = Asking(tokenizer, options.prompt_tokens, options.prompt, options.seed)
     table = Table.read(tokenizer)
     runs = Runs(shapes(options))
 
@@ -56,15 +57,19 @@ def run(options: argparse.Namespace) -> Result:
         return measure(server, shape, asking, table.ends, warmup=options.warmup, seconds=options.seconds)
 
     with tempfile.TemporaryDirectory(prefix="starcoder-stack-") as directory:
+        closing = closed(Path(directory)) if options.keys else None
+        key = None if closing is None else closing.key
+        asking = Asking(tokenizer, options.prompt_tokens, options.prompt, options.seed, key)
         if options.profile:
             busy = busy_streams(options)
             found = profiling.profile(Path(directory), shlex.split(options.serve_options), busy, one)
             return profiling.result(settings(options), busy, *found)
         recorded = Path(directory) / "recorded.json"
-        for number in range(options.rounds or (2 if options.baseline else 1)):
+        for number in range(options.rounds or (2 if options.baseline or options.keys else 1)):
             for name, tree in trees(options):
                 _say(f"round {number + 1}: {name}")
-                with product(name, tree, shlex.split(options.serve_options)) as server:
+                environment = closing.environment if closing is not None and name == PRODUCT else None
+                with product(name, tree, shlex.split(options.serve_options), environment) as server:
                     if name == PRODUCT and not recorded.exists():
                         recorded.write_bytes(encode(record(server, asking, options.tokens)))
                     _measure(server, runs, one)
@@ -102,7 +107,8 @@ def busy_streams(options: argparse.Namespace) -> Shape:
 
 
 def trees(options: argparse.Namespace) -> Sequence[tuple[str, Path]]:
-    return [(PRODUCT, ROOT), *([(BASELINE, options.baseline.resolve())] if options.baseline else [])]
+    baseline = options.baseline or (ROOT if options.keys else None)
+    return [(PRODUCT, ROOT), *([(BASELINE, baseline.resolve())] if baseline else [])]
 
 
 def _measure(server: Server, runs: Runs, one: Callable[[Server, Shape], Measured]) -> None:

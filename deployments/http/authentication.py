@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.errors import ForbiddenError, UnauthorizedError
 from deployments.http import request_record
 from deployments.http.needs import Need
 from deployments.http.people import People
 from deployments.teams.principal import Principal, set_principal
-from deployments.teams.rate_limit_headers import headers_of
 
 MAX_KEY_CHARS = 512
 
@@ -59,18 +58,9 @@ class AuthenticationMiddleware:
         principal = await self._principal(scope["method"], Headers(scope=scope), need)
         check(principal, need)
         set_principal(scope, principal)
-        record = request_record.current()
-        if record is not None:
+        if (record := request_record.current()) is not None:
             record.of(principal)
-
-        async def send_with_limits(message: Message) -> None:
-            if message["type"] == "http.response.start" and record is not None and record.grant is not None:
-                headers = MutableHeaders(scope=message)
-                for name, value in headers_of(record.grant).items():
-                    headers[name] = value
-            await send(message)
-
-        await self.app(scope, receive, send_with_limits)
+        await self.app(scope, receive, send)
 
     async def _principal(self, method: str, headers: Headers, need: Need) -> Principal:
         key = credential(headers)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 PER_DOLLAR = 10**12
 _TOKENS_OF_A_PRICE = 1000
+_EXACTLY = Context(prec=100)  # Python's own rounds to 28 digits
 
 
 def picodollars(dollars: str | Decimal) -> int:
@@ -20,7 +21,7 @@ def price_a_token(dollars_a_thousand: str | Decimal) -> int:
 
 def dollars(amount: int) -> Decimal:
     """Picodollars as USD, exactly."""
-    return Decimal(amount).scaleb(-12)
+    return Decimal(amount).scaleb(-12, _EXACTLY)
 
 
 def shown(amount: int, places: int = 2) -> str:
@@ -39,9 +40,9 @@ def _whole(value: str | Decimal, scale: int, unit: str) -> int:
     if not amount.is_finite() or amount < 0:
         raise ValueError(f"{value} is no amount of USD")
     _, digits, exponent = amount.as_tuple()
-    if len(digits) + abs(int(exponent)) > 40:
+    if len(digits) + abs(int(exponent)) > 60:
         raise ValueError(f"{value} USD has too many digits")
-    scaled = amount * scale
+    scaled = _EXACTLY.multiply(amount, Decimal(scale))
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{value} USD is no whole number of {unit}")
     return int(scaled)

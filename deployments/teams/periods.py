@@ -1,4 +1,4 @@
-"""Calendar periods of budgets, in UTC."""
+"""When the period of a budget began, in UTC."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from deployments.teams.records import Period
 
 
-def period_start(period: Period, at: float) -> float:
-    """When the period began that `at` lies in, both in Unix seconds: a midnight, a Monday's, or that of a first day."""
-    midnight = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def period_start(period: Period, at: float) -> int:
+    """Unix seconds."""
+    day = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "week":
-        midnight -= timedelta(days=midnight.weekday())
+        day -= timedelta(days=day.weekday())
     elif period == "month":
-        midnight = midnight.replace(day=1)
-    return midnight.timestamp()
+        day = day.replace(day=1)
+    return int(day.timestamp())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
+from typing import Any
 
 import msgspec
 
@@ -40,11 +41,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         return _CLASSES.index(self.team.service_class) if self.team is not None else 1
 
 
-def set_principal(scope: MutableMapping[str, object], principal: Principal) -> None:
+def set_principal(scope: MutableMapping[str, Any], principal: Principal) -> None:
     scope[_SCOPE_KEY] = principal
 
 
-def principal_of(scope: Mapping[str, object]) -> Principal | None:
+def principal_of(scope: MutableMapping[str, Any]) -> Principal | None:
     """Of a request, as the door found it; None while the server asks nobody for a key."""
     found = scope.get(_SCOPE_KEY)
     return found if isinstance(found, Principal) else None

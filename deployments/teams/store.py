@@ -7,10 +7,17 @@ log in the same transaction; so does nothing else, and the number of the last ro
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 
+from deployments.teams.database import changes, keys, ledger, people, prices, teams, usage
+from deployments.teams.database.changes import Change, changing
+from deployments.teams.database.connections import Database
+from deployments.teams.database.upgrade import upgrade
+from deployments.teams.database.url import parse, sqlite_file
 from deployments.teams.records import (
     NO_LIMITS,
     Accepted,
@@ -31,9 +38,15 @@ from deployments.teams.records import (
     UsageRow,
 )
 
+T = TypeVar("T")
+
 
 class Store:
     """Open one a process. actor: who changes, see `Audit`."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
 
     @classmethod
     async def open(cls, url: str, clock: Callable[[], float] = time.time) -> Store:
@@ -41,25 +54,39 @@ class Store:
 
         Raises ConfigError for a URL that is none of ours, or a database of a newer version of this program.
         """
-        raise NotImplementedError
+        parsed = parse(url)
+        await upgrade(parsed)
+        return cls(Database(parsed), clock)
 
     async def close(self) -> None:
-        raise NotImplementedError
+        await self._database.close()
 
     @staticmethod
     def exists(url: str) -> bool:
         """False only for an SQLite file that is not there: nothing was ever made. Raises ConfigError like `open`."""
-        raise NotImplementedError
+        file = sqlite_file(parse(url))
+        return file is None or file.exists()
 
     # What requests are checked against
 
     async def snapshot(self, known_version: int | None = None) -> Snapshot | None:
         """None: it is still this version; what was spent may have grown nevertheless, see `spent`."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            version = await changes.version(connection)
+            if version == known_version:
+                return None
+            return Snapshot(
+                version=version,
+                teams={team.id: team for team in await teams.read(connection, archived=False)},
+                keys={key.digest: key for key in await keys.read(connection)},
+                prices=tuple(await prices.read(connection)),
+                closed=await keys.is_any(connection),
+            )
 
     async def spent(self) -> dict[str, Spent]:
         """By team that has a budget, in the present period. Cheap: some rows a team."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await usage.spent(connection, self._clock())
 
     # Teams
 
@@ -77,7 +104,8 @@ class Store:
 
         Raises NameTakenError and InvalidChangeError.
         """
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await teams.create(change, name, weight, service_class, limits, budget)
 
     async def set_team(
         self,
@@ -91,29 +119,36 @@ class Store:
         budget: Budget | UnsetType | None = UNSET,
     ) -> Team:
         """Raises NotFoundError, NameTakenError and InvalidChangeError (an archived team)."""
-        raise NotImplementedError
+        changed = {"name": name, "weight": weight, "service_class": service_class, "limits": limits, "budget": budget}
+        async with self._changing(actor) as change:
+            return await teams.alter(change, team_id, _given(changed))
 
     async def archive_team(self, actor: str, team_id: str) -> Team:
         """Its keys are revoked with it. Nothing happens to one that is archived. Raises NotFoundError."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await teams.archive(change, team_id)
 
     async def accept_terms(self, actor: str, team_id: str, version: str) -> Team:
         """Raises NotFoundError."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await teams.accept_terms(change, team_id, version)
 
     async def teams(self, archived: bool = False) -> list[Team]:
         """By name. archived: those too."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await teams.read(connection, archived)
 
     async def team(self, id_or_name: str) -> Team:
         """An archived one by its id only. Raises NotFoundError."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await teams.find(connection, id_or_name)
 
     # Keys
 
     async def add_key(self, actor: str, key: Key) -> Key:
         """Raises NotFoundError for its team, InvalidChangeError for an archived team or a key that is there."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await keys.add(change, key)
 
     async def set_key(
         self,
@@ -125,43 +160,53 @@ class Store:
         expires_at: float | UnsetType | None = UNSET,
     ) -> Key:
         """Raises NotFoundError and InvalidChangeError (a revoked key)."""
-        raise NotImplementedError
+        changed = {"name": name, "limits": limits, "expires_at": expires_at}
+        async with self._changing(actor) as change:
+            return await keys.alter(change, key_id, _given(changed))
 
     async def revoke_key(self, actor: str, key_id: str) -> Key:
         """Nothing happens to one that is revoked. Raises NotFoundError."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await keys.revoke(change, key_id)
 
     async def keys(self, team_id: str | None = None, admin: bool | None = None, revoked: bool = False) -> list[Key]:
         """From oldest to newest. team_id: of this team only. admin: those that are administrators', or all others.
         revoked: those too.
         """
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await keys.read(connection, team_id, admin, revoked)
 
     async def key(self, key_id: str) -> Key:
         """Raises NotFoundError."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await keys.of_id(connection, key_id)
 
     async def has_admin_key(self) -> bool:
         """Whether an administrator can get in by a key: neither revoked nor expired."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await keys.is_any_admin(connection, self._clock())
 
     # People
 
     async def set_member(self, actor: str, member: Member) -> Member:
         """A new one, or another role, email or name of one. Raises NotFoundError for its team."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await people.set_member(change, member)
 
     async def remove_member(self, actor: str, team_id: str, user: str) -> None:
         """Raises NotFoundError."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            await people.remove_member(change, team_id, user)
 
     async def members(self, team_id: str | None = None) -> list[Member]:
         """Of one team or all; in the order in which they came."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await people.read_members(connection, team_id)
 
     async def memberships(self, user: str) -> list[Member]:
         """In teams that are not archived."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await people.memberships(connection, user)
 
     async def create_session(
         self,
@@ -175,39 +220,51 @@ class Store:
         """digest: of the secret in the person's cookie. No change: the audit log tells what people do, not that they
         are here.
         """
-        raise NotImplementedError
+        session = Session(
+            user=user, email=email, name=name, created_at=self._clock(), expires_at=expires_at, admin=admin
+        )
+        async with self._database.writing() as connection:
+            await people.create_session(connection, digest, session)
+        return session
 
     async def session(self, digest: bytes) -> Session | None:
         """None for one that never was, was ended, or has expired."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await people.find_session(connection, digest, self._clock())
 
     async def end_session(self, digest: bytes) -> None:
-        raise NotImplementedError
+        async with self._database.writing() as connection:
+            await people.end_session(connection, digest)
 
     async def end_sessions(self, user: str) -> int:
         """How many there were."""
-        raise NotImplementedError
+        async with self._database.writing() as connection:
+            return await people.end_sessions(connection, user)
 
     # Money
 
     async def set_price(self, actor: str, price: Price) -> Price:
         """Raises InvalidChangeError where the model has a price that is valid from then on or later."""
-        raise NotImplementedError
+        async with self._changing(actor) as change:
+            return await prices.add(change, price)
 
     async def prices(self) -> list[Price]:
         """By model, then time."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await prices.read(connection)
 
     async def book(self, entries: Sequence[LedgerEntry]) -> int:
         """Puts on the ledger, and into usage, what is not there yet by its id: all or nothing. How many were new.
 
         Teams and keys need not be known: what was computed is on the ledger, whatever became of those.
         """
-        raise NotImplementedError
+        async with self._database.writing() as connection:
+            return await ledger.book(connection, entries)
 
     async def accepted(self, events: Sequence[Accepted]) -> None:
         """Into usage; counted each time they are told."""
-        raise NotImplementedError
+        async with self._database.writing() as connection:
+            await usage.add_accepted(connection, events)
 
     async def usage(
         self,
@@ -225,7 +282,9 @@ class Store:
         The first and the last bucket end where the time does that was asked for. Accepted completions are kept by the
         hour: they are counted for whole hours only.
         """
-        raise NotImplementedError
+        chosen = {"team_id": team_ids, "key_id": key_ids, "model": models}
+        async with self._database.reading() as connection:
+            return await usage.read(connection, start, end, bucket, by, chosen)
 
     def entries(
         self,
@@ -237,7 +296,8 @@ class Store:
         models: Sequence[str] | None = None,
     ) -> AsyncIterator[LedgerEntry]:
         """Those that began in `start <= time < end`, by time; read in pieces."""
-        raise NotImplementedError
+        chosen = {"team_id": team_ids, "key_id": key_ids, "model": models}
+        return ledger.read(self._database, start, end, chosen)
 
     # The audit log
 
@@ -253,8 +313,18 @@ class Store:
         subject: str | None = None,
     ) -> list[Audit]:
         """Rows with `after < number < before`."""
-        raise NotImplementedError
+        chosen = {"actor": actor, "action": action, "subject": subject}
+        async with self._database.reading() as connection:
+            return await changes.read(connection, after, limit, before, newest_first, chosen)
 
     async def verify_audit(self) -> int:
         """How many rows there are, all of them as they were written. Raises AuditBrokenError."""
-        raise NotImplementedError
+        async with self._database.reading() as connection:
+            return await changes.verify(connection)
+
+    def _changing(self, actor: str) -> AbstractAsyncContextManager[Change]:
+        return changing(self._database, actor, self._clock())
+
+
+def _given(changed: Mapping[str, T | UnsetType]) -> dict[str, T]:
+    return {name: value for name, value in changed.items() if value is not UNSET}

@@ -1,0 +1,71 @@
+"""Keys, the pepper, and the files of secrets."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.teams.keys import PEPPER_BYTES, PREFIX, Pepper, is_well_formed, last_four, new_key
+from model.config import ConfigError
+
+
+def test_keys_are_recognised_and_none_repeats() -> None:
+    keys = {new_key() for _ in range(1000)}
+    assert len(keys) == 1000
+    assert all(is_well_formed(key) and key.startswith(PREFIX) and len(key) == 55 for key in keys)
+
+
+@given(st.data())
+def test_every_typing_error_is_told(data: st.DataObject) -> None:
+    key = new_key()
+    place = data.draw(st.integers(len(PREFIX), len(key) - 1))
+    typed = data.draw(st.sampled_from("0123456789ABCXYZabcxyz-_ é").filter(lambda char: char != key[place]))
+    assert not is_well_formed(key[:place] + typed + key[place + 1 :])
+    assert not is_well_formed(key[:place] + key[place + 1 :])
+    if key[place - 1] != key[place] and place > len(PREFIX):
+        assert not is_well_formed(key[: place - 1] + key[place] + key[place - 1] + key[place + 1 :])
+
+
+@given(st.text())
+def test_any_text_can_be_asked_about(text: str) -> None:
+    assert not is_well_formed(text)
+    assert not is_well_formed(PREFIX + text)
+
+
+def test_a_digest_needs_the_pepper() -> None:
+    key, one, other = new_key(), Pepper(b"a" * 32), Pepper(b"b" * 32)
+    assert one.digest(key) == Pepper(b"a" * 32).digest(key) != other.digest(key)
+    assert one.id != other.id
+    assert "aaaa" not in repr(one)
+    assert last_four(key) == key[-4:]
+
+
+def test_the_pepper_is_made_once_for_this_user_only(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "pepper"
+    with pytest.raises(ConfigError, match="No such file"):
+        Pepper.from_file(path)
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: Pepper.from_file(path, make=True), range(8)))
+    assert len(made) == 1
+    assert Pepper.from_file(path) in made
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [file.name for file in path.parent.iterdir()] == ["pepper"], "nothing is left over"
+
+
+def test_a_pepper_that_others_can_read_or_guess_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pepper"
+    path.write_bytes(b"x" * PEPPER_BYTES)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="every user"):
+        Pepper.from_file(path)
+    path.chmod(0o600)
+    assert Pepper.from_file(path).secret == b"x" * PEPPER_BYTES
+    path.write_bytes(b"short\n")
+    with pytest.raises(ConfigError, match="5 bytes"):
+        Pepper.from_file(path)
