@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 TeamRole = Literal["owner", "member", "viewer"]
 """The most first; see `deployments.teams.records.Role`."""
 
-_ENTRY = re.compile(r"\s*(\S.*?)=([a-z0-9._-]{1,64}):(\w+)\s*(?:,|\Z)", re.ASCII)
+_ENTRY = re.compile(r"\s*([^\s,].*?)=([a-z0-9._-]{1,64}):(\w+)\s*(?:,|\Z)", re.ASCII)
 
 
 @dataclass(frozen=True)

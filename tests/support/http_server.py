@@ -15,13 +15,18 @@ from tests.support.waiting import wait_until
 
 
 @contextmanager
-def serving(app: ASGIApp, port: int = 0, http: Any = "auto", loop: Any = "auto") -> Iterator[str]:
+def serving(
+    app: ASGIApp, port: int = 0, http: Any = "auto", loop: Any = "auto", lifespan: Any = "off"
+) -> Iterator[str]:
     """Run `app`; gives its base URL and stops it on every path.
 
     port: 0: a free one. http: uvicorn's protocol. loop: its event loop; auto: uvloop, where that is installed.
+    lifespan: `on`: the app is told when it begins and ends.
     """
     listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5, http=http, loop=loop)
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan=lifespan, timeout_graceful_shutdown=5, http=http, loop=loop
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
