@@ -5,6 +5,7 @@ Importing this module loads neither Ray nor PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -47,6 +48,8 @@ from deployments.http.request_record import report
 from deployments.labels import declared_labels
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend
+from deployments.teams.administration import Administration
+from deployments.teams.records import Accepted
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
@@ -70,6 +73,8 @@ def create_app(
     access: Access = ANYBODY,
     gatekeeper: Gatekeeper | None = None,
     people: People | None = None,
+    administration: Callable[[], Administration | None] | None = None,
+    accepted: Callable[[Accepted], None] | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -80,6 +85,7 @@ def create_app(
     log_text: the log line of a request holds its prompts and completions.
     access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
     people: who has signed in; None: there is no sign-on.
+    administration, accepted: see `ApiContext`.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(
@@ -89,6 +95,8 @@ def create_app(
         metrics_directory,
         model_card,
         people=people,
+        administration=administration,
+        accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
     app = FastAPI(

@@ -198,6 +198,7 @@ class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_token_seconds: from the request's arrival at the replica to the first token, on the delta that brings it.
     engine: the replica's name, on the same delta.
     taken_over: the completion begins with this; its `told` tokens are the first of `token_ids`.
+    replayed_tokens: of `token_ids`, those that an earlier request of the editor session had generated.
     """
 
     index: int
@@ -215,6 +216,7 @@ class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_token_seconds: float = 0.0
     engine: str = ""
     taken_over: TakenOver | None = None
+    replayed_tokens: int = 0
 
 
 def gather(whole: dict[int, Delta], news: Iterable[Delta]) -> None:
@@ -260,6 +262,7 @@ def _merge(older: Delta, newer: Delta) -> Delta:
     older.queue_seconds = max(older.queue_seconds, newer.queue_seconds)
     older.first_token_seconds = older.first_token_seconds or newer.first_token_seconds
     older.engine = older.engine or newer.engine
+    older.replayed_tokens += newer.replayed_tokens
     return older
 
 

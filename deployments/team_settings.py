@@ -42,6 +42,12 @@ class TeamsSettings(BaseModel):
         description="Directory, one a node and kept over restarts, for usage that is not in the database yet; beside "
         "an SQLite database if not given.",
     )
+    journal_bytes: int = Field(
+        default=1 << 30,
+        gt=0,
+        description="Largest journal of one HTTP front process: with the database away for so long that it is full "
+        "(a request takes some 500 bytes), what would have to be booked is refused with 503.",
+    )
     refresh_s: float = Field(default=2.0, gt=0, description="A new, changed or revoked key takes effect within this.")
     max_staleness_s: float = Field(
         default=3600.0, ge=0, description="With the database away, keys that are known go on for so long."
@@ -81,6 +87,15 @@ class TeamsSettings(BaseModel):
         "viewer. Teams that are not named keep the members that were put into them.",
     )
     session_hours: float = Field(default=12.0, gt=0, description="After so long people have to sign in again.")
+
+    @property
+    def journal_path(self) -> Path:
+        """Where the journals of this node's processes lie."""
+        if self.journal_directory is not None:
+            return self.journal_directory.expanduser()
+        scheme, _, path = self.database.partition(":///")
+        beside = scheme.startswith("sqlite") and path not in ("", ":memory:")
+        return (Path(path.partition("?")[0]).expanduser().parent if beside else data_directory()) / "journal"
 
     @property
     def sign_on(self) -> bool:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 OTHER_DIALECT = "other"
 
 OUTCOMES = ("ok", "refused", "shed", "aborted", "superseded", "failed")
-"""How an HTTP request ended. ok: answered whole; refused: the client's fault (4xx); shed: no room for it (429);
-aborted: the client went away; superseded: a newer request of its editor session took its place; failed: our fault
-(5xx, or a stream that ended with an error)."""
+"""How an HTTP request ended. ok: answered whole; refused: the client's fault (4xx, and a used-up limit or budget);
+shed: no room for it (429); aborted: the client went away; superseded: a newer request of its editor session took its
+place; failed: our fault (5xx, or a stream that ended with an error)."""
 
 FINISH_REASONS = ("stop", "length", "abort", "error")
 REJECTION_REASONS = (

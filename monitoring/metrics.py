@@ -27,8 +27,8 @@ CLIENTS = Section("What clients see")
 
 HTTP_REQUESTS = CLIENTS.counter(
     "requests_total",
-    "HTTP requests for work (POST) that have ended, by how: ok, refused (4xx), shed (429), aborted (the client left), "
-    "superseded, failed (5xx, or an error in a stream).",
+    "HTTP requests for work (POST) that have ended, by how: ok, refused (4xx), shed (no room), aborted (the client "
+    "left), superseded, failed (5xx, or an error in a stream).",
     labels=("model", "team", "dialect", "outcome"),
 )
 TIME_TO_FIRST_TOKEN = CLIENTS.histogram(

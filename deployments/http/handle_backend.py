@@ -18,6 +18,7 @@ from deployments.errors import (
     ServeError,
     unwrap,
 )
+from deployments.http import request_record
 from deployments.http.channels import RETRY_AFTER_S, SILENCE_S, Channels
 from deployments.http.receipts import Receipts
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
@@ -88,6 +89,7 @@ class HandleBackend:
         unfinished, together = request.unfinished, False
         with self._channels.inbox(request.request_id) as inbox:
             response = await self._taken(lambda: self._streaming.stream.remote(request, whole), self._timeout_s)
+            request_record.taken(request.first_id)
             async with _answering(response):
                 while unfinished:
                     with self._here():

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deployments.errors import InternalError, ServeError, unwrap
+from deployments.errors import InternalError, OverloadedError, ServeError, unwrap
 from deployments.protocol import Delta, GenerationRequest
 from deployments.stop_rules import superseded
 from deployments.teams.counting import Grant
@@ -26,7 +26,8 @@ Outcome = Literal["ok", "refused", "shed", "aborted", "superseded", "failed"]
 _PLAIN_CODES = frozenset(
     {
         *("context_length_exceeded", "too_many_completions", "invalid_json", "request_timeout", "request_too_large"),
-        *("overloaded", "host_not_allowed", "origin_not_allowed"),
+        *("overloaded", "host_not_allowed", "origin_not_allowed", "invalid_api_key", "insufficient_permissions"),
+        *("rate_limit_exceeded", "insufficient_quota"),
     }
 )
 
@@ -44,6 +45,12 @@ def set_dialect(name: str) -> None:
         record.dialect = name
 
 
+def taken(completion_id: str) -> None:
+    """A replica has taken this request of an engine."""
+    if (record := current()) is not None:
+        record.taken_ids.add(completion_id)
+
+
 @dataclass
 class RequestRecord:
     """Times are in seconds, `started_at` and what is measured from it on the monotonic clock.
@@ -54,8 +61,9 @@ class RequestRecord:
     prompt_tokens, completion_tokens: of all sequences together, a prompt counted once. What was generated of an
     answer that nobody waited for is not known here.
     ended_by: rules of this server that ended a completion. engine: the replica that generated.
+    taken_ids: of `completion_ids`, those of which an engine's replica has been heard to take them.
+    principal: who asks; None where nobody is asked for a key. grant: what its limits leave to it.
     prompts, texts: only where text may be logged; of texts, the parts in which they came.
-    principal: whose key it came with; None: nobody is asked for one. grant: what its reservation left of the limits.
     """
 
     request_id: str
@@ -80,13 +88,14 @@ class RequestRecord:
     finish_reasons: dict[int, str] = field(default_factory=dict)
     ended_by: set[str] = field(default_factory=set)
     engine: str | None = None
+    taken_ids: set[str] = field(default_factory=set)
+    principal: Principal | None = None
+    grant: Grant | None = None
     error: ServeError | None = None
     exception: BaseException | None = None
     span: Span = NO_SPAN
     prompts: list[str] | None = None
     texts: dict[int, list[str]] | None = None
-    principal: Principal | None = None
-    grant: Grant | None = None
 
     def of(self, principal: Principal) -> None:
         """It is known who asks."""
@@ -132,7 +141,7 @@ class RequestRecord:
         if superseded.RULE.name in self.ended_by:
             return "superseded"
         if self.error is not None:
-            if self.error.status == 429:
+            if isinstance(self.error, OverloadedError):
                 return "shed"
             return "refused" if self.error.status < 500 else "failed"
         return "ok" if self.sent_all else "aborted"

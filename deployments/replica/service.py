@@ -372,7 +372,8 @@ class EngineService:
         delta = await text.replay(ids, logprobs, turn.typed, known.finish)
         delta.cached_tokens = len(sequence.prompt_ids)
         delta.engine = self._name
-        recorder.typed_ahead(len(delta.token_ids))
+        delta.replayed_tokens = len(delta.token_ids)
+        recorder.typed_ahead(delta.replayed_tokens)
         if delta.finish_reason is not None:
             SequenceTimes(recorder, len(sequence.prompt_ids), self._clock).ended(delta.finish_reason)
             self.demand.learn(len(sequence.prompt_ids), 0)

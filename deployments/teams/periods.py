@@ -1,4 +1,4 @@
-"""When the period of a budget began, in UTC."""
+"""Calendar periods of budgets, in UTC."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from deployments.teams.records import Period
 
 
 def period_start(period: Period, at: float) -> int:
-    """Unix seconds."""
-    day = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    """When the period began that `at` lies in, both in Unix seconds: a midnight, a Monday's, or that of a first day."""
+    midnight = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "week":
-        day -= timedelta(days=day.weekday())
+        midnight -= timedelta(days=midnight.weekday())
     elif period == "month":
-        day = day.replace(day=1)
-    return int(day.timestamp())
+        midnight = midnight.replace(day=1)
+    return int(midnight.timestamp())

@@ -118,7 +118,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: a UUID of version 7, made by the server. request_id: the HTTP request's, for the log; never a key of this table.
     cached_tokens: of the prompt tokens. replayed_tokens: of the completion tokens, those that an earlier request of the
     editor session had generated (and paid for); they cost what cached tokens cost. estimated: the server died over it,
-    and the tokens are those of its last word.
+    and the tokens are those of its last word; or it was given up before the first token, and its prompts count whole.
     """
 
     id: str

@@ -39,7 +39,7 @@ from deployments.api.parameters.logprobs import LOGPROBS, check_alternatives
 from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.api.tgi.tokens import TokenWriter
-from deployments.errors import ServeError
+from deployments.errors import OverloadedError, ServeError
 from deployments.protocol import Delta, GenerationRequest
 from monitoring.version import package_version
 
@@ -143,8 +143,10 @@ class TgiError(BaseModel):
 
 def tgi_error(error: ServeError) -> tuple[int, Any]:
     """TGI's status and body: 422 for what is invalid, 424 where the engine failed, 429 for overload."""
-    if error.status == 429:
+    if isinstance(error, OverloadedError):
         return 429, {"error": f"Model is overloaded: {error.message}", "error_type": "overloaded"}
+    if error.status in (401, 403, 429):
+        return error.status, {"error": error.message, "error_type": "validation"}
     if error.status < 500:
         status = 422 if error.status == 400 and error.code != "invalid_json" else error.status
         return status, {"error": f"Input validation error: {error.message}", "error_type": "validation"}

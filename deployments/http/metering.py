@@ -1,0 +1,191 @@
+"""Whoever asks for something pays for it: what is done around each call of the engine on somebody's account.
+
+Reserve the worst case, write into the journal that it begins, let the engine work and count what comes, close the row,
+and settle the reservation: on every path. The row is on the disk before the engine is asked: nothing is computed that
+nobody knows of when this process dies. The client waits for one `fsync`, which requests at the same time share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from contextvars import Context
+from typing import Protocol
+
+import msgspec
+
+from deployments.errors import ForbiddenError, MeteringUnavailableError
+from deployments.http import request_record
+from deployments.http.meter import Meter
+from deployments.http.request_record import RequestRecord
+from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo, gather
+from deployments.teams.counting import Account, Ask, Counters
+from deployments.teams.ids import uuid7
+from deployments.teams.journal import NOTED_S, Journal, JournalError
+from deployments.teams.principal import Principal
+from deployments.teams.records import LedgerEntry, Price, Team
+from monitoring import logs
+
+RETRY_AFTER_S = 5.0
+
+
+class Books(Protocol):
+    """What is known of accounts and prices without asking anybody."""
+
+    def accounts(self, principal: Principal) -> tuple[Account, ...]:
+        """The team's, then the key's."""
+        ...
+
+    def price(self, model: str) -> Price:
+        """Of now."""
+        ...
+
+
+class MeteredBackend:
+    """A `Backend` that books what is computed for somebody; where nobody is asked for a key, it does nothing.
+
+    model: the served one. used: hears of every entry that is going to be booked, with its team.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: str,
+        books: Books,
+        counters: Counters,
+        journal: Journal,
+        used: Callable[[Team, LedgerEntry], None] = lambda team, entry: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._backend = backend
+        self._model = model
+        self._books = books
+        self._counters = counters
+        self._journal = journal
+        self._used = used
+        self._clock = clock
+        self._settling: set[asyncio.Task[None]] = set()
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        """Raises RateLimitedError, QuotaError, MeteringUnavailableError, ForbiddenError, and what the backend does."""
+        record = request_record.current()
+        if record is None or record.principal is None:
+            return self._backend.stream(request)
+        return self._metered(request, record, record.principal)
+
+    async def generate(self, request: GenerationRequest) -> list[Delta]:
+        """On somebody's account it is a stream, too: so what was generated is known when it is cancelled."""
+        record = request_record.current()
+        if record is None or record.principal is None:
+            return await self._backend.generate(request)
+        whole: dict[int, Delta] = {}
+        async with aclosing(self._metered(request, record, record.principal)) as batches:
+            async for deltas in batches:
+                gather(whole, deltas)
+        return [whole[index] for index in sorted(whole)]
+
+    async def health(self) -> HealthReport:
+        return await self._backend.health()
+
+    async def info(self) -> ModelInfo:
+        return await self._backend.info()
+
+    async def _metered(
+        self, request: GenerationRequest, record: RequestRecord, principal: Principal
+    ) -> AsyncGenerator[list[Delta], None]:
+        if (team := principal.team) is None:
+            raise ForbiddenError("This key belongs to no team, which could pay for what is generated.")
+        asked = self._entry(request, record, principal, team)
+        meter = Meter(request, asked, self._books.price(self._model))
+        accounts = self._books.accounts(principal)
+        record.grant = await self._counters.reserve(
+            Ask(id=asked.id, accounts=accounts, tokens=meter.most_tokens, cost=meter.most_cost)
+        )
+        owed: LedgerEntry | None = None
+        try:
+            await self._begin(meter)
+            async with aclosing(self._backend.stream(on_account(request, principal, team))) as batches:
+                noted_at = self._clock()
+                async for deltas in batches:
+                    meter.saw(deltas)
+                    if (now := self._clock()) - noted_at >= NOTED_S:
+                        self._journal.note(meter.so_far(now))
+                        noted_at = now
+                    yield deltas
+            owed = meter.ended(self._clock())
+        except (GeneratorExit, asyncio.CancelledError):
+            owed = meter.ended(self._clock(), "cancelled")
+            if owed is None and request.request_id in record.taken_ids:
+                owed = meter.left_unheard(self._clock())
+            raise
+        except Exception:
+            owed = meter.ended(self._clock(), "failed")
+            raise
+        finally:
+            await self._end(asked, owed, team)
+
+    async def _begin(self, meter: Meter) -> None:
+        try:
+            await self._journal.open(meter.asked())
+        except JournalError as error:
+            logs.event("usage.refused", str(error), level=logging.ERROR)
+            message = "What is used cannot be written down now, so nothing may be."
+            raise MeteringUnavailableError(message, retry_after=RETRY_AFTER_S) from error
+
+    async def _end(self, asked: LedgerEntry, owed: LedgerEntry | None, team: Team) -> None:
+        """Nothing here is cut short by whoever cancels the request; it goes on without them."""
+        if owed is None:
+            self._journal.withdraw(asked)
+            owed = asked
+        else:
+            self._journal.close(owed)
+            self._used(team, owed)
+        settling = asyncio.get_running_loop().create_task(self._settle(owed), context=Context())
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+        # The client's next request finds the room that this one had.
+        await asyncio.shield(settling)
+
+    async def _settle(self, owed: LedgerEntry) -> None:
+        try:
+            await self._counters.settle(owed.id, owed.prompt_tokens + owed.completion_tokens, owed.cost)
+        except Exception as error:
+            # It expires, and the ledger has what was used.
+            logs.event("usage.not_settled", logs.describe(error, False), level=logging.ERROR)
+
+    def _entry(
+        self, request: GenerationRequest, record: RequestRecord, principal: Principal, team: Team
+    ) -> LedgerEntry:
+        """With nothing in it."""
+        now = self._clock()
+        return LedgerEntry(
+            id=uuid7(now),
+            team_id=team.id,
+            key_id=None if principal.key is None else principal.key.id,
+            model=self._model,
+            dialect=request.dialect,
+            kind="failed",
+            started_at=now,
+            ended_at=now,
+            prompt_tokens=0,
+            cached_tokens=0,
+            completion_tokens=0,
+            cost=0,
+            request_id=record.request_id or None,
+            user=principal.user,
+        )
+
+
+def on_account(request: GenerationRequest, principal: Principal, team: Team) -> GenerationRequest:
+    """The request as an engine gets it, with what fairness and the cache need to know of whose it is."""
+    known = {
+        "tenant": team.id,
+        "weight": team.weight,
+        "service_class": principal.class_number,
+        "cache_root": team.cache_root,
+    }
+    fields = {name: value for name, value in known.items() if name in GenerationRequest.__struct_fields__}
+    return msgspec.structs.replace(request, **fields)

@@ -1,0 +1,228 @@
+"""What was used and is not in the database yet: a journal on this node's disk, which outlives its process.
+
+A row is opened before the engine is asked and closed when the request has ended; closed rows are booked and then
+deleted. Rows that a dead process left open are booked as they stand, as estimated. Booking is idempotent by id: a row
+that was booked and not deleted is booked once all the same.
+
+All that is to be written while one transaction runs goes into the next one, in a thread: the event loop waits for no
+disk, and a hundred requests at once for one `fsync`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from pathlib import Path
+from typing import TypeVar, TypeVarTuple
+
+import msgspec
+
+from deployments.teams.journal_file import Change, JournalFile, Kind, abandoned, is_damage, set_aside
+from deployments.teams.records import LedgerEntry
+from monitoring import logs
+
+NOTED_S = 1.0
+"""Newer words on rows that stay open are written in such a time, all at once."""
+
+AGAIN_S = 1.0
+"""After a failure of the disk, what has to be written is tried again."""
+
+MOST_AT_ONCE = 500
+DEFAULT_BYTES = 1 << 30
+
+Book = Callable[[Sequence[LedgerEntry]], Awaitable[int]]
+Result = TypeVar("Result")
+Values = TypeVarTuple("Values")
+
+
+class JournalError(Exception):
+    """The journal cannot take another row: the disk fails, or it has reached its size."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Closed rows that are not booked: how many, and when the oldest of them ended, in Unix seconds."""
+
+    rows: int
+    oldest_at: float | None
+
+
+class Journal:
+    """The journal of one process, and those of dead ones that it has adopted. To be used in one event loop.
+
+    directory: of the node, shared by its processes. most_bytes: of rows; beyond it none is opened any more.
+    reached: hears where a write or a deletion stands.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        most_bytes: int = DEFAULT_BYTES,
+        clock: Callable[[], float] = time.time,
+        reached: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        self._directory = directory
+        self._most_bytes = most_bytes
+        self._clock = clock
+        self._reached = reached
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._own: JournalFile
+        self._adopted: list[JournalFile] = []
+        self._pending: list[tuple[Change, asyncio.Future[None]]] = []
+        self._notes: dict[str, LedgerEntry] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Raises OSError and sqlite3.Error where no journal can be kept in the directory."""
+        self._own = await self._do(JournalFile.make, self._directory, self._reached)
+
+    def open(self, entry: LedgerEntry) -> asyncio.Future[None]:
+        """It is on the disk when this is done. entry: what is booked if nothing more is heard.
+
+        Raises JournalError.
+        """
+        if self._own.size >= self._most_bytes:
+            raise JournalError(f"The journal has reached {self._most_bytes} bytes.")
+        return self._add("open", entry)
+
+    def note(self, entry: LedgerEntry) -> None:
+        """A newer word on a row that stays open; written within `NOTED_S`, with others."""
+        self._notes[entry.id] = entry
+        self._later(NOTED_S)
+
+    def close(self, entry: LedgerEntry) -> asyncio.Future[None]:
+        """The last word. Done when it is on the disk; nobody need wait for that."""
+        self._notes.pop(entry.id, None)
+        return self._add("close", entry)
+
+    def withdraw(self, entry: LedgerEntry) -> asyncio.Future[None]:
+        """Nothing was computed, and nothing will be booked."""
+        self._notes.pop(entry.id, None)
+        return self._add("withdraw", entry)
+
+    async def drain(self, book: Book, most: int = MOST_AT_ONCE) -> int:
+        """Have so many closed rows booked, or all if there are fewer, and delete them. Returns how many.
+
+        Raises what `book` raises, and sqlite3.Error where the disk fails.
+        """
+        batch: list[tuple[JournalFile, list[LedgerEntry]]] = []
+        left = most
+        for file in (*self._adopted, self._own):
+            if file.closed_rows and left:
+                batch.append((file, await self._closed(file, left)))
+                left -= len(batch[-1][1])
+        if left < most:
+            await book([entry for _, entries in batch for entry in entries])
+        for file, entries in batch:
+            await self._do(file.delete, entries)
+            if file is not self._own and not file.closed_rows:
+                self._adopted.remove(file)
+                await self._do(file.end)
+        return most - left
+
+    async def adopt(self) -> int:
+        """Take over the journals of processes that have died. Returns how many."""
+        adopted = await self._do(self._adopt)
+        self._adopted += adopted
+        return len(adopted)
+
+    async def waiting(self) -> Waiting:
+        files = (*self._adopted, self._own)
+        oldest = [await self._do(file.oldest_closed_at) for file in files]
+        return Waiting(sum(file.closed_rows for file in files), min((at for at in oldest if at), default=None))
+
+    async def stop(self) -> None:
+        """Write what is to be written. What is not booked stays for the next process."""
+        self._wake()
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, written in self._pending:
+            written.cancel()
+        for file in (*self._adopted, self._own):
+            await self._do(file.end)
+        self._thread.shutdown(wait=False)
+
+    def _add(self, kind: Kind, entry: LedgerEntry) -> asyncio.Future[None]:
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending.append((Change(kind, entry), written))
+        self._wake()
+        return written
+
+    def _wake(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writer is None or self._writer.done():
+            # It is nobody's request: it must not end with the one that began it.
+            self._writer = asyncio.get_running_loop().create_task(self._write(), context=Context())
+
+    def _later(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._wake)
+
+    async def _write(self) -> None:
+        while self._pending or self._notes:
+            pending, self._pending = self._pending, []
+            notes, self._notes = self._notes, {}
+            # A row is opened before it is noted, and what is closed by now has no note any more.
+            changes = [change for change, _ in pending] + [Change("note", entry) for entry in notes.values()]
+            try:
+                await self._do(self._own.write, changes)
+            except (sqlite3.Error, OSError) as error:
+                self._failed(pending, error)
+                return
+            for _, written in pending:
+                if not written.done():
+                    written.set_result(None)
+
+    def _failed(self, pending: list[tuple[Change, asyncio.Future[None]]], error: Exception) -> None:
+        """Whoever wants to begin may not. What has ended is not lost: it is written when the disk is well again."""
+        logs.event("usage.journal_failed", str(error), level=logging.ERROR, path=str(self._own.path))
+        for change, written in pending:
+            if change.kind == "open" and not written.done():
+                written.set_exception(JournalError(f"The journal cannot be written: {error}."))
+        self._pending[:0] = [one for one in pending if one[0].kind != "open"]
+        self._later(AGAIN_S)
+
+    def _adopt(self) -> list[JournalFile]:
+        adopted = []
+        for path, lock in abandoned(self._directory):
+            try:
+                file = JournalFile(path, lock, self._reached)
+                estimated = file.close_all(self._clock())
+            except (sqlite3.Error, msgspec.DecodeError) as error:
+                self._set_aside(path, lock, error)
+                continue
+            if file.closed_rows:
+                logs.event("usage.journal_adopted", rows=file.closed_rows, estimated=estimated, path=str(path))
+                adopted.append(file)
+            else:
+                file.end()
+        return adopted
+
+    async def _closed(self, file: JournalFile, most: int) -> list[LedgerEntry]:
+        try:
+            return await self._do(file.closed, most)
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            if file is self._own or not is_damage(error):
+                raise
+            self._adopted.remove(file)
+            await self._do(file.abandon)
+            await self._do(self._set_aside, file.path, file.lock, error)
+            return []
+
+    @staticmethod
+    def _set_aside(path: Path, lock: int, error: Exception) -> None:
+        kept = set_aside(path, lock)
+        logs.event("usage.journal_damaged", str(error), level=logging.ERROR, path=str(kept))
+
+    async def _do(self, work: Callable[[*Values], Result], *values: *Values) -> Result:
+        """In the journal's thread, which has one thing to do at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
