@@ -38,6 +38,7 @@ async function findModel() {
     [model] = (await getJson("v1/models")).data;
     serverState("ready", `${model.id} · window of ${model.max_model_len.toLocaleString("en")} tokens`);
     clearProblem("unreachable");
+    clearProblem("unauthorized");
     refresh();
   } catch (error) {
     serverFailed(error);
