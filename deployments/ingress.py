@@ -17,6 +17,7 @@ from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
 from deployments.api.common.line_ends import DocumentLines
 from deployments.api.error_shapes import ErrorShapes
+from deployments.api.openai.organization.routes import organization_router
 from deployments.api.registry import dialect_modules
 from deployments.errors import (
     ForbiddenError,
@@ -29,7 +30,7 @@ from deployments.errors import (
     UnauthorizedError,
     shown,
 )
-from deployments.http.authentication import AuthenticationMiddleware, Gatekeeper
+from deployments.http.authentication import AsLocalMiddleware, AuthenticationMiddleware, Gatekeeper
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import (
     BodyMiddleware,
@@ -132,6 +133,17 @@ def create_app(
     app.add_middleware(ObservationMiddleware, tracing=tracing, metrics=count_refusal.metrics, log_text=log_text)
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
     app.add_middleware(ShapeMiddleware, shape_of=ErrorShapes(route for router in routers for route in router.routes))
+    return app
+
+
+def create_administration_app(administration: Administration) -> FastAPI:
+    """Only the routes of administrators, for whoever runs commands on the server's machine: no key is asked for."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app.include_router(organization_router(lambda: administration))
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_middleware(AsLocalMiddleware)
+    app.add_middleware(ErrorMiddleware, on_refused=lambda error: None)
     return app
 
 

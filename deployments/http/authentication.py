@@ -15,7 +15,7 @@ from deployments.errors import ForbiddenError, UnauthorizedError
 from deployments.http import request_record
 from deployments.http.needs import Need
 from deployments.http.people import People
-from deployments.teams.principal import Principal, set_principal
+from deployments.teams.principal import LOCAL, Principal, set_principal
 
 MAX_KEY_CHARS = 512
 
@@ -76,6 +76,17 @@ class AuthenticationMiddleware:
                 )
             raise UnauthorizedError("This server needs an API key: send it as `Authorization: Bearer sk-sc-...`.")
         return await self.gatekeeper.principal(key)
+
+
+class AsLocalMiddleware:
+    """Takes every request for one of a command on the server's machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        set_principal(scope, LOCAL)
+        await self.app(scope, receive, send)
 
 
 def credential(headers: Headers) -> str | None:

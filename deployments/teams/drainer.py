@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sqlite3
 import time
 from collections.abc import Callable
 
@@ -54,7 +53,7 @@ class Drainer:
         self._clock = clock
         self._draws = draws or random.Random()
         self._period_s = period_s
-        self._pause_s = 0.0
+        self._failures = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -68,9 +67,10 @@ class Drainer:
         try:
             async with asyncio.timeout(within_s):
                 await self.drain()
-        except (TimeoutError, StoreUnavailableError, sqlite3.Error) as error:
-            reason = str(error) or f"not booked within {within_s:g} s"
-            logs.event("usage.left_in_journal", reason, level=logging.WARNING)
+        except TimeoutError:
+            logs.event("usage.left_in_journal", f"not booked within {within_s:g} s", level=logging.WARNING)
+        except Exception as error:
+            logs.event("usage.left_in_journal", logs.describe(error, False), level=logging.WARNING)
 
     async def drain(self) -> int:
         """Book all that waits now. Returns how many rows.
@@ -96,17 +96,18 @@ class Drainer:
                     await self._journal.adopt()
                     adopt_at = now + ADOPTED_S
                 await self.drain()
+                self._failures = 0
+                pause_s = self._period_s
             except Exception as error:
-                self._failed(error)
-            else:
-                self._pause_s = 0.0
-            await asyncio.sleep(self._pause_s or self._period_s)
+                pause_s = self._failed(error)
+            await asyncio.sleep(pause_s)
 
-    def _failed(self, error: Exception) -> None:
-        """Each pause is twice as long as the one before, and a part of it is by chance: others wait for it, too."""
-        if not self._pause_s:
+    def _failed(self, error: Exception) -> float:
+        """How long to wait: each time twice as long, and up to half of it less by chance, since others wait, too."""
+        if not self._failures:
             away = isinstance(error, StoreUnavailableError)
             reason = str(error) if away else logs.describe(error, False)
             logs.event("usage.not_booked", reason, level=logging.WARNING if away else logging.ERROR)
-        longest = min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, 2 * self._pause_s))
-        self._pause_s = longest * self._draws.uniform(0.5, 1.0)
+        pause_s = min(LONGEST_PAUSE_S, SHORTEST_PAUSE_S * 2 ** min(self._failures, 10))
+        self._failures += 1
+        return pause_s * self._draws.uniform(0.5, 1.0)

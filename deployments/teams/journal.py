@@ -76,6 +76,7 @@ class Journal:
         self._notes: dict[str, LedgerEntry] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def start(self) -> None:
         """Raises OSError and sqlite3.Error where no journal can be kept in the directory."""
@@ -113,9 +114,9 @@ class Journal:
         batch: list[tuple[JournalFile, list[LedgerEntry]]] = []
         left = most
         for file in (*self._adopted, self._own):
-            if file.closed_rows and left:
-                batch.append((file, await self._closed(file, left)))
-                left -= len(batch[-1][1])
+            if file.closed_rows and left and (entries := await self._closed(file, left)):
+                batch.append((file, entries))
+                left -= len(entries)
         if left < most:
             await book([entry for _, entries in batch for entry in entries])
         for file, entries in batch:
@@ -133,11 +134,14 @@ class Journal:
 
     async def waiting(self) -> Waiting:
         files = (*self._adopted, self._own)
-        oldest = [await self._do(file.oldest_closed_at) for file in files]
-        return Waiting(sum(file.closed_rows for file in files), min((at for at in oldest if at), default=None))
+        oldest = [at for file in files if (at := await self._do(file.oldest_closed_at)) is not None]
+        return Waiting(sum(file.closed_rows for file in files), min(oldest, default=None))
 
     async def stop(self) -> None:
         """Write what is to be written. What is not booked stays for the next process."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._wake()
         if self._writer is not None:
             await asyncio.wait([self._writer])

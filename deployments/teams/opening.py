@@ -5,29 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from deployments.team_settings import TeamsSettings, data_directory
+from deployments.teams.database.url import parse, sqlite_file
 from deployments.teams.keys import Pepper
 from deployments.teams.store import Store
 from model.config import ConfigError
-
-_SQLITE = "sqlite"
-
-
-def database_file(url: str) -> Path | None:
-    """Of an SQLite database; None for another."""
-    parts = urlsplit(url)
-    if not parts.scheme.startswith(_SQLITE):
-        return None
-    return Path(unquote(parts.path.removeprefix("/")) or ":memory:")
 
 
 def pepper_file(settings: TeamsSettings) -> Path:
     """Raises ConfigError where it has to be named: a database that several machines share has no place beside it."""
     if settings.pepper_file is not None:
         return settings.pepper_file.expanduser()
-    file = database_file(settings.database)
+    file = sqlite_file(parse(settings.database))
     if file is None:
         raise ConfigError(
             "teams.pepper_file is needed with a database that is not SQLite: the same secret on every node"
@@ -44,7 +34,7 @@ def journal_directory(settings: TeamsSettings) -> Path:
     """Where a node's usage waits for the database."""
     if settings.journal_directory is not None:
         return settings.journal_directory.expanduser()
-    file = database_file(settings.database)
+    file = sqlite_file(parse(settings.database))
     return (data_directory() if file is None else file.parent) / "journal"
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -30,3 +33,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.slept_s
+
+
+def loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What a `conftest.py` imports as `pytest_asyncio_loop_factories`: tests with the mark run in virtual time."""
+    virtual = item.get_closest_marker("virtual_time") is not None
+    return {"virtual": VirtualTimeLoop} if virtual else {"real": asyncio.new_event_loop}

@@ -86,8 +86,8 @@ async def read(
 async def verify(connection: AsyncConnection) -> int:
     """How many rows the chain has. Raises AuditBrokenError."""
     number, digest = 0, ""
-    following = select(schema.audit).order_by(schema.audit.c.number).limit(_PIECE)
-    while rows := (await connection.execute(following.where(schema.audit.c.number > number))).mappings().all():
+    rest = select(schema.audit).order_by(schema.audit.c.number).limit(_PIECE)
+    while rows := (await connection.execute(rest)).mappings().all():
         for row in rows:
             number += 1
             if row["number"] != number:
@@ -97,6 +97,7 @@ async def verify(connection: AsyncConnection) -> int:
             digest = _digest({name: row[name] for name in _SEALED})
             if row["digest"] != digest:
                 raise AuditBrokenError(number, "it is not as it was written")
+        rest = rest.where(schema.audit.c.number > number)
     head = (await connection.execute(_HEAD)).one_or_none()
     if head is None or head.number > number:
         raise AuditBrokenError(number + 1, "it is missing")

@@ -128,10 +128,27 @@ def failures() -> Iterator[None]:
     """
     try:
         yield
-    except IntegrityError:
-        raise InvalidChangeError("this does not fit what the database holds") from None
+    except OverflowError:
+        raise InvalidChangeError(_UNFIT) from None
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        if _refused(error):
+            raise InvalidChangeError(_UNFIT) from None
         raise StoreUnavailableError(f"the database of teams does not answer: {_told(error)}") from None
+
+
+_UNFIT = "this does not fit the tables of the database"
+
+
+def _refused(error: Exception) -> bool:
+    """By the tables' rules, as a number or text that no column holds (SQLSTATE 22...), or by the driver as the same."""
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return False
+    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
+    return (
+        isinstance(error, IntegrityError)
+        or (sqlstate is not None and sqlstate.startswith("22"))
+        or isinstance(error.orig.__cause__, ValueError)
+    )
 
 
 def _told(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from deployments.api.openai.organization.api_keys import redacted
 from deployments.api.openai.organization.fields import ExpiryFields, Name, seconds
 from deployments.api.openai.organization.listing import After, Deleted, Limit, ListPage, after
+from deployments.api.openai.organization.path_ids import KeyId
 from deployments.api.openai.organization.route import Visit, VisitOf
 from deployments.errors import NotFoundError, shown
 from deployments.http.needs import needs
@@ -63,7 +64,7 @@ def add_routes(router: APIRouter) -> None:
     @needs("admin")
     async def list_keys(
         visit: VisitOf,
-        after_id: Annotated[After, Query(alias="after")] = None,
+        after_id: After = None,
         limit: Limit = 20,
         order: Annotated[Literal["asc", "desc"], Query(description="From oldest, or from newest.")] = "asc",
     ) -> ListPage[AdminApiKey]:
@@ -76,12 +77,12 @@ def add_routes(router: APIRouter) -> None:
 
     @router.get("/admin_api_keys/{key_id}", summary="Describe an administrator's key", response_description="The key.")
     @needs("admin")
-    async def retrieve(key_id: str, visit: VisitOf) -> AdminApiKey:
+    async def retrieve(key_id: KeyId, visit: VisitOf) -> AdminApiKey:
         return _answer(await _admin_key(visit, key_id))
 
     @router.delete("/admin_api_keys/{key_id}", summary="Revoke an administrator's key", response_description="It is.")
     @needs("admin")
-    async def revoke(key_id: str, visit: VisitOf) -> Deleted:
+    async def revoke(key_id: KeyId, visit: VisitOf) -> Deleted:
         key = await _admin_key(visit, key_id)
         await visit.administration.store.revoke_key(visit.actor, key.id)
         return Deleted(id=key.id, object="organization.admin_api_key.deleted")

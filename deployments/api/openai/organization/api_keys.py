@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from deployments.api.openai.organization.fields import Body, ExpiryFields, LimitFields, LimitsAnswer, Name, seconds
 from deployments.api.openai.organization.listing import After, Deleted, Limit, ListPage, after
+from deployments.api.openai.organization.path_ids import AccountId, KeyId, ProjectId
 from deployments.api.openai.organization.route import Visit, VisitOf
 from deployments.http.needs import needs
 from deployments.teams.administration import TEAM_SCOPES, NewKey, person, user_of
@@ -113,7 +114,7 @@ def add_routes(router: APIRouter) -> None:
 
     @router.post(keys, summary="Make a key of a team", response_description="The key, with its value.")
     @needs("key")
-    async def create(project_id: str, body: KeyCreation, visit: VisitOf) -> NewApiKey:
+    async def create(project_id: ProjectId, body: KeyCreation, visit: VisitOf) -> NewApiKey:
         team = await visit.team(project_id, "keys.create")
         if "metrics" in body.scopes:
             visit.check_admin()
@@ -123,9 +124,9 @@ def add_routes(router: APIRouter) -> None:
     @router.get(keys, summary="List the keys of a team", response_description="The keys.")
     @needs("key")
     async def list_keys(
-        project_id: str,
+        project_id: ProjectId,
         visit: VisitOf,
-        after_id: Annotated[After, Query(alias="after")] = None,
+        after_id: After = None,
         limit: Limit = 20,
         owner_project_access: Annotated[
             Literal["active", "inactive", "any"], Query(description="Those whose person is in the team, or is not.")
@@ -143,13 +144,13 @@ def add_routes(router: APIRouter) -> None:
 
     @router.get(one, summary="Describe a key of a team", response_description="The key, without its value.")
     @needs("key")
-    async def retrieve(project_id: str, key_id: str, visit: VisitOf) -> ProjectApiKey:
+    async def retrieve(project_id: ProjectId, key_id: KeyId, visit: VisitOf) -> ProjectApiKey:
         team = await visit.team(project_id, "keys.read")
         return _answer(await visit.key(team, key_id), await _members(visit, team))
 
     @router.post(one, summary="Change a key of a team", response_description="The key, without its value.")
     @needs("key")
-    async def update(project_id: str, key_id: str, body: KeyChange, visit: VisitOf) -> ProjectApiKey:
+    async def update(project_id: ProjectId, key_id: KeyId, body: KeyChange, visit: VisitOf) -> ProjectApiKey:
         team, key = await _to_change(visit, project_id, key_id)
         if body.limits_sent:
             check_team(visit.principal, "keys.change", team.id)
@@ -165,7 +166,7 @@ def add_routes(router: APIRouter) -> None:
 
     @router.post(f"{one}/rotate", summary="Replace a key of a team", response_description="The new key, and its value.")
     @needs("key")
-    async def rotate(project_id: str, key_id: str, body: Rotation, visit: VisitOf) -> NewApiKey:
+    async def rotate(project_id: ProjectId, key_id: KeyId, body: Rotation, visit: VisitOf) -> NewApiKey:
         """The new one may do the same, and lives as long from now as the old one did."""
         team, key = await _to_change(visit, project_id, key_id)
         new = await visit.administration.rotate_key(visit.actor, key, body.grace_seconds)
@@ -173,7 +174,7 @@ def add_routes(router: APIRouter) -> None:
 
     @router.delete(one, summary="Revoke a key of a team", response_description="It is revoked.")
     @needs("key")
-    async def revoke(project_id: str, key_id: str, visit: VisitOf) -> Deleted:
+    async def revoke(project_id: ProjectId, key_id: KeyId, visit: VisitOf) -> Deleted:
         _, key = await _to_change(visit, project_id, key_id)
         await visit.administration.store.revoke_key(visit.actor, key.id)
         return Deleted(id=key.id, object="organization.project.api_key.deleted")
@@ -184,7 +185,7 @@ def add_service_account_routes(router: APIRouter) -> None:
 
     @router.post(accounts, summary="Make a service account: a key", response_description="It, with its key's value.")
     @needs("key")
-    async def create(project_id: str, body: ServiceAccountCreation, visit: VisitOf) -> NewServiceAccount:
+    async def create(project_id: ProjectId, body: ServiceAccountCreation, visit: VisitOf) -> NewServiceAccount:
         team = await visit.team(project_id, "keys.create")
         key, value = await _create(visit, team, body.name, body, TEAM_SCOPES)
         shown = ServiceAccountKey(
@@ -199,7 +200,10 @@ def add_service_account_routes(router: APIRouter) -> None:
     @router.get(accounts, summary="List service accounts", response_description="The accounts.")
     @needs("key")
     async def list_accounts(
-        project_id: str, visit: VisitOf, after_id: Annotated[After, Query(alias="after")] = None, limit: Limit = 20
+        project_id: ProjectId,
+        visit: VisitOf,
+        after_id: After = None,
+        limit: Limit = 20,
     ) -> ListPage[ServiceAccount]:
         """The keys that no person made for themselves."""
         team = await visit.team(project_id, "keys.read")
@@ -212,12 +216,12 @@ def add_service_account_routes(router: APIRouter) -> None:
 
     @router.get(one, summary="Describe a service account", response_description="The account.")
     @needs("key")
-    async def retrieve(project_id: str, account_id: str, visit: VisitOf) -> ServiceAccount:
+    async def retrieve(project_id: ProjectId, account_id: AccountId, visit: VisitOf) -> ServiceAccount:
         return _account(await visit.key(await visit.team(project_id, "keys.read"), account_id))
 
     @router.delete(one, summary="Revoke a service account's key", response_description="It is revoked.")
     @needs("key")
-    async def revoke(project_id: str, account_id: str, visit: VisitOf) -> Deleted:
+    async def revoke(project_id: ProjectId, account_id: AccountId, visit: VisitOf) -> Deleted:
         _, key = await _to_change(visit, project_id, account_id)
         await visit.administration.store.revoke_key(visit.actor, key.id)
         return Deleted(id=key.id, object="organization.project.service_account.deleted")

@@ -6,14 +6,15 @@ in whole cents; `budget` of the project itself has the other kinds.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from deployments.api.openai.organization.fields import Body, cents, of_cents
 from deployments.api.openai.organization.listing import After, Limit, ListPage, after
+from deployments.api.openai.organization.path_ids import ProjectId, RateLimitId
 from deployments.api.openai.organization.route import VisitOf
 from deployments.errors import NotFoundError, shown
 from deployments.http.needs import needs
@@ -79,7 +80,10 @@ def add_routes(router: APIRouter) -> None:
     )
     @needs("key")
     async def list_rate_limits(
-        project_id: str, visit: VisitOf, after_id: Annotated[After, Query(alias="after")] = None, limit: Limit = 100
+        project_id: ProjectId,
+        visit: VisitOf,
+        after_id: After = None,
+        limit: Limit = 100,
     ) -> ListPage[RateLimit]:
         team = await visit.team(project_id, "team.read")
         return ListPage[RateLimit].of(
@@ -92,7 +96,9 @@ def add_routes(router: APIRouter) -> None:
         response_description="The limits.",
     )
     @needs("key")
-    async def update(project_id: str, rate_limit_id: str, body: RateLimitChange, visit: VisitOf) -> RateLimit:
+    async def update(
+        project_id: ProjectId, rate_limit_id: RateLimitId, body: RateLimitChange, visit: VisitOf
+    ) -> RateLimit:
         team = await visit.team(project_id, "team.change")
         if rate_limit_id != RATE_LIMIT:
             raise NotFoundError(f"There is no rate limit {shown(rate_limit_id)}; a team has {RATE_LIMIT!r}.")
@@ -104,20 +110,20 @@ def add_routes(router: APIRouter) -> None:
 
     @router.get(spend_limit, summary="What a team may spend a month", response_description="The hard limit.")
     @needs("key")
-    async def retrieve_spend_limit(project_id: str, visit: VisitOf) -> SpendLimit:
+    async def retrieve_spend_limit(project_id: ProjectId, visit: VisitOf) -> SpendLimit:
         team = await visit.team(project_id, "team.read")
         return _spend_limit(team, await visit.administration.store.spent())
 
     @router.post(spend_limit, summary="Limit what a team may spend a month", response_description="The hard limit.")
     @needs("key")
-    async def update_spend_limit(project_id: str, body: SpendLimitChange, visit: VisitOf) -> SpendLimit:
+    async def update_spend_limit(project_id: ProjectId, body: SpendLimitChange, visit: VisitOf) -> SpendLimit:
         team, store = await visit.team(project_id, "team.change"), visit.administration.store
         budget = Budget(amount=of_cents(body.threshold_amount), period="month", hard=True)
         return _spend_limit(await store.set_team(visit.actor, team.id, budget=budget), await store.spent())
 
     @router.delete(spend_limit, summary="Let a team spend what it will", response_description="There is no limit.")
     @needs("key")
-    async def delete_spend_limit(project_id: str, visit: VisitOf) -> SpendLimitDeleted:
+    async def delete_spend_limit(project_id: ProjectId, visit: VisitOf) -> SpendLimitDeleted:
         team = await visit.team(project_id, "team.change")
         _hard_month(team)
         await visit.administration.store.set_team(visit.actor, team.id, budget=None)

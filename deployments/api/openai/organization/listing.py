@@ -13,7 +13,7 @@ from deployments.errors import InvalidRequestError, shown
 Item = TypeVar("Item")
 Answer = TypeVar("Answer", bound=BaseModel)
 
-After = Annotated[str | None, Query(max_length=1024, description="Go on after the item with this id.")]
+After = Annotated[str | None, Query(alias="after", max_length=1024, description="Go on after the item with this id.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="Most items of a page.")]
 
 

@@ -13,13 +13,13 @@ from pydantic import BaseModel, Field
 
 from deployments.api.common.paths import ANY_TEXT
 from deployments.api.openai.organization.fields import Body
-from deployments.api.openai.organization.listing import Deleted, Limit, ListPage
+from deployments.api.openai.organization.listing import After, Deleted, Limit, ListPage
+from deployments.api.openai.organization.path_ids import PersonId, ProjectId
 from deployments.api.openai.organization.route import Visit, VisitOf
 from deployments.errors import InvalidRequestError, NotFoundError, shown
 from deployments.http.needs import needs
 from deployments.teams.records import Member, Role
 
-AfterUser = Annotated[str | None, Query(alias="after", max_length=1024, description="Go on after this person.")]
 UserId = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -86,7 +86,7 @@ def add_routes(router: APIRouter) -> None:
 
     @router.post(users, summary="Put somebody into a team", response_description="The person.")
     @needs("key")
-    async def add(project_id: str, body: UserAddition, visit: VisitOf) -> ProjectUser:
+    async def add(project_id: ProjectId, body: UserAddition, visit: VisitOf) -> ProjectUser:
         team = await visit.team(project_id, "members.change")
         person = await _known(visit, body)
         member = Member(user=person.user, team_id=team.id, role=body.role, email=person.email, name=person.name)
@@ -95,7 +95,7 @@ def add_routes(router: APIRouter) -> None:
     @router.get(users, summary="List the people of a team", response_description="The people, by their ids.")
     @needs("key")
     async def list_users(
-        project_id: str, visit: VisitOf, after_user: AfterUser = None, limit: Limit = 20
+        project_id: ProjectId, visit: VisitOf, after_user: After = None, limit: Limit = 20
     ) -> ListPage[ProjectUser]:
         team = await visit.team(project_id, "members.read")
         members = {member.user: member for member in await visit.administration.store.members(team.id)}
@@ -104,13 +104,13 @@ def add_routes(router: APIRouter) -> None:
 
     @router.get(one, summary="Describe somebody in a team", response_description="The person.")
     @needs("key")
-    async def retrieve(project_id: str, user_id: str, visit: VisitOf) -> ProjectUser:
+    async def retrieve(project_id: ProjectId, user_id: PersonId, visit: VisitOf) -> ProjectUser:
         team = await visit.team(project_id, "members.read")
         return ProjectUser.of(await _member(visit, team.id, user_id))
 
     @router.post(one, summary="Give somebody another role", response_description="The person.")
     @needs("key")
-    async def update(project_id: str, user_id: str, body: UserChange, visit: VisitOf) -> ProjectUser:
+    async def update(project_id: ProjectId, user_id: PersonId, body: UserChange, visit: VisitOf) -> ProjectUser:
         team = await visit.team(project_id, "members.change")
         before = await _member(visit, team.id, user_id)
         member = Member(user=user_id, team_id=team.id, role=body.role, email=before.email, name=before.name)
@@ -118,7 +118,7 @@ def add_routes(router: APIRouter) -> None:
 
     @router.delete(one, summary="Take somebody out of a team", response_description="They are in it no more.")
     @needs("key")
-    async def remove(project_id: str, user_id: str, visit: VisitOf) -> Deleted:
+    async def remove(project_id: ProjectId, user_id: PersonId, visit: VisitOf) -> Deleted:
         """The keys of the team that they made are revoked."""
         team = await visit.team(project_id, "members.change")
         await visit.administration.remove_from_team(visit.actor, team.id, user_id)
@@ -128,7 +128,7 @@ def add_routes(router: APIRouter) -> None:
     @needs("admin")
     async def list_all(
         visit: VisitOf,
-        after_user: AfterUser = None,
+        after_user: After = None,
         limit: Limit = 20,
         emails: Annotated[list[str] | None, Query(max_length=100, description="Of these only.")] = None,
     ) -> ListPage[OrganizationUser]:
@@ -144,7 +144,7 @@ def add_routes(router: APIRouter) -> None:
 
     @router.get(f"/users/{{user_id:{ANY_TEXT}}}", summary="Describe somebody", response_description="The person.")
     @needs("admin")
-    async def retrieve_any(user_id: str, visit: VisitOf) -> OrganizationUser:
+    async def retrieve_any(user_id: PersonId, visit: VisitOf) -> OrganizationUser:
         visit.check_admin()
         if (members := (await _by_user(visit)).get(user_id)) is None:
             raise _nobody(user_id)
@@ -152,7 +152,7 @@ def add_routes(router: APIRouter) -> None:
 
     @router.delete(f"/users/{{user_id:{ANY_TEXT}}}", summary="Let somebody go", response_description="They are gone.")
     @needs("admin")
-    async def let_go(user_id: str, visit: VisitOf) -> Deleted:
+    async def let_go(user_id: PersonId, visit: VisitOf) -> Deleted:
         """They are signed out and in no team any more, and the keys that they made are revoked."""
         visit.check_admin()
         if user_id not in await _by_user(visit):

@@ -17,6 +17,7 @@ from deployments.api.openai.organization.fields import (
     seconds,
 )
 from deployments.api.openai.organization.listing import After, Limit, ListPage, after
+from deployments.api.openai.organization.path_ids import ProjectId
 from deployments.api.openai.organization.route import VisitOf
 from deployments.http.needs import needs
 from deployments.teams.records import NO_LIMITS, ServiceClass, Spent, Team
@@ -95,7 +96,7 @@ def add_routes(router: APIRouter) -> None:
     @needs("key")
     async def list_projects(
         visit: VisitOf,
-        after_id: Annotated[After, Query(alias="after")] = None,
+        after_id: After = None,
         limit: Limit = 20,
         include_archived: Annotated[bool, Query(description="Those too.")] = False,
     ) -> ListPage[Project]:
@@ -111,13 +112,13 @@ def add_routes(router: APIRouter) -> None:
 
     @router.get("/projects/{project_id}", summary="Describe a team", response_description="The team.")
     @needs("key")
-    async def retrieve(project_id: str, visit: VisitOf) -> Project:
+    async def retrieve(project_id: ProjectId, visit: VisitOf) -> Project:
         team = await visit.team(project_id, "team.read")
         return Project.of(team, await visit.administration.store.spent())
 
     @router.post("/projects/{project_id}", summary="Change a team", response_description="The team.")
     @needs("key")
-    async def update(project_id: str, body: ProjectChange, visit: VisitOf) -> Project:
+    async def update(project_id: ProjectId, body: ProjectChange, visit: VisitOf) -> Project:
         team = await visit.team(project_id, "team.change")
         store, budget = visit.administration.store, None if body.budget is None else body.budget.budget()
         team = await store.set_team(
@@ -133,14 +134,14 @@ def add_routes(router: APIRouter) -> None:
 
     @router.post("/projects/{project_id}/archive", summary="End a team", response_description="The team.")
     @needs("key")
-    async def archive(project_id: str, visit: VisitOf) -> Project:
+    async def archive(project_id: ProjectId, visit: VisitOf) -> Project:
         """Its keys are revoked with it; its usage stays."""
         team = await visit.team(project_id, "team.change")
         return Project.of(await visit.administration.store.archive_team(visit.actor, team.id), {})
 
     @router.post("/projects/{project_id}/terms", summary="Accept use restrictions", response_description="The team.")
     @needs("key")
-    async def accept_terms(project_id: str, body: Terms, visit: VisitOf) -> Project:
+    async def accept_terms(project_id: ProjectId, body: Terms, visit: VisitOf) -> Project:
         team = await visit.team(project_id, "terms.accept")
         store = visit.administration.store
         return Project.of(await store.accept_terms(visit.actor, team.id, body.version), await store.spent())

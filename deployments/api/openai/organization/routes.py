@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from deployments.api.common.context import ApiContext
 from deployments.api.openai.organization import (
     admin_api_keys,
+    all_keys,
     api_keys,
     audit_logs,
     limits,
@@ -32,6 +33,7 @@ _SUBJECTS = (
     limits.add_routes,
     people.add_routes,
     admin_api_keys.add_routes,
+    all_keys.add_routes,
     usage.add_routes,
     usage_csv.add_routes,
     prices.add_routes,

@@ -15,7 +15,7 @@ from sqlalchemy import (
     text,
 )
 
-from deployments.teams.database.migrations.append_only import make_append_only
+from deployments.teams.database.migrations.rules import make_append_only, whole
 
 revision = "0001"
 down_revision = None
@@ -113,6 +113,7 @@ def _ledger() -> None:
         *_numbers("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "replayed_tokens", "cost"),
         *_numbers("accepted", "accepted_lines"),
         PrimaryKeyConstraint("team_id", "hour", "key_id", "model", "kind", "dialect", "user", name="pk_usage_hour"),
+        *whole("cost"),
     )
     op.create_index("ix_usage_hour_hour", "usage_hour", ["hour"])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import BigInteger, Boolean, Column, Double, LargeBinary, PrimaryKeyConstraint, Text
 
+from deployments.teams.database.migrations.rules import whole
+
 revision = "0002"
 down_revision = "0001"
 
@@ -28,6 +30,7 @@ def upgrade() -> None:
         Column("day", BigInteger, nullable=False),
         Column("cost", BigInteger, nullable=False),
         PrimaryKeyConstraint("team_id", "day", name="pk_spend_day"),
+        *whole("cost"),
     )
     op.execute(
         "INSERT INTO spend_day (team_id, day, cost) "

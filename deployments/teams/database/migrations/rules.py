@@ -1,8 +1,9 @@
-"""Tables whose rows stay as they were written: the database itself refuses anything else."""
+"""What the database itself refuses, in either kind."""
 
 from __future__ import annotations
 
 from alembic import op
+from sqlalchemy import CheckConstraint
 
 _REFUSE = """
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
@@ -11,7 +12,8 @@ $$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$
 
 
 def make_append_only(*tables: str) -> None:
-    if op.get_bind().dialect.name == "sqlite":
+    """Their rows stay as they were written."""
+    if _sqlite():
         for table in tables:
             for change in ("UPDATE", "DELETE"):
                 op.execute(
@@ -25,3 +27,12 @@ def make_append_only(*tables: str) -> None:
             f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
         )
+
+
+def whole(*columns: str) -> tuple[CheckConstraint, ...]:
+    """Sums that grow too large are an error: SQLite would round them, PostgreSQL refuses by itself."""
+    return tuple(CheckConstraint(f"typeof({name}) = 'integer'") for name in columns if _sqlite())
+
+
+def _sqlite() -> bool:
+    return op.get_bind().dialect.name == "sqlite"

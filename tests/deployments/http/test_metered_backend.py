@@ -1,0 +1,423 @@
+"""What is computed on somebody's account is counted, however the request ends; and nothing else is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.errors import (
+    EngineUnavailableError,
+    ForbiddenError,
+    MeteringUnavailableError,
+    OverloadedError,
+    QuotaError,
+)
+from deployments.http import request_record
+from deployments.http.meter import Meter
+from deployments.http.metering import MeteredBackend
+from deployments.protocol import Delta, GenerationRequest
+from deployments.teams.journal import Journal
+from deployments.teams.principal import Principal
+from deployments.teams.records import LedgerEntry
+from model.request import SamplingParams
+from model.text.tokenizer import Tokenizer
+from tests.support.accounts import ASKER, PRICE, TEAM, FakeCounters, FakeLedger, FixedBooks, asking, entry
+from tests.support.fake_backend import FakeBackend
+from tests.support.waiting import eventually, settle
+
+PROMPT = list(range(20, 60))
+CACHED = 32  # of 40, by the fake
+
+
+class TakenBackend(FakeBackend):
+    """Says of each request that a replica has taken it, as the way to a replica does."""
+
+    takes = True
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        if self.takes:
+            request_record.taken(request.first_id)
+        async with aclosing(super().stream(request)) as batches:
+            async for deltas in batches:
+                yield deltas
+
+
+class Bench:
+    """A metered backend, and all that it talks to."""
+
+    def __init__(self, engine: TakenBackend, journal: Journal) -> None:
+        self.engine = engine
+        self.journal = journal
+        self.counters = FakeCounters()
+        self.ledger = FakeLedger()
+        self.used: list[LedgerEntry] = []
+        self.now = 100.0
+        self.backend = MeteredBackend(
+            engine, "m", FixedBooks(), self.counters, journal, lambda team, owed: self.used.append(owed), self.clock
+        )
+
+    def clock(self) -> float:
+        return self.now
+
+    async def booked(self) -> list[LedgerEntry]:
+        """All that is owed. Nothing is left open, nothing is left reserved, and each was settled to what is owed."""
+        await eventually(lambda: not self.backend._settling and not self.counters.open)
+        await eventually(
+            lambda: not self.journal._pending and (self.journal._writer is None or self.journal._writer.done())
+        )
+        await self.journal.drain(self.ledger.book)
+        (rows,) = self.journal._own._row("SELECT count(*) FROM entries")
+        assert rows == 0
+        found = sorted(self.ledger.entries.values(), key=lambda one: one.id)
+        owed = {one.id: (one.prompt_tokens + one.completion_tokens, one.cost) for one in found}
+        assert {id: sums for id, sums in self.counters.settled.items() if sums != (0, 0)} == owed
+        assert found == sorted(self.used, key=lambda one: one.id)
+        return found
+
+
+@pytest.fixture
+async def bench(tokenizer: Tokenizer, tmp_path: Path) -> AsyncIterator[Bench]:
+    journal = Journal(tmp_path / "journal")
+    await journal.start()
+    yield Bench(TakenBackend(tokenizer), journal)
+    await journal.stop()
+
+
+def asked(prompts: int = 1, best_of: int = 1, max_tokens: int = 6, id: str = "r") -> GenerationRequest:
+    return GenerationRequest(
+        request_id=id,
+        prompts=[PROMPT] * prompts,
+        params=SamplingParams(max_tokens=max_tokens),
+        n=best_of,
+        best_of=best_of,
+        dialect="openai",
+    )
+
+
+async def read(backend: MeteredBackend, request: GenerationRequest) -> list[Delta]:
+    async with aclosing(backend.stream(request)) as batches:
+        return [delta async for deltas in batches for delta in deltas]
+
+
+def cost(prompt: int, cached: int, completion: int) -> int:
+    return (prompt - cached) * 7 + cached * 2 + completion * 11
+
+
+async def test_what_was_computed_is_booked(bench: Bench) -> None:
+    with asking() as record:
+        await read(bench.backend, asked())
+    (owed,) = await bench.booked()
+    assert owed == LedgerEntry(
+        id=owed.id,
+        team_id="team_1",
+        key_id="key_1",
+        model="m",
+        dialect="openai",
+        kind="completed",
+        started_at=100.0,
+        ended_at=100.0,
+        prompt_tokens=40,
+        cached_tokens=CACHED,
+        completion_tokens=6,
+        cost=cost(40, CACHED, 6),
+        request_id="http-1",
+    )
+    assert record.grant is not None
+
+
+async def test_the_worst_case_is_reserved(bench: Bench) -> None:
+    with asking():
+        await bench.backend.generate(asked(prompts=2, best_of=3, max_tokens=6))
+    (ask,) = bench.counters.asked
+    assert (ask.tokens, ask.cost) == (80 + 2 * 3 * 6, cost(80, 0, 36))
+    assert [account.id for account in ask.accounts] == ["team:team_1", "key:key_1"]
+    assert [owed.id for owed in await bench.booked()] == [ask.id]
+
+
+@pytest.mark.parametrize("principal", [None, "no record"])
+async def test_where_nobody_is_asked_for_a_key_nothing_is_booked(bench: Bench, principal: str | None) -> None:
+    if principal is None:
+        with asking(None):
+            plain = await bench.backend.generate(asked())
+            streamed = await read(bench.backend, asked())
+    else:
+        plain, streamed = await bench.backend.generate(asked()), await read(bench.backend, asked())
+    assert len(plain) == 1
+    assert len(streamed) == 6
+    assert bench.counters.asked == []
+    assert await bench.booked() == []
+
+
+async def test_an_administrator_has_no_account(bench: Bench) -> None:
+    with asking(Principal(team=None, scopes=("admin",))), pytest.raises(ForbiddenError):
+        await bench.backend.generate(asked())
+    assert bench.engine.requests == []
+    assert await bench.booked() == []
+
+
+async def test_a_prompt_is_paid_for_once_and_each_completion_for_itself(bench: Bench) -> None:
+    with asking():
+        await bench.backend.generate(asked(prompts=2, best_of=3))
+    (owed,) = await bench.booked()
+    assert (owed.prompt_tokens, owed.cached_tokens, owed.completion_tokens) == (80, 2 * CACHED, 2 * 3 * 6)
+    assert owed.requests == 1
+
+
+async def test_generate_says_what_the_backend_would_have_said(bench: Bench) -> None:
+    request = asked(prompts=2, best_of=2)
+    with asking():
+        metered = await bench.backend.generate(request)
+    assert metered == await bench.engine.generate(request)
+
+
+async def test_calls_of_one_http_request_are_booked_each(bench: Bench) -> None:
+    with asking():
+        await asyncio.gather(*(bench.backend.generate(asked(id=f"r{number}")) for number in range(3)))
+    owed = await bench.booked()
+    assert [one.request_id for one in owed] == ["http-1"] * 3
+    assert len({one.id for one in owed}) == 3
+
+
+async def test_refused_before_the_engine_is_on_no_ledger(bench: Bench) -> None:
+    bench.counters.failure = QuotaError("The budget is used up.")
+    with asking(), pytest.raises(QuotaError):
+        await bench.backend.generate(asked())
+    assert bench.engine.requests == []
+    assert await bench.booked() == []
+
+
+async def test_a_full_journal_refuses_before_the_engine(bench: Bench) -> None:
+    bench.journal._most_bytes = 0
+    with asking(), pytest.raises(MeteringUnavailableError):
+        await bench.backend.generate(asked())
+    assert bench.engine.requests == []
+    assert await bench.booked() == []
+
+
+@pytest.mark.parametrize("error", [OverloadedError("full"), EngineUnavailableError("dead")])
+async def test_an_engine_that_said_nothing_costs_nothing(bench: Bench, error: Exception) -> None:
+    bench.engine.failure, bench.engine.fail_at = error, 0
+    with asking(), pytest.raises(type(error)):
+        await read(bench.backend, asked())
+    assert await bench.booked() == []
+
+
+async def test_what_was_told_before_a_failure_is_paid_for(bench: Bench) -> None:
+    bench.engine.failure, bench.engine.fail_at = EngineUnavailableError("dead"), 3
+    with asking(), pytest.raises(EngineUnavailableError):
+        await bench.backend.generate(asked())
+    (owed,) = await bench.booked()
+    assert (owed.kind, owed.prompt_tokens, owed.completion_tokens) == ("failed", 40, 3)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_who_leaves_pays_the_prompt_and_what_was_generated(bench: Bench, whole: bool) -> None:
+    bench.engine.gate = asyncio.Event()
+    with asking():
+        call = bench.backend.generate(asked()) if whole else read(bench.backend, asked())
+        task = asyncio.create_task(call)
+        await eventually(lambda: bench.engine.requests)
+        await settle()
+        task.cancel()
+        await asyncio.wait([task])
+    (owed,) = await bench.booked()
+    assert (owed.kind, owed.prompt_tokens, owed.completion_tokens) == ("cancelled", 40, 1)
+    assert owed.cost == cost(40, CACHED, 1)
+    assert not owed.estimated
+    assert bench.engine.closed == ["r"]
+
+
+async def test_a_stream_that_is_closed_early_pays_for_what_it_has(bench: Bench) -> None:
+    with asking():
+        batches = bench.backend.stream(asked())
+        for _ in range(2):
+            await anext(batches)
+        await batches.aclose()
+    (owed,) = await bench.booked()
+    assert (owed.kind, owed.completion_tokens) == ("cancelled", 2)
+
+
+async def test_a_stream_that_is_closed_at_its_end_is_complete(bench: Bench) -> None:
+    with asking():
+        batches = bench.backend.stream(asked())
+        for _ in range(6):
+            await anext(batches)
+        await batches.aclose()
+    (owed,) = await bench.booked()
+    assert (owed.kind, owed.completion_tokens) == ("completed", 6)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_who_leaves_before_any_news_pays_the_prompt_if_a_replica_had_it(bench: Bench, taken: bool) -> None:
+    bench.engine.gate, bench.engine.silent, bench.engine.takes = asyncio.Event(), True, taken
+    with asking():
+        task = asyncio.create_task(read(bench.backend, asked()))
+        await eventually(lambda: bench.engine.requests)
+        task.cancel()
+        await asyncio.wait([task])
+    found = await bench.booked()
+    assert [(one.kind, one.prompt_tokens, one.completion_tokens, one.estimated) for one in found] == (
+        [("cancelled", 40, 0, True)] if taken else []
+    )
+
+
+async def test_cancelled_wherever_it_waits_it_is_settled_and_booked(bench: Bench) -> None:
+    """In each turn of the event loop: at the counters, the journal, the engine, and the end."""
+
+    async def work_here(work: Callable[..., Any], *values: Any) -> Any:
+        await asyncio.sleep(0)
+        return work(*values)
+
+    bench.journal._do = work_here  # type: ignore[method-assign]
+    found: set[tuple[str, int]] = set()
+    turns, ended = 0, False
+    while not ended:
+        before = len(bench.used)
+        with asking():
+            task = asyncio.create_task(read(bench.backend, asked(max_tokens=3)))
+            await settle(turns)
+            ended = task.done()
+            task.cancel()
+            await asyncio.wait([task])
+        await bench.booked()
+        found |= {(owed.kind, owed.completion_tokens) for owed in bench.used[before:]} or {("nothing", 0)}
+        turns += 1
+    assert turns > 8
+    expected = {("nothing", 0), ("cancelled", 1), ("cancelled", 2), ("completed", 3)}
+    assert expected <= found <= expected | {("cancelled", 0), ("cancelled", 3)}
+
+
+async def test_a_cancelled_settlement_goes_on(bench: Bench) -> None:
+    bench.counters.gate = asyncio.Event()
+    with asking():
+        task = asyncio.create_task(read(bench.backend, asked(max_tokens=1)))
+        await eventually(lambda: bench.backend._settling)
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    bench.counters.gate.set()
+    (owed,) = await bench.booked()
+    assert owed.kind == "completed"
+
+
+async def test_counters_that_fail_to_settle_cost_nobody_their_answer(bench: Bench) -> None:
+    async def settle(id: str, tokens: int, cost: int) -> None:
+        raise RuntimeError("the actor is gone")
+
+    bench.counters.settle = settle  # type: ignore[method-assign]
+    with asking():
+        assert len(await bench.backend.generate(asked())) == 1
+    await eventually(lambda: bench.journal._own.closed_rows)
+
+
+async def test_the_engine_is_asked_when_the_row_is_on_the_disk(bench: Bench) -> None:
+    reached: list[str] = []
+    bench.journal._own._reached = lambda point: reached.append(f"{point} {len(bench.engine.requests)}")
+    with asking():
+        await bench.backend.generate(asked())
+    assert reached.index("open.committed 0") == 2
+    await bench.booked()
+
+
+async def test_a_long_answer_is_noted_from_time_to_time(bench: Bench) -> None:
+    noted: list[LedgerEntry] = []
+    bench.journal.note = noted.append  # type: ignore[method-assign]
+    with asking():
+        async with aclosing(bench.backend.stream(asked(max_tokens=6))) as batches:
+            async for _ in batches:
+                bench.now += 0.4
+    assert [one.completion_tokens for one in noted] == [4]
+    assert noted[0].estimated
+    await bench.booked()
+
+
+def meter(request: GenerationRequest) -> Meter:
+    return Meter(request, entry(1), PRICE)
+
+
+def test_replayed_tokens_cost_what_cached_ones_do() -> None:
+    one = meter(asked())
+    one.saw([Delta(index=0, token_ids=[1, 2, 3], replayed_tokens=3, cached_tokens=40)])
+    one.saw([Delta(index=0, token_ids=[4], finish_reason="stop")])
+    owed = one.ended(5.0)
+    assert owed is not None
+    assert (owed.completion_tokens, owed.replayed_tokens, owed.cost) == (4, 3, cost(40, 40, 1) + 3 * 2)
+
+
+def test_superseded_is_a_kind_of_its_own() -> None:
+    one = meter(asked())
+    one.saw([Delta(index=0, token_ids=[1])])
+    one.saw([Delta(index=0, finish_reason="stop", ended_by="superseded")])
+    owed = one.ended(5.0)
+    assert owed is not None
+    assert (owed.kind, owed.prompt_tokens, owed.completion_tokens, owed.estimated) == ("superseded", 40, 1, False)
+
+
+def test_superseded_before_the_first_token_is_estimated() -> None:
+    one = meter(asked())
+    one.saw([Delta(index=0, finish_reason="stop", ended_by="superseded")])
+    owed = one.ended(5.0)
+    assert owed is not None
+    assert (owed.kind, owed.prompt_tokens, owed.estimated) == ("superseded", 40, True)
+
+
+def test_prompts_that_never_ran_are_not_paid_for() -> None:
+    one = meter(asked(prompts=3, best_of=2))
+    one.saw([Delta(index=3, token_ids=[1])])
+    owed = one.ended(5.0, "cancelled")
+    assert owed is not None
+    assert (owed.prompt_tokens, owed.completion_tokens) == (40, 1)
+
+
+def test_the_cache_counts_as_far_as_the_first_completion_found_it() -> None:
+    one = meter(asked(best_of=2))
+    one.saw([Delta(index=0, token_ids=[1], cached_tokens=16), Delta(index=1, token_ids=[1], cached_tokens=32)])
+    owed = one.ended(5.0, "cancelled")
+    assert owed is not None
+    assert owed.cached_tokens == 16
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 9), st.integers(0, 99)), max_size=5),
+        max_size=12,
+    )
+)
+def test_the_pieces_in_which_news_come_make_no_difference(batches: list[list[tuple[int, int, int, int]]]) -> None:
+    """And what is settled is never more than what was reserved, if the engine keeps to `max_tokens`."""
+    request = asked(prompts=3, best_of=2, max_tokens=100 * 9)
+    deltas = [
+        [
+            Delta(index=index, token_ids=[1] * tokens, replayed_tokens=min(replayed, tokens), cached_tokens=cached)
+            for index, tokens, replayed, cached in batch
+        ]
+        for batch in batches
+    ]
+    pieces, whole = meter(request), meter(request)
+    for batch in deltas:
+        pieces.saw(batch)
+    whole.saw([delta for batch in deltas for delta in batch])
+    owed = pieces.ended(1.0, "cancelled")
+    assert owed == whole.ended(1.0, "cancelled")
+    if owed is not None:
+        assert owed.cost <= pieces.most_cost
+        assert owed.prompt_tokens + owed.completion_tokens <= pieces.most_tokens
+        assert owed.cached_tokens <= owed.prompt_tokens
+
+
+async def test_the_engine_hears_on_whose_account_it_works(bench: Bench) -> None:
+    with asking(ASKER):
+        await bench.backend.generate(asked())
+    (sent,) = bench.engine.requests
+    known = {"tenant": TEAM.id, "weight": 3.0, "service_class": 0, "cache_root": TEAM.cache_root}
+    for name in known.keys() & set(GenerationRequest.__struct_fields__):
+        assert getattr(sent, name) == known[name]
+    assert msgspec.structs.replace(sent, **{n: getattr(asked(), n) for n in known if hasattr(sent, n)}) == asked()

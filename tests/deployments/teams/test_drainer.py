@@ -1,0 +1,119 @@
+"""What is in the journal reaches the database, whenever that is there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deployments.teams.drainer import LONGEST_PAUSE_S, Drainer, Progress
+from deployments.teams.journal import Journal
+from deployments.teams.store_errors import StoreUnavailableError
+from tests.support.accounts import FakeLedger, entry
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    journal = Journal(tmp_path / "journal")
+    await journal.start()
+    yield journal
+    await journal.stop()
+
+
+async def use(journal: Journal, first: int, last: int) -> None:
+    entries = [entry(number) for number in range(first, last)]
+    await asyncio.gather(*map(journal.open, entries))
+    await asyncio.gather(*map(journal.close, entries))
+
+
+async def test_what_is_closed_is_booked_without_being_asked(journal: Journal) -> None:
+    ledger = FakeLedger()
+    drainer = Drainer(journal, ledger.book, period_s=0.001)
+    drainer.start()
+    await use(journal, 0, 5)
+    await eventually(lambda: len(ledger.entries) == 5)
+    await drainer.stop(5.0)
+
+
+async def test_a_database_that_was_away_has_everything_in_the_end(journal: Journal) -> None:
+    ledger, heard = FakeLedger(), list[Progress]()
+    ledger.away = True
+    drainer = Drainer(journal, ledger.book, heard.append, clock=lambda: 1000.0, period_s=0.001)
+    drainer.start()
+    await use(journal, 0, 700)
+    await eventually(lambda: heard and heard[-1].waiting == 700)
+    assert heard[-1].booked == 0
+    assert heard[-1].oldest_s == 1000.0
+    ledger.away = False
+    await eventually(lambda: heard[-1].waiting == 0)
+    assert sorted(ledger.entries) == [f"{number:08d}" for number in range(700)]
+    assert sum(progress.booked for progress in heard) == 700
+    assert heard[-1].oldest_s == 0.0
+    await drainer.stop(5.0)
+
+
+async def test_it_asks_less_and_less_often_while_the_database_is_away(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    enough = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 9:
+            enough.set()
+            await asyncio.Event().wait()
+
+    async def away(entries: object) -> int:
+        raise StoreUnavailableError("away")
+
+    await use(journal, 0, 1)
+    drainer = Drainer(journal, away, draws=random.Random(1))
+    monkeypatch.setattr("deployments.teams.drainer.asyncio.sleep", sleep)
+    drainer.start()
+    await enough.wait()
+    monkeypatch.undo()
+    assert all(LONGEST_PAUSE_S / 2 <= pause <= LONGEST_PAUSE_S for pause in pauses[-2:])
+    assert pauses[0] < 1.0
+    await drainer.stop(0.0)
+
+
+async def test_stopping_books_what_waits(journal: Journal) -> None:
+    ledger = FakeLedger()
+    drainer = Drainer(journal, ledger.book, period_s=1000.0)
+    drainer.start()
+    await use(journal, 0, 3)
+    await drainer.stop(60.0)
+    assert len(ledger.entries) == 3
+
+
+async def test_stopping_waits_no_longer_than_it_may(journal: Journal) -> None:
+    async def hangs(entries: object) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    await use(journal, 0, 3)
+    drainer = Drainer(journal, hangs, period_s=0.001)
+    drainer.start()
+    await drainer.stop(0.05)
+    assert (await journal.waiting()).rows == 3
+
+
+async def test_an_error_that_nobody_expected_does_not_end_it(journal: Journal) -> None:
+    ledger = FakeLedger()
+    fails = [True]
+
+    async def book(entries: list[object]) -> int:
+        if fails.pop() if fails else False:
+            raise RuntimeError("what is this")
+        return await ledger.book(entries)  # type: ignore[arg-type]
+
+    drainer = Drainer(journal, book, period_s=0.001)  # type: ignore[arg-type]
+    drainer.start()
+    await use(journal, 0, 3)
+    await eventually(lambda: len(ledger.entries) == 3)
+    await drainer.stop(5.0)

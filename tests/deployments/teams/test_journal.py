@@ -1,0 +1,236 @@
+"""The journal keeps what was used, on the disk, until it is booked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from deployments.teams.journal import Journal, JournalError, Waiting
+from tests.support.accounts import FakeLedger, entry
+from tests.support.waiting import eventually, settle
+
+Begin = Callable[..., Awaitable[Journal]]
+
+
+@pytest.fixture
+async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
+    journals: list[Journal] = []
+
+    async def begin(**options: object) -> Journal:
+        journal = Journal(tmp_path / "journal", **options)  # type: ignore[arg-type]
+        await journal.start()
+        journals.append(journal)
+        return journal
+
+    yield begin
+    for journal in journals:
+        await journal.stop()
+
+
+async def die(journal: Journal) -> None:
+    """As a killed process leaves it: the rows are there, and the lock is free."""
+    await journal._do(journal._own.abandon)
+    os.close(journal._own.lock)
+    journal._thread.shutdown()
+    journal._stopped = True
+
+
+async def test_a_row_is_booked_once_it_is_closed(begin: Begin) -> None:
+    journal, ledger = await begin(), FakeLedger()
+    await journal.open(entry(1))
+    assert await journal.drain(ledger.book) == 0
+    closed = entry(1, kind="completed", completion_tokens=5, ended_at=3.0)
+    await journal.close(closed)
+    assert await journal.waiting() == Waiting(1, 3.0)
+    assert await journal.drain(ledger.book) == 1
+    assert ledger.entries == {closed.id: closed}
+    assert (await journal.waiting()).rows == 0
+
+
+async def test_what_is_withdrawn_is_never_booked(begin: Begin) -> None:
+    journal, ledger = await begin(), FakeLedger()
+    opening = journal.open(entry(1))
+    opening.cancel()
+    await journal.withdraw(entry(1))
+    assert await journal.drain(ledger.book) == 0
+    await journal.stop()
+
+
+async def test_files_are_for_this_user_only(begin: Begin, tmp_path: Path) -> None:
+    journal = await begin()
+    await journal.open(entry(1))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "journal").iterdir()}
+    assert len(modes) >= 2
+    assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE((tmp_path / "journal").stat().st_mode) == 0o700
+
+
+async def test_requests_at_once_share_a_transaction(begin: Begin) -> None:
+    commits: list[str] = []
+    journal = await begin(reached=commits.append)
+    await asyncio.gather(*(journal.open(entry(number)) for number in range(100)))
+    assert commits.count("open.committed") <= 2
+
+
+async def test_an_empty_journal_leaves_nothing(begin: Begin, tmp_path: Path) -> None:
+    journal, ledger = await begin(), FakeLedger()
+    await journal.open(entry(1))
+    await journal.close(entry(1))
+    await journal.drain(ledger.book)
+    await journal.stop()
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+async def test_the_dead_are_adopted_and_the_living_are_not(begin: Begin, tmp_path: Path) -> None:
+    dead, other, living = await begin(), await begin(), await begin()
+    await dead.open(entry(1))
+    await dead.open(entry(2))
+    await dead.close(entry(2, kind="completed", completion_tokens=7))
+    await other.open(entry(3))
+    await die(dead)
+    assert await living.adopt() == 1
+    assert await living.adopt() == 0
+    ledger = FakeLedger()
+    assert await living.drain(ledger.book) == 2
+    assert ledger.entries == {
+        "00000001": entry(1, estimated=True),
+        "00000002": entry(2, kind="completed", completion_tokens=7),
+    }
+    assert len(list((tmp_path / "journal").glob("*.lock"))) == 2
+
+
+async def test_the_estimate_is_the_last_word(begin: Begin) -> None:
+    dead, living, ledger = await begin(), await begin(), FakeLedger()
+    await dead.open(entry(1))
+    for tokens in (3, 8):
+        dead.note(entry(1, completion_tokens=tokens, ended_at=9.0))
+    await dead.open(entry(2))  # notes go with the next transaction
+    await die(dead)
+    await living.adopt()
+    await living.drain(ledger.book)
+    assert ledger.entries["00000001"] == entry(1, completion_tokens=8, ended_at=9.0, estimated=True)
+
+
+async def test_a_note_alone_is_written_soon(begin: Begin) -> None:
+    reached: list[str] = []
+    journal = await begin(reached=reached.append)
+    await journal.open(entry(1))
+    journal.note(entry(1, completion_tokens=3))
+    await eventually(lambda: "note.committed" in reached)
+
+
+async def test_what_is_closed_needs_no_note(begin: Begin) -> None:
+    journal, ledger = await begin(), FakeLedger()
+    await journal.open(entry(1))
+    journal.note(entry(1, completion_tokens=3))
+    await journal.close(entry(1, completion_tokens=4))
+    await journal.drain(ledger.book)
+    assert ledger.entries["00000001"].completion_tokens == 4
+
+
+async def test_a_failing_disk_lets_nobody_begin_and_loses_nothing(begin: Begin) -> None:
+    broken = False
+
+    def reached(point: str) -> None:
+        if broken and point.endswith(".written"):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    journal, ledger = await begin(reached=reached), FakeLedger()
+    await journal.open(entry(1))
+    broken = True
+    closed = journal.close(entry(1, completion_tokens=5))
+    with pytest.raises(JournalError, match="disk I/O error"):
+        await journal.open(entry(2))
+    assert not closed.done()
+    broken = False
+    await closed
+    assert await journal.drain(ledger.book) == 1
+    assert ledger.entries["00000001"].completion_tokens == 5
+
+
+async def test_beyond_its_size_nothing_begins_and_what_runs_is_closed(begin: Begin) -> None:
+    journal, ledger = await begin(most_bytes=64 * 1024), FakeLedger()
+    number = 0
+    while journal._own.size < 64 * 1024:
+        number += 1
+        await journal.open(entry(number))
+    with pytest.raises(JournalError, match="65536 bytes"):
+        journal.open(entry(number + 1))
+    for opened in range(1, number + 1):
+        last = journal.close(entry(opened, kind="completed"))
+    await last
+    while await journal.drain(ledger.book):
+        pass
+    assert len(ledger.entries) == number
+    await journal.open(entry(number + 1))
+
+
+async def test_a_damaged_journal_is_set_aside(begin: Begin) -> None:
+    dead, living, ledger = await begin(), await begin(), FakeLedger()
+    await dead.open(entry(1))
+    path = dead._own.path
+    await dead.stop()
+    path.write_bytes(b"This is no database. " * 400)
+    assert await living.adopt() == 0
+    assert await living.drain(ledger.book) == 0
+    assert path.with_suffix(".damaged").exists()
+    assert not path.exists()
+    assert not path.with_suffix(".lock").exists()
+
+
+async def test_rows_that_nobody_can_read_are_set_aside(begin: Begin) -> None:
+    dead, living, ledger = await begin(), await begin(), FakeLedger()
+    await dead.open(entry(1))
+    await dead.close(entry(1))
+    path = dead._own.path
+    await dead.stop()
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE entries SET entry = x'00ff'")
+    database.close()
+    await living.adopt()
+    assert await living.drain(ledger.book) == 0
+    assert path.with_suffix(".damaged").exists()
+    assert (await living.waiting()).rows == 0
+
+
+async def test_stopping_writes_what_was_said_last(begin: Begin) -> None:
+    journal, living, ledger = await begin(), await begin(), FakeLedger()
+    await journal.open(entry(1))
+    journal.close(entry(1, kind="completed", completion_tokens=9))
+    await journal.stop()
+    await living.adopt()
+    await living.drain(ledger.book)
+    assert ledger.entries["00000001"] == entry(1, kind="completed", completion_tokens=9)
+
+
+async def test_booked_and_not_known_to_be_is_booked_once(begin: Begin) -> None:
+    journal, ledger = await begin(), FakeLedger()
+    await journal.open(entry(1))
+    await journal.close(entry(1))
+    ledger.late = True
+    with pytest.raises(Exception, match="in time"):
+        await journal.drain(ledger.book)
+    ledger.late = False
+    assert await journal.drain(ledger.book) == 1
+    assert len(ledger.entries) == 1
+
+
+async def test_the_event_loop_does_not_wait_for_the_disk(begin: Begin) -> None:
+    hold = threading.Event()
+
+    def reached(point: str) -> None:
+        assert hold.wait(60)
+
+    journal = await begin(reached=reached)
+    opening = journal.open(entry(1))
+    await settle()
+    assert not opening.done()
+    hold.set()
+    await opening
