@@ -1,4 +1,4 @@
-"""The real app with sign-on: a provider, an SQLite database, and the fake backend, over HTTP."""
+"""The real app with sign-on and a ledger: a provider, an SQLite database, and the fake backend, over HTTP."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from deployments.http.metering import MeteredBackend
 from deployments.http.people import People
 from deployments.ingress import create_app
 from deployments.sign_on_settings import GroupRole
+from deployments.team_settings import TeamsSettings
+from deployments.teams.administration import Administration, default_price
+from deployments.teams.counting import Account
 from deployments.teams.directory import Directory
+from deployments.teams.drainer import Drainer
+from deployments.teams.journal import Journal
 from deployments.teams.keys import Pepper
+from deployments.teams.local_counters import LocalCounters
 from deployments.teams.oidc import Provider
+from deployments.teams.principal import Principal
+from deployments.teams.records import Price
 from deployments.teams.sessions import Sessions
 from deployments.teams.sign_on import Groups, SignOn
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
 from model.text.tokenizer import Tokenizer
-from tests.support.fake_backend import FakeBackend
+from tests.support.fake_backend import MODEL, FakeBackend
 from tests.support.http_server import serving
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from tests.support.ports import free_port
@@ -52,9 +61,26 @@ class Database:
                 self._store = await Store.open(self.url)
         return self._store
 
+    def administration(self, price: Price) -> Administration | None:
+        return None if self._store is None else Administration(self._store, lambda: PEPPER, price)
+
     async def close(self) -> None:
         if self._store is not None:
             await self._store.close()
+
+
+@dataclass
+class Prices:
+    """The books of `MeteredBackend`: teams by their limits, one price for all."""
+
+    price_of_all: Price
+
+    def accounts(self, principal: Principal) -> tuple[Account, ...]:
+        assert principal.team is not None
+        return (Account(id=f"team:{principal.team.id}", limits=principal.team.limits, budget=principal.team.budget),)
+
+    def price(self, model: str) -> Price:
+        return self.price_of_all
 
 
 @dataclass
@@ -67,6 +93,7 @@ class Office:
     directory: Directory
     sign_on: SignOn
     backend: FakeBackend
+    journal: Journal
     app: FastAPI
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,8 +106,14 @@ class Office:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        store = await self.database.open()
+        drainer = Drainer(self.journal, store.book, period_s=0.1)
+        await self.journal.start()
+        drainer.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await drainer.stop(5.0)
+        await self.journal.stop()
         await self.sign_on.close()
         await self.directory.close()
         await self.database.close()
@@ -108,8 +141,18 @@ def office(
     sessions = Sessions(database.open, lambda: PEPPER)
     sign_on = SignOn(asker, sessions, database.open, groups, url, 3600.0)
     known = Directory(database.open, lambda: PEPPER, required=True)
-    backend = FakeBackend(tokenizer, window)
-    app = create_app(backend=backend, tokenizer=tokenizer, gatekeeper=known, people=People(sign_on, known))
-    running = Office(url, provider, database, known, sign_on, backend, app)
+    backend, journal, price = (
+        FakeBackend(tokenizer, window),
+        Journal(directory / "journal"),
+        default_price(TeamsSettings()),
+    )
+    app = create_app(
+        backend=MeteredBackend(backend, MODEL, Prices(price), LocalCounters(), journal),
+        tokenizer=tokenizer,
+        gatekeeper=known,
+        people=People(sign_on, known),
+        administration=lambda: database.administration(price),
+    )
+    running = Office(url, provider, database, known, sign_on, backend, journal, app)
     with serving(running, port, lifespan="on"):
         yield running

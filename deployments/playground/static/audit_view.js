@@ -1,7 +1,7 @@
 // Who changed what, from the newest on.
 
 import { announce, element } from "./dom.js";
-import { time } from "./format.js";
+import { money, time } from "./format.js";
 import { audit } from "./organization.js";
 import { heading, table } from "./tables.js";
 
@@ -40,5 +40,12 @@ const row = (entry, names) => [
   entry.actor_id,
   entry.action,
   names.get(entry.subject) ?? entry.subject,
-  Object.entries(entry.detail).map(([name, value]) => `${name}: ${value ?? "none"}`).join(", "),
+  Object.entries(entry.detail).map(([name, value]) => `${name}: ${words(name, value)}`).join(", "),
 ];
+
+/** Amounts are stored in 10^-12 dollars, times in seconds. */
+function words(name, value) {
+  if (value === null) return "none";
+  if (name === "budget_amount") return money(value / 1e12);
+  return name.endsWith("_at") ? time(value) : value;
+}

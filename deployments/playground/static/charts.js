@@ -6,6 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 150;
 const LEFT = 52;
 const BOTTOM = 18;
+const RIGHT = 14;
 const TOP = 8;
 const LABEL_WIDTH = 58;
 
@@ -16,11 +17,11 @@ function shape(parent, tag, attributes, text) {
   return node;
 }
 
-/** The least of 1, 2, 2.5 and 5 times a power of ten that is not below `value`. */
+/** A round number that is not much above `value`. */
 function niceTop(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return power * [1, 2, 2.5, 5, 10].find((step) => step * power >= value * 0.999999);
+  return power * [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value * 0.999999);
 }
 
 /**
@@ -40,7 +41,7 @@ export function dayBars({ title, days, series, format }) {
       ? `${title}: nothing in ${days.length} days.`
       : `${title}, ${days.length} days: ${format(total)} in all, most on ${days[sums.indexOf(most)].label} with ${format(most)}.`;
   const holder = figure.appendChild(element("div", "chart"));
-  const draw = (width) => holder.replaceChildren(barsOf({ width, days, sums, series, format, words, top: niceTop(most) }));
+  const draw = (width) => width > 2 * LEFT && holder.replaceChildren(barsOf({ width, days, sums, series, format, words, top: niceTop(most) }));
   new ResizeObserver(([entry]) => draw(entry.contentRect.width)).observe(holder);
   return figure;
 }
@@ -67,7 +68,7 @@ function barsOf({ width, days, sums, series, format, words, top }) {
     shape(svg, "line", { class: "grid", x1: LEFT, x2: width, y1: y(value), y2: y(value) });
     shape(svg, "text", { class: "axis", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, format(value));
   }
-  const step = (width - LEFT) / days.length;
+  const step = (width - LEFT - RIGHT) / days.length;
   const every = Math.ceil(LABEL_WIDTH / step);
   days.forEach(({ label, values }, at) => {
     const x = LEFT + at * step;
@@ -81,8 +82,7 @@ function barsOf({ width, days, sums, series, format, words, top }) {
       shape(bar, "rect", { class: series[i].kind, x: x + step * 0.15, y: y(below + value), width: Math.max(1, step * 0.7), height: Math.max(0.75, height) });
       below += value;
     });
-    const room = (days.length - 1 - at) % every === 0;
-    if (room) shape(svg, "text", { class: "axis", x: x + step / 2, y: HEIGHT - 4, "text-anchor": at === days.length - 1 && step < LABEL_WIDTH ? "end" : "middle" }, label);
+    if ((days.length - 1 - at) % every === 0) shape(svg, "text", { class: "axis", x: x + step / 2, y: HEIGHT - 4, "text-anchor": "middle" }, label);
   });
   return svg;
 }
@@ -102,7 +102,7 @@ export function shareBar(share) {
 /** What is spent of a budget, with marks at 80 and 100 %. words: what it shows. */
 export function budgetBar(spent, amount, words) {
   const share = amount > 0 ? spent / amount : spent > 0 ? Infinity : 0;
-  const scale = Math.max(1.15, Math.min(share, 3)) * 1.02;
+  const scale = Math.max(1.25, Math.min(share, 1.6));
   const at = (part) => (100 * Math.min(part, scale)) / scale;
   const level = share >= 1 ? "over" : share >= 0.8 ? "near" : "within";
   const svg = document.createElementNS(SVG, "svg");
@@ -113,9 +113,9 @@ export function budgetBar(spent, amount, words) {
   svg.setAttribute("aria-label", words);
   shape(svg, "rect", { class: "rest", x: 0, y: 2, width: "100%", height: 12, rx: 3 });
   if (share > 0) shape(svg, "rect", { class: level, x: 0, y: 2, width: `${Math.max(0.4, at(share))}%`, height: 12, rx: 3 });
-  for (const mark of [0.8, 1]) {
+  for (const [mark, anchor] of [[0.8, "end"], [1, "start"]]) {
     shape(svg, "line", { class: "mark", x1: `${at(mark)}%`, x2: `${at(mark)}%`, y1: 0, y2: 18 });
-    shape(svg, "text", { class: "axis", x: `${at(mark)}%`, y: 30, "text-anchor": "middle" }, `${100 * mark} %`);
+    shape(svg, "text", { class: "axis", x: `${at(mark)}%`, y: 30, "text-anchor": anchor }, `${100 * mark} %`);
   }
   return svg;
 }

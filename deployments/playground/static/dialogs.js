@@ -6,7 +6,8 @@ let number = 0;
 
 /** A labelled field. options: [[value, text], ...] makes a choice of it. */
 function field({ name, label, type = "text", value = "", options, hint, wide = false, ...attributes }) {
-  const node = element("label", `${type === "checkbox" ? "check" : ""}${wide ? " wide" : ""}`.trim());
+  const box = element("div", wide ? "wide" : "");
+  const node = box.appendChild(element("label", type === "checkbox" ? "check" : ""));
   const control = options ? element("select") : element("input", type === "password" ? "secret" : "");
   if (options) control.append(...options.map(([choice, text]) => new Option(text, choice)));
   else control.type = type;
@@ -18,11 +19,11 @@ function field({ name, label, type = "text", value = "", options, hint, wide = f
   const text = element("span", "", label);
   node.append(...(type === "checkbox" ? [control, text] : [text, control]));
   if (hint) {
-    const note = node.appendChild(element("span", "note", hint));
+    const note = box.appendChild(element("p", "note", hint));
     note.id = `hint-${(number += 1)}`;
     control.setAttribute("aria-describedby", note.id);
   }
-  return node;
+  return box;
 }
 
 function values(form) {

@@ -28,7 +28,7 @@ export async function showKeys(node, { team, standing }) {
     return [
       key.name,
       `…${key.last_four}`,
-      `${maker(key)}${key.owner_project_access === "inactive" ? " (left)" : ""}`,
+      `${maker(key)}${key.owner_project_access === "inactive" ? " (not in the team)" : ""}`,
       key.scopes.map((scope) => SCOPES[scope]).join(", "),
       limit(key.requests_per_minute),
       limit(key.tokens_per_minute),

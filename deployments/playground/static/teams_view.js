@@ -31,7 +31,7 @@ export function showTeams(node, { teams, onChange }) {
   node.replaceChildren(
     heading("Teams", ["New team", () => make(again)]),
     table({
-      caption: "Teams",
+      caption: "What teams may use",
       columns: [
         "Name", "Class",
         ...["Weight", "Requests a minute", "Tokens a minute", "At once"].map((text) => ({ text, numeric: true })),

@@ -40,7 +40,7 @@ export async function showUsage(node, { team }) {
 
 function head(again) {
   const row = heading("Usage");
-  const label = row.appendChild(element("label", "", "Since "));
+  const label = row.appendChild(element("label", "", "Last "));
   const choice = label.appendChild(element("select"));
   choice.id = "range";
   choice.append(...RANGES.map((days) => new Option(`${days} days`, days)));

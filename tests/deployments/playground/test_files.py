@@ -92,7 +92,9 @@ def test_nothing_is_inline_and_nothing_is_loaded_from_elsewhere() -> None:
     ]
     for path in ours:
         text = path.read_text()
-        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg\b)|@import|\beval\(|new Function|innerHTML|\burl\((?!path)", text), path.name
+        assert not re.search(
+            r"https?://(?!www\.w3\.org/2000/svg\b)|@import|\beval\(|new Function|innerHTML|\burl\((?!path)", text
+        ), path.name
         imported = re.findall(r'(?:from|import) "([^"]+)"', text)
         assert all(name.removeprefix("./") in MADE or (STATIC / name).is_file() for name in imported), path.name
         assert len(text.splitlines()) < 450, path.name
