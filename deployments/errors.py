@@ -175,6 +175,10 @@ class OverloadedError(ServeError):
     default_code = "overloaded"
 
 
+class TooLateError(OverloadedError):
+    """The first token could not come as soon as it is wanted; the request was not started."""
+
+
 class TooManyConnectionsError(ServeError):
     """This connection is one too many; nothing was read of it."""
 

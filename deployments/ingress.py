@@ -27,6 +27,7 @@ from deployments.errors import (
     QuotaError,
     RateLimitedError,
     ServeError,
+    TooLateError,
     UnauthorizedError,
     shown,
 )
@@ -171,6 +172,7 @@ def refusal_reason(error: ServeError) -> str:
         ForbiddenError: "forbidden",
         RateLimitedError: "rate_limited",
         QuotaError: "quota",
+        TooLateError: "deadline",
     }
     by_status = {413: "too_large", 429: "queue_full", 503: "unavailable"}
     if (reason := by_class.get(type(error))) is not None:

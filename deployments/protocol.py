@@ -96,7 +96,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     best_of: completions a prompt that are sampled, at least n; the API keeps the n best.
     stop: stop strings, looked for in the generated text only; include_stop: leave the match in the text.
     skip_special: leave special tokens out of the text.
-    priority: lower runs first.
+    priority: lower runs first, among its tenant's requests of its class.
     user: the client's own name for its end user or session; never a metric label.
     rules: what else ends a completion; None leaves the text as the model says it.
     session: a newer request of it ends this one; None: never.
@@ -109,6 +109,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: when the first engine was asked, in Unix seconds. attempt: so many engines were asked before this one.
     earlier: by `Delta.index`, what the completions have come to on those; empty: nothing.
     reader: the ingress process to which the answer goes.
+    tenant, weight, service_class, cache_root: see `model.request.Request`.
+    deadline_s: the first token is wanted so soon; where that cannot be, the request is refused. None: it waits.
     """
 
     request_id: str
@@ -134,6 +136,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     earlier: tuple[Earlier, ...] = ()
     reader: str = ""
+    tenant: str = ""
+    weight: float = 1.0
+    service_class: int = 1
+    cache_root: str = ""
+    deadline_s: float | None = None
 
     @property
     def first_id(self) -> str:
@@ -167,7 +174,16 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
                     params = msgspec.structs.replace(params, seed=params.seed + i)
                 elif params.seed is None and self.drawn_seed is not None:
                     params = msgspec.structs.replace(params, seed=self.drawn_seed + index)
-                sequence = Request(f"{self.request_id}-{index}", prompt_ids, params, self.priority)
+                sequence = Request(
+                    f"{self.request_id}-{index}",
+                    prompt_ids,
+                    params,
+                    self.priority,
+                    tenant=self.tenant,
+                    weight=self.weight,
+                    service_class=self.service_class,
+                    cache_root=self.cache_root,
+                )
                 yield _continued(sequence, self.earlier[index]) if self.earlier else sequence
 
 

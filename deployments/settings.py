@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from deployments.certificate import AbsolutePath, Certificate
 from deployments.limits import ApiLimits, Names
 from deployments.team_settings import TeamsSettings
 from model.config import (
@@ -36,26 +37,16 @@ from model.config import (
     Quantization,
 )
 from monitoring.logs import LogFormat, LogLevel
-from monitoring.tracing import check_otlp
+from monitoring.tracing import check_otlp, endpoint_of
 
 ENV_PREFIX = "STARCODER_"
 NESTED = "__"
-
-CLIENT_VARIABLES = ("url", "admin_key", "api_key")
-"""No settings of a server, but of commands that speak to one: `deployments.command.connection`."""
+CLIENT_VARIABLES = ("url", "admin_key", "api_key")  # of commands that speak to a server
 
 
 def _engine(name: str) -> Any:
     """The engine's own default."""
     return EngineConfig.model_fields[name].default
-
-
-def _otlp_endpoint() -> str | None:
-    """From OpenTelemetry's own variables; empty ones count as unset, as their specification says."""
-    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return None
-    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 class Settings(BaseSettings):
@@ -170,6 +161,8 @@ class Settings(BaseSettings):
     proxy: Literal["auto", "haproxy", "python"] = Field(
         default="auto", description="What takes connections: HAProxy, where it is installed, or Ray Serve's own proxy."
     )
+    ssl_certfile: AbsolutePath | None = Field(default=None, description="Certificate and its chain (PEM), for HTTPS.")
+    ssl_keyfile: AbsolutePath | None = Field(default=None, description="Its private key (PEM, without a passphrase).")
     allowed_hosts: Names = Field(
         default=(),
         description="Names, as in a,*.b.example, by which requests may call it, besides those of loopback. If not "
@@ -180,7 +173,7 @@ class Settings(BaseSettings):
         description="Origins of other web pages that may use the server, as in https://a.example,vscode-webview://*.",
     )
     api: ApiLimits = ApiLimits()
-    teams: TeamsSettings = TeamsSettings()
+    teams: TeamsSettings = Field(default_factory=TeamsSettings)
 
     # Replicas
     min_replicas: int = Field(default=1, ge=1, description="Fewest engines.")
@@ -234,7 +227,7 @@ class Settings(BaseSettings):
     )
     log_text: bool = Field(default=False, description="Write prompts and completions to the log.")
     otlp_endpoint: str | None = Field(
-        default_factory=_otlp_endpoint,
+        default_factory=lambda: endpoint_of(os.environ),
         description="URL of an OpenTelemetry collector (OTLP over HTTP), which turns traces on; "
         "OTEL_EXPORTER_OTLP_ENDPOINT if not given.",
     )
@@ -268,6 +261,7 @@ class Settings(BaseSettings):
                 f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_num_seqs={self.max_num_seqs}: "
                 "every sequence in a step takes at least one token"
             )
+        Certificate.of(self.ssl_certfile, self.ssl_keyfile)
         if self.metrics_port == self.port:
             raise ValueError(f"metrics_port and port are both {self.port}")
         if self.otlp_endpoint is not None:
@@ -279,6 +273,10 @@ class Settings(BaseSettings):
     @property
     def most_replicas(self) -> int:
         return self.max_replicas or self.min_replicas
+
+    @property
+    def certificate(self) -> Certificate | None:
+        return Certificate.of(self.ssl_certfile, self.ssl_keyfile)
 
     @property
     def target_sequences(self) -> float:
@@ -380,7 +378,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
                 "enableServiceLinks: false in the pod, or call the Service something else"
             )
         nested = name.startswith((f"api{NESTED}", f"teams{NESTED}"))
-        known = name in Settings.model_fields or name in CLIENT_VARIABLES or nested
+        known = nested or name in Settings.model_fields or name in CLIENT_VARIABLES
         if not known and not _SERVICE_LINK.search(variable):
             raise ConfigError(f"environment variable {variable} is no setting{_did_you_mean(name)}")
 

@@ -89,15 +89,6 @@ class TeamsSettings(BaseModel):
     session_hours: float = Field(default=12.0, gt=0, description="After so long people have to sign in again.")
 
     @property
-    def journal_path(self) -> Path:
-        """Where the journals of this node's processes lie."""
-        if self.journal_directory is not None:
-            return self.journal_directory.expanduser()
-        scheme, _, path = self.database.partition(":///")
-        beside = scheme.startswith("sqlite") and path not in ("", ":memory:")
-        return (Path(path.partition("?")[0]).expanduser().parent if beside else data_directory()) / "journal"
-
-    @property
     def sign_on(self) -> bool:
         return self.oidc_issuer is not None
 

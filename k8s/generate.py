@@ -18,6 +18,7 @@ import yaml
 
 from deployments.app import APP_NAME, INGRESS_CPUS, REPLICA_CPUS, logging_config
 from deployments.cluster import haproxy, proxy_settings
+from deployments.command import front
 from deployments.settings import Settings, read_yaml
 
 K8S = Path(__file__).parent
@@ -68,7 +69,7 @@ def serve_config(given: dict[str, Any]) -> dict[str, Any]:
     settings = Settings(**given)
     return {
         "proxy_location": "EveryNode",
-        "http_options": {"host": settings.host, "port": settings.port},
+        "http_options": front.http_options(settings, behind_haproxy=settings.proxy != "python"),
         "logging_config": logging_config(settings).model_dump(include={"encoding", "log_level", "enable_access_log"}),
         "applications": [
             {"name": APP_NAME, "route_prefix": "/", "import_path": "deployments.app:build", "args": dict(given)}
@@ -111,8 +112,8 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
     for place, name in enumerate(proxy_settings.VARIABLES):
         told = name if name in said else f"UNSET_{name}"
         values[f"{CONTAINER}/env/{place}"] = {"name": told, "value": said.get(name, "")}
-    front = {"name": haproxy.ENABLE, "value": str(int(settings.proxy != "python"))}
-    values |= {f"{CONTAINER}/env/{len(proxy_settings.VARIABLES)}": front, f"{HEAD}/env/0": front}
+    stands = {"name": haproxy.ENABLE, "value": str(int(settings.proxy != "python"))}
+    values |= {f"{CONTAINER}/env/{len(proxy_settings.VARIABLES)}": stands, f"{HEAD}/env/0": stands}
     operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
     for kind in ("requests", "limits"):
         sizes: dict[str, Any] = {"cpu": str(cpus), **gpus}

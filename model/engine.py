@@ -218,6 +218,7 @@ class Engine:
         for scheduled, row in step.first_rows():
             output = accept(scheduled, sampled, row, self.model.eos_token_ids)
             self._count_output(scheduled, output)
+            scheduled.sequence.account.charge_output(len(output.token_ids), scheduled.sequence.request.weight)
             if output.failure is not None:
                 self._give_up_broken(scheduled.sequence)
             if output.finish_reason is not None:

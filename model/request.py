@@ -58,8 +58,12 @@ class Request(msgspec.Struct, frozen=True):
         are new.
     is_piece: it is only the beginning of a prompt, computed ahead of it, and counts as no request.
     ahead: tokens of the prompt that such pieces have computed for it: it finds them, but was not spared the work.
-    priority: lower runs first. Equal ones run in order of arrival, but a prompt that ends with a step (most of it may
-        be cached) has a quarter of that step before longer ones, and few may pass one for which there is no room.
+    priority: lower runs first, of one tenant in one class. Equal ones run in order of arrival, but a prompt that ends
+        with a step (most of it may be cached) has a quarter of that step before longer ones, and few may pass one for
+        which there is no room.
+    tenant: tenants who wait are served alike, in proportion to their weight. weight: above 0.
+    service_class: 0 (interactive) runs before 1 (standard), and that before 2 (batch).
+    cache_root: only requests of the same one find each other's blocks.
     """
 
     request_id: str
@@ -69,6 +73,10 @@ class Request(msgspec.Struct, frozen=True):
     output_ids: list[int] = []
     is_piece: bool = False
     ahead: int = 0
+    tenant: str = ""
+    weight: float = 1.0
+    service_class: int = 1
+    cache_root: str = ""
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True):

@@ -5,16 +5,18 @@ from __future__ import annotations
 from monitoring import labels, metrics
 from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, OUTCOMES, DeclaredLabels, bounded
 from monitoring.process import families
+from monitoring.usage import UsageMetrics
 
 
 class IngressMetrics:
     """The metrics of one ingress process.
 
-    declared: what is not among them counts as the dialect `other`.
+    declared: what is not among them counts as the dialect `other`. usage: records what teams use.
     """
 
     def __init__(self, model: str, declared: DeclaredLabels = NOTHING_DECLARED) -> None:
         own = families()
+        self.usage = UsageMetrics(model)
         self._teams = labels.TeamNames()
         self._dialects = declared.dialects
         self._requests = own.counters(metrics.HTTP_REQUESTS, model)

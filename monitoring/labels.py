@@ -22,11 +22,15 @@ REJECTION_REASONS = (
 )
 CONNECTION_REFUSALS = (
     *("invalid_http", "request_timeout", "request_line_too_long", "head_too_large"),
-    *("too_many_connections", "slow_reader", "other"),
+    *("too_many_connections", "slow_reader", "tls_handshake", "other"),
 )
 """Why a connection was refused before it was a request, by the code that it was answered with; slow_reader: it was cut
-since its client did not take its answer."""
+since its client did not take its answer; tls_handshake: client and HAProxy did not agree on TLS, or it spoke none."""
+USAGE_KINDS = ("completed", "superseded", "cancelled", "failed")
+"""What became of what was computed on a team's account."""
 WASTE_CAUSES = ("superseded", "cancelled")
+SERVICE_CLASSES = ("interactive", "standard", "batch")
+"""By their number, which the engine knows."""
 STEP_PHASES = ("schedule", "forward", "sample", "other")
 FAILURE_CAUSES = ("died", "hung", "heartbeat", "killed", "other")
 
@@ -72,6 +76,8 @@ def documented(declared: DeclaredLabels) -> dict[str, str]:
         "finished_reason": ", ".join(FINISH_REASONS),
         "reason": f"of requests: {', '.join(REJECTION_REASONS)}; of connections: {', '.join(CONNECTION_REFUSALS)}",
         "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
+        "kind": ", ".join(USAGE_KINDS),
+        "service_class": ", ".join(SERVICE_CLASSES),
         "rule": ", ".join(declared.rules),
         "phase": ", ".join(STEP_PHASES),
         "event": ", ".join(COMPLETION_EVENT_KINDS),

@@ -75,6 +75,11 @@ REQUESTS_REJECTED = CLIENTS.counter(
     "Requests refused before the engine ran them, by why.",
     labels=("model", "team", "reason"),
 )
+DISPLACED = CLIENTS.counter(
+    "requests_displaced_total",
+    "Requests that lost their place in a full queue to a team that had less of it; they were answered with 429.",
+    labels=BY_TEAM,
+)
 CONNECTIONS_REFUSED = CLIENTS.counter(
     "connections_refused_total",
     "Connections that a proxy refused before they were a request, or cut since their client did not take its answer, "
@@ -94,6 +99,12 @@ REQUEST_QUEUE_TIME = TIMES.histogram(
     "From the sequence's arrival at the engine to the first step that ran it.",
     labels=BY_TEAM,
     vllm=True,
+    buckets=QUEUE_BUCKETS,
+)
+CLASS_QUEUE_TIME = TIMES.histogram(
+    "class_queue_time_seconds",
+    "The same by class of service: interactive runs before standard, and that before batch.",
+    labels=("model", "service_class"),
     buckets=QUEUE_BUCKETS,
 )
 REQUEST_PREFILL_TIME = TIMES.histogram(
@@ -159,6 +170,31 @@ STOP_RULE_ENDS = WASTE.counter(
     "stop_rule_ends_total",
     "Completions that a rule of the server ended or cut, by which.",
     labels=("model", "rule"),
+)
+
+USAGE = Section("What teams use, and whether it is booked")
+
+USAGE_TOKENS = USAGE.counter(
+    "usage_tokens_total",
+    "Tokens on a team's account, of prompts and completions, by what became of them: completed, superseded, cancelled "
+    "(the client left), failed.",
+    labels=("model", "team", "kind"),
+)
+USAGE_COST = USAGE.counter("usage_cost_usd_total", "What they cost, in USD.", labels=BY_TEAM)
+USAGE_BOOKED = USAGE.counter("usage_entries_booked_total", "Entries of the node's journals that the database has.")
+USAGE_WAITING = USAGE.gauge(
+    "usage_entries_waiting", "Entries of the node's journals that wait for the database, of living processes."
+)
+USAGE_OLDEST = USAGE.gauge(
+    "usage_oldest_waiting_seconds",
+    "Since the request of the oldest such entry has ended, in the node's slowest process; 0 if none waits.",
+    merge="livemax",
+)
+BUDGET_USED = USAGE.gauge(
+    "budget_used_ratio",
+    "Of a team's budget, what it has spent in the present period; above 1 only where the budget is not hard.",
+    labels=BY_TEAM,
+    merge="livemax",
 )
 
 STEPS = Section("The engine's steps")
@@ -300,7 +336,7 @@ WEIGHT_LOADING = REPLICAS.gauge(
     merge="livemax",
 )
 
-SECTIONS = (CLIENTS, TIMES, WASTE, STEPS, CACHE, LIMITS, REPLICAS)
+SECTIONS = (CLIENTS, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS)
 
 
 def declared() -> list[AnySpec]:

@@ -15,6 +15,9 @@ class RequestMetrics:
         self._request = own.histogram(metrics.E2E_REQUEST_LATENCY, model, team, dialect)
         self._inter_token = own.histogram(metrics.INTER_TOKEN_LATENCY, model, team)
         self._queue = own.histogram(metrics.REQUEST_QUEUE_TIME, model, team)
+        self._class_queue = [
+            own.histogram(metrics.CLASS_QUEUE_TIME, model, service_class) for service_class in labels.SERVICE_CLASSES
+        ]
         self._prefill = own.histogram(metrics.REQUEST_PREFILL_TIME, model)
         self._decode = own.histogram(metrics.REQUEST_DECODE_TIME, model)
         self._prompt_tokens = own.histogram(metrics.REQUEST_PROMPT_TOKENS, model)
@@ -22,6 +25,7 @@ class RequestMetrics:
         self._finished = {
             reason: own.counter(metrics.REQUEST_SUCCESS, model, team, reason) for reason in labels.FINISH_REASONS
         }
+        self._displaced = own.counter(metrics.DISPLACED, model, team)
         self._superseded = own.counter(metrics.SUPERSEDED, model, team)
         self._cancelled = own.counter(metrics.CANCELLED, model, team)
         self._wasted = {cause: own.counter(metrics.WASTED_TOKENS, model, team, cause) for cause in labels.WASTE_CAUSES}
@@ -37,9 +41,10 @@ class RequestMetrics:
         for _ in range(count):
             self._inter_token.observe(seconds / count)
 
-    def queued(self, seconds: float) -> None:
-        """A sequence ran for the first time, `seconds` after it reached the engine."""
+    def queued(self, seconds: float, service_class: int = 1) -> None:
+        """A sequence ran for the first time, `seconds` after it reached the engine. service_class: its number."""
         self._queue.observe(seconds)
+        self._class_queue[service_class].observe(seconds)
 
     def prefilled(self, seconds: float) -> None:
         """A sequence got its first token, `seconds` after the first step that ran it."""
@@ -58,6 +63,10 @@ class RequestMetrics:
         """How many a sequence had when it ended."""
         self._prompt_tokens.observe(prompt)
         self._generation_tokens.observe(generated)
+
+    def displaced(self) -> None:
+        """A request lost its place in the full queue to a team that had less of it."""
+        self._displaced.inc()
 
     def superseded(self, wasted_tokens: int) -> None:
         """A request was given up for a newer one of its session, after `wasted_tokens` had been generated for it."""

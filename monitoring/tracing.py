@@ -51,6 +51,14 @@ OFF: Tracing = NoTracing()
 _tracing: Tracing = OFF
 
 
+def endpoint_of(environment: Mapping[str, str]) -> str | None:
+    """From OpenTelemetry's own variables; empty ones count as unset, as their specification says."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return next((environment[name] for name in names if environment.get(name)), None)
+
+
 def check_otlp(endpoint: str, environment: Mapping[str, str]) -> None:
     """Raise ValueError where spans could not be sent there."""
     url = urlsplit(endpoint)

@@ -26,9 +26,10 @@ from pathlib import Path
 
 import msgspec
 
+from deployments.certificate import CIPHERS, Certificate
 from deployments.cluster.proxy_settings import ProxySettings
+from deployments.cluster.renewal import HaproxyCertificate, Renewal
 from deployments.errors import EngineUnavailableError, ServeError, TooManyConnectionsError
-from deployments.limits import ApiLimits
 
 COMMAND = "starcoder-haproxy"
 """Of this package: `main`."""
@@ -40,6 +41,12 @@ LOG_SOCKET = "refused"
 
 LOG_FORMAT = "%ci %ST %ts"
 """A line of it: the client's address, the status that it was answered with, HAProxy's two letters for how it ended."""
+
+TLS = "tls"
+"""In place of a status in the line of a connection that came to no agreement on TLS."""
+
+CERTIFICATE = "t.pem"
+"""Links beside the admin socket: to the certificate, and with `.key` behind it, to its private key. No copy is made."""
 
 _PATHS = {
     "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "c",
@@ -108,10 +115,23 @@ def files(node: str) -> Path:
     return Path(os.environ.get(_SOCKET, "/tmp/haproxy-serve/admin.sock")).parent / node
 
 
-def adapt(text: str, limits: ApiLimits, directory: Path, max_connections: int) -> str:
-    """Ray's configuration with our limits and errors. What has been adapted already stays as it is.
+def enabled() -> bool:
+    """Whether HAProxy stands in front of this process, as its environment says."""
+    return os.environ.get(ENABLE) == "1"
 
-    directory: of the files that it names; `error_files` writes them. max_connections: of clients, at once.
+
+def renewal(certificate: Certificate, node: str) -> Renewal:
+    """Has HAProxy on this node, whose id `node` is, show the certificate as its files are renewed."""
+    directory = files(node)
+    admin = directory / Path(os.environ.get(_SOCKET, "admin.sock")).name
+    return Renewal(certificate, HaproxyCertificate(certificate, admin, directory / CERTIFICATE).take)
+
+
+def adapt(text: str, settings: ProxySettings, directory: Path, max_connections: int) -> str:
+    """Ray's configuration with our address, limits and errors. What has been adapted already stays as it is.
+
+    directory: of the files that it names; `error_files` writes them, and `link` those of a certificate.
+    max_connections: of clients, at once.
     Raises TemplateError where a part is missing that it changes.
     """
     sections = list(_sections(text))
@@ -128,7 +148,7 @@ def adapt(text: str, limits: ApiLimits, directory: Path, max_connections: int) -
             continue  # they listen everywhere; Ray asks the admin socket
         kept = [line for line in lines if not _OURS.match(line)]
         if name in wanted:
-            kept = wanted[name](kept, limits, directory, max_connections)
+            kept = wanted[name](kept, settings, directory, max_connections)
         if name.startswith("backend ") and host is not None:
             # Ray takes an ingress of this node to listen on loopback; it listens where the server does.
             kept = [re.sub(r"(\s+server \S+) 127\.0\.0\.1:", rf"\g<1> {host}:", line) for line in kept]
@@ -148,7 +168,7 @@ def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
     yield name, lines
 
 
-def _global(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+def _global(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
     kept = []
     for line in lines[1:]:
         if line.strip().startswith(("log ", "tune.bufsize", "#")):
@@ -163,14 +183,15 @@ def _global(lines: list[str], limits: ApiLimits, directory: Path, max_connection
         # Above it, connections wait to be accepted until some of those that are refused have gone.
         f"    maxconn {max_connections + max_connections // 8 + 16}",
         # A head that is somewhat too large still comes to the ingress, which says so as the API does.
-        f"    tune.bufsize {limits.max_head_bytes * 3 // 2 + _BUFFER_RESERVE}",
+        f"    tune.bufsize {settings.api.max_head_bytes * 3 // 2 + _BUFFER_RESERVE}",
         f"    tune.maxrewrite {_BUFFER_RESERVE}",
         "    tune.http.maxhdr 512",
         *kept,
     ]
 
 
-def _defaults(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+def _defaults(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
+    limits = settings.api
     # The ingress ends slow clients itself, and counts them; this is for what it cannot see.
     client = max(limits.write_timeout_s, limits.body_timeout_s) + 15
     return [
@@ -183,11 +204,12 @@ def _defaults(lines: list[str], limits: ApiLimits, directory: Path, max_connecti
         *(f"    errorfile {status} {directory / f'{status}.http'}" for status in _ERRORS),
         f'    log-format "{LOG_FORMAT}"',
         "    option dontlognull",
+        *([f'    error-log-format "{LOG_FORMAT.replace("%ST", TLS)}"'] if settings.certificate else []),
         *(line for line in lines[1:] if line.strip() not in ("option httplog", "option log-health-checks")),
     ]
 
 
-def _frontend(lines: list[str], limits: ApiLimits, directory: Path, max_connections: int) -> list[str]:
+def _frontend(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
     (bind,) = (place for place, line in enumerate(lines) if line.strip().startswith("bind "))
     ours = [
         # Requests have their line in the log already, by the ingress: only what comes to none is of interest.
@@ -196,7 +218,17 @@ def _frontend(lines: list[str], limits: ApiLimits, directory: Path, max_connecti
         "    http-request set-log-level info if crowded",
         f"    http-request deny deny_status 503 errorfile {directory / _CROWDED} if crowded",
     ]
-    return [*lines[: bind + 1], *ours, *lines[bind + 1 :]]
+    return [*lines[:bind], _bind(lines[bind], settings, directory), *ours, *lines[bind + 1 :]]
+
+
+def _bind(line: str, settings: ProxySettings, directory: Path) -> str:
+    """At our address: Serve's may be loopback, for its ingress processes to listen nowhere else."""
+    if settings.host is not None:
+        line = re.sub(r"bind \S+:", f"bind {settings.host}:", line)
+    if settings.certificate is None:
+        return line
+    # Not h2: max_connections bounds what clients may ask at once, and each would bring a hundred streams.
+    return f"{line} ssl crt {directory / CERTIFICATE} alpn http/1.1 ssl-min-ver TLSv1.2 ciphers {CIPHERS}"
 
 
 def _listens_at(frontend: list[str]) -> str | None:
@@ -231,6 +263,13 @@ def error_files(directory: Path) -> None:
     crowded = TooManyConnectionsError("This server has as many connections as it can take.", retry_after=1.0)
     for name, error in {_CROWDED: crowded, **{f"{status}.http": error for status, error in _ERRORS.items()}}.items():
         (directory / name).write_bytes(_answer(error))
+
+
+def link(certificate: Certificate, directory: Path) -> None:
+    """Make the links that an adapted configuration names."""
+    for name, path in ((CERTIFICATE, certificate.chain), (f"{CERTIFICATE}.key", certificate.key)):
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).symlink_to(path)
 
 
 def _answer(error: ServeError) -> bytes:
@@ -280,11 +319,14 @@ def main() -> None:
     if binary is None:
         raise SystemExit("haproxy is not installed")
     if "-f" in arguments:
-        limits = ProxySettings().api
+        settings = ProxySettings()
         path = Path(arguments[arguments.index("-f") + 1])
         keep_to_us(path.parent)
         error_files(path.parent)
-        path.write_text(adapt(path.read_text(), limits, path.parent, connections_possible(limits.max_connections)))
+        if settings.certificate is not None:
+            link(settings.certificate, path.parent)
+        most = connections_possible(settings.api.max_connections)
+        path.write_text(adapt(path.read_text(), settings, path.parent, most))
     # It must not outlive the one that starts it: it would keep the port, and answer for engines that are gone. But open
     # streams may end, for which this signal lets it stay, and a session of its own, since Ray kills the group of a
     # process that has died.

@@ -9,14 +9,14 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.cluster.haproxy import LOG_FORMAT, LOG_SOCKET
+from deployments.cluster.haproxy import LOG_FORMAT, LOG_SOCKET, TLS
 
 Note = Callable[[str, str | None], None]
 """Of a reason, one of `monitoring.labels.CONNECTION_REFUSALS`, and the client's address."""
 
 RETRY_S = 2.0
 _MOST_BYTES = 4096
-_REASONS = {"400": "invalid_http", "408": "request_timeout", "503": "too_many_connections"}
+_REASONS = {TLS: "tls_handshake", "400": "invalid_http", "408": "request_timeout", "503": "too_many_connections"}
 
 
 class HaproxyLog:

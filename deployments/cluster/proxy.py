@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import logging
 import resource
+import ssl
 
+import uvicorn.config
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
 import monitoring
+from deployments.certificate import Certificate
 from deployments.cluster import haproxy
 from deployments.cluster.haproxy_log import HaproxyLog
 from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.proxy_settings import ProxySettings, variables
+from deployments.cluster.renewal import LOOK_S, Renewal
 from deployments.http.connection import GuardedProtocol
 from deployments.http.middleware import MAX_REQUEST_ID_CHARS, REQUEST_ID_HEADER
 from deployments.http.refusals import Refusals
@@ -76,7 +80,33 @@ def guard() -> list[Middleware]:
     HTTP_PROTOCOLS["auto"] = f"{GuardedProtocol.__module__}:{GuardedProtocol.__qualname__}"
     if behind_haproxy:
         HaproxyLog(haproxy.files(ray.get_runtime_context().get_node_id()), GuardedProtocol.refusals.note).listen()
-    return [Middleware(HeaderMiddleware)]
+    if settings.certificate is not None:
+        if haproxy.enabled():
+            haproxy.renewal(settings.certificate, ray.get_runtime_context().get_node_id()).begin()
+        else:
+            show(settings.certificate)
+    return [Middleware(HeaderMiddleware, scheme="http" if settings.certificate is None else "https")]
+
+
+def show(certificate: Certificate, look_every_s: float = LOOK_S) -> None:
+    """Have servers of this process, which Serve tells to speak TLS, do so as ours do, and take renewed certificates."""
+
+    def context(*_: object, **__: object) -> ssl.SSLContext:
+        first = newest = certificate.context()
+
+        def take() -> bool:
+            nonlocal newest
+            newest = certificate.context()
+            return True
+
+        def turn_to_newest(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+            connection.context = newest
+
+        first.sni_callback = turn_to_newest  # of every connection, whether its client names a server or not
+        Renewal(certificate, take, look_every_s).begin()
+        return first
+
+    uvicorn.config.create_ssl_context = context
 
 
 def _in_ingress() -> bool:
@@ -118,14 +148,17 @@ def connections_possible(wanted: int) -> int:
 class HeaderMiddleware:
     """Header fields as Serve can read them: it takes every value for UTF-8, and sends ids of requests back as they are.
 
-    What is its own business is dropped, and so are ids that cannot be sent back, or are long.
+    What is its own business is dropped, and so are ids that cannot be sent back, or are long. scheme: that clients
+    speak, if only to who stands in front.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, scheme: str = "http") -> None:
         self.app = app
+        self.scheme = scheme
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            scope["scheme"] = self.scheme
             scope["headers"] = [(name, _as_utf8(value)) for name, value in scope["headers"] if _serves(name, value)]
         await self.app(scope, receive, send)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from deployments.certificate import AbsolutePath, Certificate
 from deployments.limits import ApiLimits
 from deployments.settings import ENV_PREFIX, NESTED, Settings
 from monitoring.logs import LogFormat, LogLevel
@@ -14,7 +15,10 @@ _LIMITS = (
     *("max_head_bytes", "head_timeout_s", "body_timeout_s", "keep_alive_timeout_s", "write_timeout_s"),
     "max_connections",
 )
-_SETTINGS = ("metrics_dir", "log_level", "log_format", "log_file", "served_model_name")
+_SETTINGS = (
+    *("metrics_dir", "log_level", "log_format", "log_file", "served_model_name"),
+    *("host", "ssl_certfile", "ssl_keyfile"),
+)
 
 VARIABLES = tuple(ENV_PREFIX + name.upper() for name in (*(f"api{NESTED}{limit}" for limit in _LIMITS), *_SETTINGS))
 """Of the environment, that a proxy reads."""
@@ -34,6 +38,13 @@ class ProxySettings(BaseSettings):
     log_format: LogFormat = "auto"
     log_file: Path | None = None
     log_text: bool = False
+    host: str | None = None
+    ssl_certfile: AbsolutePath | None = None
+    ssl_keyfile: AbsolutePath | None = None
+
+    @property
+    def certificate(self) -> Certificate | None:
+        return Certificate.of(self.ssl_certfile, self.ssl_keyfile)
 
 
 def variables(settings: Settings) -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import TypeVar
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from deployments.protocol import Attach, GenerationRequest, Receipt
-from model.scheduling.kv_cache import BlockHash, chain_hashes
+from model.scheduling.kv_cache import BlockHash, chain_hashes, root_of
 from monitoring import tracing
 from monitoring.spans import Value
 
@@ -46,8 +46,8 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._owner)
 
-    def hashes(self, tokens: Sequence[int]) -> list[BlockHash]:
-        return chain_hashes(tokens, self.block_size)
+    def hashes(self, tokens: Sequence[int], cache_root: str = "") -> list[BlockHash]:
+        return chain_hashes(tokens, self.block_size, root=root_of(cache_root))
 
     def holders(self, hashes: Iterable[BlockHash]) -> dict[Hashable, int]:
         """Replica to the number of leading blocks it is known for. A longer chain on one replica counts there only."""
@@ -179,14 +179,14 @@ class PrefixRouter(RequestRouter):
         if request is None:
             return
         self._asked.remember(request, replica_id)
-        hashes = self._index.hashes(request.prompts[0])
+        hashes = self._hashes(request)
         if request.trace:
             known = self._index.holders(hashes).get(replica_id, 0)
             trace_route(request, replica_id.unique_id, pending_request.created_at, known * self._index.block_size)
         self._index.remember(hashes, replica_id)
 
     def _hashes(self, request: GenerationRequest | None) -> list[BlockHash]:
-        return [] if request is None else self._index.hashes(request.prompts[0])
+        return [] if request is None else self._index.hashes(request.prompts[0], request.cache_root)
 
 
 def _request(pending_request: PendingRequest | None) -> GenerationRequest | None:

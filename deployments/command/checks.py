@@ -30,6 +30,8 @@ def check(settings: Settings, console: Console, local: bool) -> None:
     if settings.load_format == "auto":
         Checkpoint(directory).check(model)
     Tokenizer.from_checkpoint(directory).check(model)
+    if settings.certificate is not None:
+        settings.certificate.check()
     check_port(settings.host, settings.port)
     if settings.metrics_port:
         check_port(settings.host, settings.metrics_port)

@@ -14,6 +14,7 @@ import httpx
 from deployments.command.connection import API_KEY_VARIABLE, TIMEOUT, URL_VARIABLE, bearer, key_given, url_given
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+_HTTPS = "of https://, SSL_CERT_FILE names the authorities where the certificate is not from one that all know"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -70,6 +71,9 @@ def stream(url: str, request: dict[str, Any], key: str | None = None) -> Iterato
                 if "error" in chunk:
                     raise RuntimeError(_message(chunk))
                 yield from (choice["text"] for choice in chunk["choices"])
+    except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+        hint = " (if the server speaks TLS, say https://)" if url.startswith("http:") else ""
+        raise RuntimeError(f"{url}: {error}{hint}") from error
     except (httpx.HTTPError, ValueError) as error:
         raise RuntimeError(f"{url}: {error or type(error).__name__}") from error
 
@@ -84,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--line", type=int, help="infill at the end of this line, counted from 1")
     parser.add_argument("--max-tokens", type=int, default=64, help="most new tokens (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
-    parser.add_argument("--url", help=f"server (default: {URL_VARIABLE}, else {DEFAULT_URL})")
+    parser.add_argument("--url", help=f"server (default: {URL_VARIABLE}, else {DEFAULT_URL}); {_HTTPS}")
     parser.add_argument(
         "--api-key-file", type=Path, help=f"file that holds an API key, alone (default: {API_KEY_VARIABLE})"
     )

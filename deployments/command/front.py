@@ -16,6 +16,9 @@ from model.config import ConfigError
 FREE_PORTS = range(20_000, 30_000)
 """Below those that the kernel gives to whoever asks for any, and those that Ray gives to ingress processes."""
 
+BEHIND = "127.0.0.1"
+"""Where a machine's ingress processes listen for its HAProxy, and for nobody else."""
+
 
 def run(arguments: Sequence[str]) -> int:
     """Print the environment that `ray start` needs on each node for these settings, for a shell. Raises ConfigError."""
@@ -35,6 +38,20 @@ def haproxy_command(settings: Settings) -> str | None:
     return command
 
 
+def local_http_options(settings: Settings) -> dict[str, str | int]:
+    """Serve's, on this machine: where HAProxy listens for clients, nothing else does."""
+    behind_haproxy = haproxy_command(settings) is not None
+    return http_options(settings, behind_haproxy) | ({"host": BEHIND} if behind_haproxy else {})
+
+
+def http_options(settings: Settings, behind_haproxy: bool) -> dict[str, str | int]:
+    """Serve's. Behind HAProxy, which has the certificate, it speaks TLS to nobody."""
+    options: dict[str, str | int] = {"host": settings.host, "port": settings.port}
+    if settings.certificate is not None and not behind_haproxy:
+        options |= {"ssl_certfile": str(settings.ssl_certfile), "ssl_keyfile": str(settings.ssl_keyfile)}
+    return options
+
+
 def local_front(settings: Settings, directory: Path) -> dict[str, str] | None:
     """HAProxy's environment on this machine, with its files in `directory`; None where Serve's proxy it is.
 
@@ -45,7 +62,7 @@ def local_front(settings: Settings, directory: Path) -> dict[str, str] | None:
     return haproxy.environment(
         command,
         directory=directory,
-        fallback_port=free_port(settings.host),
+        fallback_port=free_port(BEHIND),
         metrics=settings.metrics_port is not None,
     )
 

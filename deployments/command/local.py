@@ -16,7 +16,7 @@ from deployments.cluster.temporary import private_directory, remove, remove_stal
 from deployments.command import signals
 from deployments.command.checks import NO_TOKEN, check, has_token
 from deployments.command.console import Console
-from deployments.command.front import local_front
+from deployments.command.front import haproxy_command, http_options, local_front, local_http_options
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
 from deployments.command.ready import answer, forward, ready_message
@@ -229,10 +229,15 @@ class Server:
         if not self._owns_serve:
             self._check_serve()
         serve.start(
-            http_options={"host": self.settings.host, "port": self.settings.port},
+            http_options=self._http_options(),
             proxy_location="HeadOnly" if self.address is None else "EveryNode",
             logging_config=config,
         )
+
+    def _http_options(self) -> dict[str, str | int]:
+        if self.address is None:
+            return local_http_options(self.settings)
+        return http_options(self.settings, behind_haproxy=haproxy_command(self.settings) is not None)
 
     def _check_serve(self) -> None:
         """Raise StartError where this cluster serves already what would be replaced, or at another address."""
@@ -245,6 +250,8 @@ class Server:
                 f"this cluster has an application {APP_NAME!r} already: end the command that serves it, or delete it"
             )
         running = _get_global_client().http_config
+        if running.ssl_certfile != self._http_options().get("ssl_certfile"):
+            raise StartError("Serve speaks TLS with another certificate in this cluster, or with none: shut it down")
         if (running.host, running.port) != (self.settings.host, self.settings.port):
             raise StartError(
                 f"Serve listens at {running.host}:{running.port} in this cluster, not at {self.settings.host}:"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import ssl
 from typing import TypedDict
 
 from deployments.settings import Settings
 
 _FORWARD = {"native": "in C", "triton": "by Triton kernels", "torch": "by PyTorch's operations"}
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Forward(TypedDict):
@@ -26,13 +29,23 @@ def reachable(host: str) -> str:
 
 def answer(settings: Settings, path: str) -> bytes | None:
     """The body that a GET brings; None where it is not answered, or not with 200."""
-    connection = http.client.HTTPConnection(reachable(settings.host), settings.port, timeout=10)
+    connection = _connection(settings)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()
         return body if response.status == 200 else None
     return None
+
+
+def _connection(settings: Settings) -> http.client.HTTPConnection:
+    host = reachable(settings.host)
+    if settings.certificate is None:
+        return http.client.HTTPConnection(host, settings.port, timeout=10)
+    # The certificate is for the names that clients use. Nothing secret is asked here, nor told.
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, settings.port, timeout=10, context=context)
 
 
 def forward(settings: Settings) -> Forward | None:
@@ -44,7 +57,10 @@ def forward(settings: Settings) -> Forward | None:
 
 def ready_message(settings: Settings, seconds: float, forward: Forward | None) -> str:
     host = reachable(settings.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    scheme = "http" if settings.certificate is None else "https"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    # On this machine the certificate's names may not lead here.
+    curl = "curl --insecure" if scheme == "https" and host in _LOOPBACK else "curl"
     by = ""
     if forward is not None:
         reason = f" ({forward['reason']})" if forward["reason"] else ""
@@ -52,7 +68,7 @@ def ready_message(settings: Settings, seconds: float, forward: Forward | None) -
     return (
         f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs){by}. "
         "Try:\n"
-        f"  curl {url}/v1/completions -H 'Content-Type: application/json' \\\n"
+        f"  {curl} {url}/v1/completions -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"model": "{settings.model_id}", "prompt": "def add(a, b):\\n    return ", '
         f'"suffix": "\\n\\nprint(add(1, 2))\\n", "max_tokens": 16, "temperature": 0}}\''
     )

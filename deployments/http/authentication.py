@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import ForbiddenError, UnauthorizedError
 from deployments.http import request_record
 from deployments.http.needs import Need
 from deployments.http.people import People
 from deployments.teams.principal import LOCAL, Principal, set_principal
+from deployments.teams.rate_limit_headers import headers_of
 
 MAX_KEY_CHARS = 512
 
@@ -56,11 +57,18 @@ class AuthenticationMiddleware:
             await self.app(scope, receive, send)
             return
         principal = await self._principal(scope["method"], Headers(scope=scope), need)
+        record = request_record.current()
+        if record is not None:
+            record.of(principal)
         check(principal, need)
         set_principal(scope, principal)
-        if (record := request_record.current()) is not None:
-            record.of(principal)
-        await self.app(scope, receive, send)
+
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start" and record is not None and record.grant is not None:
+                MutableHeaders(scope=message).update(headers_of(record.grant))
+            await send(message)
+
+        await self.app(scope, receive, send_with_limits)
 
     async def _principal(self, method: str, headers: Headers, need: Need) -> Principal:
         key = credential(headers)

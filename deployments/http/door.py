@@ -52,9 +52,9 @@ class Access:
         # A server that others start may listen elsewhere than its settings say.
         return not (is_loopback(self.bound_to) and (local_address is None or is_loopback(local_address)))
 
-    def welcomes(self, origin: str, host: str) -> bool:
-        """Whether a page of this origin may ask the server that it calls `host`."""
-        return _is_same(origin, host) or self.origin_pattern.fullmatch(origin) is not None
+    def welcomes(self, origin: str, host: str, scheme: str = "http") -> bool:
+        """Whether a page of this origin may ask the server that it calls `host`, by this scheme."""
+        return _is_same(origin, host, scheme) or self.origin_pattern.fullmatch(origin) is not None
 
     @cached_property
     def _names(self) -> re.Pattern[str]:
@@ -103,8 +103,10 @@ def _name_of(host: str) -> str | None:
     return (urlsplit(f"//{host}").hostname or "").rstrip(".")
 
 
-def _is_same(origin: str, host: str) -> bool:
-    """Whether a page came from here. Its scheme is not looked at: a proxy in front may speak TLS."""
+def _is_same(origin: str, host: str, scheme: str) -> bool:
+    """Whether a page came from here. Where this is http, the page's may be https: a proxy in front speaks TLS then."""
+    if scheme == "https" and not origin.startswith("https:"):
+        return False  # somebody on the way may have written it
     try:
         page = urlsplit(origin)
         here = urlsplit(f"{page.scheme}://{host}")
@@ -148,7 +150,7 @@ class DoorMiddleware:
                     code="host_not_allowed",
                 )
         for origin in headers.getlist("origin"):
-            if not self.access.welcomes(origin, hosts[0] if hosts else ""):
+            if not self.access.welcomes(origin, hosts[0] if hosts else "", scope.get("scheme", "http")):
                 return InvalidRequestError(
                     "Web pages of this Origin may not use this server; --allowed-origins lets them.",
                     status=403,

@@ -96,7 +96,11 @@ class ObservationMiddleware:
                 record.method,
                 carrier,
                 kind="server",
-                attributes={"http.request.method": record.method, "url.path": record.path, "url.scheme": "http"},
+                attributes={
+                    "http.request.method": record.method,
+                    "url.path": record.path,
+                    "url.scheme": scope.get("scheme", "http"),
+                },
             )
         record.make_current()
         return record

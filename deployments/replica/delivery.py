@@ -105,7 +105,7 @@ class Deliveries:
     async def _arrive(self, request: GenerationRequest, received: asyncio.Event) -> None:
         try:
             if not await comes(received, LATE_S):
-                with self._admission.late(request.unfinished):
+                with self._admission.late(request.unfinished, request.tenant, request.weight):
                     await comes(received, RECEIPT_S)
         finally:
             self._forget(request, received)

@@ -6,6 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from deployments.replica.backlog import ANYBODY, Backlog, Standing
+
+BATCH = 2
+"""The class of service that is background, whatever the priority."""
+
 MEMORY_TOKENS = 200_000
 """A step weighs 1/e of a new one after so many tokens: seconds of a busy engine, minutes of a quiet one."""
 MEMORY_PROMPTS = 2_000
@@ -55,6 +60,7 @@ class Prompt:
 
     demand: Demand
     tokens: int
+    standing: Standing = ANYBODY
     waits: bool = True
     open: bool = True
 
@@ -75,23 +81,23 @@ class Prompt:
 
     def _leave_queue(self) -> None:
         self.waits = False
-        self.demand.queued -= 1
-        self.demand.queued_tokens -= self.tokens
+        self.demand.backlog.remove(self.standing, self.tokens)
 
 
 class Demand:
-    """Of one engine. Prompts of the background (priority above 0) are left out: they wait as long as they have to.
+    """Of one engine. Prompts of the background (priority above 0, or the class batch) are left out.
 
-    batched_tokens: most tokens of a step. open: sequences that run or wait. queued: of them, those without a first
-    token; queued_tokens: of their prompts, cached ones included.
+    They wait as long as they have to.
+
+    batched_tokens: most tokens of a step. open: sequences that run or wait. backlog: prompts of those without a first
+    token, cached tokens included.
 
     What of a prompt is cached is known when it is computed; until then it counts with the share of recent prompts.
     """
 
     def __init__(self, batched_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.open = 0
-        self.queued = 0
-        self.queued_tokens = 0
+        self.backlog = Backlog()
         self.cost = StepCost()
         self._batched_tokens = batched_tokens
         self._clock = clock
@@ -104,19 +110,18 @@ class Demand:
         """One step of the engine, of whatever it was made."""
         self.cost.add(tokens, seconds)
 
-    def offer(self, tokens: int, priority: int = 0) -> None:
+    def offer(self, tokens: int, priority: int = 0, service_class: int = 1) -> None:
         """A prompt came, whether or not there is room for it: what is refused is demand, too."""
-        if priority <= 0:
+        if priority <= 0 and service_class < BATCH:
             self._offered += tokens
 
-    def prompt(self, tokens: int, priority: int = 0) -> Prompt:
+    def prompt(self, tokens: int, priority: int = 0, standing: Standing = ANYBODY) -> Prompt:
         """A sequence that was admitted; whoever has it ends it."""
-        if priority > 0:
+        if priority > 0 or standing.service_class >= BATCH:
             return Prompt(self, 0, open=False)
         self.open += 1
-        self.queued += 1
-        self.queued_tokens += tokens
-        return Prompt(self, tokens)
+        self.backlog.add(standing, tokens)
+        return Prompt(self, tokens, standing)
 
     def learn(self, tokens: int, computed: int) -> None:
         """So many of a prompt's tokens had to be computed."""
@@ -135,7 +140,13 @@ class Demand:
         """Prompt tokens a second of an engine whose steps are full, beside those who decode now; 0 if unknown."""
         size = self._batched_tokens
         seconds = self.cost.fixed + self.cost.per_token * size
-        return max(size - (self.open - self.queued), size / 2) / seconds if seconds else 0.0
+        return max(size - (self.open - self.backlog.prompts), size / 2) / seconds if seconds else 0.0
+
+    def wait_of(self, tokens: int, standing: Standing) -> float:
+        """Predicted seconds before a new prompt of so many tokens is begun; 0 if nothing is known."""
+        self.cost.fit()
+        throughput = self.throughput()
+        return self.backlog.before(standing, tokens) * self.computed_share / throughput if throughput else 0.0
 
     def report(self) -> dict[str, float]:
         """For the scaling policy. Asked for at intervals: prompts are counted from one report to the next.
@@ -153,7 +164,7 @@ class Demand:
             self._offered, self._reported_at = 0, now
         return {
             "open": float(self.open),
-            "queue_delay": self.queued_tokens * per_second,
+            "queue_delay": self.backlog.tokens * per_second,
             "utilization": self._utilization,
             "residual": self._residual(),
         }

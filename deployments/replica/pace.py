@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 SLOW_S = 1.0
@@ -39,7 +39,7 @@ class Ask:
     in_pieces: it is computed so. answered: it is with the engine as a whole.
     """
 
-    key: str
+    key: Hashable
     prompt: array[int]
     computed: int
     arrival: int
@@ -67,7 +67,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.speed: float | None = None
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[Hashable, _Known] = OrderedDict()
         self._asks: set[Ask] = set()
         self._waiting: list[Ask] = []
         self._running: Ask | None = None
@@ -81,7 +81,7 @@ class Pace:
             speed = tokens / seconds
             self.speed = speed if self.speed is None else self.speed + 0.2 * (speed - self.speed)
 
-    def ask(self, key: str, prompt: Sequence[int]) -> Ask:
+    def ask(self, key: Hashable, prompt: Sequence[int]) -> Ask:
         """A prompt of a session has come. Takes time in proportion to its length."""
         known = self._known.setdefault(key, _Known())
         self._known.move_to_end(key)

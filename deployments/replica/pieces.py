@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import Protocol
 
 import msgspec
@@ -31,7 +31,7 @@ class Pieces:
         self._starts: dict[Ask, asyncio.Future[int]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def generate(self, key: str, request: Request) -> AsyncGenerator[Output, None]:
+    async def generate(self, key: Hashable, request: Request) -> AsyncGenerator[Output, None]:
         """The request's outputs, once all but the last piece of its prompt is computed. Closing it aborts.
 
         Raises EngineDeadError.

@@ -11,7 +11,7 @@ from deployments.protocol import Delta, Earlier, GenerationRequest
 from deployments.stop_rules import special
 from deployments.stop_rules.pipeline import RulePipeline, build_pipeline
 from deployments.stop_rules.rule import StopRule
-from model.request import Output
+from model.request import Output, Request
 from model.text.detokenizer import Detokenizer
 from model.text.stop_strings import StopStrings
 from model.text.tokenizer import Tokenizer
@@ -203,22 +203,28 @@ def _special_stops(request: GenerationRequest, tokenizer: Tokenizer) -> dict[int
     return {tokenizer.special[stop]: stop for stop in request.stop if stop in tokenizer.special}
 
 
+def may_end_early(request: GenerationRequest) -> bool:
+    """Whether something other than the engine or the client may end a sequence of the request."""
+    return bool(request.stop or request.rules or request.session or request.max_time_ms)
+
+
+def worth_sending(delta: Delta) -> bool:
+    """False for a step that gave nothing a client could see."""
+    return bool(delta.token_ids or delta.text or delta.finish_reason or delta.prompt_logprobs)
+
+
 class SequenceTimes:
-    """Records when the tokens of one sequence came, from its submission to its end.
+    """Records when the tokens of one sequence came, from its submission to its end."""
 
-    prompt_tokens: of its prompt. earlier: tokens that another engine has generated for it.
-    """
-
-    def __init__(
-        self, recorder: RequestMetrics, prompt_tokens: int, clock: Callable[[], float], earlier: int = 0
-    ) -> None:
+    def __init__(self, recorder: RequestMetrics, sequence: Request, clock: Callable[[], float]) -> None:
         self._recorder = recorder
-        self._prompt_tokens = prompt_tokens
+        self._prompt_tokens = len(sequence.prompt_ids)
+        self._service_class = sequence.service_class
         self._clock = clock
         self._started_at = clock()
         self._first_token_at: float | None = None
         self._last_token_at = 0.0
-        self._earlier = self._tokens = earlier
+        self._earlier = self._tokens = len(sequence.output_ids)
         self._ended = False
 
     def saw(self, output: Output) -> None:
@@ -227,7 +233,7 @@ class SequenceTimes:
             return
         if self._first_token_at is None:
             self._first_token_at = now
-            self._recorder.queued(output.queue_seconds)
+            self._recorder.queued(output.queue_seconds, self._service_class)
             self._recorder.prefilled(max(now - self._started_at - output.queue_seconds, 0.0))
             if not self._earlier:
                 self._recorder.first_token(now - self._started_at)

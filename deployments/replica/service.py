@@ -12,10 +12,12 @@ from typing import Protocol
 from deployments.errors import EngineAwayError, EngineGaveUpError, EngineUnavailableError, given_up
 from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
 from deployments.replica.admission import Admission
+from deployments.replica.backlog import Standing
+from deployments.replica.deadline import in_time
 from deployments.replica.demand import Demand
 from deployments.replica.pieces import Pieces
 from deployments.replica.run import Run
-from deployments.replica.sequence import SequenceText, SequenceTimes, with_special_stops
+from deployments.replica.sequence import SequenceText, SequenceTimes, may_end_early, with_special_stops, worth_sending
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
 from deployments.stop_rules import max_time, superseded
@@ -178,16 +180,17 @@ class EngineService:
     async def _deltas(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         stats = self.client.stats
         recorder = self._metrics.of(request.team, request.dialect)
-        self.demand.offer(sum(map(len, request.prompts)), request.priority)
+        self.demand.offer(sum(map(len, request.prompts)), request.priority, request.service_class)
         # The turn comes first: the request that it supersedes gives its room back.
         with (
             RequestTrace(self._tracing, request, self._clock, self._name) as trace,
             self._living(),
             self.sessions.turn(request) as turn,
-            self.admission.admit(request.unfinished, stats) as lease,
+            in_time(request, turn, self.demand),
+            self.admission.admit(request.unfinished, stats, request.tenant, request.weight) as lease,
             self._open(),
         ):
-            run = Run(turn, trace)
+            run = Run(turn, trace, lease)
             run.on_end(lease.release)
             turn.end = lambda: run.end(superseded.RULE)
             if turn.ended:
@@ -204,16 +207,21 @@ class EngineService:
                 else:
                     batches = self._many(pairs, run, recorder)
                 async with contextlib.aclosing(batches):
-                    async for batch in batches:
+                    # A client that has a part of its answer keeps its place.
+                    batch = await (anext(batches, None) if request.earlier else lease.first(batches))
+                    while batch is not None:
                         for delta in batch:
                             if delta.ended_by is not None:
                                 self._metrics.rule_ended(delta.ended_by)
                         yield batch
+                        batch = await anext(batches, None)
             finally:
                 if timer is not None:
                     timer.cancel()
                 if run.ended_by is superseded.RULE:
                     recorder.superseded(turn.wasted)
+                elif lease.displaced:
+                    recorder.displaced()
 
     async def _texts(self, request: GenerationRequest) -> list[SequenceText]:
         """By index. Each may read thousands of characters around its cursor; others have their turn meanwhile."""
@@ -261,9 +269,9 @@ class EngineService:
         run: Run,
         recorder: RequestMetrics,
     ) -> AsyncGenerator[list[Delta], None]:
-        times = SequenceTimes(recorder, len(sequence.prompt_ids), self._clock, len(sequence.output_ids))
+        times = SequenceTimes(recorder, sequence, self._clock)
         trace = run.trace.sequence(sequence, text.index)
-        prompt = self.demand.prompt(len(sequence.prompt_ids), sequence.priority)
+        prompt = self.demand.prompt(len(sequence.prompt_ids), sequence.priority, Standing.of(sequence))
         try:
             key = run.turn.key
             if key is None or not self._caches or sequence.params.prompt_logprobs is not None:
@@ -298,11 +306,11 @@ class EngineService:
         finally:
             prompt.end()
             # unless it has ended already
-            if run.ended_by is None:
+            if run.cut_short is None:
                 times.cancelled()
             else:
                 times.ended(run.outcome)
-            trace.ended(run.outcome if run.ended_by is None else run.ended_by.name)
+            trace.ended(run.cut_short or run.outcome)
 
     async def _many(
         self,
@@ -375,7 +383,7 @@ class EngineService:
         delta.replayed_tokens = len(delta.token_ids)
         recorder.typed_ahead(delta.replayed_tokens)
         if delta.finish_reason is not None:
-            SequenceTimes(recorder, len(sequence.prompt_ids), self._clock).ended(delta.finish_reason)
+            SequenceTimes(recorder, sequence, self._clock).ended(delta.finish_reason)
             self.demand.learn(len(sequence.prompt_ids), 0)
             return [pair], delta
         told = len(delta.token_ids)
@@ -383,13 +391,3 @@ class EngineService:
         delta.taken_over = TakenOver(prompt_ids=prompt, token_ids=ids, logprobs=logprobs, typed=turn.typed, told=told)
         left = sequence.params.max_tokens - told
         return [(known.continuation(sequence, left), text)], delta
-
-
-def may_end_early(request: GenerationRequest) -> bool:
-    """Whether something other than the engine or the client may end a sequence of the request."""
-    return bool(request.stop or request.rules or request.session or request.max_time_ms)
-
-
-def worth_sending(delta: Delta) -> bool:
-    """False for a step that gave nothing a client could see."""
-    return bool(delta.token_ids or delta.text or delta.finish_reason or delta.prompt_logprobs)

@@ -1,5 +1,6 @@
 """Editor sessions of one replica: a newer request ends the older one, and inherits what it generated.
 
+Sessions of different cache roots never meet, whatever they are called: they may not tell what is in another's cache.
 The router sends a session's requests to one replica (`deployments.cluster.routing`), so no state is shared. Where that
 replica is much busier than others they may part: then both requests are answered, and nothing is inherited.
 """
@@ -20,6 +21,9 @@ from deployments.protocol import EditorSession, GenerationRequest
 from model.request import Output, Request
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
+
+SessionKey = tuple[str, str]
+"""Cache root, and the session's own."""
 
 CAPACITY = 1024
 LIFETIME_S = 300.0
@@ -104,7 +108,7 @@ class Turn:
     generation: Generation | None = None
     typed: int | None = None
     asked_at: float = 0.0
-    key: str | None = None
+    key: SessionKey | None = None
     generated: int = 0
     wasted: int = 0
     ended: bool = False
@@ -131,7 +135,7 @@ class Sessions:
         self._capacity = capacity
         self._lifetime_s = lifetime_s
         self._clock = clock
-        self._turns: OrderedDict[str, tuple[Turn, float]] = OrderedDict()
+        self._turns: OrderedDict[SessionKey, tuple[Turn, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -152,19 +156,20 @@ class Sessions:
     def _begin(self, request: GenerationRequest, session: EditorSession) -> Turn:
         now = self._clock()
         self._forget(now)
-        older, _ = self._turns.get(session.key, (None, now))
+        key = request.cache_root, session.key
+        older, _ = self._turns.get(key, (None, now))
         if request.attempt and older is not None and older.asked_at > request.asked_at:
             # It comes from a dead engine, and meanwhile the user has typed on.
             return Turn(ended=True)
-        self._turns.pop(session.key, None)
+        self._turns.pop(key, None)
         turn = self._successor(older, request, session)
-        turn.asked_at, turn.key = request.asked_at, session.key
+        turn.asked_at, turn.key = request.asked_at, key
         if older is not None and not older.ended:
             inherited = turn.generation is not None and turn.generation is older.generation
             older.ended, older.wasted = True, 0 if inherited else older.generated
             if older.end is not None:
                 older.end()
-        self._turns[session.key] = (turn, now)
+        self._turns[key] = (turn, now)
         while len(self._turns) > self._capacity:
             self._turns.popitem(last=False)
         return turn

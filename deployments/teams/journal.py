@@ -54,8 +54,8 @@ class Waiting(msgspec.Struct, frozen=True):
 class Journal:
     """The journal of one process, and those of dead ones that it has adopted. To be used in one event loop.
 
-    directory: of the node, shared by its processes. most_bytes: of rows; beyond it none is opened any more.
-    reached: hears where a write or a deletion stands.
+    directory: of the node, shared by its processes; nothing is there before the first row. most_bytes: of rows; beyond
+    it none is opened any more. reached: hears where a write or a deletion stands.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Journal:
         self._clock = clock
         self._reached = reached
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._own: JournalFile
+        self._own: JournalFile | None = None
         self._adopted: list[JournalFile] = []
         self._pending: list[tuple[Change, asyncio.Future[None]]] = []
         self._notes: dict[str, LedgerEntry] = {}
@@ -78,16 +78,16 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
         self._stopped = False
 
-    async def start(self) -> None:
-        """Raises OSError and sqlite3.Error where no journal can be kept in the directory."""
-        self._own = await self._do(JournalFile.make, self._directory, self._reached)
+    @property
+    def _files(self) -> list[JournalFile]:
+        return [*self._adopted, *([] if self._own is None else [self._own])]
 
     def open(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """It is on the disk when this is done. entry: what is booked if nothing more is heard.
 
         Raises JournalError.
         """
-        if self._own.size >= self._most_bytes:
+        if self._own is not None and self._own.size >= self._most_bytes:
             raise JournalError(f"The journal has reached {self._most_bytes} bytes.")
         return self._add("open", entry)
 
@@ -113,7 +113,7 @@ class Journal:
         """
         batch: list[tuple[JournalFile, list[LedgerEntry]]] = []
         left = most
-        for file in (*self._adopted, self._own):
+        for file in self._files:
             if file.closed_rows and left and (entries := await self._closed(file, left)):
                 batch.append((file, entries))
                 left -= len(entries)
@@ -133,7 +133,7 @@ class Journal:
         return len(adopted)
 
     async def waiting(self) -> Waiting:
-        files = (*self._adopted, self._own)
+        files = self._files
         oldest = [at for file in files if (at := await self._do(file.oldest_closed_at)) is not None]
         return Waiting(sum(file.closed_rows for file in files), min(oldest, default=None))
 
@@ -149,7 +149,7 @@ class Journal:
             self._timer.cancel()
         for _, written in self._pending:
             written.cancel()
-        for file in (*self._adopted, self._own):
+        for file in self._files:
             await self._do(file.end)
         self._thread.shutdown(wait=False)
 
@@ -178,6 +178,8 @@ class Journal:
             # A row is opened before it is noted, and what is closed by now has no note any more.
             changes = [change for change, _ in pending] + [Change("note", entry) for entry in notes.values()]
             try:
+                if self._own is None:
+                    self._own = await self._do(JournalFile.make, self._directory, self._reached)
                 await self._do(self._own.write, changes)
             except (sqlite3.Error, OSError) as error:
                 self._failed(pending, error)
@@ -188,7 +190,7 @@ class Journal:
 
     def _failed(self, pending: list[tuple[Change, asyncio.Future[None]]], error: Exception) -> None:
         """Whoever wants to begin may not. What has ended is not lost: it is written when the disk is well again."""
-        logs.event("usage.journal_failed", str(error), level=logging.ERROR, path=str(self._own.path))
+        logs.event("usage.journal_failed", str(error), level=logging.ERROR, path=str(self._directory))
         for change, written in pending:
             if change.kind == "open" and not written.done():
                 written.set_exception(JournalError(f"The journal cannot be written: {error}."))

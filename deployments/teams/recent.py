@@ -24,10 +24,10 @@ class _Slot:
 
 
 class Recent:
-    """By account and slots of 5 s: so it is small however many requests there are."""
+    """slots: by account, of 5 s each: so it is small however many requests there are."""
 
     def __init__(self) -> None:
-        self._slots: dict[str, deque[_Slot]] = {}
+        self.slots: dict[str, deque[_Slot]] = {}
         self._accounts: dict[str, Account] = {}
         self._pruned_ns = 0
 
@@ -35,7 +35,7 @@ class Recent:
         self._prune(now)
         for account in ask.accounts:
             self._accounts[account.id] = account
-            slots = self._slots.setdefault(account.id, deque())
+            slots = self.slots.setdefault(account.id, deque())
             if not slots or now.ns - slots[-1].since_ns >= SLOT_NS:
                 slots.append(_Slot(now.ns))
             slots[-1].requests += 1
@@ -44,7 +44,7 @@ class Recent:
 
     def used(self, now: Now) -> list[Used]:
         """Of requests and tokens what may not have drained yet: of those of half a minute ago, half."""
-        found = [self._used(self._accounts[id], slots, now) for id, slots in self._slots.items()]
+        found = [self._used(self._accounts[id], slots, now) for id, slots in self.slots.items()]
         return [used for used in found if used.requests or used.tokens or used.cost]
 
     def _used(self, account: Account, slots: deque[_Slot], now: Now) -> Used:
@@ -61,8 +61,8 @@ class Recent:
         if now.ns - self._pruned_ns < SLOT_NS:
             return
         self._pruned_ns = now.ns
-        for id, slots in list(self._slots.items()):
+        for id, slots in list(self.slots.items()):
             while slots and now.ns - slots[0].since_ns >= MINUTE_NS + SLOT_NS:
                 slots.popleft()
             if not slots:
-                del self._slots[id], self._accounts[id]
+                del self.slots[id], self._accounts[id]

@@ -52,7 +52,7 @@ class SharedCounters:
     """`deployments.teams.counting.Counters` over a book that all ingress processes share.
 
     While it is away, this process lets in what its share of the limits has room for, one of `processes`, and nothing
-    that a hard budget pays for.
+    that a hard budget pays for. joins: how often it has told the book all that it knows.
     """
 
     def __init__(self, book: RemoteBook, processes: int, clock: Callable[[], Now] = Now.read) -> None:
@@ -67,7 +67,7 @@ class SharedCounters:
         self._news = asyncio.Event()
         self._own: Book | None = None
         self._joining = asyncio.Lock()
-        self._joins = 0
+        self.joins = 0
         self._renewed = 0.0
         self._keeper: asyncio.Task[None] | None = None
 
@@ -132,7 +132,7 @@ class SharedCounters:
 
     async def _answer_of_all(self, ask: Ask) -> Grant | ServeError:
         while True:
-            joins = self._joins
+            joins = self.joins
             with self._sending() as settled:
                 answer = await self._book.reserve(self._name, ask, settled)
             if answer is not None:
@@ -178,7 +178,7 @@ class SharedCounters:
 
     async def _tell(self, renew: bool) -> None:
         self._news.clear()
-        joins = self._joins
+        joins = self.joins
         if self._own is not None:
             await self._join(joins)
             return
@@ -195,11 +195,11 @@ class SharedCounters:
     async def _join(self, joins: int) -> None:
         """joins: how often it had been done when it turned out to be needed; whoever comes second has nothing to do."""
         async with self._joining:
-            if self._joins == joins:
+            if self.joins == joins:
                 with self._sending() as settled:
                     state = State(settled, list(self._open.values()), self._recent.used(self._clock()))
                     await self._book.join(self._name, state)
-                self._joins += 1
+                self.joins += 1
                 self._own = None
 
     @contextlib.contextmanager

@@ -15,7 +15,7 @@ from model.config import ModelConfig, Quantization
 from model.kernels.native.dimensions import Dimensions
 from model.kernels.native.library import library
 from model.kernels.native.packing import BLOCK, LANES, pack, pack_in_blocks, pack_int8
-from model.kernels.native.structures import ACTIVATIONS, Layer, Model, Step, Weight
+from model.kernels.native.structures import ACTIVATIONS, FACTS, Layer, Model, Step, Weight
 
 QUERIES = 48
 """Of one head each, that forward.c attends to together."""
@@ -39,12 +39,12 @@ class NativeBackend:
     def __init__(self, model: ModelConfig, quantization: Quantization, weights: Weights) -> None:
         kernel = library()
         self._forward = kernel.starcoder_forward
-        wide = ctypes.c_int.in_dll(kernel, "starcoder_activation_bytes").value == 4
-        self._activations = torch.float32 if wide else torch.bfloat16
-        self._padding = ctypes.c_int.in_dll(kernel, "starcoder_row_padding").value
-        self._in_blocks = bool(ctypes.c_int.in_dll(kernel, "starcoder_weights_in_blocks").value)
+        facts = {name: ctypes.c_int.in_dll(kernel, f"starcoder_{name}").value for name in FACTS}
+        self._activations = torch.float32 if facts["activation_bytes"] == 4 else torch.bfloat16
+        self._padding, self._int8_padding = facts["row_padding"], facts["int8_padding"]
+        self._in_blocks = bool(facts["weights_in_blocks"])
         self._config = model
-        self._dimensions = sizes = Dimensions(model)
+        self._dimensions = sizes = Dimensions(model, facts["width_step"])
         self.head_dim = sizes.head_dim
         self._int8 = quantization == "int8"
         self._held: list[torch.Tensor] = []
@@ -184,20 +184,25 @@ class NativeBackend:
         sizes = self._dimensions
         normed = sizes.width + self._padding
         if tokens > self._room:
-            self._room = tokens
+            self._room = tokens = _whole_tiles(tokens)
             self._x = torch.empty(tokens, sizes.width)
             attended = sizes.queries + self._padding
             self._h = torch.empty(tokens, max(normed, attended), dtype=self._activations)
             self._qkv = torch.empty(tokens, sizes.qkv, dtype=torch.bfloat16)
             self._mid = torch.empty(tokens, sizes.inner + self._padding, dtype=self._activations)
             if self._int8:
-                self._q = torch.empty(tokens, sizes.longest, dtype=torch.uint8)
+                self._q = torch.empty(tokens, sizes.longest + self._int8_padding, dtype=torch.uint8)
                 self._q_scale = torch.empty(tokens)
             elif self._in_blocks:
                 self._q = torch.empty(tokens, sizes.longest + self._padding, dtype=torch.int16)
                 self._q_scale = torch.empty(tokens, -(-sizes.longest // BLOCK))
         if rows > len(self._logits):
             self._y = torch.empty(rows, sizes.width)
-            self._few_h = torch.empty(rows, normed, dtype=self._activations)
+            self._few_h = torch.empty(_whole_tiles(rows), normed, dtype=self._activations)
             self._few_q = torch.empty(rows, sizes.queries, dtype=torch.bfloat16)
             self._logits = torch.empty(rows, -(-self._config.vocab_size // LANES) * LANES)
+
+
+def _whole_tiles(rows: int) -> int:
+    """AMX takes in 16 rows at a time, of which those that are not there come to nothing that is kept."""
+    return -(-rows // LANES) * LANES

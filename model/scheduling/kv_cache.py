@@ -28,10 +28,20 @@ def block_hash(parent: BlockHash, tokens: Sequence[int]) -> BlockHash:
     return hashlib.blake2b(parent + array("q", tokens).tobytes(), digest_size=16).digest()
 
 
-def chain_hashes(tokens: Sequence[int], block_size: int, known: Sequence[BlockHash] = ()) -> list[BlockHash]:
-    """Hashes of all full blocks of `tokens`; `known` are those of its first blocks, already computed."""
+def root_of(name: str) -> BlockHash:
+    """Where the hashes of those begin who share a cache by this name; whoever has another one finds none of its blocks.
+
+    Without a name, where all begin who have none.
+    """
+    return hashlib.blake2b(name.encode(), digest_size=16, person=b"cache root").digest() if name else ROOT
+
+
+def chain_hashes(
+    tokens: Sequence[int], block_size: int, known: Sequence[BlockHash] = (), root: BlockHash = ROOT
+) -> list[BlockHash]:
+    """Hashes of all full blocks of `tokens`; `known` are those of its first blocks, already computed from `root`."""
     hashes = list(known)
-    parent = hashes[-1] if hashes else ROOT
+    parent = hashes[-1] if hashes else root
     for start in range(len(hashes) * block_size, len(tokens) - block_size + 1, block_size):
         parent = block_hash(parent, tokens[start : start + block_size])
         hashes.append(parent)

@@ -80,12 +80,11 @@ class StepPace:
     def prompt_tokens(self, decoding: list[Sequence], prompts: list[Sequence]) -> int | None:
         """How many tokens of prompts fit the step beside those who decode; None: as many as there are.
 
-        decoding, prompts: in order of service. Decodes in the background do not slow down somebody's prompt.
+        decoding: by rank. prompts: the one whose turn it is, and those that run. Decodes in the background do not slow
+        down somebody's prompt.
         """
-        if not prompts:
-            return None
         decoding = [s for s in decoding if s.num_output]  # not the last token of a prompt
-        if not decoding or prompts[0].request.priority < decoding[0].request.priority:
+        if all(prompts[0].outranks(s) for s in decoding):
             return None
         rows = len(decoding) + sum(len(s.draft) for s in decoding)
         size = self._block_size

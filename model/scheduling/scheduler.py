@@ -3,84 +3,27 @@
 from __future__ import annotations
 
 import bisect
-import heapq
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from model.limits import StepLimits
 from model.scheduling.block_tables import BlockTables
+from model.scheduling.fairness import FairQueue
 from model.scheduling.kv_cache import Block, BlockPool, chain_hashes
 from model.scheduling.pace import StepPace
+from model.scheduling.planning import MOST_PASSES, Planned, Step
 from model.scheduling.prompt_logprobs import PromptRows
 from model.scheduling.sequence import Scheduled, Sequence
 from model.statistics import EngineCounters
 from monitoring import metrics
 
-MOST_PASSES = 64
-"""Sequences that may be admitted before one that does not fit and is no less important: enough that short ones do not
-wait for it, few enough that it does not wait for ever."""
-
-
-@dataclass
-class _Planned:
-    """What scheduling a step changed ahead of its running.
-
-    admitted: who left the queue; first: those of them for the first time. published: blocks of sequences, by index.
-    """
-
-    admitted: list[Sequence] = field(default_factory=list)
-    first: list[Sequence] = field(default_factory=list)
-    published: list[tuple[Sequence, int]] = field(default_factory=list)
-
-
-class _Step:
-    """A step while it is planned. counts: tokens of each sequence; tokens: that are left to be given.
-
-    held_up: the first that waits since it does not fit.
-    """
-
-    def __init__(self, limits: StepLimits) -> None:
-        self.tokens = limits.tokens
-        self.counts: dict[Sequence, int] = {}
-        self.held_up: Sequence | None = None
-        self._rows = PromptRows(limits.prompt_rows)
-        self._rows_of: dict[Sequence, int] = {}
-
-    def most(self, sequence: Sequence, count: int) -> int:
-        """How many of the sequence's next `count` tokens may be computed, for all the rows of logits that are left."""
-        if not sequence.wants_prompt_logprobs:
-            return count
-        return self._rows.most(sequence, count, self._rows_of.get(sequence, 0))
-
-    def give(self, sequence: Sequence, count: int) -> None:
-        """Let a sequence compute `count` tokens in all."""
-        if sequence in self.counts:
-            self.take_back(sequence)
-        if not count:
-            return
-        self.counts[sequence] = count
-        self.tokens -= count
-        if sequence.wants_prompt_logprobs:
-            self._rows_of[sequence] = self._rows.take(sequence, count)
-
-    def give_one(self, sequence: Sequence) -> None:
-        """Let a sequence that has nothing yet, and wants no rows of logits, compute one token."""
-        self.counts[sequence] = 1
-        self.tokens -= 1
-
-    def take_back(self, sequence: Sequence) -> None:
-        self.tokens += self.counts.pop(sequence, 0)
-        self._rows.left += self._rows_of.pop(sequence, 0)
-
-    def may_pass(self, sequence: Sequence) -> bool:
-        """Whether a waiting sequence may be admitted before the one that is held up."""
-        first = self.held_up
-        return first is None or (sequence.request.priority <= first.request.priority and first.passed < MOST_PASSES)
+MOST_EVICTIONS = 3
+"""How often a sequence may lose its blocks to another tenant's."""
 
 
 class Scheduler:
-    """Sequences wait, run, and leave. Both lists are kept in order of service. pace: None: each step is filled."""
+    """Sequences wait, run, and leave. running: by rank. pace: None: each step is filled."""
 
     def __init__(
         self,
@@ -93,18 +36,21 @@ class Scheduler:
         self.pool = pool
         self.tables = tables
         self.limits = limits
-        self.waiting: list[Sequence] = []
+        self.waiting = FairQueue()
         self.running: list[Sequence] = []
         self.counters = counters
         self.pace = pace
-        self._planned = _Planned()
+        self._planned = Planned()
 
     def add(self, sequence: Sequence) -> None:
-        bisect.insort(self.waiting, sequence, key=lambda s: s.rank)
+        self.waiting.enter(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, waiting or running, and free its blocks at once."""
-        (self.running if sequence in self.running else self.waiting).remove(sequence)
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
         self._release(sequence)
 
     def withdraw(self, sequence: Sequence) -> None:
@@ -122,9 +68,9 @@ class Scheduler:
 
         What is not empty has either `started`, or is to be taken back: `undo`.
         """
-        self._planned = _Planned()
+        self._planned = Planned()
         self._make_room_for_urgent()
-        step = _Step(self.limits)
+        step = Step(self.limits)
         size = self.pool.block_size
         decoding = [s for s in self.running if s.pending == 1 and not s.ends]
         for sequence in decoding:  # who streams is held up by no prompt
@@ -167,78 +113,109 @@ class Scheduler:
             sequence.published = min(sequence.published, sequence.computed // size)
         for sequence in self._planned.admitted:
             self.remove(sequence)
-            self.add(sequence)
+            self.waiting.add(sequence)
         for sequence in self._planned.first:
             sequence.started_at = None
-        self._planned = _Planned()
+        for account, counter in reversed(self._planned.charged):
+            account.counter = counter
+        self._planned = Planned()
 
     def _make_room_for_urgent(self) -> None:
-        """A waiting sequence of better priority takes the place of the least important that run, if that suffices."""
+        """A waiting sequence takes the place of the least important that it outranks, if that suffices."""
         if not (self.waiting and self.running):
             return
-        last = self.running[-1].request.priority
-        if self.waiting[0].request.priority >= last:
+        first, last = self.waiting.first(), self.running[-1]
+        if (first.service_class, first.request.priority) >= (last.service_class, last.request.priority):
             return
         urgent = self._next_waiting()
-        if urgent is not None and urgent.request.priority < last:
-            for _ in range(self._victims_for(urgent) or 0):
-                self._preempt_last()
+        if urgent is not None:
+            for victim in self._victims_for(urgent):
+                self._preempt(victim, urgent)
 
     def _next_waiting(self) -> Sequence | None:
         """The first that could run, were there room: one that waits for rows of logits holds up nobody behind it."""
         rows = PromptRows(self.limits.prompt_rows)
         for sequence in self.running:
             rows.take(sequence, rows.most(sequence, sequence.pending))
-        return next((s for s in self.waiting if not s.in_check and rows.most(s, 1)), None)
+        waiting = self.waiting.in_order([], 1, self._looks)
+        return next((s for s in waiting if rows.most(s, 1)), None)
 
-    def _victims_for(self, urgent: Sequence) -> int | None:
-        """How many of the last running sequences, all less important, have to go until it fits; None: all do not do."""
+    @property
+    def _looks(self) -> int:
+        """How many of those that wait are looked at in a step without being admitted."""
+        return self.limits.sequences + MOST_PASSES
+
+    def _victims_for(self, urgent: Sequence) -> list[Sequence]:
+        """Of the running sequences that it outranks the last ones, as many as have to go until it fits.
+
+        Nobody where it fits, or all do not do.
+        """
+        outranked = [s for s in self.running if urgent.outranks(s) and _may_lose_to(s, urgent)]
+        outranked.sort(key=_importance, reverse=True)
         cached = self._cached(urgent)
         new, matched, free = self._first_blocks(urgent, cached), set(cached), self.pool.num_free
         to_hold, given_back = self.pool.free_among(cached), Counter[Block]()
-        for others in range(len(self.running), -1, -1):
+        for count in range(len(outranked) + 1):
+            others = len(self.running) - count
             if others < self.limits.sequences and new + to_hold + others <= free:
-                return len(self.running) - others
-            if not others or self.running[others - 1].request.priority <= urgent.request.priority:
+                return outranked[:count]
+            if count == len(outranked):
                 break
-            for block in self.running[others - 1].blocks:
+            for block in outranked[count].blocks:
                 given_back[block] += 1
                 if given_back[block] == self.pool.references(block):
                     free += 1
                     to_hold += block in matched
-        return None
+        return []
 
-    def _prefill(self, step: _Step, decoding: list[Sequence]) -> None:
+    def _prefill(self, step: Step, decoding: list[Sequence]) -> None:
         """Prompts in order of service, whether they run or wait; but a share of the step is for those that end with it.
 
         So a keystroke does not wait behind a long prompt. That gets the rest, and what nobody needs of the share.
         All of them get what does not make those who decode wait too long.
         """
         running = [s for s in self.running if s.pending > 1 and not s.ends]
-        waiting = [s for s in self.waiting if not s.in_check] if len(self.running) < self.limits.sequences else []
-        queue = list(heapq.merge(running, waiting, key=lambda s: s.rank))
-        paced = self.pace.prompt_tokens(decoding, queue) if self.pace is not None else None
-        kept = max(0, step.tokens - paced) if paced is not None else 0
+        queue = self.waiting.in_order(running, self.limits.sequences - len(self.running), self._looks)
+        kept = 0
+        if self.pace is not None and (first := next(queue, None)) is not None:
+            paced = self.pace.prompt_tokens(decoding, [first, *running])
+            kept = max(0, step.tokens - paced) if paced is not None else 0
+            queue = chain([first], queue)
         step.tokens -= kept
         share = min(self.limits.short_tokens, step.tokens // 2)
         unfinished: list[Sequence] = []
-        for place, sequence in enumerate(queue):
+        for sequence in queue:
             left = step.tokens - share
             if left <= 0:
-                unfinished += queue[place:]
+                unfinished.append(sequence)
                 break
             rest = self._rest(sequence)
             if left < rest <= share or self._advance(step, sequence, left) < rest:
                 unfinished.append(sequence)
+        unfinished += islice(queue, max(0, self.limits.sequences - len(unfinished)))
         for sequence in unfinished[: self.limits.sequences]:
             if sequence not in step.counts and self._rest(sequence) <= step.tokens:
                 self._advance(step, sequence, step.tokens)
-        for sequence in unfinished:
+        for sequence in chain(unfinished, queue):
             if step.tokens == 0:
                 break
             self._advance(step, sequence, step.tokens, preempting=False)
         if self.pace is not None:
             self.pace.limited = kept > 0 and step.tokens == 0
+        self._move_up_overtaken(step, running)
+
+    def _move_up_overtaken(self, step: Step, running: list[Sequence]) -> None:
+        """Prompts of a worse class that have been held up by many of better ones."""
+        admitted = self._planned.admitted
+        served = {s.service_class for s in chain(running, admitted) if s in step.counts}
+        behind = [s for s in running if s not in step.counts and s.blocks]
+        for sequence in self.waiting.overtaken(behind, admitted, served):
+            runs = bool(sequence.blocks)
+            if runs:
+                self.running.remove(sequence)
+            self.waiting.move_up(sequence)
+            if runs:
+                bisect.insort(self.running, sequence, key=_rank)
 
     def _rest(self, sequence: Sequence) -> int:
         """Tokens of a sequence that are still to be computed, those left out that are cached for one that waits."""
@@ -246,7 +223,7 @@ class Scheduler:
             return sequence.pending
         return sequence.length - len(self._cached(sequence)) * self.pool.block_size
 
-    def _advance(self, step: _Step, sequence: Sequence, tokens: int, preempting: bool = True) -> int:
+    def _advance(self, step: Step, sequence: Sequence, tokens: int, preempting: bool = True) -> int:
         """Let a sequence compute up to so many tokens more in this step; how many it computes in all."""
         if sequence.blocks:
             self._grow(step, sequence, tokens, preempting)
@@ -254,7 +231,7 @@ class Scheduler:
             self._admit(step, sequence, tokens)
         return step.counts.get(sequence, 0)
 
-    def _grow(self, step: _Step, sequence: Sequence, tokens: int, preempting: bool = True) -> None:
+    def _grow(self, step: Step, sequence: Sequence, tokens: int, preempting: bool = True) -> None:
         """For one that runs. Where blocks are missing the least important gives up its own, itself perhaps."""
         if not sequence.blocks:
             return  # it was preempted since
@@ -266,14 +243,15 @@ class Scheduler:
             count = min(count, room - sequence.computed)
         missing = self._missing_blocks(sequence, sequence.computed + count)
         while missing > self.pool.num_free:
-            victim = self._preempt_last()
+            victim = max((s for s in self.running if _may_lose_to(s, sequence)), key=_importance)
+            self._preempt(victim, sequence)
             step.take_back(victim)
             if victim is sequence:
                 return
         sequence.blocks += self.pool.allocate(missing)
         step.give(sequence, count)
 
-    def _admit(self, step: _Step, sequence: Sequence, tokens: int) -> None:
+    def _admit(self, step: Step, sequence: Sequence, tokens: int) -> None:
         """For one that waits, if its first chunk fits. One that does not fit is passed by few, none less important."""
         if len(self.running) >= self.limits.sequences or not step.most(sequence, 1) or not step.may_pass(sequence):
             return
@@ -288,10 +266,12 @@ class Scheduler:
         count = step.most(sequence, min(sequence.pending, tokens))
         sequence.blocks += self.pool.allocate(self._missing_blocks(sequence, sequence.computed + count))
         self.waiting.remove(sequence)
-        bisect.insort(self.running, sequence, key=lambda s: s.rank)
+        bisect.insort(self.running, sequence, key=_rank)
         self._planned.admitted.append(sequence)
         if sequence.started_at is None:
             sequence.started_at = time.monotonic()
+            self._planned.charged.append((sequence.account, sequence.account.counter))
+            sequence.account.charge_prompt(sequence.pending, sequence.request.weight)
             found = min(sequence.computed, sequence.prompt_length)
             sequence.cached_tokens = max(found - sequence.request.ahead, 0)
             self._planned.first.append(sequence)
@@ -322,7 +302,7 @@ class Scheduler:
         if not self.pool.caching or sequence.wants_prompt_logprobs:
             return []
         usable = (sequence.length - 1) // self.pool.block_size
-        sequence.hashes = chain_hashes(sequence.tokens, self.pool.block_size, sequence.hashes)
+        sequence.hashes = chain_hashes(sequence.tokens, self.pool.block_size, sequence.hashes, sequence.root)
         return self.pool.match(sequence.hashes[:usable])
 
     def _first_blocks(self, sequence: Sequence, cached: list[Block]) -> int:
@@ -354,22 +334,22 @@ class Scheduler:
             if last <= sequence.published:
                 continue
             if last > len(sequence.hashes):
-                sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes)
+                sequence.hashes = chain_hashes(sequence.tokens[: last * size], size, sequence.hashes, sequence.root)
             for index in range(sequence.published, last):
                 self.pool.publish(sequence.blocks[index], sequence.hashes[index])
                 self._planned.published.append((sequence, index))
             sequence.published = last
 
-    def _preempt_last(self) -> Sequence:
-        """The least important gives its blocks back and waits again, in its old place.
+    def _preempt(self, victim: Sequence, claimant: Sequence) -> None:
+        """It gives its blocks back and waits again, in its old place.
 
-        What is still cached when it runs again is not recomputed.
+        What is still cached when it runs again is not recomputed, and what is recomputed is not charged again.
         """
-        victim = self.running.pop()
+        victim.evicted += victim.account is not claimant.account
+        self.running.remove(victim)
         self._release(victim)
         self.counters.add(metrics.PREEMPTIONS)
-        self.add(victim)
-        return victim
+        self.waiting.add(victim)
 
     def _release(self, sequence: Sequence) -> None:
         self.pool.release(sequence.blocks)
@@ -391,9 +371,24 @@ class Scheduler:
         assert not {id(s) for s in self.waiting} & {id(s) for s in self.running}
         assert all(not s.blocks and s.computed == 0 for s in self.waiting), "a waiting sequence holds blocks"
         assert len(self.running) <= self.limits.sequences
-        for lane in (self.waiting, self.running):
-            assert [s.rank for s in lane] == sorted(s.rank for s in lane), "out of order"
+        self.waiting.check_integrity()
+        assert self.running == sorted(self.running, key=_rank), "out of order"
         for sequence in self.running:
             assert len(sequence.blocks) >= self._blocks_for(sequence.computed), "computed tokens without a block"
         self.pool.check_integrity(s.blocks for s in self.running)
         self.tables.check_integrity(self.running)
+
+
+def _rank(sequence: Sequence) -> tuple[int, int, int]:
+    return sequence.rank
+
+
+def _importance(sequence: Sequence) -> tuple[int, float, int, tuple[int, int, int]]:
+    """Who has the largest is preempted first."""
+    account = sequence.account
+    return account.service_class, account.counter, account.number, sequence.rank
+
+
+def _may_lose_to(sequence: Sequence, claimant: Sequence) -> bool:
+    """Whether it may be preempted for the other one, or for itself."""
+    return sequence.account is claimant.account or sequence.evicted < MOST_EVICTIONS

@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass, field
 
 from model.request import Request, TokenLogprobs
-from model.scheduling.kv_cache import Block, BlockHash
+from model.scheduling.account import Account
+from model.scheduling.kv_cache import Block, BlockHash, root_of
 from model.scheduling.speculation import Speculator
 
 
@@ -29,6 +30,8 @@ class Sequence:
     arrived_at, started_at: when it was added and when it first ran, by the monotonic clock, in seconds.
     hashes: of its leading full blocks. cached_tokens: of its prompt, what its first step found in the cache,
         and what was not put there for it.
+    root: where its hashes begin. account: of its tenant, once it waits. evicted: how often it lost its blocks to
+        another tenant.
     passed: how many that came later were admitted before it, since it did not fit.
     gone: it has finished or was aborted.
     """
@@ -38,6 +41,8 @@ class Sequence:
     arrival: int
     limit: int
     prompt_length: int = field(init=False)
+    root: BlockHash = field(init=False)
+    account: Account = field(init=False)
     speculator: Speculator | None = None
     arrived_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
@@ -51,17 +56,30 @@ class Sequence:
     hashes: list[BlockHash] = field(default_factory=list)
     cached_tokens: int = 0
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    evicted: int = 0
     passed: int = 0
     gone: bool = False
 
     def __post_init__(self) -> None:
         self.tokens = [*self.request.prompt_ids, *self.request.output_ids]
         self.prompt_length = len(self.request.prompt_ids)
+        self.root = root_of(self.request.cache_root)
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """Order of service: priority, then arrival. Smaller runs first, larger is preempted first."""
-        return self.request.priority, self.arrival
+    def service_class(self) -> int:
+        """Of its account: its request's own, or a better one once it has waited for long."""
+        return self.account.service_class
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Its place among those of its tenant: class, priority, then arrival. Smaller runs first."""
+        return self.account.service_class, self.request.priority, self.arrival
+
+    def outranks(self, other: Sequence) -> bool:
+        """Whether it may take the other's place. A client's priority counts among the tenant's own requests alone."""
+        if self.service_class != other.service_class:
+            return self.service_class < other.service_class
+        return self.account is other.account and self.request.priority < other.request.priority
 
     @property
     def output(self) -> list[int]:

@@ -77,6 +77,12 @@ _REQUESTS = Row(
             "s",
         ),
         Panel(
+            "Queue by class of service",
+            "The 90th percentile: interactive work goes before standard, and that before batch, which may take long.",
+            ((q.quantile(0.9, m.CLASS_QUEUE_TIME, "service_class"), "{{service_class}}"),),
+            "s",
+        ),
+        Panel(
             "Age of the queue",
             "Of the sequence that has waited longest for its first step. The sharpest sign of overload.",
             ((q.value(m.OLDEST_WAITING, "instance", how="max"), "{{instance}}"),),

@@ -121,6 +121,12 @@ _TEAMS = Row(
             "reqps",
         ),
         Panel(
+            "Displaced by team",
+            "Requests a second that lost their place in a full queue to a team with less of it. It shows who floods.",
+            ((q.rate(m.DISPLACED, "team"), "{{team}}"),),
+            "reqps",
+        ),
+        Panel(
             "Requests by dialect",
             "HTTP requests a second, by the API they came in by.",
             ((q.rate(m.HTTP_REQUESTS, "dialect"), "{{dialect}}"),),
@@ -132,6 +138,59 @@ _TEAMS = Row(
             "The 90th percentile, by the API that requests came in by.",
             ((q.quantile(0.9, m.E2E_REQUEST_LATENCY, "dialect"), "{{dialect}}"),),
             "s",
+        ),
+    ),
+)
+
+_USAGE = Row(
+    "What teams use",
+    (
+        Panel(
+            "Tokens by team",
+            "Tokens a second on a team's account, prompts and completions.",
+            ((q.rate(m.USAGE_TOKENS, "team"), "{{team}}"),),
+            "short",
+            stacked=True,
+        ),
+        Panel(
+            "Cost by team",
+            "USD in the time that is shown. The ledger has the exact amounts: `starcoder usage`.",
+            ((q.increase(m.USAGE_COST, "team"), "{{team}}"),),
+            "currencyUSD",
+            kind="stat",
+        ),
+        Panel(
+            "Budgets used",
+            "Of each team's budget, in its present period. A hard one refuses what would go beyond it.",
+            ((q.value(m.BUDGET_USED, "team", how="max"), "{{team}}"),),
+            "percentunit",
+            thresholds=((0.8, "orange"), (1.0, "red")),
+        ),
+        Panel(
+            "What became of it",
+            "Tokens a second on a team's account by whether somebody waited for them to the end.",
+            ((q.rate(m.USAGE_TOKENS, "kind"), "{{kind}}"),),
+            "short",
+            stacked=True,
+        ),
+        Panel(
+            "Usage booked",
+            "Calls of an engine a second that came onto the ledger.",
+            ((q.rate(m.USAGE_BOOKED), "booked"),),
+            "short",
+        ),
+        Panel(
+            "Usage not yet booked",
+            "What waits on the nodes' disks for the database. While that is away it grows, and nothing is lost.",
+            ((q.value(m.USAGE_WAITING, "instance"), "{{instance}}"),),
+            "short",
+        ),
+        Panel(
+            "Age of the oldest",
+            "Since the request of the oldest entry that waits has ended. Some seconds, while the database answers.",
+            ((q.value(m.USAGE_OLDEST, "instance", how="max"), "{{instance}}"),),
+            "s",
+            thresholds=((60.0, "orange"), (300.0, "red")),
         ),
     ),
 )
@@ -209,6 +268,6 @@ SERVICE = Board(
     "starcoder-service",
     "StarCoder: Service",
     "What users feel: rate, errors, latency, and the budgets that are left. Start here when somebody complains.",
-    (_GOLDEN, _BUDGET, _TEAMS, _WORTH),
+    (_GOLDEN, _BUDGET, _TEAMS, _USAGE, _WORTH),
     {"model": m.HTTP_REQUESTS.full_name, "team": m.HTTP_REQUESTS.full_name, "instance": m.HTTP_REQUESTS.full_name},
 )

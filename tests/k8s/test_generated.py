@@ -13,7 +13,7 @@ import yaml
 
 from deployments.app import bundles
 from deployments.cluster import haproxy, proxy, proxy_settings
-from deployments.settings import Settings
+from deployments.settings import Settings, check_environment
 from k8s import generate
 from tests.k8s.conftest import K8S, OVERLAYS
 from tests.support.kuberay import Pod
@@ -88,6 +88,32 @@ def test_the_proxies_of_workers_know_the_settings(settings: Settings, pods: list
     assert len(names) == len(set(names))
     given = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert proxy.environment(settings, haproxy.environment(COMMAND)).items() <= given.items()
+
+
+def test_what_is_in_the_environment_are_settings(pods: list[Pod]) -> None:
+    for pod in pods:
+        for container in pod.containers:
+            given = {v["name"]: v.get("value", "postgresql+asyncpg://u:p@h/n") for v in container.get("env", [])}
+            check_environment(given)
+
+
+def test_nobody_gets_in_without_a_key(
+    serve_config: dict[str, Any], pods: list[Pod], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application is built on the head or a worker, by what these find in their environment."""
+    [application] = serve_config["applications"]
+    for role, name in (("head", "ray-head"), ("worker", "ray-worker")):
+        [container] = [c for pod in pods if pod.role == role for c in pod.spec["containers"] if c["name"] == name]
+        for variable in container["env"]:
+            if variable["name"].startswith("STARCODER_TEAMS__"):
+                secret = "postgresql+asyncpg://somebody:secret@there/starcoder"
+                monkeypatch.setenv(variable["name"], variable.get("value", secret))
+        teams = Settings(**application["args"]).teams
+        assert teams.required
+        assert teams.database.startswith("postgresql+asyncpg://")
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert str(teams.pepper_file.parent) in mounts  # type: ignore[union-attr]
+        assert teams.journal_directory is not None
 
 
 def test_haproxy_stands_in_front_on_every_node(pods: list[Pod]) -> None:

@@ -20,9 +20,11 @@ NEIGHBOUR = Peer({"app": "anything"}, "starcoder")
 DNS = Peer({"k8s-app": "kube-dns"}, "kube-system")
 API_SERVER = Peer(address="10.96.0.1")
 HUB = Peer(address="203.0.113.10")
+DATABASE = Peer(address="10.20.0.5")
 GATEWAY = Peer({"gateway.networking.k8s.io/gateway-name": "starcoder-gateway"}, "starcoder")
 
 DASHBOARD, CLIENT_SERVER, GCS, AGENT, SERVE = 8265, 10001, 6379, 52365, 8000
+POSTGRES = 5432
 RAY_PORTS = (DASHBOARD, CLIENT_SERVER, GCS, AGENT, SERVE, 8076, 8077, 34567)
 """The last ones stand for those that Ray draws."""
 
@@ -113,6 +115,37 @@ def test_redis_is_the_heads_alone(policies: list[Manifest], pods: list[Pod], hea
     assert allowed(policies, cleanup, redis, 6379)
     for who in (worker, CLIENT, NEIGHBOUR, GATEWAY):
         assert not allowed(policies, who, redis, 6379)
+
+
+def test_the_database_is_the_servers_alone(policies: list[Manifest], pods: list[Pod], head: Peer, worker: Peer) -> None:
+    postgres, job = peer(pods, "postgres"), peer(pods, "admin-key")
+    for who in (head, worker, job):
+        assert allowed(policies, who, postgres, POSTGRES)
+        assert not allowed(policies, postgres, who, SERVE)
+        assert not allowed(policies, who, DATABASE, POSTGRES)
+    for stranger in (CLIENT, STRANGER, NEIGHBOUR, GATEWAY, PROMETHEUS, OPERATOR):
+        assert not allowed(policies, stranger, postgres, POSTGRES)
+    assert not allowed(policies, postgres, HUB, 443)
+
+
+def test_a_database_elsewhere_is_reached_with_its_component(composed: Callable[..., list[Manifest]]) -> None:
+    manifests = composed("dev", "external-database")
+    policies, pods = policies_of(manifests), pods_of(manifests)
+    for role in ("head", "worker", "admin-key"):
+        assert allowed(policies, peer(pods, role), DATABASE, POSTGRES)
+        assert not allowed(policies, peer(pods, role), HUB, POSTGRES)
+        assert not allowed(policies, DATABASE, peer(pods, role), POSTGRES)
+
+
+def test_the_job_of_the_first_key_reaches_the_api_server_and_nothing_else(
+    policies: list[Manifest], pods: list[Pod], head: Peer, worker: Peer
+) -> None:
+    job = peer(pods, "admin-key")
+    assert allowed(policies, job, API_SERVER, 443)
+    assert not allowed(policies, job, HUB, 443)
+    for target in (head, worker):
+        assert not allowed(policies, job, target, SERVE)
+        assert not allowed(policies, target, job, SERVE)
 
 
 @pytest.mark.parametrize("overlay", PRODUCTION)

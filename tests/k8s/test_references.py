@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.cluster.proxy_settings import ProxySettings
+from deployments.command import admin_secret
 from tests.k8s.conftest import ROOT
 from tests.support.kuberay import Pod, pods_of, services_of
 from tests.support.kustomize import Manifest
 from tests.support.network_policy import selects
+
+OF_EVERY_NAMESPACE = {"kube-root-ca.crt"}
+"""ConfigMaps that Kubernetes makes."""
 
 OPERATORS_SECRETS: dict[str, set[str]] = {"starcoder-tls": {"tls.crt", "tls.key"}}
 """Made by others: here cert-manager, or whoever issues certificates."""
@@ -32,7 +38,7 @@ def secrets_in_the_guide() -> dict[str, set[str]]:
     text = (ROOT / "docs" / "deploy.md").read_text().replace("\\\n", " ")
     found: dict[str, set[str]] = {}
     for name, rest in re.findall(r"kubectl create secret generic (\S+)([^\n]*)", text):
-        found[name] = set(re.findall(r"--from-(?:literal|file)=([\w.]+)", rest))
+        found[name] = set(re.findall(r"--from-(?:literal|file)=([\w.-]+)", rest))
     return found
 
 
@@ -47,14 +53,15 @@ def test_secrets_are_ones_that_the_guide_creates(manifests: list[Manifest]) -> N
             assert reference["key"] in created[reference["name"]]
         if isinstance(volume := node.get("secret"), dict):
             assert {item["key"] for item in volume["items"]} <= created[volume["secretName"]]
-    assert not named(manifests, "Secret"), "a secret in a repository is none"
+    filled = [m for m in manifests if m["kind"] == "Secret" and {"data", "stringData"} & set(m)]
+    assert not filled, "a secret in a repository is none"
 
 
 def test_config_maps_and_claims_exist(manifests: list[Manifest]) -> None:
     for node in walk(manifests):
         for field in ("configMapRef", "configMapKeyRef", "configMap"):
             if isinstance(reference := node.get(field), dict):
-                assert reference["name"] in named(manifests, "ConfigMap")
+                assert reference["name"] in named(manifests, "ConfigMap") | OF_EVERY_NAMESPACE
         if claim := node.get("persistentVolumeClaim"):
             assert claim["claimName"] in named(manifests, "PersistentVolumeClaim")
 
@@ -62,7 +69,7 @@ def test_config_maps_and_claims_exist(manifests: list[Manifest]) -> None:
 def test_mounts_have_volumes_and_volumes_are_mounted(manifests: list[Manifest], pods: list[Pod]) -> None:
     for pod in pods:
         volumes = {volume["name"] for volume in pod.spec.get("volumes", [])}
-        if pod.role == "redis":
+        if pod.role in ("redis", "postgres"):
             volumes |= {"data"}  # by claim template
         mounted = {mount["name"] for c in pod.containers for mount in c.get("volumeMounts", [])}
         assert mounted == volumes, pod.role
@@ -97,6 +104,42 @@ def test_workers_spread_over_nodes(pods: list[Pod]) -> None:
     assert {c["topologyKey"] for c in constraints} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
     for constraint in constraints:
         assert selects(constraint["labelSelector"], worker.labels)
+
+
+def test_the_database_is_where_the_guide_says(manifests: list[Manifest]) -> None:
+    """Its URL is in a Secret, which the guide has an operator make; the name in it is the Service's."""
+    [service] = [m for m in manifests if m["kind"] == "Service" and m["metadata"]["name"].endswith("postgres")]
+    [port] = service["spec"]["ports"]
+    host = f"@{service['metadata']['name']}:{port['port']}/starcoder"
+    urls = re.findall(r"database-url=\"?(postgresql\+asyncpg://\S+)", (ROOT / "docs" / "deploy.md").read_text())
+    assert any(host in url for url in urls)
+    [server] = [m for m in manifests if m["kind"] == "StatefulSet" and m["metadata"]["name"].endswith("postgres")]
+    given = {v["name"]: v.get("value") for v in server["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert (given["POSTGRES_USER"], given["POSTGRES_DB"]) == ("starcoder", "starcoder")
+
+
+def test_the_job_may_fill_one_secret_and_no_more(manifests: list[Manifest], pods: list[Pod]) -> None:
+    [role] = [m for m in manifests if m["kind"] == "Role"]
+    [binding] = [m for m in manifests if m["kind"] == "RoleBinding"]
+    [secret] = [m for m in manifests if m["kind"] == "Secret"]
+    name = secret["metadata"]["name"]
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [name], "verbs": ["get", "patch"]}
+    ]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    [subject] = binding["subjects"]
+    assert subject["namespace"] == secret["metadata"]["namespace"]
+    job = next(pod for pod in pods if pod.role == "admin-key")
+    assert job.spec["serviceAccountName"] == subject["name"]
+    [container] = job.spec["containers"]
+    assert container["args"] == ["--secret", name]
+    assert container["command"][-1] == admin_secret.__name__
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    [volume] = [v for v in job.spec["volumes"] if v["name"] == mounts[str(admin_secret.ACCOUNT)]]
+    files = {item["path"] for item in walk(volume["projected"]) if "path" in item}
+    assert files == {"token", "ca.crt", "namespace"}
+    # Nobody else has an account that may read it.
+    assert [pod.role for pod in pods if "serviceAccountName" in pod.spec] == ["admin-key"]
 
 
 def test_services_reach_pods(manifests: list[Manifest], pods: list[Pod]) -> None:
@@ -138,6 +181,66 @@ def test_the_route_leads_to_the_servers_service(composed: Callable[..., list[Man
     for listener in gateway["spec"]["listeners"]:
         for certificate in listener["tls"]["certificateRefs"]:
             assert certificate["name"] in OPERATORS_SECRETS
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/metrics/x"])
+def test_the_public_door_does_not_lead_to_metrics(composed: Callable[..., list[Manifest]], path: str) -> None:
+    """Prometheus asks the pods, at ports of their own. The longest prefix that matches counts."""
+    [route] = [m for m in composed("dev", "gateway") if m["kind"] == "HTTPRoute"]
+    prefixes = {match["path"]["value"]: rule for rule in route["spec"]["rules"] for match in rule["matches"]}
+    whole = [prefix for prefix in prefixes if prefix == "/" or f"{path}/".startswith(f"{prefix}/")]
+    rule = prefixes[max(whole, key=len)]
+    [rewrite] = [f["urlRewrite"]["path"] for f in rule.get("filters", [])]
+    assert rewrite["replaceFullPath"] == "/not-found"
+
+
+def test_a_certificate_that_is_renewed_is_where_it_is_looked_for(composed: Callable[..., list[Manifest]]) -> None:
+    manifests = composed("dev", "certificate", "tls")
+    [certificate] = [m for m in manifests if m["kind"] == "Certificate"]
+    assert certificate["spec"]["secretName"] in OPERATORS_SECRETS
+    assert "starcoder-serve-svc.starcoder.svc" in certificate["spec"]["dnsNames"]
+    worker = next(pod for pod in pods_of(manifests) if pod.role == "worker")
+    container = worker.spec["containers"][0]
+    names = [variable["name"] for variable in container["env"]]
+    assert len(names) == len(set(names))
+    given = {variable["name"]: variable.get("value") for variable in container["env"]}
+    settings = ProxySettings(ssl_certfile=given["STARCODER_SSL_CERTFILE"], ssl_keyfile=given["STARCODER_SSL_KEYFILE"])
+    assert settings.certificate is not None
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    [volume] = [v for v in worker.spec["volumes"] if v["name"] == "tls"]
+    assert volume["secret"]["secretName"] == certificate["spec"]["secretName"]
+    files = {item["key"]: Path(mounts["tls"]) / item["path"] for item in volume["secret"]["items"]}
+    assert files == {"tls.crt": settings.certificate.chain, "tls.key": settings.certificate.key}
+    # A volume of single files (subPath) would never be renewed.
+    assert not any("subPath" in mount for mount in container["volumeMounts"])
+
+
+def test_kuberays_probe_asks_a_worker_with_tls_by_https(composed: Callable[..., list[Manifest]]) -> None:
+    """Its own would ask by plain HTTP, and no worker would get ready; the head serves nobody and speaks plain HTTP."""
+    pods = pods_of(composed("dev", "tls"))
+    worker, head = (next(pod for pod in pods if pod.role == role) for role in ("worker", "head"))
+    [_, _, script] = worker.spec["containers"][0]["readinessProbe"]["exec"]["command"]
+    raylet, front = script.split("&&")
+    assert "http://localhost:52365/api/local_raylet_healthz | grep success" in raylet
+    assert f"https://localhost:{worker.ports()['serve']}/-/healthz | grep success" in front
+    assert "readinessProbe" not in head.spec["containers"][0]
+    assert not any("SSL" in variable["name"] for variable in head.spec["containers"][0]["env"])
+
+
+def test_usage_outlives_pods_where_it_is_asked_to(composed: Callable[..., list[Manifest]]) -> None:
+    for components, kind in (([], "emptyDir"), (["journal"], "persistentVolumeClaim")):
+        manifests = composed("dev", *components)
+        worker = next(pod for pod in pods_of(manifests) if pod.role == "worker")
+        container = worker.spec["containers"][0]
+        given = {variable["name"]: variable.get("value") for variable in container["env"]}
+        place = Path(given["STARCODER_TEAMS__JOURNAL_DIRECTORY"])
+        mounts = {Path(mount["mountPath"]): mount["name"] for mount in container["volumeMounts"]}
+        [volume] = [v for v in worker.spec["volumes"] if v["name"] == mounts[place.parent]]
+        assert kind in volume
+        if components:
+            [claim] = [m for m in manifests if m["kind"] == "PersistentVolumeClaim"]
+            assert claim["metadata"]["name"] == volume[kind]["claimName"]
+            assert claim["spec"]["accessModes"] == ["ReadWriteMany"]  # workers of several nodes
 
 
 def test_the_port_that_serves_is_the_port_that_is_named(

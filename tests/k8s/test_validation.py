@@ -24,6 +24,7 @@ DEFINITIONS = {
     "PodMonitor": ("monitoring.coreos.com_podmonitors.yaml", "monitoring.coreos.com/v1"),
     "PrometheusRule": ("monitoring.coreos.com_prometheusrules.yaml", "monitoring.coreos.com/v1"),
     "Gateway": ("gateway.networking.k8s.io_gateways.yaml", "gateway.networking.k8s.io/v1"),
+    "Certificate": ("cert-manager.io_certificates.yaml", "cert-manager.io/v1"),
     "HTTPRoute": ("gateway.networking.k8s.io_httproutes.yaml", "gateway.networking.k8s.io/v1"),
 }
 
@@ -68,6 +69,21 @@ def test_operators_kinds(manifests: list[Manifest], kind: str) -> None:
 def test_the_gateway_component(composed: Callable[..., list[Manifest]], kind: str) -> None:
     [manifest] = [m for m in composed("dev", "gateway") if m["kind"] == kind]
     assert check(manifest) == []
+
+
+def test_the_certificate(composed: Callable[..., list[Manifest]]) -> None:
+    [manifest] = [m for m in composed("dev", "certificate") if m["kind"] == "Certificate"]
+    assert check(manifest) == []
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("component", ["external-database", "journal", "tls"])
+def test_components_of_core_kinds(composed: Callable[..., list[Manifest]], component: str, version: str) -> None:
+    manifests = composed("dev", component)
+    for manifest in manifests:
+        if manifest["kind"] not in DEFINITIONS:
+            kubernetes_validate.validate(manifest, version, strict=True)
+    test_the_pods_within_a_rayservice(manifests, version)
 
 
 @pytest.mark.parametrize("overlay", ["dev"])

@@ -19,12 +19,13 @@ T = TypeVar("T")
 class FarBook:
     """`deployments.teams.shared_counters.RemoteBook`. delay_s: each way.
 
-    is_away: nothing reaches it. loses_answers: calls reach it, and hang. calls: how many reached it.
+    is_away: nothing reaches it. loses_answers: calls reach it, and hang. calls: how many reached it. settled: how many
+    settlements were told by joining.
     """
 
     def __init__(self, clock: Callable[[], Now], delay_s: float = 0.001) -> None:
         self.is_away = self.loses_answers = False
-        self.calls = 0
+        self.calls = self.settled = 0
         self._clock = clock
         self._delay_s = delay_s
         self.shared = SharedBook(clock())
@@ -41,6 +42,7 @@ class FarBook:
 
     async def join(self, name: str, state: State) -> None:
         await self._call(lambda: self.shared.join(name, state, self._clock()))
+        self.settled += len(state.settled)
 
     async def leave(self, name: str, settled: list[Settlement]) -> None:
         await self._call(lambda: self.shared.leave(name, settled, self._clock()))

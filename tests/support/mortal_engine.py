@@ -26,7 +26,7 @@ CODE = "def größe(a, b):\n    if a:\n        return [b, 漢字]  # 🎉\n\n\nc
 class MortalEngine:
     """Implements `deployments.replica.service.Client`.
 
-    dies_after: tokens of all sequences together; None: never. piece: tokens of one output.
+    dies_after: tokens of all sequences together; None: never. piece: tokens of one output. generated: tokens so far.
     """
 
     def __init__(self, tokenizer: Tokenizer, dies_after: int | None, piece: int = 1) -> None:
@@ -34,6 +34,7 @@ class MortalEngine:
         self.last_message_at = 0.0
         self.dead: EngineDeadError | None = None
         self.open_requests = 0
+        self.generated = 0
         self.requests: list[Request] = []
         self._eos = tokenizer.eos_id
         self._choices = tokenizer.encode(CODE)
@@ -67,6 +68,7 @@ class MortalEngine:
                         self.fail("a rank died")
                         assert self.dead is not None
                         raise self.dead
+                self.generated += len(output.token_ids)
                 yield output
         finally:
             self.open_requests -= 1
@@ -121,6 +123,10 @@ class Fleet:
             EngineService(engine, tokenizer, Admission(64, 64), 60, self.metrics, clock, name=f"engine-{number}")
             for number, engine in enumerate(self.engines)
         ]
+
+    @property
+    def generated(self) -> int:
+        return sum(engine.generated for engine in self.engines)
 
     def _service(self, request: GenerationRequest) -> EngineService:
         self.requests.append(request)

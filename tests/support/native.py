@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.config import EngineConfig
 from model.kernels.native import library as native
@@ -23,11 +26,21 @@ def can_run() -> str | None:
 needs_kernel = pytest.mark.skipif(can_run() is not None, reason=f"the kernel cannot run here: {can_run()}")
 
 
-def variants() -> list[native.Variant]:
-    """Those that this CPU runs: the one for it, and the one that does with less."""
+def variants() -> tuple[native.Variant, ...]:
+    """Those that this CPU runs: the one for it, and those that do with less."""
     if can_run() is not None:
-        return []
-    return ["int16"] if native.variant() == "int16" else ["bf16", "int16"]
+        return ()
+    has_bf16 = torch.cpu._is_avx512_bf16_supported()  # Intel's too, though it is not the fastest there
+    return tuple(v for v in native.VARIANTS if v in native.variants() or (v == "bf16" and has_bf16))
+
+
+@contextlib.contextmanager
+def only(monkeypatch: pytest.MonkeyPatch, variant: native.Variant) -> Iterator[None]:
+    """As on a CPU that runs this variant alone."""
+    monkeypatch.setattr(native, "variants", lambda: (variant,))
+    native.kernel.cache_clear()
+    yield
+    native.kernel.cache_clear()
 
 
 def runner_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from deployments.teams.oidc import Provider
 from deployments.teams.principal import Principal
 from deployments.teams.records import Price
 from deployments.teams.sessions import Sessions
+from deployments.teams.shared_store import SharedStore
 from deployments.teams.sign_on import Groups, SignOn
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
@@ -44,29 +44,25 @@ GROUPS = Groups("admins", (GroupRole("searchers", "search", "member"), GroupRole
 
 @dataclass
 class Database:
-    """One store for all that needs one, opened where it is first asked for. away: it does not answer."""
+    """away: it does not answer. questions: how often it was to be opened."""
 
     url: str
     away: bool = False
     questions: int = 0
-    _store: Store | None = None
-    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shared: SharedStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shared = SharedStore(self.url)
 
     async def open(self) -> Store:
         self.questions += 1
         if self.away:
             raise StoreUnavailableError("the database is away")
-        async with self._opening:
-            if self._store is None:
-                self._store = await Store.open(self.url)
-        return self._store
+        return await self.shared.open()
 
     def administration(self, price: Price) -> Administration | None:
-        return None if self._store is None else Administration(self._store, lambda: PEPPER, price)
-
-    async def close(self) -> None:
-        if self._store is not None:
-            await self._store.close()
+        store = self.shared.opened
+        return None if store is None else Administration(store, lambda: PEPPER, price)
 
 
 @dataclass
@@ -116,7 +112,7 @@ class Office:
         await self.journal.stop()
         await self.sign_on.close()
         await self.directory.close()
-        await self.database.close()
+        await self.database.shared.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def sign_in(self, browser: httpx.AsyncClient, sub: str, target: str = "/teams") -> httpx.Response:

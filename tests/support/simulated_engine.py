@@ -105,6 +105,7 @@ class SimulatedEngine:
                 if sequence.pending or sequence not in self._outputs:
                     continue
                 sequence.tokens.append(self._token)
+                sequence.account.charge_output(1, sequence.request.weight)
                 self.drawn += 1
                 output = Output(sequence.request.request_id, [self._token], cached_tokens=sequence.cached_tokens)
                 if len(sequence.tokens) >= sequence.limit:

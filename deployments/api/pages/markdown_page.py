@@ -27,7 +27,7 @@ _PAGE = """<!doctype html>
 <script type="module" src="{root}playground/theme.js"></script>
 </head>
 <body>
-<nav aria-label="Site"><a href="{root}">Playground</a> <a href="{root}model-card">Model card</a> \
+<nav aria-label="Site"><a href="{home}">Playground</a> <a href="{root}model-card">Model card</a> \
 <a href="{root}terms">Use restrictions</a> <a href="{root}docs">API</a></nav>
 <main>
 {body}</main>
@@ -63,7 +63,7 @@ def _cell_without_style(renderer: RendererHTML, tokens: Sequence[Token], index: 
     return renderer.renderToken(tokens, index, options, env)
 
 
-def to_page(title: str, text: str, root: str = "./") -> bytes:
+def to_page(title: str, text: str, root: str = "") -> bytes:
     """A whole page of `text`; its YAML front matter is shown as it is, at the end. root: from its address to `/`."""
     front = _FRONT_MATTER.match(text)
     body = _parser().render(text[front.end() :] if front else text)
@@ -72,4 +72,4 @@ def to_page(title: str, text: str, root: str = "./") -> bytes:
     body = body.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
     if front:
         body += f'<h2>Metadata</h2>\n<pre tabindex="0"><code>{html.escape(front.group(1))}</code></pre>\n'
-    return _PAGE.format(title=html.escape(title), body=body, root=root).encode()
+    return _PAGE.format(title=html.escape(title), body=body, root=root, home=root or "./").encode()

@@ -63,7 +63,7 @@ class SignIn:
         try:
             location, attempt = await self._sign_on.provider.begin(target)
         except SignInError as error:
-            return _problem(error, "./")
+            return _problem(error, "")
         kept = base64.urlsafe_b64encode(msgspec.json.encode(attempt)).decode()
         return self._go(location, {self._cookies.attempt: (kept, ATTEMPT_S)})
 
@@ -129,7 +129,7 @@ def _json(value: msgspec.Struct) -> Response:
 
 def _problem(error: SignInError, root: str) -> Response:
     logs.event("sign_on.failed", error.reason, level=logging.WARNING)
-    again = f"[Try again]({root}login) or go to the [playground]({root})."
+    again = f"[Try again]({root}login) or go to the [playground]({root or './'})."
     page = to_page("Not signed in", f"# You are not signed in\n\n{error.message}\n\n{again}\n", root)
     headers = {**page_headers("text/html; charset=utf-8"), **_PRIVATE}
     return Response(page, status_code=503 if isinstance(error, ProviderAwayError) else 400, headers=headers)

@@ -60,8 +60,7 @@ static inline __attribute__((always_inline)) void attend(
             __m512 s[KEYS][3];
             score_keys(registers, query, key_at + p, D, room, s);
             int some_do_not_see = start + p + KEYS > by_all;
-            UNROLLED for (int i = 0; i < KEYS * registers; i++) {
-                int at = i / registers, r = i % registers;
+            UNROLLED for (int at = 0; at < KEYS; at++) UNROLLED for (int r = 0; r < registers; r++) {
                 __m512 scaled = _mm512_mul_ps(s[at][r], _mm512_set1_ps(scale));
                 if (some_do_not_see) {
                     __mmask16 seen = _mm512_cmpgt_epi32_mask(

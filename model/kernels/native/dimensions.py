@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from model.config import ModelConfig
-from model.kernels.native.packing import LANES
 
 HEAD_STEP = 64
 
@@ -32,20 +31,21 @@ class _Axis:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Widths are multiples of 16, heads of 64 values: what a model has less is filled up with zeros.
+    """Widths are multiples of `width_step`, heads of 64 values: what a model has less is filled up with zeros.
 
     They add nothing to any product, both GELUs and ReLU keep them, and so does a layer norm whose parameters have them.
     """
 
     model: ModelConfig
+    width_step: int
 
     @property
     def width(self) -> int:
-        return _round_up(self.model.n_embd, LANES)
+        return _round_up(self.model.n_embd, self.width_step)
 
     @property
     def inner(self) -> int:
-        return _round_up(self.model.n_inner, LANES)
+        return _round_up(self.model.n_inner, self.width_step)
 
     @property
     def head_dim(self) -> int:

@@ -70,12 +70,12 @@ typedef struct {
     void *mid;                   /* [T, inner + ROW_PADDING] activations */
     void *few_h;                 /* [R, width + ROW_PADDING] activations: the rows of h whose logits are wanted */
     bf16 *few_q;                 /* [R, heads * head_dim]: their queries */
-    void *q;                     /* [T, longest K + ROW_PADDING]: a product's inputs as integers */
+    void *q;                     /* [T, longest K + padding]: a product's inputs as integers */
     float *q_scale;              /* [T], or in blocks [T, longest K / 64] */
     int64_t *spent;              /* [PHASES]: nanoseconds of the first thread are added here, unless NULL */
 } Step;
 
-enum { LANES = 16, QUERIES = 48, SPAN = 64, KEYS = 8, GROUP = 6, COLD = 32, SUMS = 24, BLOCK = 64 };
+enum { LANES = 16, QUERIES = 48, SPAN = 64, GROUP = 6, COLD = 32, SUMS = 24, BLOCK = 64 };
 enum epilogue { TO_FLOAT, TO_BF16, TO_GELU_TANH, TO_GELU_ERF, TO_RELU, ADD };
 enum phase { EMBED, NORM, QKV, WRITE, ATTEND, PROJ, FC, OUT, HEAD, PHASES };
 
@@ -124,14 +124,20 @@ typedef struct {
    pass of 6 rows finds the block of weights in the second cache. */
 static inline int tiles_of_few_or_many(int64_t M) { return M <= 6 || M > 12 ? 4 : M <= 8 ? 3 : 2; }
 
-#ifdef __AVX512BF16__
+#if defined __AMX_BF16__
+#include "products_amx.h"
+#elif defined __AVX512BF16__
 #include "products_bf16.h"
 #else
 #include "products_int16.h"
 #endif
+#ifndef __AMX_BF16__
+#include "products_int8.h"
+#endif
 
 const int starcoder_activation_bytes = sizeof(act), starcoder_row_padding = ROW_PADDING;
-const int starcoder_weights_in_blocks = PREPARED;
+const int starcoder_int8_padding = INT8_PADDING;
+const int starcoder_weights_in_blocks = PREPARED, starcoder_width_step = WIDTH_STEP;
 
 /* Sums [rows][tiles] of 16 outputs each, with what follows a product, to where they belong. */
 static inline __attribute__((always_inline)) void finish(
@@ -152,8 +158,6 @@ static inline __attribute__((always_inline)) void finish(
         }
 }
 
-#include "products_int8.h"
-
 /*
  * Columns `first` to N of out [M, N] (row stride `stride`) from x [M, K]; to be called by every thread of the region.
  * Ends in a barrier. first is a multiple of 16. The rows were prepared for this weight.
@@ -162,20 +166,21 @@ static inline __attribute__((always_inline)) void product(
     int64_t M, int64_t first, int64_t N, int64_t K, const Rows *x, const Weight *w, enum epilogue how, void *out,
     int64_t stride
 ) {
-    int64_t tiles = (N - first + LANES - 1) / LANES, each = w->scale ? tiles_of_few_or_many(M) : tiles_each(M);
-    int64_t blocks = (tiles + each - 1) / each;
+    int64_t tiles = (N - first + LANES - 1) / LANES, each = w->scale ? int8_tiles_each(M) : tiles_each(M);
+    int64_t blocks = (tiles + each - 1) / each, pass = rows_each(M, K * (w->scale ? 1 : (int64_t)sizeof(act)));
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t b = 0; b < blocks; b++) {
-        int here = (int)(tiles - each * b < each ? tiles - each * b : each);
-        int64_t column = first + b * each * LANES;
-        if (w->scale) int8_columns(M, K, x, w, column, here, how, out, stride);
-        else columns(M, K, x, w, column, here, how, out, stride);
+    for (int64_t b = 0; b < (M + pass - 1) / pass * blocks; b++) {
+        int64_t from = b / blocks * pass, to = M - from < pass ? M : from + pass, tile = b % blocks * each;
+        int64_t column = first + tile * LANES;
+        int here = (int)(tiles - tile < each ? tiles - tile : each);
+        if (w->scale) int8_columns(from, to, K, x, w, column, here, how, out, stride);
+        else columns(from, to, K, x, w, column, here, how, out, stride);
     }
 }
 
 /* What `w` multiplies instead of row r of x, x[r] itself being `values`. */
 static inline void prepare(const Rows *x, int64_t r, const act *values, int64_t K, const Weight *w) {
-    if (w->scale) quantise(values, (uint8_t *)x->q + r * K, x->q_scale + r, K);
+    if (w->scale) quantise(values, (uint8_t *)x->q + r * (K + INT8_PADDING), x->q_scale + r, K);
     else in_blocks(x, r, values, K);
 }
 
@@ -221,6 +226,7 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
     {
         int64_t last = 0;
         int timed = 0;
+        take_tiles();
 #pragma omp master
         if (s->spent) timed = 1, last = now();
 #define LAP(phase)                                     \
@@ -329,5 +335,6 @@ void starcoder_forward(const Model *m, const Step *s, int threads) {
         int64_t padded = (m->vocab + LANES - 1) / LANES * LANES;
         product(s->rows, 0, padded, W, &narrow_rows, &m->head, TO_FLOAT, s->logits, padded);
         LAP(HEAD)
+        leave_tiles();
     }
 }

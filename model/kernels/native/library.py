@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,10 +24,15 @@ import torch
 HERE = Path(__file__).parent
 SOURCE = HERE / "forward.c"
 FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mfma")
-Variant = Literal["bf16", "int16"]
-"""How bfloat16 is multiplied: by AVX512-BF16, or in blocks of 16-bit integers by AVX512-VNNI."""
+Variant = Literal["amx", "bf16", "int16"]
+"""How bfloat16 is multiplied: by AMX, by AVX512-BF16, or in blocks of 16-bit integers by AVX512-VNNI."""
 
-VARIANTS: tuple[Variant, ...] = ("bf16", "int16")
+VARIANTS: tuple[Variant, ...] = ("amx", "bf16", "int16")
+_MORE_FLAGS: dict[Variant, tuple[str, ...]] = {
+    "amx": ("-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8"),
+    "bf16": ("-mavx512bf16",),
+    "int16": (),
+}
 COMPILE_SECONDS = 120.0
 CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -41,14 +47,28 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "starcoder-serve"
 
 
-def variant() -> Variant:
-    """The fastest one that this CPU runs. Raises Unavailable."""
+def variants() -> tuple[Variant, ...]:
+    """Those that this CPU runs, the fastest first. Raises Unavailable where there is none."""
     if platform.machine() not in ("x86_64", "AMD64") or not (
         torch.cpu._is_avx512_supported() and torch.cpu._is_vnni_supported()
     ):
         raise Unavailable("this CPU has no AVX-512 with VNNI")
+    bf16 = torch.cpu._is_avx512_bf16_supported()
+    found: list[Variant] = []
+    if bf16 and has_amx():
+        found.append("amx")
     # Intel's VDPBF16PS is no faster than float32: on Emerald Rapids blocks of integers took 0.37 of its time
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() and vendor() == "AuthenticAMD" else "int16"
+    if bf16 and vendor() == "AuthenticAMD":
+        found.append("bf16")
+    return (*found, "int16")
+
+
+def has_amx() -> bool:
+    """Whether the processor has AMX, and Linux lets this process use it, which is to be asked for once.
+
+    https://docs.kernel.org/arch/x86/xstate.html. The permission holds for all threads.
+    """
+    return torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()
 
 
 def vendor() -> str:
@@ -60,13 +80,34 @@ def vendor() -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """What runs here. shortfall: why it is not the fastest variant of this CPU; None where it is."""
+
+    library: ctypes.CDLL
+    variant: Variant
+    shortfall: str | None = None
+
+
 @functools.cache
+def kernel() -> Kernel:
+    """The fastest variant that can be had, compiled if it is not there yet. Raises Unavailable."""
+    shortfall = None
+    *others, last = variants()
+    for variant in others:
+        try:
+            return Kernel(_declare(_load(variant)), variant, shortfall)
+        except Unavailable as error:  # an older compiler does not know every instruction
+            shortfall = shortfall or f"not {variant}: {error}"
+    return Kernel(_declare(_load(last)), last, shortfall)
+
+
 def library() -> ctypes.CDLL:
-    """The kernel, compiled if it is not there yet. Raises Unavailable."""
-    try:
-        found = _load(variant())
-    except OSError as error:
-        raise Unavailable(f"the kernel cannot be loaded: {error}") from error
+    """The compiled kernel. Raises Unavailable."""
+    return kernel().library
+
+
+def _declare(found: ctypes.CDLL) -> ctypes.CDLL:
     found.starcoder_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     found.starcoder_forward.restype = None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
@@ -80,7 +121,7 @@ def library() -> ctypes.CDLL:
 
 def flags(variant: Variant) -> tuple[str, ...]:
     """The compiler's."""
-    return (*FLAGS, "-mavx512bf16") if variant == "bf16" else FLAGS
+    return (*FLAGS, *_MORE_FLAGS[variant])
 
 
 def file_name(variant: Variant) -> str:
@@ -100,6 +141,13 @@ def _find(variant: Variant) -> Path | None:
 
 
 def _load(variant: Variant) -> ctypes.CDLL:
+    try:
+        return _open(variant)
+    except OSError as error:
+        raise Unavailable(f"the kernel cannot be loaded: {error}") from error
+
+
+def _open(variant: Variant) -> ctypes.CDLL:
     if (path := _find(variant)) is not None:
         return ctypes.CDLL(os.fspath(path))
     directory = cache_directory()

@@ -1,14 +1,10 @@
 /*
  * Products on CPUs with a fast AVX512-BF16, AMD's: VDPBF16PS multiplies pairs of bfloat16 and adds both products to a
- * float32. Activations are bfloat16 too, and so are the weights that softmax gives.
+ * float32.
  */
-typedef bf16 act;
-typedef int32_t packed;  /* a query's values 2j and 2j + 1, or its weights of positions 2p and 2p + 1 */
-enum { PACK = 2, ROW_PADDING = 0, PREPARED = 0 /* products take activations as they are */ };
+#include "activations_bf16.h"
 
-static inline void narrow(bf16 *p, __m512 v) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(v)); }
-static inline __m512 get(const act *p) { return widen(p); }
-static inline void put(act *p, __m512 v) { narrow(p, v); }
+enum { ROW_PADDING = 0, WIDTH_STEP = LANES, KEYS = 8 };
 
 static inline __m512bh twice(const void *pair) {
     int32_t both;
@@ -39,28 +35,21 @@ typedef void (*Bf16Kernel)(const bf16 *, int64_t, const bf16 *, int64_t, __m512 
 #define BF16_ENTRY(ROWS, TILES) [ROWS][TILES] = bf16_##ROWS##_##TILES,
 static const Bf16Kernel BF16[13][5] = {EVERY_TILE(BF16_ENTRY)};
 
-static inline void in_blocks(const Rows *x, int64_t r, const act *values, int64_t K) {
-    (void)x, (void)r, (void)values, (void)K;
-}
-
 static inline int tiles_each(int64_t M) { return tiles_of_few_or_many(M); }
 
 static inline __attribute__((always_inline)) void columns(
-    int64_t M, int64_t K, const Rows *rows_in, const Weight *w, int64_t column, int here, enum epilogue how, void *out,
-    int64_t stride
+    int64_t from, int64_t to, int64_t K, const Rows *rows_in, const Weight *w, int64_t column, int here,
+    enum epilogue how, void *out, int64_t stride
 ) {
+    const int64_t M = to - from;
     const bf16 *x = rows_in->x;
     const bf16 *block = (const bf16 *)w->data + column * K;
-    for (int64_t row = 0, pass = M <= 12 ? M : 6; row < M; row += pass) {
-        int rows = (int)(M - row < pass ? M - row : pass);
+    for (int64_t row = from, pass = M <= 12 ? M : 6; row < to; row += pass) {
+        int rows = (int)(to - row < pass ? to - row : pass);
         __m512 sums[SUMS];
         BF16[rows][here](x + row * K, K, block, K, sums);
         finish(how, out, stride, row, column, rows, here, sums, w->bias);
     }
-}
-
-static inline void pack_query(packed *to, int lanes, const bf16 *query, int64_t D) {
-    for (int64_t j = 0; j < D / 2; j++) memcpy(&to[j * lanes], query + 2 * j, 4);
 }
 
 /* s [KEYS][registers] = KEYS keys times the packed queries. */
@@ -81,17 +70,7 @@ static inline __attribute__((always_inline)) void score_keys(
     }
 }
 
-/* The weights of two positions, for 16 queries; they take the place of the scores of the first half. */
-static inline void put_weights(float *score, int p, int lanes, int r, __m512 a, __m512 b) {
-    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(a));
-    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(b));
-    _mm512_store_si512(score + p / 2 * lanes + r * LANES, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-}
-
-/*
- * sum [count][D] = keep * sum + weights times values [span]. Two positions are interleaved within lanes of 128 bits:
- * register 2i holds elements 0-3, 8-11, ... of its 32, register 2i + 1 the others; `sum` is kept in that order.
- */
+/* sum [count][D] = keep * sum + weights times values [span], in the order of `interleave`. */
 static inline __attribute__((always_inline)) void mix_values(
     const float *weights, int lanes, const bf16 **value, int span, int count, int64_t D, const float *keep, float *sum
 ) {
@@ -101,14 +80,12 @@ static inline __attribute__((always_inline)) void mix_values(
             __m512 acc[GROUP][4];
             UNROLLED for (int i = 0; i < GROUP * 4; i++) acc[i / 4][i % 4] = _mm512_setzero_ps();
             for (int p = 0; p < span; p += 2) {
-                __m512i a0 = _mm512_loadu_si512(value[p] + d), a1 = _mm512_loadu_si512(value[p] + d + 32);
-                __m512i b0 = _mm512_loadu_si512(value[p + 1] + d), b1 = _mm512_loadu_si512(value[p + 1] + d + 32);
-                __m512bh v[4] = {(__m512bh)_mm512_unpacklo_epi16(a0, b0), (__m512bh)_mm512_unpackhi_epi16(a0, b0),
-                                 (__m512bh)_mm512_unpacklo_epi16(a1, b1), (__m512bh)_mm512_unpackhi_epi16(a1, b1)};
+                __m512i v[4];
+                interleave(value[p] + d, value[p + 1] + d, v);
                 UNROLLED for (int g = 0; g < GROUP; g++) {
                     /* what lies beyond the last query is no weight, and its sums are not kept */
                     __m512bh w = twice(weights + p / 2 * lanes + h + g);
-                    UNROLLED for (int i = 0; i < 4; i++) acc[g][i] = _mm512_dpbf16_ps(acc[g][i], v[i], w);
+                    UNROLLED for (int i = 0; i < 4; i++) acc[g][i] = _mm512_dpbf16_ps(acc[g][i], (__m512bh)v[i], w);
                 }
             }
             for (int g = 0; g < group; g++)
@@ -119,13 +96,4 @@ static inline __attribute__((always_inline)) void mix_values(
                 }
         }
     }
-}
-
-/* 32 sums in the order of their elements. */
-static inline void in_order(__m512 *low, __m512 *high) {
-    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-    const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-    __m512 a = *low, b = *high;
-    *low = _mm512_permutex2var_ps(a, first, b);
-    *high = _mm512_permutex2var_ps(a, second, b);
 }

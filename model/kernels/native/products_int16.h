@@ -10,7 +10,7 @@
  */
 typedef float act;
 typedef float packed;
-enum { PACK = 1, ROW_PADDING = 32, PREPARED = 1 }; /* rows 4,096 bytes apart drive each other out of the first cache */
+enum { PACK = 1, PREPARED = 1, WIDTH_STEP = LANES, KEYS = 8, ROW_PADDING = 32 }; /* rows 4,096 bytes apart drive each other out of the first cache */
 enum { AHEAD = 512 }; /* weights that are fetched before they are needed: 1 KB, each tile's stream by itself */
 static const float LARGEST = 8191.0f, MOST = 4095.0f; /* of inputs, and of weights */
 
@@ -154,14 +154,14 @@ static inline void in_blocks(const Rows *x, int64_t r, const act *values, int64_
 static inline int tiles_each(int64_t M) { return M <= 6 ? 4 : M <= 8 ? 3 : 2; }
 
 static inline __attribute__((always_inline)) void columns(
-    int64_t M, int64_t K, const Rows *x, const Weight *w, int64_t column, int here, enum epilogue how, void *out,
-    int64_t stride
+    int64_t from, int64_t to, int64_t K, const Rows *x, const Weight *w, int64_t column, int here, enum epilogue how,
+    void *out, int64_t stride
 ) {
-    const int64_t blocks = (K + BLOCK - 1) / BLOCK, x_stride = K + ROW_PADDING;
+    const int64_t M = to - from, blocks = (K + BLOCK - 1) / BLOCK, x_stride = K + ROW_PADDING;
     const int64_t passes = (M + 11) / 12, pass = passes ? (M + passes - 1) / passes : 1;
     const int16_t *block = (const int16_t *)w->data + column * K;
-    for (int64_t row = 0; row < M; row += pass) {
-        int rows = (int)(M - row < pass ? M - row : pass);
+    for (int64_t row = from; row < to; row += pass) {
+        int rows = (int)(to - row < pass ? to - row : pass);
         __m512 sums[SUMS];
         INT16[rows][here](
             (const int16_t *)x->q + row * x_stride, x_stride, x->q_scale + row * blocks, blocks, block,

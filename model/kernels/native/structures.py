@@ -7,6 +7,8 @@ import ctypes
 PHASES = ("embed", "norm", "qkv", "write", "attend", "proj", "fc", "out", "head")
 """Of a step, in the order in which `Step.spent` counts their nanoseconds."""
 
+FACTS = ("activation_bytes", "row_padding", "int8_padding", "weights_in_blocks", "width_step")
+"""Numbers by which the compiled variants differ: `starcoder_` and the name, integers of C."""
 
 ACTIVATIONS = ("gelu_tanh", "gelu_erf", "relu")
 """As `enum activation` of activations.h numbers what `ModelConfig.activation` may be."""

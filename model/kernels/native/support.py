@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from model.config import ModelConfig
-from model.kernels.native.library import Unavailable, library, variant
+from model.kernels.native.library import Unavailable, library, variants
 
 WIDEST_HEAD = 1024
 """Attention has its queries and sums on the stack."""
@@ -29,7 +29,7 @@ def obstacle(config: ModelConfig, ranks: int, dtype: torch.dtype) -> str | None:
 def runs_on_this_cpu() -> bool:
     """Whether the processor can do what the kernel asks of it, be there a compiler or not."""
     try:
-        variant()
+        variants()
     except Unavailable:
         return False
     return True

@@ -106,7 +106,7 @@ def test_the_background_waits_for_others() -> None:
     run.ask(9, 400)
     run.until()
     assert run.first[9] < run.first[1] < run.first[2]
-    assert run.engine.demand.queued_tokens == run.engine.open == run.engine.kv_tokens == run.engine.running == 0
+    assert run.engine.demand.backlog.tokens == run.engine.open == run.engine.kv_tokens == run.engine.running == 0
 
 
 def test_a_full_batch_gives_the_place_of_the_background_to_others() -> None:

@@ -13,17 +13,26 @@ import pytest
 from fastapi import FastAPI
 
 from deployments.errors import (
+    AuthUnavailableError,
     ContextLengthError,
     EngineOutOfMemoryError,
     EngineUnavailableError,
+    ForbiddenError,
     InternalError,
+    InvalidRequestError,
+    MeteringUnavailableError,
     OverloadedError,
+    QuotaError,
+    RateLimitedError,
     ServeError,
+    UnauthorizedError,
     unwrap,
 )
-from deployments.ingress import create_app
+from deployments.http.middleware import error_response
+from deployments.ingress import create_app, refusal_reason
 from model.request import Output
 from model.text.tokenizer import Tokenizer
+from monitoring.labels import REJECTION_REASONS
 from tests.support.fake_backend import WINDOW, FakeBackend
 
 JSON = {"content-type": "application/json"}
@@ -313,10 +322,11 @@ class _WrappedError(_RayTaskError, OverloadedError):
 
 
 def test_errors_survive_pickling_and_wrapping() -> None:
-    error = ContextLengthError("too long", param="prompt", retry_after=1.5)
+    error = ContextLengthError("too long", param="prompt", retry_after=1.5, headers={"x-test": "1"})
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is ContextLengthError
     assert (copy.body(), copy.status, copy.retry_after, str(copy)) == (error.body(), 400, 1.5, "too long")
+    assert copy.response_headers() == {"retry-after": "2", "x-test": "1"}
     overloaded = OverloadedError("full", retry_after=3)
     assert unwrap(_WrappedError(overloaded)) is overloaded
     assert unwrap(_RayTaskError(_RayTaskError(overloaded))) is overloaded
@@ -332,3 +342,34 @@ async def test_the_request_id_is_left_to_a_proxy_that_answers_it(
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         response = await client.get("/version", headers={"x-request-id": "abc"})
     assert "x-request-id" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "headers", "reason"),
+    [
+        (UnauthorizedError("x"), 401, "invalid_api_key", {"www-authenticate": "Bearer"}, "unauthorized"),
+        (ForbiddenError("x"), 403, "insufficient_permissions", {}, "forbidden"),
+        (
+            RateLimitedError("x", type="tokens", retry_after=0.0123),
+            429,
+            "rate_limit_exceeded",
+            {"retry-after": "1", "retry-after-ms": "13"},
+            "rate_limited",
+        ),
+        (QuotaError("x"), 429, "insufficient_quota", {"x-should-retry": "false"}, "quota"),
+        (OverloadedError("x", retry_after=1), 429, "overloaded", {"retry-after": "1"}, "queue_full"),
+        (AuthUnavailableError("x"), 503, "auth_unavailable", {}, "unavailable"),
+        (MeteringUnavailableError("x"), 503, "metering_unavailable", {}, "unavailable"),
+        (InvalidRequestError("x", status=403), 403, None, {}, "invalid"),
+    ],
+)
+def test_what_answers_and_counts_say_of_keys_limits_and_budgets(
+    error: ServeError, status: int, code: str | None, headers: dict[str, str], reason: str
+) -> None:
+    response = error_response(error)
+    assert response.status_code == status
+    assert json.loads(bytes(response.body))["error"]["code"] == code
+    always = {"content-length", "content-type"}
+    assert {name: value for name, value in response.headers.items() if name not in always} == headers
+    assert refusal_reason(error) == reason
+    assert reason in REJECTION_REASONS

@@ -8,60 +8,24 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import httpx
 import pytest
-from starlette.datastructures import Headers
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deployments.cluster import haproxy
-from deployments.cluster.haproxy_log import HaproxyLog, refusal
+from deployments.cluster.haproxy_log import HaproxyLog
+from deployments.cluster.proxy_settings import ProxySettings
 from deployments.limits import ApiLimits
+from tests.support.haproxy_front import Front, Rendered, answer
 from tests.support.http_server import serving
 from tests.support.ports import free_port
 from tests.support.waiting import eventually, wait_until
 
 COMMAND = haproxy.installed()
-
-Rendered = Callable[..., str]
-
-
-@pytest.fixture
-def rendered(tmp_path: Path) -> Rendered:
-    """What Ray writes: one ingress at a port, another proxy for when there is none."""
-
-    def render(host: str = "127.0.0.1", port: int = 8000, ingress: int = 30000, metrics: bool = True) -> str:
-        from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-        from ray.serve.config import HTTPOptions
-
-        config = HAProxyConfig(
-            http_options=HTTPOptions(host=host, port=port),
-            is_head=True,
-            socket_path=str(tmp_path / "a"),
-            server_state_base=str(tmp_path),
-            server_state_file=str(tmp_path / "s"),
-            metrics_socket_path=str(tmp_path / "m"),
-            metrics_enabled=metrics,
-            retry_on=haproxy.environment("x")["RAY_SERVE_HAPROXY_RETRY_ON"],
-        )
-        backend = BackendConfig(
-            name="http-starcoder",
-            app_name="starcoder",
-            path_prefix="/",
-            servers=[ServerConfig(name="ingress", host="127.0.0.1", port=ingress)],
-            fallback_server=ServerConfig(name="fallback", host="127.0.0.1", port=1),
-        )
-        path = tmp_path / "c"
-        api = HAProxyApi(config, {backend.name: backend}, config_file_path=str(path))
-        api._generate_config_file_internal()
-        return path.read_text()
-
-    return render
 
 
 def test_the_command_is_installed() -> None:
@@ -70,7 +34,7 @@ def test_the_command_is_installed() -> None:
 
 
 def adapt(text: str, directory: Path, **limits: float) -> str:
-    return haproxy.adapt(text, ApiLimits(**limits), directory, 100)  # type: ignore[arg-type]
+    return haproxy.adapt(text, ProxySettings(api=ApiLimits(**limits)), directory, 100)  # type: ignore[arg-type]
 
 
 def test_nothing_listens_but_the_front_itself(rendered: Rendered, tmp_path: Path) -> None:
@@ -79,6 +43,15 @@ def test_nothing_listens_but_the_front_itself(rendered: Rendered, tmp_path: Path
     after = adapt(before, tmp_path)
     assert [line.strip() for line in after.splitlines() if line.strip().startswith("bind ")] == ["bind 127.0.0.1:8123"]
     assert f"stats socket {tmp_path / 'a'} mode 600 " in after
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_the_front_alone_listens_where_the_server_does(rendered: Rendered, tmp_path: Path, host: str) -> None:
+    """Ingress processes are on loopback then, and there HAProxy asks them."""
+    settings = ProxySettings(host=host)
+    lines = haproxy.adapt(rendered(host="127.0.0.1", port=8123, ingress=30001), settings, tmp_path, 100).splitlines()
+    assert [line.strip() for line in lines if line.strip().startswith("bind ")] == [f"bind {host}:8123"]
+    assert any("server ingress 127.0.0.1:30001 " in line for line in lines)
 
 
 def test_what_has_been_adapted_stays(rendered: Rendered, tmp_path: Path) -> None:
@@ -126,75 +99,6 @@ def test_files_suffice_for_two_connections_each(monkeypatch: pytest.MonkeyPatch)
     assert 2 * (possible + possible // 8 + 16) <= 2048
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
     assert haproxy.connections_possible(4096) == 4096
-
-
-async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    said = Headers(scope=scope).get("x-say", "answer")
-    await Response(said)(scope, receive, send)
-
-
-Front = Callable[..., "Running"]
-
-
-class Running:
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: socket.socket) -> None:
-        self.process = process
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
-        self._log = log
-        self._told: list[tuple[str, str]] = []
-
-    def refused(self) -> list[tuple[str, str]]:
-        """Why it has refused whom so far."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                if (found := refusal(self._log.recv(4096).decode())) is not None:
-                    self._told.append(found)
-        return self._told
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
-
-
-@pytest.fixture
-def front(rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
-    """HAProxy as Ray starts it, in front of one ingress, with these limits."""
-    started: list[Running] = []
-
-    def start(behind: int, **limits: float) -> Running:
-        for name, value in limits.items():
-            monkeypatch.setenv(f"STARCODER_API__{name.upper()}", str(value))
-        port = free_port()
-        rendered(port=port, ingress=behind, metrics=False)
-        log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        log.bind(str(tmp_path / haproxy.LOG_SOCKET))
-        assert COMMAND is not None
-        with open(tmp_path / "out", "wb") as out:
-            process = subprocess.Popen([COMMAND, "-db", "-f", str(tmp_path / "c")], stdout=out, stderr=out)
-        running = Running(process, port, log)
-        started.append(running)
-
-        def up() -> bool:
-            assert process.poll() is None, (tmp_path / "out").read_text()
-            with contextlib.suppress(httpx.HTTPError):
-                return httpx.get(f"{running.url}/x", timeout=5).status_code == 200
-            return False
-
-        wait_until(up, lambda: (tmp_path / "out").read_text())
-        return running
-
-    yield start
-    for running in started:
-        running.process.kill()
-        running.process.wait()
-        running._log.close()
-
-
-@pytest.fixture
-def behind() -> Iterator[int]:
-    """The port of an ingress."""
-    with serving(answer) as url:
-        yield int(url.rpartition(":")[2])
 
 
 def test_requests_come_to_the_ingress(front: Front, behind: int) -> None:

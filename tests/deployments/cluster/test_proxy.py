@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn.config
 from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
@@ -18,6 +19,7 @@ from deployments.http.connection import GuardedProtocol
 from deployments.http.refusals import Refusals
 from deployments.limits import ApiLimits
 from deployments.settings import Settings
+from tests.support.certificates import make_certificate
 from tests.support.log_lines import captured
 
 Guarded = Callable[[Settings], list[Middleware]]
@@ -31,6 +33,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
 
     monkeypatch.setattr(GuardedProtocol, "limits", ApiLimits())
     monkeypatch.setattr(GuardedProtocol, "refusals", Refusals())
+    monkeypatch.setattr(uvicorn.config, "create_ssl_context", uvicorn.config.create_ssl_context)
     monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
     monkeypatch.setattr(node_metrics, "node_directory", lambda directory: directory)
 
@@ -108,6 +111,21 @@ def test_there_are_files_for_all_connections(
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: given.append(pair))
     assert proxy.connections_possible(wanted) == possible
     assert given == ([] if raised is None else [(raised, files[1])])
+
+
+async def test_the_application_knows_what_clients_speak(guarded: Guarded, tmp_path: Path) -> None:
+    """Who stands in front has taken TLS off, or is this process: in either case the link is https."""
+    seen: list[str] = []
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["scheme"])
+
+    own = make_certificate(tmp_path)
+    for settings in (Settings(), Settings(ssl_certfile=own.chain, ssl_keyfile=own.key)):
+        (middleware,) = guarded(settings)
+        app = middleware.cls(serve, *middleware.args, **middleware.kwargs)
+        await app({"type": "http", "scheme": "http", "headers": []}, None, None)  # type: ignore[arg-type]
+    assert seen == ["http", "https"]
 
 
 async def test_serve_gets_headers_that_it_can_read() -> None:

@@ -11,15 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.responses import PlainTextResponse
 
 from deployments.cluster import temporary
 from deployments.command import checks, cli
 from deployments.command.complete import split
 from deployments.command.processes import descendants
-from deployments.command.ready import ready_message
+from deployments.command.ready import answer, ready_message
 from deployments.settings import Settings
 from model.config import ConfigError
+from tests.support.certificates import make_certificate
 from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.http_server import serving
 from tests.support.ports import free_port
 from tests.support.tokenizers import write_tokenizer
 from tests.support.waiting import wait_until
@@ -104,6 +107,34 @@ def test_ready_message_can_be_pasted() -> None:
     message = ready_message(Settings(host="0.0.0.0", port=8123), 3.0, None)
     assert "http://127.0.0.1:8123/v1/completions" in message
     assert "http://[::1]:8000" in ready_message(Settings(host="::"), 3.0, None)
+
+
+def test_ready_message_says_https(tmp_path: Path) -> None:
+    """On this machine the certificate's names may not lead to it, but where it listens under a name they do."""
+    own = {"ssl_certfile": tmp_path / "a.crt", "ssl_keyfile": tmp_path / "a.key"}
+    message = ready_message(Settings(host="0.0.0.0", **own), 3.0, None)
+    assert "at https://127.0.0.1:8000 (" in message
+    assert "  curl --insecure https://127.0.0.1:8000/v1/completions " in message
+    assert "  curl https://code.corp.test:8000/v1" in ready_message(Settings(host="code.corp.test", **own), 3.0, None)
+
+
+def test_a_server_asks_itself_whatever_names_its_certificate_has(tmp_path: Path) -> None:
+    own = make_certificate(tmp_path)
+    with serving(PlainTextResponse("I am there"), certificate=own) as url:
+        port = int(url.rpartition(":")[2])
+        settings = Settings(port=port, ssl_certfile=own.chain, ssl_keyfile=own.key)
+        assert answer(settings, "/health") == b"I am there"
+        assert answer(Settings(port=port), "/health") is None
+
+
+def test_complete_says_what_a_server_with_tls_wants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "x.py"
+    source.write_text("import os")
+    with serving(PlainTextResponse(""), certificate=make_certificate(tmp_path)) as url:
+        assert cli.main(["complete", str(source), "--url", url.replace("https:", "http:")]) == 1
+        assert "if the server speaks TLS, say https://" in capsys.readouterr().err
+        assert cli.main(["complete", str(source), "--url", url]) == 1
+        assert "CERTIFICATE_VERIFY_FAILED" in capsys.readouterr().err
 
 
 def test_ready_message_says_what_computes_and_why() -> None:

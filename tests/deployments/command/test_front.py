@@ -47,6 +47,25 @@ def test_haproxy_that_is_wanted_must_be_there(command: str | None, tmp_path: Pat
         assert front.local_front(Settings(proxy="haproxy"), tmp_path)
 
 
+def test_one_of_the_two_has_the_certificate(command: str | None) -> None:
+    """Ingress processes take Serve's options: HAProxy speaks plain HTTP to them."""
+    settings = Settings(ssl_certfile=Path("/a.crt"), ssl_keyfile=Path("/a.key"))
+    given = proxy_settings.variables(settings)
+    assert (given["STARCODER_SSL_CERTFILE"], given["STARCODER_SSL_KEYFILE"]) == ("/a.crt", "/a.key")
+    plain = {"host": settings.host, "port": settings.port}
+    assert front.http_options(settings, behind_haproxy=True) == plain
+    both = {"ssl_certfile": "/a.crt", "ssl_keyfile": "/a.key"}
+    assert front.http_options(settings, behind_haproxy=False) == plain | both
+    assert front.http_options(Settings(), behind_haproxy=False) == plain
+
+
+def test_only_haproxy_listens_where_others_are(command: str | None) -> None:
+    """An ingress process that they could ask, too, would speak to them without TLS."""
+    settings = Settings(host="0.0.0.0")
+    assert front.local_http_options(settings)["host"] == ("0.0.0.0" if command is None else "127.0.0.1")
+    assert proxy_settings.variables(settings)["STARCODER_HOST"] == "0.0.0.0"
+
+
 def test_the_paths_of_its_sockets_are_short_enough(command: str | None) -> None:
     """Ray puts the node's id before the file's name, HAProxy a number of seven digits and `.tmp` behind it."""
     private = Path("/tmp/starcoder-4194304-abcdefgh")

@@ -126,6 +126,23 @@ async def test_pages_of_other_origins(access: Access, origin: str | None, welcom
         assert "access-control-allow-origin" not in answers[0].headers
 
 
+@pytest.mark.parametrize(
+    ("origin", "welcome"),
+    [
+        ("https://ide.test", True),
+        ("https://ide.test:443", True),
+        ("http://ide.test", False),
+        ("http://ide.test:443", False),
+    ],
+)
+async def test_what_is_read_in_the_clear_does_not_speak_to_a_server_with_tls(
+    origin: str, welcome: bool, tokenizer: Tokenizer
+) -> None:
+    async with client_of(EVERYWHERE, tokenizer, base="https://ide.test") as client:
+        answered = await client.post("/v1/completions", json=BODY, headers={"origin": origin})
+    assert answered.status_code == (200 if welcome else 403)
+
+
 async def test_same_origin_behind_a_proxy_that_speaks_tls(tokenizer: Tokenizer) -> None:
     async with client_of(EVERYWHERE, tokenizer) as client:
         headers = {"host": "code.example.com", "origin": "https://code.example.com"}

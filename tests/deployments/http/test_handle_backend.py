@@ -9,6 +9,7 @@ from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from deployments.errors import (
@@ -22,10 +23,12 @@ from deployments.errors import (
 from deployments.http.channels import SILENCE_S
 from deployments.http.handle_backend import HEALTH_TAKEN_S, TAKEN_S, HandleBackend
 from deployments.http.receipts import SENT_S, TOGETHER_S
+from deployments.http.request_record import RequestRecord
 from deployments.protocol import Delta, GenerationRequest, Receipt
 from deployments.replica.outbox import HEARTBEAT_S
 from model.request import SamplingParams
 from tests.support.virtual_time import VirtualTimeLoop
+from tests.support.waiting import settle
 
 
 class Response:
@@ -230,6 +233,24 @@ def test_not_to_wait_is_to_ask_all_the_same(taken: bool) -> None:
         return asyncio.get_running_loop().time()
 
     assert in_virtual_time(run()) < 2
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_whether_a_replica_took_it_is_in_the_record(taken: bool) -> None:
+    """Whoever leaves before it says anything pays for what it may have computed."""
+    response = Response(None, taken=taken)
+    record = RequestRecord("http-1", "POST", "/v1/completions")
+
+    async def ask() -> None:
+        record.make_current()
+        again = msgspec.structs.replace(REQUEST, request_id=f"{REQUEST.request_id}~1", attempt=1)
+        await backend(response).generate(again)
+
+    task = asyncio.create_task(ask())
+    await settle()
+    task.cancel()
+    await asyncio.wait([task])
+    assert record.taken_ids == ({"cmpl-1"} if taken else set())
 
 
 def test_only_so_many_wait_for_an_engine_and_those_are_served_when_it_comes() -> None:

@@ -74,7 +74,7 @@ def test_what_waits_is_told_in_seconds() -> None:
     for prompt in prompts:
         prompt.end()
         prompt.computed(5)
-    assert (demand.open, demand.queued, demand.queued_tokens) == (0, 0, 0)
+    assert (demand.open, demand.backlog.prompts, demand.backlog.tokens) == (0, 0, 0)
 
 
 def test_those_who_decode_take_their_part_of_each_step() -> None:

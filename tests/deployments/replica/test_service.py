@@ -317,15 +317,15 @@ async def test_prompts_are_demand_until_they_are_computed(service: EngineService
     demand = service.demand
     stream = service.stream(request(prompts=8))
     started = asyncio.create_task(next_of(stream))
-    await eventually(lambda: demand.queued_tokens == 8)
+    await eventually(lambda: demand.backlog.tokens == 8)
     with pytest.raises(OverloadedError):
         await service.generate(request("refused", prompts=3))
-    assert (demand.open, demand.queued, demand._offered) == (8, 8, 11)
+    assert (demand.open, demand.backlog.prompts, demand._offered) == (8, 8, 11)
     engine.say("r-0", 100)
     await started
-    assert (demand.open, demand.queued, demand.computed_share) == (8, 7, 1)
+    assert (demand.open, demand.backlog.prompts, demand.computed_share) == (8, 7, 1)
     await stream.aclose()
-    assert (demand.open, demand.queued, demand.queued_tokens) == (0, 0, 0)
+    assert (demand.open, demand.backlog.prompts, demand.backlog.tokens) == (0, 0, 0)
     background = asyncio.create_task(service.generate(msgspec.structs.replace(request("b"), priority=1)))
     await eventually(lambda: "b-0" in engine.requests)
     assert (demand.open, demand._offered) == (0, 11)

@@ -137,6 +137,7 @@ async def test_what_was_typed_ahead_is_answered_at_once_and_continued(
         first = (await anext(stream))[0]
     assert first.text == "o(1, 2)"
     assert first.cached_tokens == len(tokens().encode("x = fo"))
+    assert first.replayed_tokens == len(first.token_ids) > 0
     assert (await older).ended_by == "superseded"
     task = asyncio.create_task(rest(stream))
     await eventually(lambda: "b-0" in engine.requests)
@@ -144,7 +145,8 @@ async def test_what_was_typed_ahead_is_answered_at_once_and_continued(
     assert resumed.prompt_ids == [*tokens().encode("x = "), *said]
     assert resumed.params.max_tokens == 40 - len(first.token_ids)
     engine.say("b-0", *tokens().encode(" + 3"), finish="length")
-    assert (await task).text == " + 3"
+    last = await task
+    assert (last.text, last.replayed_tokens) == (" + 3", 0)
     assert (metrics.superseded_tokens, metrics.reused) == ([0], 1)
     # And again, with all that both have said.
     assert await following(service, "x = foo(1", ", 2) + 3")
@@ -175,6 +177,7 @@ async def test_an_answer_that_has_ended_needs_no_engine(
     await older
     ended = await rest(service.stream(request("b", "x = foo")))
     assert (ended.text, ended.finish_reason, ended.ended_by) == ("(1)", "stop", None)
+    assert ended.replayed_tokens == len(ended.token_ids) > 0
     assert "b-0" not in engine.requests
     assert metrics.superseded_tokens == []
 

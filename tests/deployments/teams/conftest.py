@@ -1,4 +1,4 @@
-"""Stores on both databases. Tests with the mark `virtual_time` take their time from the event loop, not the real one."""
+"""Stores on both databases, and virtual time for tests with that mark."""
 
 from __future__ import annotations
 

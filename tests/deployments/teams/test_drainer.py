@@ -19,7 +19,6 @@ from tests.support.waiting import eventually
 @pytest.fixture
 async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     journal = Journal(tmp_path / "journal")
-    await journal.start()
     yield journal
     await journal.stop()
 

@@ -25,7 +25,6 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
 
     async def begin(**options: object) -> Journal:
         journal = Journal(tmp_path / "journal", **options)  # type: ignore[arg-type]
-        await journal.start()
         journals.append(journal)
         return journal
 
@@ -36,10 +35,29 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
 
 async def die(journal: Journal) -> None:
     """As a killed process leaves it: the rows are there, and the lock is free."""
-    await journal._do(journal._own.abandon)
-    os.close(journal._own.lock)
+    for file in journal._files:
+        await journal._do(file.abandon)
+        os.close(file.lock)
     journal._thread.shutdown()
     journal._stopped = True
+
+
+async def test_nothing_is_on_the_disk_before_there_is_a_row(begin: Begin, tmp_path: Path) -> None:
+    journal, ledger = await begin(), FakeLedger()
+    await journal.adopt()
+    assert await journal.drain(ledger.book) == 0
+    assert await journal.waiting() == Waiting(0, None)
+    await journal.stop()
+    assert os.listdir(tmp_path) == []
+    assert ledger.calls == 0
+
+
+async def test_where_no_file_can_be_made_nobody_begins(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("in the way")
+    journal = Journal(tmp_path / "journal")
+    with pytest.raises(JournalError, match="File exists"):
+        await journal.open(entry(1))
+    await journal.stop()
 
 
 async def test_a_row_is_booked_once_it_is_closed(begin: Begin) -> None:
@@ -103,7 +121,7 @@ async def test_the_dead_are_adopted_and_the_living_are_not(begin: Begin, tmp_pat
         "00000001": entry(1, estimated=True),
         "00000002": entry(2, kind="completed", completion_tokens=7),
     }
-    assert len(list((tmp_path / "journal").glob("*.lock"))) == 2
+    assert [path.stem for path in (tmp_path / "journal").glob("*.lock")] == [other._files[0].path.stem]
 
 
 async def test_the_estimate_is_the_last_word(begin: Begin) -> None:
@@ -158,7 +176,7 @@ async def test_a_failing_disk_lets_nobody_begin_and_loses_nothing(begin: Begin) 
 async def test_beyond_its_size_nothing_begins_and_what_runs_is_closed(begin: Begin) -> None:
     journal, ledger = await begin(most_bytes=64 * 1024), FakeLedger()
     number = 0
-    while journal._own.size < 64 * 1024:
+    while not journal._files or journal._files[0].size < 64 * 1024:
         number += 1
         await journal.open(entry(number))
     with pytest.raises(JournalError, match="65536 bytes"):
@@ -175,7 +193,7 @@ async def test_beyond_its_size_nothing_begins_and_what_runs_is_closed(begin: Beg
 async def test_a_damaged_journal_is_set_aside(begin: Begin) -> None:
     dead, living, ledger = await begin(), await begin(), FakeLedger()
     await dead.open(entry(1))
-    path = dead._own.path
+    path = dead._files[0].path
     await dead.stop()
     path.write_bytes(b"This is no database. " * 400)
     assert await living.adopt() == 0
@@ -189,7 +207,7 @@ async def test_rows_that_nobody_can_read_are_set_aside(begin: Begin) -> None:
     dead, living, ledger = await begin(), await begin(), FakeLedger()
     await dead.open(entry(1))
     await dead.close(entry(1))
-    path = dead._own.path
+    path = dead._files[0].path
     await dead.stop()
     with sqlite3.connect(path) as database:
         database.execute("UPDATE entries SET entry = x'00ff'")

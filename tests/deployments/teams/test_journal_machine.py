@@ -40,7 +40,6 @@ class Journals(RuleBasedStateMachine):
     def journal(self, process: int) -> Journal:
         if process not in self.journals:
             self.journals[process] = Journal(self.directory)
-            self.loop.run_until_complete(self.journals[process].start())
         return self.journals[process]
 
     @rule(target=running, process=st.integers(0, 2))
@@ -105,7 +104,7 @@ class Journals(RuleBasedStateMachine):
     def kill(self, process: int) -> object:
         """With all that it had adopted."""
         if (journal := self.journals.pop(process, None)) is not None:
-            for file in (journal._own, *journal._adopted):
+            for file in journal._files:
                 self.loop.run_until_complete(journal._do(file.abandon))
                 os.close(file.lock)
             journal._thread.shutdown()

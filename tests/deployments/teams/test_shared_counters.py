@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.errors import MeteringUnavailableError, QuotaError, RateLimitedError, ServeError
+from deployments.teams import shared_counters
 from deployments.teams.counting import Counters
 from deployments.teams.local_counters import LocalCounters
+from deployments.teams.records import Budget
 from deployments.teams.shared_book import GRACE_S, RENEW_S, UNDERWAY_S
 from deployments.teams.shared_counters import PATIENCE_S, RETRY_S, SharedCounters
 from tests.support.asks import Clock, account, ask, hard, loop_clock
@@ -166,9 +168,50 @@ async def test_a_request_that_is_cancelled_while_it_asks_reserves_nothing() -> N
             asking.cancel()
             await asyncio.wait([asking])
             assert asking.cancelled()
-            await asyncio.sleep(UNDERWAY_S + 2 * RENEW_S)
+            await asyncio.sleep(1)
             assert all(tally.open == 0 for tally in book.shared.book.tallies.values())
             await counters.reserve(ask(team))
+
+
+async def test_a_refusal_in_place_of_an_answer_that_got_lost_takes_back_what_was_reserved() -> None:
+    book, team = FarBook(loop_clock), account(parallel=2)
+    async with ingresses(book) as (counters, _):
+        await counters.reserve(ask(team))
+        book.loses_answers = True
+        with pytest.raises(RateLimitedError):
+            await counters.reserve(ask(team))
+        book.loses_answers = False
+        tally = book.shared.book.tallies["team:a"]
+        assert tally.open == 2
+        await eventually(lambda: tally.open == 1, timeout_s=2 * PATIENCE_S)
+
+
+async def test_what_is_settled_while_it_is_away_is_told_when_it_is_back() -> None:
+    book, team = FarBook(loop_clock), account(budget=Budget(amount=10))
+    async with ingresses(book, 1) as (counters,):
+        asked = ask(team, cost=9)
+        await counters.reserve(asked)
+        book.is_away = True
+        await counters.settle(asked.id, 1, 7)
+        await eventually(lambda: counters.is_away, timeout_s=1)
+        book.is_away = False
+        await eventually(lambda: not counters.is_away, timeout_s=RETRY_S + 1)
+        (use,) = await counters.budgets()
+        assert (use.spent, use.reserved) == (7, 0)
+
+
+async def test_what_is_not_told_yet_is_no_more_than_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_counters, "MOST_UNSENT", 10)
+    book = FarBook(loop_clock)
+    async with ingresses(book, 1) as (counters,):
+        book.is_away = True
+        for _ in range(100):
+            asked = ask(account())
+            await counters.reserve(asked)
+            await counters.settle(asked.id, 1, 1)
+        book.is_away = False
+        await eventually(lambda: not counters.is_away, timeout_s=RETRY_S + 1)
+        assert 0 < book.settled <= 20
 
 
 FAULTS = ("away", "lost", "die", "back", "back", "cancel")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from model.config import Activation
 from model.kernels.native import library as native
 from model.kernels.native.structures import ACTIVATIONS
-from tests.support.native import needs_kernel, variants
+from tests.support.native import needs_kernel, only, variants
 
 pytestmark = needs_kernel
 
@@ -24,10 +24,8 @@ EDGES = [*(-x for x in reversed(_OUTWARD)), *_OUTWARD]
 
 @pytest.fixture(params=variants(), autouse=True)
 def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(native, "variant", lambda: request.param)
-    native.library.cache_clear()
-    yield
-    native.library.cache_clear()
+    with only(monkeypatch, request.param):
+        yield
 
 
 def ours(which: Activation, x: torch.Tensor) -> torch.Tensor:

@@ -11,31 +11,40 @@ from hypothesis import strategies as st
 
 from model.kernels.native import library as native
 from model.kernels.native.packing import BlockedWeight, pack, pack_in_blocks
-from tests.support.native import needs_kernel
+from tests.support.native import needs_kernel, only
 
 
 @pytest.mark.parametrize(
-    ("facts", "bf16", "expected"),
+    ("facts", "bf16", "amx", "expected"),
     [
-        ("vendor_id\t: AuthenticAMD\n", True, "bf16"),
-        ("vendor_id\t: AuthenticAMD\n", False, "int16"),
-        ("processor\t: 0\nvendor_id\t: GenuineIntel\n", True, "int16"),
-        (None, True, "int16"),
+        ("vendor_id\t: AuthenticAMD\n", True, False, ("bf16", "int16")),
+        ("vendor_id\t: AuthenticAMD\n", False, False, ("int16",)),
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\n", True, False, ("int16",)),
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\n", True, True, ("amx", "int16")),
+        (None, True, False, ("int16",)),
     ],
 )
-def test_the_variant_is_the_fastest_of_the_processor(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, facts: str | None, bf16: bool, expected: str
+def test_variants_are_those_of_the_processor_the_fastest_first(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    facts: str | None,
+    bf16: bool,
+    amx: bool,
+    expected: tuple[native.Variant, ...],
 ) -> None:
     monkeypatch.setattr(native.platform, "machine", lambda: "x86_64")
-    for flag, found in (("avx512", True), ("vnni", True), ("avx512_bf16", bf16)):
+    for flag, found in (("avx512", True), ("vnni", True), ("avx512_bf16", bf16), ("amx_tile", amx)):
         monkeypatch.setattr(torch.cpu, f"_is_{flag}_supported", lambda found=found: found)
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: True)
     monkeypatch.setattr(native, "CPU_FACTS", tmp_path / "cpuinfo")
     if facts is not None:
         native.CPU_FACTS.write_text(facts)
-    assert native.variant() == expected
+    assert native.variants() == expected
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: False)  # Linux does not let this process have the tiles
+    assert native.variants() == tuple(v for v in expected if v != "amx")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     with pytest.raises(native.Unavailable, match="VNNI"):
-        native.variant()
+        native.variants()
 
 
 def test_packing_is_a_permutation_with_zeros_for_missing_rows() -> None:
@@ -71,9 +80,6 @@ def from_blocks(packed: BlockedWeight, outputs: int, inputs: int) -> torch.Tenso
 
 @needs_kernel
 def test_blocks_hold_what_bfloat16_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "variant", lambda: "int16")
-    native.library.cache_clear()
-
     @settings(max_examples=15, deadline=None)
     @given(
         outputs=st.integers(1, 33),
@@ -101,10 +107,8 @@ def test_blocks_hold_what_bfloat16_holds(monkeypatch: pytest.MonkeyPatch) -> Non
         assert torch.equal(again.data, packed.data)
         assert torch.equal(again.exponents, packed.exponents)
 
-    try:
+    with only(monkeypatch, "int16"):
         check()
-    finally:
-        native.library.cache_clear()
 
 
 @needs_kernel
@@ -116,7 +120,7 @@ def test_where_no_cache_can_be_written_nothing_is_left_behind(monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     monkeypatch.setattr(native, "_find", lambda variant: None)
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    assert native._load(native.variant()).starcoder_forward
+    assert native._load(native.variants()[0]).starcoder_forward
     assert list(scratch.iterdir()) == []
 
 

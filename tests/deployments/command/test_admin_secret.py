@@ -1,0 +1,128 @@
+"""The first administrator's key on Kubernetes: from the command into one Secret, and nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from deployments.command import admin_secret
+from deployments.command.admin_secret import ClusterSecret, run
+from tests.support.certificates import make_certificate
+from tests.support.http_server import serving
+
+KEY = "sk-sc-of-an-administrator"
+TOKEN = "token-of-the-account"
+
+
+class ApiServer:
+    """Kubernetes', as far as one Secret. failures: so many patches fail first."""
+
+    def __init__(self) -> None:
+        self.secret: dict[str, Any] = {"kind": "Secret", "metadata": {"name": "first"}}
+        self.failures = 0
+        self.patched = 0
+        path = "/api/v1/namespaces/here/secrets/first"
+        self.app = Starlette(routes=[Route(path, self.get), Route(path, self.patch, methods=["PATCH"])])
+
+    async def get(self, request: Request) -> JSONResponse:
+        return JSONResponse(self.secret, 200 if self._knows(request) else 401)
+
+    async def patch(self, request: Request) -> JSONResponse:
+        self.patched += 1
+        if not self._knows(request) or request.headers["content-type"] != "application/merge-patch+json":
+            return JSONResponse({}, 401)
+        if self.patched <= self.failures:
+            return JSONResponse({}, 503)
+        self.secret |= await request.json()
+        return JSONResponse(self.secret)
+
+    def _knows(self, request: Request) -> bool:
+        return request.headers.get("authorization") == f"Bearer {TOKEN}"
+
+
+@pytest.fixture
+def server() -> ApiServer:
+    return ApiServer()
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Path:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    (tmp_path / "namespace").write_text("here")
+    return tmp_path
+
+
+@pytest.fixture
+def secret(server: ApiServer, account: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClusterSecret]:
+    certificate = make_certificate(account)
+    (account / "ca.crt").write_bytes(certificate.chain.read_bytes())
+    monkeypatch.setattr(admin_secret, "_RETRY_S", 0.01)
+    with serving(server.app, certificate=certificate) as url:
+        yield ClusterSecret("first", url, account)
+
+
+def test_a_new_key_is_put_there(secret: ClusterSecret, server: ApiServer) -> None:
+    assert run(secret, lambda: KEY) == "The Secret first has the first administrator's key."
+    assert base64.b64decode(server.secret["data"]["key"]).decode() == KEY
+    assert run(secret, lambda: pytest.fail("a second key")) == "The Secret first has a key."
+
+
+def test_an_older_key_is_left_alone(secret: ClusterSecret, server: ApiServer) -> None:
+    assert "already, and it is not in the Secret" in run(secret, lambda: "")
+    assert server.patched == 0
+
+
+def test_an_api_server_that_is_away_for_a_moment_is_waited_for(secret: ClusterSecret, server: ApiServer) -> None:
+    server.failures = 3
+    run(secret, lambda: KEY)
+    assert server.secret["data"]
+    assert server.patched == 4
+
+
+def test_no_key_is_made_that_could_be_put_nowhere(account: Path, server: ApiServer, secret: ClusterSecret) -> None:
+    (account / "token").write_text("another")
+    with serving(server.app, certificate=make_certificate(account, "other")) as url:
+        (account / "ca.crt").write_bytes((account / "other.crt").read_bytes())
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            run(ClusterSecret("first", url, account), lambda: pytest.fail("a key"))
+        (account / "ca.crt").write_bytes((account / "server.crt").read_bytes())
+        with pytest.raises(httpx.ConnectError):  # somebody else's server gets no token
+            run(ClusterSecret("first", url, account), lambda: pytest.fail("a key"))
+
+
+def test_a_key_that_could_not_be_put_there_is_in_no_message(
+    secret: ClusterSecret, server: ApiServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.failures = 10**6
+    with pytest.raises(httpx.HTTPStatusError) as failed:
+        run(secret, lambda: KEY, patience_s=0.1)
+    assert KEY not in f"{failed.value!r} {failed.getrepr()} {capfd.readouterr()}"
+
+
+def test_the_command_is_asked_for_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def answer(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        assert options == {"stdout": subprocess.PIPE, "text": True, "check": True}
+        return subprocess.CompletedProcess(command, 0, f"{KEY}\n")
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    assert admin_secret.make_key() == KEY
+    assert asked[0][2:] == ["deployments.command.cli", "keys", "create", "--admin", "--name", "bootstrap", "--if-none"]
+
+
+def test_a_pod_without_an_account_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not admin_secret.ACCOUNT.exists()
+    assert admin_secret.main(["--secret", "first"]) == 1
+    assert "no key was put into the Secret first: " in capsys.readouterr().err
