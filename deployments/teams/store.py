@@ -184,12 +184,20 @@ class Store:
         return await self._database.read(lambda connection: people.memberships(connection, user))
 
     async def create_session(
-        self, digest: bytes, user: str, email: str | None, name: str | None, expires_at: float
+        self,
+        digest: bytes,
+        user: str,
+        email: str | None,
+        name: str | None,
+        expires_at: float,
+        admin: bool = False,
     ) -> Session:
         """digest: of the secret in the person's cookie. No change: the audit log tells what people do, not that they
         are here.
         """
-        session = Session(user=user, email=email, name=name, created_at=self._clock(), expires_at=expires_at)
+        session = Session(
+            user=user, email=email, name=name, created_at=self._clock(), expires_at=expires_at, admin=admin
+        )
         return await self._database.write(lambda connection: people.create_session(connection, digest, session))
 
     async def session(self, digest: bytes) -> Session | None:
