@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -28,6 +29,21 @@ from tests.support.waiting import eventually
 IDLE = EngineStats()
 
 
+class Answer:
+    """That does not come."""
+
+    def __init__(self, cancelled: Callable[[], None] = lambda: None, done: bool = False) -> None:
+        self._cancelled = cancelled
+        self._done = done
+
+    def done(self) -> bool:
+        return self._done
+
+    def cancel(self) -> bool:
+        self._cancelled()
+        return True
+
+
 @dataclass
 class Queue:
     """A queue, and those in it that wait. ended: whose places were lost, in order."""
@@ -43,8 +59,7 @@ class Queue:
         except OverloadedError:
             return None
         self.open[lease] = stack
-        waits = stack.enter_context(ExitStack())
-        waits.enter_context(self.admission.waits(lease, lambda: self.lost(lease)))
+        stack.enter_context(self.admission.waits(lease, Answer(lambda: self.lost(lease))))
         return lease
 
     def lost(self, lease: Lease) -> None:
@@ -92,8 +107,14 @@ def test_who_is_being_answered_keeps_his_place() -> None:
     with admission.admit(2, IDLE, "flood") as lease:
         with pytest.raises(OverloadedError), admission.admit(1, IDLE, "team"):
             pass
+        with (
+            pytest.raises(OverloadedError),
+            admission.waits(lease, Answer(done=True)),
+            admission.admit(1, IDLE, "team"),
+        ):
+            pass
         assert not lease.displaced
-        with admission.waits(lease, lambda: None), admission.admit(1, IDLE, "team"):
+        with admission.waits(lease, Answer()), admission.admit(1, IDLE, "team"):
             assert lease.displaced
     assert admission.open == 0
 
