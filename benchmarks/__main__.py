@@ -34,6 +34,7 @@ COMMANDS = {
     "quantization": ("benchmarks.engine.quantization", "what 8 bits cost in quality, on real code"),
     "linear": ("benchmarks.engine.linear", "single products: 8-bit weights beside plain ones"),
     "scaling": ("benchmarks.scaling.command", "how many engines the scaling policy keeps, in simulated time"),
+    "fairness": ("benchmarks.fairness.command", "what each of several teams gets of one engine, in simulated time"),
     "gpu": ("benchmarks.engine.gpu.command", "everything that a GPU has to show, in one command"),
     "peers": ("benchmarks.peers.command", "other engines beside ours, with the same checkpoint and prompts"),
 }

@@ -19,15 +19,20 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from deployments.cluster.autoscaling import autoscaling_config
+from deployments.cluster.counter_actor import ActorBook
 from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.cluster.node_watch import on_node_end
+from deployments.http.accounts import Accounts
 from deployments.http.door import Access
 from deployments.http.handle_backend import HandleBackend
 from deployments.http.resuming_backend import ResumingBackend
 from deployments.labels import declared_labels
 from deployments.replica.replica import TRACING_STOP_S, EngineReplica, keep_to_loopback
 from deployments.settings import Settings
+from deployments.teams.counting import Counters
+from deployments.teams.local_counters import LocalCounters
+from deployments.teams.shared_counters import SharedCounters
 from model.config import ConfigError
 from monitoring import IngressMetrics, logs, tracing
 
@@ -77,8 +82,11 @@ class Ingress:
             self._engine, settings.resume_timeout_s, settings.max_queued_requests, settings.step_timeout_s, metrics
         )
         on_node_end(engines.lose_node)
+        resuming = ResumingBackend(engines, settings.resume_timeout_s, random.Random(settings.seed), metrics)
+        self._accounts = Accounts(settings.teams, settings.model_id, counters(settings), metrics)
+        await self._accounts.start()
         return create_app(
-            backend=ResumingBackend(engines, settings.resume_timeout_s, random.Random(settings.seed), metrics),
+            backend=self._accounts.metered(resuming),
             tokenizer=tokenizer,
             model_card=card,
             limits=self._settings.api,
@@ -88,12 +96,24 @@ class Ingress:
             tracing=self._tracing,
             log_text=self._settings.log_text,
             access=Access(self._settings.host, self._settings.allowed_hosts, self._settings.allowed_origins),
+            gatekeeper=self._accounts.directory,
+            administration=self._accounts.administration,
+            accepted=self._accounts.accepted,
         )
 
     async def __del__(self) -> None:
         """Serve awaits this when the replica stops."""
+        if (accounts := getattr(self, "_accounts", None)) is not None:
+            await accounts.stop()
         if (own := getattr(self, "_tracing", None)) is not None:
             await asyncio.to_thread(own.shutdown, TRACING_STOP_S)
+
+
+def counters(settings: Settings) -> Counters:
+    """Of limits and budgets: one book for all ingress processes."""
+    if settings.ingress_replicas == 1:
+        return LocalCounters()
+    return SharedCounters(ActorBook(), settings.ingress_replicas)
 
 
 def build(args: Settings) -> serve.Application:

@@ -5,6 +5,7 @@ Importing this module loads neither Ray nor PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -16,6 +17,7 @@ from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
 from deployments.api.common.line_ends import DocumentLines
 from deployments.api.error_shapes import ErrorShapes
+from deployments.api.openai.organization.routes import organization_router
 from deployments.api.registry import dialect_modules
 from deployments.errors import (
     ForbiddenError,
@@ -29,7 +31,7 @@ from deployments.errors import (
     UnauthorizedError,
     shown,
 )
-from deployments.http.authentication import AuthenticationMiddleware, Gatekeeper
+from deployments.http.authentication import AsLocalMiddleware, AuthenticationMiddleware, Gatekeeper
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import (
     BodyMiddleware,
@@ -47,6 +49,8 @@ from deployments.http.request_record import report
 from deployments.labels import declared_labels
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend
+from deployments.teams.administration import Administration
+from deployments.teams.records import Accepted
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
@@ -69,6 +73,8 @@ def create_app(
     log_text: bool = False,
     access: Access = ANYBODY,
     gatekeeper: Gatekeeper | None = None,
+    administration: Callable[[], Administration | None] | None = None,
+    accepted: Callable[[Accepted], None] | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -78,10 +84,17 @@ def create_app(
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     log_text: the log line of a request holds its prompts and completions.
     access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
+    administration, accepted: see `ApiContext`.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(
-        DocumentLines(observed, tokenizer), tokenizer, limits or ApiLimits(), metrics_directory, model_card
+        DocumentLines(observed, tokenizer),
+        tokenizer,
+        limits or ApiLimits(),
+        metrics_directory,
+        model_card,
+        administration=administration,
+        accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
     app = FastAPI(
@@ -117,6 +130,17 @@ def create_app(
     app.add_middleware(ObservationMiddleware, tracing=tracing, metrics=count_refusal.metrics, log_text=log_text)
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
     app.add_middleware(ShapeMiddleware, shape_of=ErrorShapes(route for router in routers for route in router.routes))
+    return app
+
+
+def create_administration_app(administration: Administration) -> FastAPI:
+    """Only the routes of administrators, for whoever runs commands on the server's machine: no key is asked for."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app.include_router(organization_router(lambda: administration))
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_middleware(AsLocalMiddleware)
+    app.add_middleware(ErrorMiddleware, on_refused=lambda error: None)
     return app
 
 

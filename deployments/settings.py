@@ -42,6 +42,9 @@ from monitoring.tracing import check_otlp, endpoint_of
 ENV_PREFIX = "STARCODER_"
 NESTED = "__"
 
+CLIENT_VARIABLES = ("url", "admin_key", "api_key")
+"""No settings of a server, but of commands that speak to one: `deployments.command.connection`."""
+
 
 def _engine(name: str) -> Any:
     """The engine's own default."""
@@ -376,7 +379,8 @@ def check_environment(environment: Mapping[str, str]) -> None:
                 f"{variable}={value} comes from a Kubernetes Service called 'starcoder': set "
                 "enableServiceLinks: false in the pod, or call the Service something else"
             )
-        known = name in Settings.model_fields or name.startswith((f"api{NESTED}", f"teams{NESTED}"))
+        nested = name.startswith((f"api{NESTED}", f"teams{NESTED}"))
+        known = name in Settings.model_fields or name in CLIENT_VARIABLES or nested
         if not known and not _SERVICE_LINK.search(variable):
             raise ConfigError(f"environment variable {variable} is no setting{_did_you_mean(name)}")
 

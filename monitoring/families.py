@@ -32,6 +32,10 @@ class Families:
     def gauge(self, spec: GaugeSpec, *labels: str) -> Gauge:
         return self._gauges[spec].labels(*labels)
 
+    def gauges(self, spec: GaugeSpec, model: str) -> Callable[..., Gauge]:
+        """The children of a gauge by its labels after `model`."""
+        return lambda *labels: self._gauges[spec].labels(model, *labels)
+
     def histogram(self, spec: HistogramSpec, *labels: str) -> Histogram:
         return self._histograms[spec].labels(*labels)
 

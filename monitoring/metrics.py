@@ -190,6 +190,12 @@ USAGE_OLDEST = USAGE.gauge(
     "Since the request of the oldest such entry has ended, in the node's slowest process; 0 if none waits.",
     merge="livemax",
 )
+BUDGET_USED = USAGE.gauge(
+    "budget_used_ratio",
+    "Of a team's budget, what it has spent in the present period; above 1 only where the budget is not hard.",
+    labels=BY_TEAM,
+    merge="livemax",
+)
 
 STEPS = Section("The engine's steps")
 

@@ -35,6 +35,29 @@ class EngineModel:
         return max(self.floor_s, self.per_token_s * prompt_tokens) + self.per_sequence_s * sequences
 
 
+H100 = EngineModel(
+    "15.5B on an H100",
+    floor_s=0.0134,
+    per_token_s=53.2e-6,
+    per_sequence_s=35e-6,
+    batched_tokens=2048,
+    kv_tokens=2_000_000,
+)
+"""An estimate from memory bandwidth and matrix rate, not measured: 13.4 ms for a step of batch 1, 109 ms for 2,048
+prompt tokens, 14 ms at 64 sequences and their caches beside that. 41 GB of cache at 20,480 bytes a token."""
+
+PICO = EngineModel(
+    "embedded on a CPU core",
+    floor_s=0.0033,
+    per_token_s=180e-6,
+    per_sequence_s=170e-6,
+    batched_tokens=512,
+    kv_tokens=349_525,
+)
+"""results/metrics-overhead-pico-*.json: steps of 3.5 and 4.7 ms at batch 1 and 8. results/keystrokes-pico.json: 257 ms
+to the first token of a new prompt of 1,416 tokens on average. 512 MiB of cache at 1,536 bytes a token."""
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """prompt: tokens. computed: of them, those that are in no cache where its session was before. output: tokens.

@@ -3,13 +3,16 @@
 Source: `crates/tabby/src/services/completion.rs` and `routes/` of TabbyML/tabby. `completions_path` gives the
 completions their route. Decisions: as there, 64 tokens at temperature 0.1; snippets and declarations become repository
 context, as far as there is room; next-edit suggestions are refused; the clipboard and `debug_options` are ignored.
-What people do with a completion is counted by language: a completion's id carries it, so nothing is remembered.
+What people do with a completion is counted by language: a completion's id carries it, and how many lines it has, so
+nothing is remembered. Editors of every dialect may tell it; what their team accepted is in its usage.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import time
 import uuid
 from functools import cache
 from itertools import chain
@@ -18,6 +21,7 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields, CompletionModeField
@@ -35,6 +39,8 @@ from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import EngineUnavailableError
 from deployments.protocol import GenerationRequest
+from deployments.teams.principal import Principal, principal_of
+from deployments.teams.records import Accepted
 from model.text.context import ContextFile, RepositoryContext
 from model.text.prompts import Infill
 from monitoring import IngressMetrics
@@ -44,6 +50,10 @@ DIALECT = Dialect("tabby", "Tabby")
 
 _MAX_TOKENS = 64
 _TEMPERATURE = 0.1
+
+MAX_LINES = 10_000
+
+_ID = re.compile(r"cmpl-[0-9a-f]+\.(?P<language>[a-z0-9_+#-]+)\.(?P<lines>[0-9]{1,5})", re.ASCII)
 
 
 class CodePiece(DialectModel):
@@ -104,8 +114,14 @@ class SegmentsCompletion(BaseModel):
 
 class EventRequest(DialectModel):
     type: Literal["view", "select", "dismiss"] = Field(description="What somebody did with a completion.")
-    completion_id: str = Field(max_length=256, description="Id of the completion.")
-    choice_index: int = Field(ge=0, le=INT32_MAX, description="Number of the choice.")
+    completion_id: str = Field(max_length=256, description="Id of the completion, in any dialect.")
+    choice_index: int = Field(default=0, ge=0, le=INT32_MAX, description="Number of the choice.")
+    lines: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_LINES,
+        description="Lines that were taken; as the id says if not given, else one.",
+    )
 
 
 class LocalModel(BaseModel):
@@ -180,21 +196,39 @@ async def answer(body: SegmentsRequest, api: ApiContext, caller: Caller = ANYBOD
     (delta,) = await api.backend.generate(request)
     check_not_given_up(delta)
     whole = {
-        "id": completion_id(request.request_id, body.language),
+        "id": completion_id(request.request_id, body.language, delta.text),
         "choices": [{"index": 0, "text": delta.text, **ending(delta)}],
         "mode": body.mode,
     }
     return Response(msgspec.json.encode(whole), media_type="application/json")
 
 
-def completion_id(request_id: str, language: str) -> str:
-    return f"cmpl-{request_id}.{language if language in LANGUAGES else 'other'}"
+def completion_id(request_id: str, language: str, text: str) -> str:
+    lines = min(len(text.strip("\n").split("\n")), MAX_LINES)
+    return f"cmpl-{request_id}.{language if language in LANGUAGES else 'other'}.{lines}"
 
 
 def language_of(completion_id: str) -> str:
     """The language in an id made by `completion_id`; what other ids say is nobody's business: `other`."""
-    language = completion_id.rpartition(".")[2]
-    return language if language in LANGUAGES else "other"
+    found = _ID.fullmatch(completion_id)
+    return found["language"] if found is not None and found["language"] in LANGUAGES else "other"
+
+
+def accepted_by(principal: Principal, event: EventRequest, kind: str, model: str) -> Accepted | None:
+    """For the usage of their team; None where nothing was taken, or nobody pays."""
+    if principal.team is None or event.type != "select":
+        return None
+    ours = _ID.fullmatch(event.completion_id)
+    told = event.lines or (int(ours["lines"]) if ours is not None else 1)
+    return Accepted(
+        team_id=principal.team.id,
+        key_id=None if principal.key is None else principal.key.id,
+        model=model,
+        dialect=DIALECT.name if ours is not None else "other",
+        at=time.time(),
+        lines=1 if kind == "select_line" else min(told, MAX_LINES),
+        user=principal.user,
+    )
 
 
 def create_router(api: ApiContext) -> APIRouter:
@@ -211,12 +245,18 @@ def create_router(api: ApiContext) -> APIRouter:
         summary="Count what somebody did with a completion, as Tabby does",
     )
     async def event(
+        request: Request,
         body: EventRequest,
         select_kind: Annotated[str | None, Query(description="`line`: only its first line was taken.")] = None,
     ) -> Response:
         kind = "select_line" if (body.type, select_kind) == ("select", "line") else body.type
         model = await api.model()
         metrics(model.id).completion_event(kind, language_of(body.completion_id))
+        principal = principal_of(request.scope)
+        if api.accepted is not None and principal is not None:
+            accepted = accepted_by(principal, body, kind, model.id)
+            if accepted is not None:
+                api.accepted(accepted)
         return Response(status_code=200)
 
     @router.get("/v1/health", summary="What Tabby says of itself", response_description="The model and the machine.")

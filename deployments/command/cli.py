@@ -13,6 +13,12 @@ usage: starcoder COMMAND [options]
   serve        serve a model behind an OpenAI-compatible API (starcoder serve --help)
   complete     complete code at a place in a file, with a running server (starcoder complete --help)
   plan         compute what fits a GPU's memory (starcoder plan --help)
+  teams        make and change teams, their limits and budgets (starcoder teams --help)
+  keys         make, list and revoke API keys (starcoder keys --help)
+  members      who may do what in a team (starcoder members --help)
+  usage        what was used by whom, and what it cost (starcoder usage --help)
+  prices       what tokens cost (starcoder prices --help)
+  audit        what was changed by whom (starcoder audit --help)
   environment  print what Ray's processes need in a cluster of your own (starcoder environment --help)
   download     fetch a checkpoint for servers that run offline (starcoder download --help)
   version      print the version
@@ -57,6 +63,42 @@ def plan(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def teams(arguments: Sequence[str]) -> int:
+    from deployments.command.teams.teams import run
+
+    return run(arguments)
+
+
+def keys(arguments: Sequence[str]) -> int:
+    from deployments.command.teams.keys import run
+
+    return run(arguments)
+
+
+def members(arguments: Sequence[str]) -> int:
+    from deployments.command.teams.members import run
+
+    return run(arguments)
+
+
+def usage(arguments: Sequence[str]) -> int:
+    from deployments.command.teams.usage import run
+
+    return run(arguments)
+
+
+def prices(arguments: Sequence[str]) -> int:
+    from deployments.command.teams.prices import run
+
+    return run(arguments)
+
+
+def audit(arguments: Sequence[str]) -> int:
+    from deployments.command.teams.audit import run
+
+    return run(arguments)
+
+
 def download(arguments: Sequence[str]) -> int:
     from deployments.command.download import run
 
@@ -80,6 +122,12 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve": serve,
     "complete": complete,
     "plan": plan,
+    "teams": teams,
+    "keys": keys,
+    "members": members,
+    "usage": usage,
+    "prices": prices,
+    "audit": audit,
     "environment": environment,
     "download": download,
     "version": version,

@@ -9,6 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from deployments.command.connection import API_KEY_VARIABLE, TIMEOUT, URL_VARIABLE, bearer, key_given, url_given
+
+DEFAULT_URL = "http://127.0.0.1:8000"
 _HTTPS = "of https://, SSL_CERT_FILE names the authorities where the certificate is not from one that all know"
 
 
@@ -24,8 +29,9 @@ def run(arguments: Sequence[str]) -> int:
     request = {"prompt": prefix, "max_tokens": options.max_tokens, "temperature": options.temperature}
     if suffix:
         request["suffix"] = suffix
+    key = key_given(options.api_key_file, API_KEY_VARIABLE)
     try:
-        for piece in stream(options.url, request):
+        for piece in stream(url_given(options) or DEFAULT_URL, request, key):
             print(piece, end="", flush=True)
     except RuntimeError as error:
         print(f"starcoder complete: {error}", file=sys.stderr)
@@ -47,13 +53,11 @@ def split(text: str, line: int | None) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def stream(url: str, request: dict[str, Any]) -> Iterator[str]:
+def stream(url: str, request: dict[str, Any], key: str | None = None) -> Iterator[str]:
     """Pieces of the completion. Raises RuntimeError with the server's own message."""
-    import httpx
-
     try:
         with (
-            httpx.Client(base_url=url, timeout=httpx.Timeout(10, read=300)) as client,
+            httpx.Client(base_url=url, timeout=TIMEOUT, headers=bearer(key)) as client,
             client.stream("POST", "/v1/completions", json={**request, "stream": True}) as response,
         ):
             if response.status_code != 200:
@@ -84,5 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--line", type=int, help="infill at the end of this line, counted from 1")
     parser.add_argument("--max-tokens", type=int, default=64, help="most new tokens (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help=f"server (default: %(default)s); {_HTTPS}")
+    parser.add_argument("--url", help=f"server (default: {URL_VARIABLE}, else {DEFAULT_URL}); {_HTTPS}")
+    parser.add_argument(
+        "--api-key-file", type=Path, help=f"file that holds an API key, alone (default: {API_KEY_VARIABLE})"
+    )
     return parser

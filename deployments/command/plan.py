@@ -8,6 +8,7 @@ from typing import get_args
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from deployments.command.tables import table
 from model.checkpoint.family import FAMILY, known_shape
 from model.config import ConfigError, EngineConfig, ModelConfig, Quantization
 
@@ -20,7 +21,7 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     models = _models(options.model)
     rows = [row for name, model in models for row in _rows(name, model, options)]
-    print(_table([row.cells() for row in rows]))
+    print(table(HEADINGS, [row.cells() for row in rows], numbers=range(1, len(HEADINGS))))
     weights = "" if options.quantization == "none" else f", linear layers in {options.quantization}"
     print(
         f"\nOf {options.gpu_memory / GIB:.4g} GiB a GPU, {options.gpu_memory_utilization:.0%} is used "
@@ -88,17 +89,6 @@ def _checkpoint(name: str) -> ModelConfig:
     if name not in EMBEDDED_MODELS and not Path(name).expanduser().is_dir():
         raise ConfigError(f"model {name!r} is neither a directory here nor one of {', '.join(FAMILY)}")
     return ModelConfig.from_checkpoint(resolve_checkpoint(name))
-
-
-def _table(rows: list[list[str]]) -> str:
-    rows = [HEADINGS, *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
 
 
 def _memory(text: str) -> int:

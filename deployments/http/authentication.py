@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import ForbiddenError, UnauthorizedError
 from deployments.http import request_record
 from deployments.http.needs import Need
-from deployments.teams.principal import Principal, set_principal
+from deployments.teams.principal import LOCAL, Principal, set_principal
+from deployments.teams.rate_limit_headers import headers_of
 
 MAX_KEY_CHARS = 512
 
@@ -47,11 +48,18 @@ class AuthenticationMiddleware:
             await self.app(scope, receive, send)
             return
         principal = await self._principal(Headers(scope=scope))
+        record = request_record.current()
+        if record is not None:
+            record.of(principal)
         check(principal, need)
         set_principal(scope, principal)
-        if (record := request_record.current()) is not None:
-            record.of(principal)
-        await self.app(scope, receive, send)
+
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start" and record is not None and record.grant is not None:
+                MutableHeaders(scope=message).update(headers_of(record.grant))
+            await send(message)
+
+        await self.app(scope, receive, send_with_limits)
 
     async def _principal(self, headers: Headers) -> Principal:
         key = credential(headers)
@@ -63,6 +71,17 @@ class AuthenticationMiddleware:
                 )
             raise UnauthorizedError("This server needs an API key: send it as `Authorization: Bearer sk-sc-...`.")
         return await self.gatekeeper.principal(key)
+
+
+class AsLocalMiddleware:
+    """Takes every request for one of a command on the server's machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        set_principal(scope, LOCAL)
+        await self.app(scope, receive, send)
 
 
 def credential(headers: Headers) -> str | None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from deployments.errors import AuthUnavailableError, UnauthorizedError
@@ -39,7 +39,7 @@ class Directory:
 
     pepper: of the stored digests; asked for when the first key is there. required: nobody gets in without a key, even
     while there is none. refresh_s: the age at which the snapshot is renewed. max_staleness_s: the age at which it is
-    worth nothing.
+    worth nothing. on_closed: awaited at each reading once there are keys; where it raises, nobody gets in.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Directory:
         max_staleness_s: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        on_closed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._open_source = open_source
         self._make_pepper = pepper
@@ -60,6 +61,7 @@ class Directory:
         self._max_staleness_s = max_staleness_s
         self._clock = clock
         self._now = now
+        self._on_closed = on_closed
         self._source: Source | None = None
         self._pepper: Pepper | None = None
         self._snapshot: Snapshot | None = None
@@ -87,6 +89,9 @@ class Directory:
 
     def team(self, team_id: str) -> Team | None:
         return None if self._snapshot is None else self._snapshot.teams.get(team_id)
+
+    def teams(self) -> Collection[Team]:
+        return () if self._snapshot is None else self._snapshot.teams.values()
 
     def spent(self, team_id: str) -> Spent | None:
         """What the ledger says of a team with a budget, a moment ago."""
@@ -160,10 +165,10 @@ class Directory:
                 newer = await self._source.snapshot(None if self._snapshot is None else self._snapshot.version)
                 spent = await self._source.spent()
             if newer is not None:
-                if newer.closed and self._pepper is None:
-                    self._pepper = await asyncio.to_thread(self._make_pepper)
                 self._snapshot, self._principals = newer, {}
             self._spent = spent
+            if self._snapshot is not None and self._snapshot.closed:
+                await self._close()
             self._read_at = self._clock()
         except Exception as error:
             self._report(error)
@@ -171,6 +176,13 @@ class Directory:
         if self._failed:
             self._failed = False
             logs.event("teams.database_back", "keys are checked again")
+
+    async def _close(self) -> None:
+        """What keys need. The door is closed already: what fails here opens it to nobody."""
+        if self._on_closed is not None:
+            await self._on_closed()
+        if self._pepper is None:
+            self._pepper = await asyncio.to_thread(self._make_pepper)
 
     def _report(self, error: Exception) -> None:
         """Once, until it is back."""

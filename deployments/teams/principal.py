@@ -15,7 +15,8 @@ _SCOPE_KEY = "starcoder.principal"
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """team: on whose account; None for administrators. key: by which; None for a person's session.
+    """team: on whose account; None for administrators. key: by which; None for a person's session, and for a command
+    on the server's machine.
 
     user, roles: of a person who has signed in, by team.
     """
@@ -28,8 +29,10 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def actor(self) -> str:
-        """For the audit log."""
-        return f"key:{self.key.id}" if self.key is not None else f"user:{self.user}"
+        """For the audit log, see `deployments.teams.records.Audit`."""
+        if self.key is not None:
+            return f"key:{self.key.id}"
+        return "local" if self.user is None else f"user:{self.user}"
 
     @property
     def is_admin(self) -> bool:
@@ -39,6 +42,10 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     def class_number(self) -> int:
         """0 is served first."""
         return _CLASSES.index(self.team.service_class) if self.team is not None else 1
+
+
+LOCAL = Principal(team=None, scopes=("admin",))
+"""Whoever runs commands on the server's machine."""
 
 
 def set_principal(scope: MutableMapping[str, Any], principal: Principal) -> None:

@@ -160,6 +160,13 @@ _USAGE = Row(
             kind="stat",
         ),
         Panel(
+            "Budgets used",
+            "Of each team's budget, in its present period. A hard one refuses what would go beyond it.",
+            ((q.value(m.BUDGET_USED, "team", how="max"), "{{team}}"),),
+            "percentunit",
+            thresholds=((0.8, "orange"), (1.0, "red")),
+        ),
+        Panel(
             "What became of it",
             "Tokens a second on a team's account by whether somebody waited for them to the end.",
             ((q.rate(m.USAGE_TOKENS, "kind"), "{{kind}}"),),

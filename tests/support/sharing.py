@@ -1,8 +1,8 @@
 """How pytest-xdist's workers share the tests, and which of them run one after the other in the same worker.
 
 Clusters wait most of the time, but need the cores in between, so there are never more than two: the one that serves,
-and those that are broken. The browser, PostgreSQL and other people's clients are started once. Other tests stay with those of
-their file.
+and those that are broken. The browser, PostgreSQL and other people's clients are started once. Other tests stay with
+those of their file.
 """
 
 from __future__ import annotations

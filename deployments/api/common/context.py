@@ -7,6 +7,7 @@ functions from deltas to the dialect's answer, `create_router(api: ApiContext) -
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,9 +16,11 @@ from deployments.errors import InvalidRequestError, ModelNotFoundError, shown
 from deployments.http.request_record import current
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend, ModelInfo
+from deployments.teams.records import Accepted
 from model.text.fim import FimMode, FimOrder
 
 if TYPE_CHECKING:
+    from deployments.teams.administration import Administration
     from model.text.tokenizer import Tokenizer
 
 
@@ -27,6 +30,8 @@ class ApiContext:
 
     metrics_directory: where the node's processes share their metrics.
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
+    administration: of teams and keys, once their database was reached; None: this server has none.
+    accepted: told of completions that somebody took; must not wait.
     known_model: what the backend said of its model, once it has.
     """
 
@@ -35,6 +40,8 @@ class ApiContext:
     limits: ApiLimits = field(default_factory=ApiLimits)
     metrics_directory: Path | None = None
     model_card: str | None = None
+    administration: Callable[[], Administration | None] | None = None
+    accepted: Callable[[Accepted], None] | None = None
     known_model: ModelInfo | None = None
 
     async def model(self) -> ModelInfo:

@@ -22,7 +22,7 @@ async def test_segments_are_told_from_openais_prompt(client: httpx.AsyncClient, 
     answer = await complete(client, language="python", segments={"prefix": "def ", "suffix": "\n"}, user="me")
     (request,) = fake_backend.requests
     assert answer == {
-        "id": f"cmpl-{request.request_id}.python",
+        "id": f"cmpl-{request.request_id}.python.2",
         "choices": [{"index": 0, "text": ANSWER}],
         "mode": "standard",
     }

@@ -1,0 +1,13 @@
+"""What stands in the paths of resources."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path
+
+ProjectId = Annotated[str, Path(description="Id or name of the team.")]
+KeyId = Annotated[str, Path(description="Id of the key.")]
+AccountId = Annotated[str, Path(description="Id of the service account, which is its key's.")]
+PersonId = Annotated[str, Path(description="Who, as the identity provider has it.")]
+RateLimitId = Annotated[str, Path(description="A team has one: `all`.")]

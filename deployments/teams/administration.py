@@ -1,0 +1,139 @@
+"""What administrators do that is more than one call of the store: keys, people who leave, what things cost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from typing import NamedTuple
+
+from deployments.team_settings import TeamsSettings
+from deployments.teams.keys import Pepper, last_four, new_key
+from deployments.teams.money import price_a_token
+from deployments.teams.records import NO_LIMITS, Key, Limits, Price, Scope
+from deployments.teams.store import Store
+from deployments.teams.store_errors import InvalidChangeError
+from model.config import ConfigError
+
+ANY_MODEL = "*"
+"""Whose price it is that the settings say: every model's that has none of its own."""
+
+TEAM_SCOPES: tuple[Scope, ...] = ("generate", "usage")
+"""What a team's key may do if nothing else is said."""
+
+
+class NewKey(NamedTuple):
+    """value: the key itself, here and nowhere else: it is not stored."""
+
+    key: Key
+    value: str
+
+    def __repr__(self) -> str:
+        return f"NewKey({self.key.id!r})"
+
+
+class Administration:
+    """store: open. pepper: what keys are hashed with; asked for, in a thread, when one is made.
+
+    default_price: of models without a price of their own. clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pepper: Callable[[], Pepper],
+        default_price: Price,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.default_price = default_price
+        self.clock = clock
+        self._pepper = pepper
+
+    async def create_key(
+        self,
+        actor: str,
+        *,
+        team_id: str | None,
+        name: str,
+        scopes: tuple[Scope, ...],
+        expires_at: float | None = None,
+        limits: Limits = NO_LIMITS,
+    ) -> NewKey:
+        """team_id: None makes an administrator's. Raises StoreError, ConfigError where there is no pepper."""
+        if ("admin" in scopes) != (team_id is None):
+            raise InvalidChangeError("the scope 'admin' is of keys that belong to no team, and of these alone")
+        pepper = await asyncio.to_thread(self._pepper)
+        value = new_key()
+        key = Key(
+            id=f"key_{uuid.uuid4()}",
+            team_id=team_id,
+            name=name,
+            digest=pepper.digest(value),
+            pepper_id=pepper.id,
+            last_four=last_four(value),
+            scopes=scopes,
+            created_at=self.clock(),
+            created_by=actor,
+            limits=limits,
+            expires_at=expires_at,
+        )
+        return NewKey(await self.store.add_key(actor, key), value)
+
+    async def rotate_key(self, actor: str, key: Key, grace_s: float = 0.0) -> NewKey:
+        """A key like it, which lives as long from now as it did; the old one ends after `grace_s` seconds.
+
+        Raises StoreError.
+        """
+        now = self.clock()
+        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+            raise InvalidChangeError(f"key {key.id} has ended: make a new one")
+        expires_at = None if key.expires_at is None else now + (key.expires_at - key.created_at)
+        new = await self.create_key(
+            actor, team_id=key.team_id, name=key.name, scopes=key.scopes, expires_at=expires_at, limits=key.limits
+        )
+        if grace_s <= 0:
+            await self.store.revoke_key(actor, key.id)
+        else:
+            ends_at = min(now + grace_s, key.expires_at or float("inf"))
+            await self.store.set_key(actor, key.id, expires_at=ends_at)
+        return new
+
+    async def remove_from_team(self, actor: str, team_id: str, user: str) -> None:
+        """With the keys of the team that they made. Raises StoreError."""
+        await self.store.remove_member(actor, team_id, user)
+        await self._revoke(actor, await self.store.keys(team_id=team_id), user)
+
+    async def remove_person(self, actor: str, user: str) -> None:
+        """Somebody leaves: their sessions end, their keys are revoked, no team has them. Raises StoreError."""
+        await self._revoke(actor, await self.store.keys(), user)
+        for member in await self.store.members():
+            if member.user == user:
+                await self.store.remove_member(actor, member.team_id, user)
+        await self.store.end_sessions(user)
+
+    async def _revoke(self, actor: str, keys: list[Key], user: str) -> None:
+        for key in keys:
+            if key.created_by == person(user):
+                await self.store.revoke_key(actor, key.id)
+
+
+def person(user: str) -> str:
+    """The actor that somebody is who has signed in."""
+    return f"user:{user}"
+
+
+def user_of(actor: str) -> str | None:
+    """Who that was; None for a key or a command."""
+    return actor.removeprefix("user:") if actor.startswith("user:") else None
+
+
+def default_price(settings: TeamsSettings) -> Price:
+    """Raises ConfigError where a price is no whole number of picodollars a token."""
+    cached = settings.input_price if settings.cached_price is None else settings.cached_price
+    try:
+        prices = [price_a_token(price) for price in (settings.input_price, cached, settings.output_price)]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Price(model=ANY_MODEL, input=prices[0], cached=prices[1], output=prices[2], valid_from=0.0)
