@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -20,6 +21,8 @@ from deployments.teams.usage_pages import Asked, UsageBucket, UsagePage, usage_p
 _FIRST, _LAST = 0, 253_402_300_800
 """From 1970 to the year 10,000."""
 
+_HOUR = 3600
+
 GroupBy = Literal["project_id", "api_key_id", "model", "user_id", "kind", "dialect"]
 
 _GROUPINGS: dict[str, Grouping] = {
@@ -35,7 +38,7 @@ _MOST_BUCKETS = {"1h": 168, "1d": 31, "all": 1}
 _MOST_DAYS = 180
 
 Start = Annotated[int, Query(ge=_FIRST, le=_LAST, description="What began then or later, in Unix seconds.")]
-End = Annotated[int | None, Query(ge=_FIRST, le=_LAST, description="What began before; now if not given.")]
+End = Annotated[int | None, Query(ge=_FIRST, le=_LAST, description="What began before; else before this hour ends.")]
 Page = Annotated[str | None, Query(max_length=40, description="`next_page` of the page before.")]
 ProjectIds = Annotated[list[str] | None, Query(max_length=1000, description="Of these teams only.")]
 KeyIds = Annotated[list[str] | None, Query(max_length=1000, description="By these keys only.")]
@@ -185,7 +188,7 @@ async def _asked(
     models: Sequence[str] | None,
 ) -> Asked:
     """Raises InvalidRequestError, NotFoundError and ForbiddenError."""
-    end = visit.administration.clock() if end_time is None else float(end_time)
+    end = end_of(visit, end_time)
     if page is not None:
         start_time = _start_of(page, start_time, end)
     return Asked(
@@ -197,6 +200,11 @@ async def _asked(
         key_ids=None if key_ids is None else tuple(key_ids),
         models=None if models is None else tuple(models),
     )
+
+
+def end_of(visit: Visit, end_time: int | None) -> float:
+    """As asked, else the end of the present hour, so that what is counted for whole hours only is there."""
+    return float(end_time) if end_time is not None else math.ceil(visit.administration.clock() / _HOUR) * float(_HOUR)
 
 
 async def teams_asked(visit: Visit, project_ids: Sequence[str] | None) -> tuple[str, ...] | None:

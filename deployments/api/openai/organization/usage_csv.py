@@ -18,7 +18,16 @@ from starlette.responses import Response, StreamingResponse
 from deployments.api.openai.organization.fields import usd
 from deployments.api.openai.organization.names import Names, names_of
 from deployments.api.openai.organization.route import VisitOf
-from deployments.api.openai.organization.usage import End, KeyIds, Models, ProjectIds, Start, per_line, teams_asked
+from deployments.api.openai.organization.usage import (
+    End,
+    KeyIds,
+    Models,
+    ProjectIds,
+    Start,
+    end_of,
+    per_line,
+    teams_asked,
+)
 from deployments.errors import InvalidRequestError
 from deployments.http.needs import needs
 from deployments.teams.records import Bucket, Grouping, UsageRow
@@ -68,7 +77,7 @@ def add_routes(router: APIRouter) -> None:
         """One's own teams', or all for administrators."""
         asked = Asked(
             start=float(start_time),
-            end=visit.administration.clock() if end_time is None else float(end_time),
+            end=end_of(visit, end_time),
             bucket=_bucket(by),
             by=tuple(group for group in dict.fromkeys(by) if group != "day" and group != "hour"),
             team_ids=await teams_asked(visit, project_ids),
