@@ -140,7 +140,7 @@ class MeteredBackend:
         try:
             opened = self._journal.open(meter.asked())
         except JournalError as error:
-            raise _refusal(error) from error
+            raise _refusal() from error
         await _not_refused(opened.written)
         return opened.on_disk
 
@@ -192,11 +192,10 @@ async def _not_refused(done: asyncio.Future[None]) -> None:
     try:
         await done
     except JournalError as error:
-        raise _refusal(error) from error
+        raise _refusal() from error
 
 
-def _refusal(error: JournalError) -> MeteringUnavailableError:
-    logs.event("usage.refused", str(error), level=logging.ERROR)
+def _refusal() -> MeteringUnavailableError:
     return MeteringUnavailableError("What is used cannot be written down now.", retry_after=RETRY_AFTER_S)
 
 
