@@ -292,6 +292,7 @@ def ready_figures(info: ModelInfo, reports: list[dict[str, Any]], seconds: float
         "max_model_len": info.max_model_len,
         "forward": info.forward and info.forward.path,
         "forward_reason": info.forward and info.forward.reason,
+        "forward_products": info.forward and info.forward.products,
     }
 
 
