@@ -10,6 +10,7 @@ from deployments.command.tables import table
 from deployments.command.teams.office import Office, OfficeError
 from deployments.command.teams.running import day, part, positive
 from deployments.command.teams.running import run as run_parser
+from deployments.teams.money import shown
 
 _PAGE = 100
 
@@ -53,7 +54,11 @@ async def _newest(office: Office, count: int) -> list[AuditEntry]:
 
 
 def _detail(entry: AuditEntry) -> str:
-    return " ".join(f"{name}={value}" for name, value in entry.detail.items() if value is not None)
+    return " ".join(f"{name}={_shown(name, value)}" for name, value in entry.detail.items() if value is not None)
+
+
+def _shown(name: str, value: str | int | float | bool) -> str:
+    return f"${shown(value)}" if name.startswith("budget_amount") and isinstance(value, int) else str(value)
 
 
 def _parser() -> argparse.ArgumentParser:
