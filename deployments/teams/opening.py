@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from deployments.team_settings import TeamsSettings, data_directory
 from deployments.teams.database.url import parse, sqlite_file
 from deployments.teams.keys import Pepper
-from deployments.teams.oidc import Provider
-from deployments.teams.private_file import read_or_make
-from deployments.teams.sessions import END_S, Sessions
-from deployments.teams.sign_on import Groups, SignOn
 from deployments.teams.store import Store
 from model.config import ConfigError
 
@@ -49,30 +45,3 @@ async def open_store(
     if not make and not Store.exists(settings.database):
         return None
     return await Store.open(settings.database, clock)
-
-
-def sign_on(settings: TeamsSettings, open_store: Callable[[], Awaitable[Store]]) -> SignOn | None:
-    """None where no provider is set. open_store: see `deployments.teams.shared_store`.
-
-    Raises ConfigError where the client's secret or the pepper cannot be read.
-    """
-    if settings.oidc_issuer is None or settings.oidc_client_id is None or settings.public_url is None:
-        return None
-    secret = settings.oidc_client_secret_file
-    public_url = settings.public_url.rstrip("/")
-    provider = Provider(
-        settings.oidc_issuer,
-        settings.oidc_client_id,
-        None if secret is None else read_or_make(secret.expanduser(), 1, make=False).decode(),
-        f"{public_url}/login/callback",
-        scopes=settings.oidc_scopes,
-        groups_claim=settings.oidc_groups_claim,
-    )
-    sessions = Sessions(
-        open_store,
-        lambda: pepper(settings, make=True),
-        refresh_s=min(settings.refresh_s, END_S),
-        max_staleness_s=settings.max_staleness_s,
-    )
-    groups = Groups(settings.oidc_admin_group, settings.group_roles)
-    return SignOn(provider, sessions, open_store, groups, public_url, 3600 * settings.session_hours)

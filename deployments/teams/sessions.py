@@ -23,9 +23,6 @@ from deployments.teams.store_errors import StoreUnavailableError
 
 _MARK_CHARS = 32
 _MAX_KNOWN = 20_000
-END_S = 2.0
-"""A session that was ended elsewhere is refused within this."""
-
 RETRY_S = 2.0
 """Between looks for a database that is away."""
 
@@ -75,7 +72,7 @@ class Sessions:
         open_store: OpenStore,
         pepper: Callable[[], Pepper],
         *,
-        refresh_s: float = END_S,
+        refresh_s: float = 2.0,
         max_staleness_s: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,

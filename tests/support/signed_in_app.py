@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,71 +12,34 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from deployments.http.metering import MeteredBackend
+from deployments.http.accounts import Accounts
 from deployments.http.people import People
 from deployments.ingress import create_app
-from deployments.sign_on_settings import GroupRole
 from deployments.team_settings import TeamsSettings
-from deployments.teams.administration import Administration, default_price
-from deployments.teams.counting import Account
-from deployments.teams.directory import Directory
-from deployments.teams.drainer import Drainer
-from deployments.teams.journal import Journal
-from deployments.teams.keys import Pepper
 from deployments.teams.local_counters import LocalCounters
-from deployments.teams.oidc import Provider
-from deployments.teams.principal import Principal
-from deployments.teams.records import Price
-from deployments.teams.sessions import Sessions
-from deployments.teams.shared_store import SharedStore
-from deployments.teams.sign_on import Groups, SignOn
+from deployments.teams.opening import pepper
+from deployments.teams.sign_on import SignOn
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
 from model.text.tokenizer import Tokenizer
+from monitoring import IngressMetrics
 from tests.support.fake_backend import MODEL, FakeBackend
 from tests.support.http_server import serving
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from tests.support.ports import free_port
 
-PEPPER = Pepper(b"p" * 32)
-GROUPS = Groups("admins", (GroupRole("searchers", "search", "member"), GroupRole("leads", "search", "owner")))
 
+class DatedAccounts(Accounts):
+    """Keys and teams are never older than the request. away: the database does not answer; asked: how often it was."""
 
-@dataclass
-class Database:
-    """away: it does not answer. questions: how often it was to be opened."""
+    away = False
+    asked = 0
 
-    url: str
-    away: bool = False
-    questions: int = 0
-    shared: SharedStore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.shared = SharedStore(self.url)
-
-    async def open(self) -> Store:
-        self.questions += 1
+    async def _reached(self) -> Store:
+        self.asked += 1
         if self.away:
             raise StoreUnavailableError("the database is away")
-        return await self.shared.open()
-
-    def administration(self, price: Price) -> Administration | None:
-        store = self.shared.opened
-        return None if store is None else Administration(store, lambda: PEPPER, price)
-
-
-@dataclass
-class Prices:
-    """The books of `MeteredBackend`: teams by their limits, one price for all."""
-
-    price_of_all: Price
-
-    def accounts(self, principal: Principal) -> tuple[Account, ...]:
-        assert principal.team is not None
-        return (Account(id=f"team:{principal.team.id}", limits=principal.team.limits, budget=principal.team.budget),)
-
-    def price(self, model: str) -> Price:
-        return self.price_of_all
+        return await super()._reached()
 
 
 @dataclass
@@ -85,34 +48,38 @@ class Office:
 
     url: str
     provider: IdentityProvider
-    database: Database
-    directory: Directory
-    sign_on: SignOn
+    settings: TeamsSettings
+    accounts: DatedAccounts
     backend: FakeBackend
-    journal: Journal
     app: FastAPI
 
+    @property
+    def sign_on(self) -> SignOn:
+        assert isinstance(self.accounts.people, People)
+        return self.accounts.people.sign_on
+
+    async def store(self) -> Store:
+        """The same database, for the event loop that asks."""
+        return await Store.open(self.settings.database)
+
+    def key_digest(self, key: str) -> tuple[bytes, str]:
+        """As the store has it, and the pepper's id."""
+        found = pepper(self.settings, make=True)
+        return found.digest(key), found.id
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app, with teams that are never older than the request."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        await self.directory.refresh()
+        await self.accounts.directory.refresh()
         await self.app(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        store = await self.database.open()
-        drainer = Drainer(self.journal, store.book, period_s=0.1)
-        await self.journal.start()
-        drainer.start()
+        await self.accounts.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await drainer.stop(5.0)
-        await self.journal.stop()
-        await self.sign_on.close()
-        await self.directory.close()
-        await self.database.shared.close()
+        await self.accounts.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def sign_in(self, browser: httpx.AsyncClient, sub: str, target: str = "/teams") -> httpx.Response:
@@ -126,29 +93,39 @@ class Office:
 
 
 @contextmanager
-def office(
-    provider: IdentityProvider, tokenizer: Tokenizer, directory: Path, window: int = 256, groups: Groups = GROUPS
-) -> Iterator[Office]:
-    """One that runs. directory: for its database."""
+def office(provider: IdentityProvider, tokenizer: Tokenizer, directory: Path) -> Iterator[Office]:
+    """One that runs. directory: for its database and its secrets.
+
+    People of the provider's group `admins` are administrators; the team `search` has those of `searchers`, and those
+    of `leads` as owners.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    database = Database(f"sqlite+aiosqlite:///{directory / 'teams.sqlite'}")
-    asker = Provider(provider.issuer, CLIENT_ID, CLIENT_SECRET, f"{url}/login/callback")
-    sessions = Sessions(database.open, lambda: PEPPER)
-    sign_on = SignOn(asker, sessions, database.open, groups, url, 3600.0)
-    known = Directory(database.open, lambda: PEPPER, required=True)
-    backend, journal, price = (
-        FakeBackend(tokenizer, window),
-        Journal(directory / "journal"),
-        default_price(TeamsSettings()),
+    secret = directory / "client-secret"
+    secret.touch(mode=0o600)
+    secret.write_text(CLIENT_SECRET)
+    settings = TeamsSettings(
+        database=f"sqlite+aiosqlite:///{directory / 'private' / 'teams.sqlite'}",
+        public_url=url,
+        oidc_issuer=provider.issuer,
+        oidc_client_id=CLIENT_ID,
+        oidc_client_secret_file=secret,
+        oidc_admin_group="admins",
+        oidc_team_groups="searchers=search:member,leads=search:owner",
+        session_hours=1.0,
     )
+    metrics = IngressMetrics(MODEL)
+    accounts = DatedAccounts(settings, MODEL, LocalCounters(), metrics)
+    backend = FakeBackend(tokenizer)
     app = create_app(
-        backend=MeteredBackend(backend, MODEL, Prices(price), LocalCounters(), journal),
+        backend=accounts.metered(backend),
         tokenizer=tokenizer,
-        gatekeeper=known,
-        people=People(sign_on, known),
-        administration=lambda: database.administration(price),
+        metrics=metrics,
+        gatekeeper=accounts.directory,
+        people=accounts.people,
+        administration=accounts.administration,
+        accepted=accounts.accepted,
     )
-    running = Office(url, provider, database, known, sign_on, backend, journal, app)
+    running = Office(url, provider, settings, accounts, backend, app)
     with serving(running, port, lifespan="on"):
         yield running

@@ -39,7 +39,7 @@ def running(provider: IdentityProvider, tokenizer: Tokenizer, tmp_path: Path) ->
 @pytest.fixture
 async def store(running: Office) -> AsyncIterator[Store]:
     """The same database, from here."""
-    store = await Store.open(running.database.url)
+    store = await running.store()
     await store.create_team("local", "search")
     await store.create_team("local", "ads")
     yield store
@@ -80,7 +80,7 @@ async def test_the_cookie(running: Office, store: Store, browser: httpx.AsyncCli
     assert "Max-Age=0" in attempt
     secret = browser.cookies["starcoder-session"]
     assert len(secret.partition(".")[0]) == 43  # 256 bits
-    database = Path(running.database.url.partition("///")[2])
+    database = Path(running.settings.database.partition("///")[2])
     stored = b"".join(file.read_bytes() for file in database.parent.glob(f"{database.name}*"))
     assert b"bob" in stored
     assert secret.partition(".")[0].encode() not in stored
@@ -194,7 +194,7 @@ async def test_the_database_is_away_those_signed_in_go_on(
 ) -> None:
     await running.sign_in(browser, "bob")
     assert (await browser.post(COMPLETIONS, json=BODY)).status_code == 200
-    running.database.away = True
+    running.accounts.away = True
     for _ in range(5):
         assert (await browser.post(COMPLETIONS, json=BODY)).status_code == 200
     assert (await browser.post("/logout")).status_code == 503
@@ -202,16 +202,16 @@ async def test_the_database_is_away_those_signed_in_go_on(
         failed = await running.sign_in(other, "bob")
         assert failed.status_code == 400
         assert "the database does not answer" in failed.text
-    running.database.away = False
+    running.accounts.away = False
 
 
 async def test_cookies_that_were_made_up_ask_no_database(running: Office, browser: httpx.AsyncClient) -> None:
     await browser.get("/health")
-    before = running.database.questions
+    before = running.accounts.asked
     for made_up in ("x", "x.y", "a" * 43 + "." + "0" * 32, "é.ü", "x" * 5000, '"'):
         answer = await browser.get("/v1/models", headers={b"cookie": f"starcoder-session={made_up}".encode()})
         assert answer.status_code == 401
-    assert running.database.questions == before
+    assert running.accounts.asked == before
 
 
 async def test_what_a_browser_kept_is_only_believed_as_far_as_it_fits(

@@ -2,130 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import httpx
 import pytest
-import pytest_asyncio
-from axe_playwright_python.base import AXE_FILE_PATH
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, expect
 
-from deployments.teams.keys import last_four, new_key
 from deployments.teams.money import PER_DOLLAR
-from deployments.teams.records import Accepted, Budget, Key, LedgerEntry, Limits, Member, Scope, Team
+from deployments.teams.records import Budget, Limits, Member
 from deployments.teams.store import Store
-from model.text.tokenizer import Tokenizer
-from tests.support.browser import PATIENCE_MS, WatchedPage, write
+from tests.support.browser import PATIENCE_MS, write
 from tests.support.fake_backend import MODEL
-from tests.support.identity_provider import IdentityProvider, identity_provider
-from tests.support.signed_in_app import PEPPER, Office, office
+from tests.support.signed_in_app import Office
+from tests.support.teams_page import axe, key_of, open_tab, sign_in, visit
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=PATIENCE_MS)
-DAY = 86_400
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[IdentityProvider]:
-    with identity_provider() as provider:
-        provider.add("ada", "Ada Lovelace", "admins")
-        provider.add("bob", "Bob Jansen", "searchers")
-        provider.add("cas", "Cas de Vries", "leads")
-        provider.add("dot", "Dot")
-        yield provider
-
-
-@pytest.fixture
-def running(provider: IdentityProvider, tokenizer: Tokenizer, tmp_path: Path) -> Iterator[Office]:
-    provider.here = None
-    with office(provider, tokenizer, tmp_path) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def store(running: Office) -> AsyncIterator[Store]:
-    store = await Store.open(running.database.url)
-    limits = Limits(requests_per_minute=600, tokens_per_minute=250_000, parallel=20)
-    await store.create_team("local", "search", limits=limits, budget=Budget(amount=20 * PER_DOLLAR))
-    await store.create_team("local", "ads", service_class="batch")
-    yield store
-    await store.close()
-
-
-async def visit(context: BrowserContext, running: Office, path: str = "/teams") -> WatchedPage:
-    watched = WatchedPage(await context.new_page(), running.url)
-    await watched.page.goto(running.url + path)
-    return watched
-
-
-async def sign_in(context: BrowserContext, running: Office, name: str) -> Page:
-    """By way of the provider's page."""
-    page = (await visit(context, running)).page
-    await page.click("#door-sign-in")
-    await page.get_by_role("link", name=name).click()
-    await expect(page.locator("#who")).to_contain_text(name)
-    return page
-
-
-async def key_of(store: Store, team: Team | None, name: str, *scopes: Scope) -> tuple[Key, str]:
-    value = new_key()
-    key = Key(
-        id=f"key_{name}",
-        team_id=None if team is None else team.id,
-        name=name,
-        digest=PEPPER.digest(value),
-        pepper_id=PEPPER.id,
-        last_four=last_four(value),
-        scopes=scopes,
-        created_at=time.time(),
-        created_by="local",
-    )
-    return await store.add_key("local", key), value
-
-
-async def use(store: Store, team: Team, key: Key, days: int = 12) -> None:
-    """Usage of the last days, on the ledger."""
-    now = time.time()
-    entries = [
-        LedgerEntry(
-            id=f"{team.id}-{key.id}-{day}-{kind}",
-            team_id=team.id,
-            key_id=key.id,
-            model=MODEL,
-            dialect="openai",
-            kind=kind,
-            started_at=now - day * DAY,
-            ended_at=now - day * DAY,
-            prompt_tokens=1000 * (day + 3),
-            cached_tokens=400 * (day + 1),
-            completion_tokens=300 * (day % 4 + 1),
-            cost=PER_DOLLAR * (day % 5 + 1) // 4,
-            requests=40 + day,
-        )
-        for day in range(days)
-        for kind in ("completed", "superseded")
-    ]
-    await store.book(entries)
-    hour = now // 3600 * 3600 - 3600
-    await store.accepted(
-        [Accepted(team_id=team.id, key_id=key.id, model=MODEL, dialect="tabby", at=hour, lines=321, completions=99)]
-    )
-
-
-async def axe(page: Page, place: str) -> None:
-    if not await page.evaluate("'axe' in window"):
-        await page.evaluate(AXE_FILE_PATH.read_text())
-    for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        found = await page.evaluate("axe.run()")
-        problems = [(v["id"], [node["html"][:160] for node in v["nodes"]]) for v in found["violations"]]
-        assert problems == [], (place, scheme)
-
-
-async def open_tab(page: Page, name: str) -> None:
-    await page.get_by_role("tab", name=name).click()
 
 
 async def test_from_signing_in_to_a_completion_on_the_bill(
@@ -196,7 +86,7 @@ async def test_the_playground_completes_in_ones_session(context: BrowserContext,
 
 
 async def test_the_playground_asks_for_a_key(context: BrowserContext, running: Office, store: Store) -> None:
-    _, key = await key_of(store, await store.team("search"), "scripts", "generate")
+    _, key = await key_of(running, store, await store.team("search"), "scripts", "generate")
     page = (await visit(context, running, "/")).page
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("This server needs an API key")
@@ -238,7 +128,7 @@ async def test_an_owner_manages_people_and_limits_of_keys(
     await store.set_member(
         "local", Member(user="eve", team_id=ads.id, role="member", email="eve@example.com", name="Eve")
     )
-    await key_of(store, search, "nightly", "generate", "usage")
+    await key_of(running, store, search, "nightly", "generate", "usage")
     page = await sign_in(context, running, "Cas de Vries")
     await open_tab(page, "Members")
     await page.get_by_role("button", name="Add somebody").click()
@@ -272,7 +162,7 @@ async def test_a_viewer_looks_only_and_a_stranger_is_told_whom_to_ask(
     await expect(page.locator("#nowhere")).to_contain_text("You are in no team yet")
     await expect(page.locator("#own-id")).to_have_text("dot")
     await store.set_member("local", Member(user="dot", team_id=search.id, role="viewer"))
-    await key_of(store, search, "nightly", "generate")
+    await key_of(running, store, search, "nightly", "generate")
 
     async def inside() -> bool:
         await page.reload()
@@ -288,7 +178,7 @@ async def test_a_viewer_looks_only_and_a_stranger_is_told_whom_to_ask(
 
 
 async def test_an_administrator_by_key(context: BrowserContext, running: Office, store: Store) -> None:
-    _, key = await key_of(store, None, "root", "admin")
+    _, key = await key_of(running, store, None, "root", "admin")
     watched = await visit(context, running)
     page = watched.page
     await page.click("#door-key")
@@ -335,81 +225,3 @@ async def test_an_administrator_by_key(context: BrowserContext, running: Office,
     assert key not in page.url
     assert watched.complaints == []
     assert watched.outside == []
-
-
-async def test_axe_finds_no_barrier_and_nothing_is_wider_than_a_phone(
-    context: BrowserContext, running: Office, store: Store
-) -> None:
-    search = await store.team("search")
-    scripts, _ = await key_of(store, search, "nightly evaluation", "generate", "usage")
-    laptop, _ = await key_of(store, search, "laptop", "generate")
-    await use(store, search, scripts)
-    await use(store, search, laptop, 5)
-    await store.set_member("local", Member(user="bob", team_id=search.id, role="member", name="Bob"))
-    await axe((await visit(context, running)).page, "door")
-    page = await sign_in(context, running, "Ada Lovelace")
-    for team in ("all teams", "search"):
-        await page.locator("#team").select_option(label=team)
-        for name in ("Usage", "Keys", "Members", "Teams", "Prices", "Audit log"):
-            tab = page.get_by_role("tab", name=name)
-            if await tab.count() == 0:
-                continue
-            await tab.click()
-            panel = page.locator('[role="tabpanel"]:visible')
-            await expect(panel.get_by_role("heading", name=name).first).to_be_visible()
-            await expect(panel).not_to_have_attribute("aria-busy", "true")
-            await axe(page, f"{name} of {team}")
-            for width in (390, 1280, 1920):
-                await page.set_viewport_size({"width": width, "height": 900})
-                assert await page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
-    await open_tab(page, "Usage")
-    await expect(page.locator("#view-usage .budget")).to_be_visible()
-    words = await page.locator("#view-usage svg[role=img]").evaluate_all(
-        "all => all.map(one => one.getAttribute('aria-label'))"
-    )
-    assert [text.partition(":")[0].partition(",")[0] for text in words][1:] == ["Cost by day", "Tokens by day"]
-    assert "of $20.00 spent this month" in words[0]
-    await page.locator("#range").select_option("90")
-    await expect(page.locator(".tiles")).to_have_attribute("aria-label", "Sums of 90 days")
-    await expect(page.locator("#range")).to_be_focused()
-
-
-async def test_by_keyboard_alone(context: BrowserContext, running: Office, store: Store) -> None:
-    """From the first tab stop to a key and back, without a mouse."""
-    page = await sign_in(context, running, "Bob Jansen")
-    await page.reload()
-    await expect(page.locator("#view-usage h2")).to_be_visible()
-
-    async def to(selector: str) -> None:
-        for _ in range(40):
-            await page.keyboard.press("Tab")
-            if await page.evaluate("selector => document.activeElement.matches(selector)", selector):
-                return
-        raise AssertionError(f"no tab stop is {selector}")
-
-    await to(".skip")
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#main")).to_be_focused()
-    await to("#tab-usage")
-    await page.keyboard.press("ArrowRight")
-    await expect(page.locator("#tab-keys")).to_be_focused()
-    await expect(page.locator("#view-keys h2")).to_be_visible()
-    await to("#view-keys button.primary")
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_label("Name")).to_be_focused()
-    await page.keyboard.press("Escape")
-    await expect(page.get_by_role("dialog")).to_have_count(0)
-    await expect(page.locator("#view-keys button.primary")).to_be_focused()
-    await page.keyboard.press("Enter")
-    await page.keyboard.type("by hand")
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_label("The new API key")).to_be_focused()
-    await page.keyboard.press("Escape")
-    await expect(page.locator("#view-keys h2")).to_be_focused()
-    await expect(page.locator("#announcer")).to_have_text("The key by hand is made.")
-    await to("[aria-label='Revoke by hand']")
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("dialog")).to_contain_text("cannot be undone")
-    await page.keyboard.press("Tab")
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#view-keys")).to_contain_text("There are no keys yet.")
