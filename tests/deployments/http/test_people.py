@@ -117,8 +117,12 @@ async def test_groups_that_change_change_the_team_at_the_next_sign_in(
         (True, "viewer", "Eve"),
         (False, "owner", "Eve"),
     }
+    keys = f"/v1/organization/projects/{(await store.team('search')).id}/api_keys"
+    made = await browser.post(keys, json={"name": "laptop"})
+    assert made.status_code == 200, made.text
     eve.groups = []
     await running.sign_in(browser, "eve")
+    assert (await store.key(made.json()["id"])).revoked_at is not None
     assert [(m.team_id, m.role) for m in await store.memberships("eve")] == [(ads.id, "viewer")]
 
 
