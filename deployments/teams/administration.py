@@ -105,13 +105,18 @@ class Administration:
         """With the keys of the team that they made. Raises StoreError."""
         await leave_team(self.store, actor, team_id, user)
 
-    async def remove_person(self, actor: str, user: str) -> None:
-        """Somebody leaves: their sessions end, their keys are revoked, no team has them. Raises StoreError."""
+    async def remove_person(self, actor: str, user: str) -> bool:
+        """Somebody leaves: their sessions end, their keys are revoked, no team has them. Raises StoreError.
+
+        False: nobody of that name was in a team or signed in.
+        """
         await revoke_keys_of(self.store, actor, user)
+        was_member = False
         for member in await self.store.members():
             if member.user == user:
+                was_member = True
                 await self.store.remove_member(actor, member.team_id, user)
-        await self.store.end_sessions(user)
+        return await self.store.end_sessions(user) > 0 or was_member
 
 
 def default_price(settings: TeamsSettings) -> Price:

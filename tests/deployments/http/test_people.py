@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from model.text.tokenizer import Tokenizer
 from tests.support.identity_provider import IdentityProvider, identity_provider
 from tests.support.log_lines import captured
 from tests.support.signed_in_app import Office, office
+from tests.support.waiting import PATIENCE_S
 
 BODY = {"prompt": "x", "max_tokens": 2}
 COMPLETIONS = "/v1/completions"
@@ -170,6 +172,22 @@ async def test_signing_out_ends_it_everywhere(
     assert "starcoder-session" not in browser.cookies
     stolen = {"cookie": f"starcoder-session={secret}"}
     assert (await browser.post(COMPLETIONS, json=BODY, headers=stolen)).status_code == 401
+
+
+async def test_an_administrator_who_has_to_go_goes_at_once(running: Office, store: Store) -> None:
+    """Even one who is in no team."""
+    async with httpx.AsyncClient(base_url=running.url, headers={"origin": running.url}) as ada:
+        await running.sign_in(ada, "ada")
+        assert (await ada.get("/v1/organization/audit_logs")).status_code == 200
+        assert (await ada.delete("/v1/organization/users/nobody")).status_code == 404
+        assert (await ada.delete("/v1/organization/users/ada")).status_code == 200
+
+        async def out() -> bool:
+            return (await ada.get("/v1/organization/audit_logs")).status_code == 401
+
+        started_at = time.monotonic()
+        while not await out():
+            assert time.monotonic() - started_at < PATIENCE_S
 
 
 async def test_where_one_goes_from_here_is_ours(running: Office, store: Store, browser: httpx.AsyncClient) -> None:
