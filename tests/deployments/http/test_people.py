@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -185,9 +185,9 @@ async def test_an_administrator_who_has_to_go_goes_at_once(running: Office, stor
         async def out() -> bool:
             return (await ada.get("/v1/organization/audit_logs")).status_code == 401
 
-        started_at = time.monotonic()
-        while not await out():
-            assert time.monotonic() - started_at < PATIENCE_S
+        async with asyncio.timeout(PATIENCE_S):
+            while not await out():
+                pass
 
 
 async def test_where_one_goes_from_here_is_ours(running: Office, store: Store, browser: httpx.AsyncClient) -> None:
