@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from deployments.team_settings import TeamsSettings
 from deployments.teams.keys import Pepper, last_four, new_key
+from deployments.teams.leaving import leave_team, revoke_keys_of
 from deployments.teams.money import price_a_token
 from deployments.teams.records import NO_LIMITS, Key, Limits, Price, Scope
 from deployments.teams.store import Store
@@ -102,31 +103,20 @@ class Administration:
 
     async def remove_from_team(self, actor: str, team_id: str, user: str) -> None:
         """With the keys of the team that they made. Raises StoreError."""
-        await self.store.remove_member(actor, team_id, user)
-        await self._revoke(actor, await self.store.keys(team_id=team_id), user)
+        await leave_team(self.store, actor, team_id, user)
 
-    async def remove_person(self, actor: str, user: str) -> None:
-        """Somebody leaves: their sessions end, their keys are revoked, no team has them. Raises StoreError."""
-        await self._revoke(actor, await self.store.keys(), user)
+    async def remove_person(self, actor: str, user: str) -> bool:
+        """Somebody leaves: their sessions end, their keys are revoked, no team has them. Raises StoreError.
+
+        False: nobody of that name was in a team or signed in.
+        """
+        await revoke_keys_of(self.store, actor, user)
+        was_member = False
         for member in await self.store.members():
             if member.user == user:
+                was_member = True
                 await self.store.remove_member(actor, member.team_id, user)
-        await self.store.end_sessions(user)
-
-    async def _revoke(self, actor: str, keys: list[Key], user: str) -> None:
-        for key in keys:
-            if key.created_by == person(user):
-                await self.store.revoke_key(actor, key.id)
-
-
-def person(user: str) -> str:
-    """The actor that somebody is who has signed in."""
-    return f"user:{user}"
-
-
-def user_of(actor: str) -> str | None:
-    """Who that was; None for a key or a command."""
-    return actor.removeprefix("user:") if actor.startswith("user:") else None
+        return await self.store.end_sessions(user) > 0 or was_member
 
 
 def default_price(settings: TeamsSettings) -> Price:

@@ -44,7 +44,7 @@ class Cluster:
             *(sys.executable, "-m", "deployments.command.cli", "serve", "--model", str(checkpoint)),
             *("--port", str(self.port), *options),
         ]
-        self._environment = environment
+        self.environment = environment
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
@@ -73,7 +73,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **self._environment},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
             )
 
     def _ready_or_dead(self) -> bool:

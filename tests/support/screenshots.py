@@ -26,14 +26,18 @@ async def take(url: str, directory: Path) -> list[Path]:
         await _choices(await _open(browser, url, "light"), paths[0])
         await _exact_prompt(await _open(browser, url, "dark"), paths[1])
     for path in paths:
-        # A screen has few colours: 256 of them look the same and take half the bytes.
-        Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-            path, optimize=True
-        )
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise SystemExit(f"{path} has {size} bytes, over {MAX_BYTES}")
+        shrink(path)
     return paths
+
+
+def shrink(path: Path) -> None:
+    """A screen has few colours: 256 of them look the same and take half the bytes."""
+    Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise SystemExit(f"{path} has {size} bytes, over {MAX_BYTES}")
 
 
 async def _open(browser: Browser, url: str, scheme: str) -> Page:

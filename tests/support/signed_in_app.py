@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import httpx
 from fastapi import FastAPI
@@ -83,13 +83,18 @@ class Office:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def sign_in(self, browser: httpx.AsyncClient, sub: str, target: str = "/teams") -> httpx.Response:
-        """As somebody's browser does it; the answer of the callback."""
-        begun = await browser.get(f"{self.url}/login", params={"next": target})
-        assert begun.status_code == 303, begun.text
-        asked = {name: values[0] for name, values in parse_qs(urlsplit(begun.headers["location"]).query).items()}
-        async with httpx.AsyncClient() as at_provider:
-            answer = await at_provider.get(f"{self.provider.issuer}/authorize", params={**asked, "login_as": sub})
-        return await browser.get(answer.headers["location"])
+        return await sign_in(self.url, browser, sub, target)
+
+
+async def sign_in(url: str, browser: httpx.AsyncClient, sub: str, target: str = "/teams") -> httpx.Response:
+    """As somebody's browser does it at the server; the answer of the callback."""
+    begun = await browser.get(f"{url}/login", params={"next": target})
+    assert begun.status_code == 303, begun.text
+    asks, _, asked = begun.headers["location"].partition("?")
+    question = {name: values[0] for name, values in parse_qs(asked).items()}
+    async with httpx.AsyncClient() as at_provider:
+        answer = await at_provider.get(asks, params={**question, "login_as": sub})
+    return await browser.get(answer.headers["location"])
 
 
 @contextmanager

@@ -69,7 +69,7 @@ async function addition(team, again) {
 async function removal(team, member, name, again) {
   const done = await ask({
     title: `Remove ${name} from ${team.name}?`,
-    note: "The keys that they made stay: revoke those that nobody else needs.",
+    note: "The keys of this team that they made are revoked.",
     action: "Remove",
     danger: true,
     onSubmit: () => removeMember(team.id, member.id),

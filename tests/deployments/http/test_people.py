@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from model.text.tokenizer import Tokenizer
 from tests.support.identity_provider import IdentityProvider, identity_provider
 from tests.support.log_lines import captured
 from tests.support.signed_in_app import Office, office
+from tests.support.waiting import PATIENCE_S
 
 BODY = {"prompt": "x", "max_tokens": 2}
 COMPLETIONS = "/v1/completions"
@@ -117,8 +119,12 @@ async def test_groups_that_change_change_the_team_at_the_next_sign_in(
         (True, "viewer", "Eve"),
         (False, "owner", "Eve"),
     }
+    keys = f"/v1/organization/projects/{(await store.team('search')).id}/api_keys"
+    made = await browser.post(keys, json={"name": "laptop"})
+    assert made.status_code == 200, made.text
     eve.groups = []
     await running.sign_in(browser, "eve")
+    assert (await store.key(made.json()["id"])).revoked_at is not None
     assert [(m.team_id, m.role) for m in await store.memberships("eve")] == [(ads.id, "viewer")]
 
 
@@ -166,6 +172,22 @@ async def test_signing_out_ends_it_everywhere(
     assert "starcoder-session" not in browser.cookies
     stolen = {"cookie": f"starcoder-session={secret}"}
     assert (await browser.post(COMPLETIONS, json=BODY, headers=stolen)).status_code == 401
+
+
+async def test_an_administrator_who_has_to_go_goes_at_once(running: Office, store: Store) -> None:
+    """Even one who is in no team."""
+    async with httpx.AsyncClient(base_url=running.url, headers={"origin": running.url}) as ada:
+        await running.sign_in(ada, "ada")
+        assert (await ada.get("/v1/organization/audit_logs")).status_code == 200
+        assert (await ada.delete("/v1/organization/users/nobody")).status_code == 404
+        assert (await ada.delete("/v1/organization/users/ada")).status_code == 200
+
+        async def out() -> bool:
+            return (await ada.get("/v1/organization/audit_logs")).status_code == 401
+
+        async with asyncio.timeout(PATIENCE_S):
+            while not await out():
+                pass
 
 
 async def test_where_one_goes_from_here_is_ours(running: Office, store: Store, browser: httpx.AsyncClient) -> None:

@@ -17,7 +17,8 @@ from deployments.api.openai.organization.listing import After, Deleted, Limit, L
 from deployments.api.openai.organization.path_ids import AccountId, KeyId, ProjectId
 from deployments.api.openai.organization.route import Visit, VisitOf
 from deployments.http.needs import needs
-from deployments.teams.administration import TEAM_SCOPES, NewKey, person, user_of
+from deployments.teams.actors import person, user_of
+from deployments.teams.administration import TEAM_SCOPES, NewKey
 from deployments.teams.keys import PREFIX
 from deployments.teams.permissions import check_team
 from deployments.teams.records import NO_LIMITS, Key, Limits, Member, Scope, Team

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from deployments.api.openai.organization.route import VisitOf
 from deployments.errors import InvalidRequestError, shown
 from deployments.http.needs import needs
-from deployments.teams.administration import user_of
+from deployments.teams.actors import user_of
 from deployments.teams.records import Audit
 from deployments.teams.store_errors import AuditBrokenError
 

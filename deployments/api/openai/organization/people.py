@@ -155,9 +155,8 @@ def add_routes(router: APIRouter) -> None:
     async def let_go(user_id: PersonId, visit: VisitOf) -> Deleted:
         """They are signed out and in no team any more, and the keys that they made are revoked."""
         visit.check_admin()
-        if user_id not in await _by_user(visit):
+        if not await visit.administration.remove_person(visit.actor, user_id):
             raise _nobody(user_id)
-        await visit.administration.remove_person(visit.actor, user_id)
         return Deleted(id=user_id, object="organization.user.deleted")
 
 

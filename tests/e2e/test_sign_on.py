@@ -1,0 +1,101 @@
+"""Single sign-on on a real server with two ingresses: a session that one began is known to both, and ends in both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, identity_provider
+from tests.support.signed_in_app import sign_in
+from tests.support.waiting import PATIENCE_S
+
+pytestmark = pytest.mark.e2e
+
+BODY = {"prompt": "def f(", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+
+
+@asynccontextmanager
+async def browser_at(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """New connections for every request, so that either ingress may get it."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, headers={"origin": url}, limits=limits, timeout=120) as browser:
+        yield browser
+
+
+async def test_people_on_a_real_server(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "client-secret"
+    secret.touch(mode=0o600)
+    secret.write_text(CLIENT_SECRET)
+    options = ("--dtype", "float32", "--num-threads", "1", "--ingress-replicas", "2")
+    with identity_provider() as provider:
+        provider.add("ada", "Ada Lovelace", "admins")
+        provider.add("bob", "Bob Jansen", "searchers")
+        cluster = Cluster(tiny_checkpoint, tmp_path / "serve.txt", *options)
+        settings = {
+            "database": f"sqlite+aiosqlite:///{tmp_path / 'teams.sqlite'}",
+            "public_url": cluster.url,
+            "oidc_issuer": provider.issuer,
+            "oidc_client_id": CLIENT_ID,
+            "oidc_client_secret_file": str(secret),
+            "oidc_admin_group": "admins",
+            "oidc_team_groups": "searchers=search:member",
+        }
+        cluster.environment.update({f"STARCODER_TEAMS__{name.upper()}": value for name, value in settings.items()})
+        with cluster.running():
+            await _people(cluster)
+        text = cluster.text()
+        assert CLIENT_SECRET not in text
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not await condition():
+            pass
+
+
+async def _people(cluster: Cluster) -> None:
+    async with AsyncExitStack() as stack:
+        ada, bob = [await stack.enter_async_context(browser_at(cluster.url)) for _ in range(2)]
+        assert (await ada.post("/v1/completions", json=BODY)).status_code == 401, (
+            "nobody gets in, though there is no key"
+        )
+        await sign_in(cluster.url, ada, "ada")
+        made = await ada.post("/v1/organization/projects", json={"name": "search"})
+        assert made.status_code == 200, made.text
+        team = made.json()["id"]
+        back = await sign_in(cluster.url, bob, "bob")
+        assert back.headers["location"] == f"{cluster.url}/teams"
+        assert (await bob.get("/teams")).status_code == 200
+
+        async def all_answer(status: int) -> bool:
+            """Both ingresses: of eight requests each gets some."""
+            answers = await asyncio.gather(*(bob.post("/v1/completions", json=BODY) for _ in range(8)))
+            return {answer.status_code for answer in answers} == {status}
+
+        await until(lambda: all_answer(200))  # each ingress knows of the team within two seconds
+        key = (await bob.post(f"/v1/organization/projects/{team}/api_keys", json={"name": "laptop"})).json()["value"]
+
+        async def is_on_the_bill() -> bool:
+            query = {"start_time": 0, "bucket_width": "all", "group_by": "api_key_id"}
+            found = (await bob.get("/v1/organization/usage/completions", params=query)).json()["data"]
+            return {row["api_key_name"] for row in found[0]["results"]} == {None, "laptop"}  # a person's own has no key
+
+        async def key_works() -> bool:
+            async with httpx.AsyncClient(timeout=120, headers={"authorization": f"Bearer {key}"}) as program:
+                return (await program.post(f"{cluster.url}/v1/completions", json=BODY)).status_code == 200
+
+        await until(key_works)  # within two seconds, too
+        await until(is_on_the_bill)
+
+        session = bob.cookies["starcoder-session"]
+        assert (await bob.post("/logout")).status_code == 200
+        bob.cookies.set("starcoder-session", session)
+        await until(lambda: all_answer(401))
+        assert session.partition(".")[0] not in cluster.text()
+        assert key not in cluster.text()
