@@ -99,6 +99,7 @@ class Ingress:
             gatekeeper=self._accounts.directory,
             administration=self._accounts.administration,
             accepted=self._accounts.accepted,
+            people=self._accounts.people,
         )
 
     async def __del__(self) -> None:

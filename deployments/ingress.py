@@ -45,6 +45,7 @@ from deployments.http.middleware import (
 )
 from deployments.http.needs import Needs
 from deployments.http.observation import ObservationMiddleware, ObservedBackend
+from deployments.http.people import People
 from deployments.http.request_record import report
 from deployments.labels import declared_labels
 from deployments.limits import ApiLimits
@@ -73,6 +74,7 @@ def create_app(
     log_text: bool = False,
     access: Access = ANYBODY,
     gatekeeper: Gatekeeper | None = None,
+    people: People | None = None,
     administration: Callable[[], Administration | None] | None = None,
     accepted: Callable[[Accepted], None] | None = None,
 ) -> FastAPI:
@@ -84,6 +86,7 @@ def create_app(
     answer_request_id: False where a proxy in front adds `x-request-id` to responses itself, as Ray Serve's does.
     log_text: the log line of a request holds its prompts and completions.
     access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
+    people: who has signed in; None: there is no sign-on.
     administration, accepted: see `ApiContext`.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
@@ -93,6 +96,7 @@ def create_app(
         limits or ApiLimits(),
         metrics_directory,
         model_card,
+        people=people,
         administration=administration,
         accepted=accepted,
     )
@@ -123,7 +127,7 @@ def create_app(
     )
     if gatekeeper is not None:
         needs = Needs((route for router in routers for route in router.routes), PUBLIC_PATHS)
-        app.add_middleware(AuthenticationMiddleware, gatekeeper=gatekeeper, needs=needs)
+        app.add_middleware(AuthenticationMiddleware, gatekeeper=gatekeeper, needs=needs, people=people)
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
     app.user_middleware[:0] = access.cors()
     app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)

@@ -109,6 +109,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: when the first engine was asked, in Unix seconds. attempt: so many engines were asked before this one.
     earlier: by `Delta.index`, what the completions have come to on those; empty: nothing.
     reader: the ingress process to which the answer goes.
+    news_s: news of it may wait so long for more, since nobody sees any before the end; 0: they come as they are.
     tenant, weight, service_class, cache_root: see `model.request.Request`.
     deadline_s: the first token is wanted so soon; where that cannot be, the request is refused. None: it waits.
     """
@@ -136,6 +137,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     earlier: tuple[Earlier, ...] = ()
     reader: str = ""
+    news_s: float = 0.0
     tenant: str = ""
     weight: float = 1.0
     service_class: int = 1

@@ -6,7 +6,6 @@ defaults. Only this module reads the environment, and `deployments.cluster.proxy
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from pydantic_settings import (
 from deployments.certificate import AbsolutePath, Certificate
 from deployments.limits import ApiLimits, Names
 from deployments.team_settings import TeamsSettings
+from deployments.wrong_settings import did_you_mean, explain
 from model.config import (
     AttentionBackend,
     ConfigError,
@@ -325,7 +325,7 @@ class Settings(BaseSettings):
             given: dict[str, Any] = {"config": config} if config else {}
             return cls(_cli_settings_source=parsed, **given)
         except ValidationError as error:
-            raise ConfigError(explain(error)) from error
+            raise ConfigError(explain(error, cls.model_fields)) from error
 
     @classmethod
     def settings_customise_sources(
@@ -358,7 +358,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     values = {str(name).replace("-", "_"): value for name, value in data.items()}
     for name in values:
         if name == "config" or name not in Settings.model_fields:
-            raise ConfigError(f"settings file {path}: unknown setting {name!r}{_did_you_mean(name)}")
+            hint = did_you_mean(name, Settings.model_fields)
+            raise ConfigError(f"settings file {path}: unknown setting {name!r}{hint}")
     return values
 
 
@@ -380,21 +381,5 @@ def check_environment(environment: Mapping[str, str]) -> None:
         nested = name.startswith((f"api{NESTED}", f"teams{NESTED}"))
         known = nested or name in Settings.model_fields or name in CLIENT_VARIABLES
         if not known and not _SERVICE_LINK.search(variable):
-            raise ConfigError(f"environment variable {variable} is no setting{_did_you_mean(name)}")
-
-
-def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def explain(error: ValidationError) -> str:
-    """A validation error in one line a setting."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        name = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown setting{'' if '.' in name else _did_you_mean(name)}"
-        lines.append(f"{name}: {message}" if name else message)
-    return "; ".join(lines)
+            hint = did_you_mean(name, Settings.model_fields)
+            raise ConfigError(f"environment variable {variable} is no setting{hint}")

@@ -6,7 +6,9 @@ import os
 from decimal import Decimal
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from deployments.sign_on_settings import GroupRole, group_roles, web_address
 
 
 def data_directory() -> Path:
@@ -61,3 +63,59 @@ class TeamsSettings(BaseModel):
         ge=0,
         description="USD for 1,000 generated tokens, likewise.",
     )
+    public_url: str | None = Field(
+        default=None,
+        description="By which browsers reach this server, such as https://code.example.com; needed for sign-on.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="OpenID Connect provider that people sign in with, exactly as it calls itself; with one, nobody "
+        "gets in without a key or a session.",
+    )
+    oidc_client_id: str | None = Field(default=None, description="What the provider calls this server.")
+    oidc_client_secret_file: Path | None = Field(
+        default=None, description="File with the client's secret; a client without one proves itself by PKCE alone."
+    )
+    oidc_scopes: str = Field(
+        default="openid email profile", description="Asked of the provider; some want one more to tell groups."
+    )
+    oidc_groups_claim: str = Field(default="groups", description="Where the provider tells a person's groups.")
+    oidc_admin_group: str | None = Field(default=None, description="Its people are administrators.")
+    oidc_team_groups: str = Field(
+        default="",
+        description="Whose people are in which team: group=team:role, separated by commas; role is owner, member or "
+        "viewer. Teams that are not named keep the members that were put into them.",
+    )
+    session_hours: float = Field(default=12.0, gt=0, description="After so long people have to sign in again.")
+
+    @property
+    def sign_on(self) -> bool:
+        return self.oidc_issuer is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody gets in even while there is no key."""
+        return self.required or self.sign_on
+
+    @property
+    def group_roles(self) -> tuple[GroupRole, ...]:
+        return group_roles(self.oidc_team_groups)
+
+    @field_validator("oidc_team_groups")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        group_roles(value)
+        return value
+
+    @field_validator("public_url", "oidc_issuer")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        return None if value is None else web_address(value)
+
+    @model_validator(mode="after")
+    def _whole(self) -> TeamsSettings:
+        if self.sign_on and (self.oidc_client_id is None or self.public_url is None):
+            raise ValueError("oidc_issuer needs oidc_client_id and public_url")
+        if self.oidc_issuer is None and (self.oidc_client_id is not None or self.oidc_admin_group is not None):
+            raise ValueError("oidc_client_id and oidc_admin_group are worth nothing without oidc_issuer")
+        return self

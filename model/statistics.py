@@ -9,16 +9,20 @@ import msgspec
 from monitoring.metrics import engine_counters
 from monitoring.specs import EngineCounterSpec
 
+Products = Literal["amx", "bf16", "int16"]
+
 
 class ForwardPath(msgspec.Struct, frozen=True):
     """What computes an engine's steps.
 
     path: "native": our forward pass in C, on a CPU; "triton": our kernels on a GPU; "torch": PyTorch's operations.
     reason: why it is not the fast one of its device, a setting or an obstacle; None where it is.
+    products: how the forward pass in C multiplies bfloat16: by AMX, by AVX512-BF16, or in blocks of 16-bit integers.
     """
 
     path: Literal["native", "triton", "torch"]
     reason: str | None = None
+    products: Products | None = None
 
 
 class EngineCounters:

@@ -42,7 +42,7 @@ class Load:
 
 SCENARIOS: dict[str, tuple[Load, ...]] = {
     "a flood": (Load("flood", 40), Load("team", 1)),
-    "near the limit": (Load("flood", 14), Load("team", 1)),
+    "near the limit": (Load("flood", 16), Load("team", 1)),
     "weights 3:1": (Load("three", 20, weight=3), Load("one", 20)),
     "long and short": (Load("long", 20, prompt=4000), Load("short", 20, prompt=400)),
     "batch": (Load("batch", 20, service_class=2), Load("interactive", 8, service_class=0)),

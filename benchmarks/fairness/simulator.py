@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Simulation:
-    """One engine without a prefix cache. told_apart: it knows tenants; else all that comes is one's, first come.
+    """One engine; no two prompts share anything. told_apart: it knows tenants; else all that comes is one's.
 
     A token of a prompt or an output counts as the scheduler has it, but over no weight. now: seconds.
     """
@@ -72,7 +72,7 @@ class Simulation:
         limits = StepLimits(model.max_num_seqs, model.batched_tokens)
         longest = max((ask.prompt + ask.output for ask in self._asks), default=1)
         tables = BlockTables(model.max_num_seqs, -(-longest // BLOCK))
-        pool = BlockPool(model.kv_tokens // BLOCK, BLOCK, caching=False)
+        pool = BlockPool(model.kv_tokens // BLOCK, BLOCK)
         self.scheduler = Scheduler(pool, tables, limits, EngineCounters())
 
     def run(self, until: float = float("inf")) -> Outcome:
@@ -110,7 +110,7 @@ class Simulation:
         whose = (ask.tenant, ask.weight, ask.service_class) if self._told_apart else ("", 1.0, 1)
         params = SamplingParams(ask.output, ignore_eos=True)
         number = next(self._arrivals)
-        request = Request(str(number), [1] * ask.prompt, params, ask.priority, [], False, 0, *whose)
+        request = Request(str(number), [number] * ask.prompt, params, ask.priority, [], False, 0, *whose)
         sequence = Sequence(request, 0, number, ask.prompt + ask.output)
         self.open[sequence] = ask
         self.scheduler.add(sequence)

@@ -15,6 +15,7 @@ from deployments.api.common.context import ApiContext
 from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
 from deployments.http.needs import needs, public
+from model.statistics import Products
 from model.text.fim import FimMode
 from monitoring.version import package_version
 
@@ -30,6 +31,10 @@ class Forward(BaseModel):
         "operations, which are slower."
     )
     reason: str | None = Field(description="Why it is not the fast one of its device; null where it is.")
+    products: Products | None = Field(
+        description="How our forward pass in C multiplies bfloat16: `amx` by AMX, `bf16` by AVX512-BF16, `int16` in "
+        "blocks of 16-bit integers by AVX512-VNNI. Null where it does not run."
+    )
 
 
 class Version(BaseModel):
@@ -91,7 +96,7 @@ def create_router(api: ApiContext) -> APIRouter:
         order = api.fim_order() if api.tokenizer.fim is not None else None
         return Version(
             version=package_version(),
-            forward=Forward(path=path.path, reason=path.reason) if path else None,
+            forward=Forward(path=path.path, reason=path.reason, products=path.products) if path else None,
             fim_mode=order and order.mode,
             fim_mode_chosen_by=order and order.chosen_by,
         )

@@ -7,6 +7,7 @@ one may be away for as long, and in a rolling update old and new replicas have o
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -36,7 +37,9 @@ class CounterActor:
     """
 
     def __init__(self, succeeds: bool = False) -> None:
-        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray warns of what it calls there itself
+            restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._book = SharedBook(Now.read(), succeeds or restarted)
 
     def reserve(self, name: str, ask: Ask, settled: list[Settlement]) -> Grant | ServeError | None:

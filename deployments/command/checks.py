@@ -18,6 +18,8 @@ def check(settings: Settings, console: Console, local: bool) -> None:
     """Everything that can be known to fail before a process is started. Raises ConfigError."""
     if not local:
         return  # the cluster's nodes have other files, ports and GPUs
+    if settings.certificate is not None:
+        settings.certificate.check()
     if not Path(settings.model).expanduser().is_dir() and settings.model != "pico":
         console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
     directory = resolve_checkpoint(settings.model, settings.revision)
@@ -30,8 +32,6 @@ def check(settings: Settings, console: Console, local: bool) -> None:
     if settings.load_format == "auto":
         Checkpoint(directory).check(model)
     Tokenizer.from_checkpoint(directory).check(model)
-    if settings.certificate is not None:
-        settings.certificate.check()
     check_port(settings.host, settings.port)
     if settings.metrics_port:
         check_port(settings.host, settings.metrics_port)

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from deployments.settings import Settings
 
+_PRODUCTS = {"amx": "AMX", "bf16": "AVX512-BF16", "int16": "AVX512-VNNI"}
 _FORWARD = {"native": "in C", "triton": "by Triton kernels", "torch": "by PyTorch's operations"}
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -20,6 +21,7 @@ class Forward(TypedDict):
 
     path: str
     reason: str | None
+    products: str | None
 
 
 def reachable(host: str) -> str:
@@ -64,7 +66,8 @@ def ready_message(settings: Settings, seconds: float, forward: Forward | None) -
     by = ""
     if forward is not None:
         reason = f" ({forward['reason']})" if forward["reason"] else ""
-        by = f", with its forward pass {_FORWARD[forward['path']]}{reason}"
+        products = f" by {_PRODUCTS[forward['products']]}" if forward["products"] else ""
+        by = f", with its forward pass {_FORWARD[forward['path']]}{products}{reason}"
     return (
         f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs){by}. "
         "Try:\n"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from deployments.errors import MeteringUnavailableError
 from deployments.http.metering import MeteredBackend
+from deployments.http.people import People
 from deployments.protocol import Backend
 from deployments.team_settings import TeamsSettings
 from deployments.teams.accepted import AcceptedBuffer
@@ -18,15 +19,41 @@ from deployments.teams.directory import Directory
 from deployments.teams.drainer import Drainer, Progress
 from deployments.teams.journal import Journal
 from deployments.teams.money import dollars
+from deployments.teams.oidc import Provider
 from deployments.teams.opening import journal_directory, open_store, pepper
+from deployments.teams.private_file import read_or_make
 from deployments.teams.records import Accepted, LedgerEntry, Team
+from deployments.teams.sessions import Sessions
+from deployments.teams.sign_on import Groups, SignOn
 from deployments.teams.store import Store
+from deployments.teams.store_errors import StoreUnavailableError
 from monitoring import IngressMetrics
 
 STOP_S = 5.0
 """So long the end of the process waits for what is used to be booked; the rest stays in the journal."""
 
 BUDGETS_S = 5.0
+
+
+def people(settings: TeamsSettings, directory: Directory, reached: Callable[[], Awaitable[Store]]) -> People:
+    """Those who sign in, as the settings say."""
+    assert settings.oidc_issuer is not None
+    assert settings.oidc_client_id is not None
+    assert settings.public_url is not None
+    public_url = settings.public_url.rstrip("/")
+    file = settings.oidc_client_secret_file
+    provider = Provider(
+        settings.oidc_issuer,
+        settings.oidc_client_id,
+        None if file is None else read_or_make(file.expanduser(), 1, make=False).decode(),
+        f"{public_url}/login/callback",
+        scopes=settings.oidc_scopes,
+        groups_claim=settings.oidc_groups_claim,
+    )
+    staleness_s = settings.max_staleness_s
+    sessions = Sessions(reached, lambda: pepper(settings, make=True), max_staleness_s=staleness_s)
+    groups = Groups(settings.oidc_admin_group, settings.group_roles)
+    return People(SignOn(provider, sessions, reached, groups, public_url, 3600 * settings.session_hours), directory)
 
 
 class Accounts:
@@ -43,7 +70,7 @@ class Accounts:
         self.directory = Directory(
             self._open,
             lambda: pepper(settings),
-            required=settings.required,
+            required=settings.closed,
             refresh_s=settings.refresh_s,
             max_staleness_s=settings.max_staleness_s,
             on_closed=self._start_booking,
@@ -55,6 +82,7 @@ class Accounts:
         self._administration: Administration | None = None
         self._accepted = AcceptedBuffer(lambda: self._store)
         self._tasks: list[asyncio.Task[None]] = []
+        self.people = people(settings, self.directory, self._reached) if settings.sign_on else None
 
     def administration(self) -> Administration | None:
         """None until the database has been reached, or while there is none."""
@@ -80,6 +108,8 @@ class Accounts:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.directory.close()
+        if self.people is not None:
+            await self.people.sign_on.close()
         if self._drainer is not None:
             await self._drainer.stop(within_s)
             await self._journal.stop()
@@ -92,13 +122,19 @@ class Accounts:
 
     async def _open(self) -> Store | None:
         settings = self._settings
-        self._store = await open_store(settings)
+        self._store = await open_store(settings, make=settings.closed)
         if self._store is not None:
             self._administration = Administration(self._store, lambda: pepper(settings, make=True), self._books.default)
         return self._store
 
+    async def _reached(self) -> Store:
+        """The store. Raises StoreUnavailableError where it has not been reached yet."""
+        if self._store is None:
+            raise StoreUnavailableError("The database has not been reached yet.")
+        return self._store
+
     async def _start_booking(self) -> None:
-        """When the first key is there: until then nothing is written anywhere."""
+        """Once the server is closed: until then nothing is written anywhere."""
         if self._drainer is None:
             self._drainer = Drainer(self._journal, self._book, self._progressed)
             self._drainer.start()

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.errors import ForbiddenError, UnauthorizedError
 from deployments.http import request_record
 from deployments.http.needs import Need
+from deployments.http.people import People
 from deployments.teams.principal import LOCAL, Principal, set_principal
 from deployments.teams.rate_limit_headers import headers_of
 
@@ -31,13 +32,21 @@ class Gatekeeper(Protocol):
 class AuthenticationMiddleware:
     """Lets in whoever has a key that may do what the route needs; everybody, while there is no key.
 
-    Routes of administrators need one always. Raises UnauthorizedError, ForbiddenError, AuthUnavailableError.
+    Routes of administrators need one always. people: who is signed in; None: nobody can be.
+    Raises UnauthorizedError, ForbiddenError, AuthUnavailableError.
     """
 
-    def __init__(self, app: ASGIApp, gatekeeper: Gatekeeper, needs: Callable[[str, str], Need]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        gatekeeper: Gatekeeper,
+        needs: Callable[[str, str], Need],
+        people: People | None = None,
+    ) -> None:
         self.app = app
         self.gatekeeper = gatekeeper
         self.needs = needs
+        self.people = people
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,7 +56,7 @@ class AuthenticationMiddleware:
         if need == "public" or not (self.gatekeeper.closed or need == "admin"):
             await self.app(scope, receive, send)
             return
-        principal = await self._principal(Headers(scope=scope))
+        principal = await self._principal(scope["method"], Headers(scope=scope), need)
         record = request_record.current()
         if record is not None:
             record.of(principal)
@@ -61,8 +70,12 @@ class AuthenticationMiddleware:
 
         await self.app(scope, receive, send_with_limits)
 
-    async def _principal(self, headers: Headers) -> Principal:
+    async def _principal(self, method: str, headers: Headers, need: Need) -> Principal:
         key = credential(headers)
+        if key is None and self.people is not None:
+            person = await self.people.principal(method, headers, need)
+            if person is not None:
+                return person
         if key is None:
             if not self.gatekeeper.closed:
                 raise UnauthorizedError(
@@ -103,10 +116,14 @@ def check(principal: Principal, need: Need) -> None:
     """Raise ForbiddenError where this caller may not do that."""
     if need in ("public", "key") or need in principal.scopes:
         return
+    if principal.key is None and need == "generate":
+        raise ForbiddenError("Completions are for owners and members of a team, on whose account they are.")
     if principal.is_admin:
         if need == "generate":
             raise ForbiddenError(
                 "Administrators' keys run no completions, which would be on no team's account: use a key of a team."
             )
         return
+    if principal.key is None:
+        raise ForbiddenError(f"You may not do that: it takes the scope {need!r}.")
     raise ForbiddenError(f"This API key may not do that: it lacks the scope {need!r}.")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from deployments.errors import InvalidRequestError, OverloadedError
 from model.statistics import EngineStats
@@ -19,13 +19,20 @@ RETRY_AFTER_BOUNDS_S = (1.0, 60.0)
 Batch = TypeVar("Batch")
 
 
+class Answer(Protocol):
+    """What somebody waits for: a future."""
+
+    def done(self) -> bool: ...
+    def cancel(self) -> bool: ...
+
+
 @dataclass(eq=False)
 class _Tenant:
-    """What is open of one tenant. waiters: what ends each of those that have no answer yet, the oldest first."""
+    """What is open of one tenant. waiters: those that have no answer yet, the oldest first."""
 
     weight: float
     open: int = 0
-    waiters: dict[Lease, Callable[[], object]] = field(default_factory=dict)
+    waiters: dict[Lease, Answer] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -48,7 +55,7 @@ class Lease:
         """
         answer = asyncio.ensure_future(_next(batches))
         try:
-            with self.admission.waits(self, answer.cancel):
+            with self.admission.waits(self, answer):
                 return await answer
         except asyncio.CancelledError:
             if self.displaced:
@@ -101,10 +108,10 @@ class Admission:
             displaced = self._displaceable(missing, tenant, sequences, weight)
             if not displaced:
                 raise self.overloaded(f"The queue is full: {self.open} sequences run or wait.", sequences)
-            for lease, end in displaced:
+            for lease, answer in displaced:
                 lease.displaced = True
                 self._give_back(lease)
-                end()
+                answer.cancel()
         self._take(tenant, sequences, weight)
         lease = Lease(self, tenant, sequences)
         try:
@@ -113,10 +120,10 @@ class Admission:
             lease.release()
 
     @contextmanager
-    def waits(self, lease: Lease, end: Callable[[], object]) -> Iterator[None]:
-        """For the length of the block another tenant may get its place, which `end` then ends."""
+    def waits(self, lease: Lease, answer: Answer) -> Iterator[None]:
+        """For the length of the block another tenant may get its place, until the answer is there."""
         waiters = self._tenants[lease.tenant].waiters if lease.sequences else {}
-        waiters[lease] = end
+        waiters[lease] = answer
         try:
             yield
         finally:
@@ -145,9 +152,7 @@ class Admission:
         retry_after = self.retry_after(max(self._waiting, self.open - self._max_running, 0) + sequences)
         return OverloadedError(f"{why} Try again in {retry_after:.0f} s.", retry_after=retry_after)
 
-    def _displaceable(
-        self, missing: int, tenant: str, sequences: int, weight: float
-    ) -> list[tuple[Lease, Callable[[], object]]]:
+    def _displaceable(self, missing: int, tenant: str, sequences: int, weight: float) -> list[tuple[Lease, Answer]]:
         """The newest waiters of those who have most, until there is room for so many more; nobody if that cannot be.
 
         Only of tenants that have more now than the one who asks would have then: nobody takes a place twice.
@@ -156,12 +161,12 @@ class Admission:
         wanted = ((asking.open if asking is not None else 0) + sequences) / weight
         loads = {name: other.open for name, other in self._tenants.items() if name != tenant}
         newest = {name: reversed(self._tenants[name].waiters.items()) for name in loads}
-        found: list[tuple[Lease, Callable[[], object]]] = []
+        found: list[tuple[Lease, Answer]] = []
         while missing > 0:
             most = max(loads, key=lambda name: loads[name] / self._tenants[name].weight, default=None)
             if most is None or loads[most] / self._tenants[most].weight <= wanted:
                 return []
-            waiter = next(newest[most], None)
+            waiter = next((one for one in newest[most] if not one[1].done()), None)
             if waiter is None:
                 del loads[most]  # all of its others are being answered
                 continue

@@ -27,6 +27,7 @@ from deployments.replica.admission import Admission
 from deployments.replica.delivery import Deliveries, Item
 from deployments.replica.demand import Demand
 from deployments.replica.group import RankGroup, RankProcess
+from deployments.replica.seldom import seldom
 from deployments.replica.service import EngineService
 from deployments.settings import Settings
 from model.checkpoint.hub import resolve_checkpoint
@@ -158,6 +159,8 @@ class EngineReplica:
     async def stream(self, request: GenerationRequest, whole: bool) -> AsyncGenerator[Item, None]:
         """The answer, as `deployments.replica.delivery` sends it. whole: in one piece."""
         answer = self._whole(request) if whole else self._service.stream(request)
+        if request.news_s:
+            answer = seldom(answer, request.news_s, time.monotonic)
         async with contextlib.aclosing(self._deliveries.deliver(request, answer)) as items:
             async for item in items:
                 yield item
@@ -289,6 +292,7 @@ def ready_figures(info: ModelInfo, reports: list[dict[str, Any]], seconds: float
         "max_model_len": info.max_model_len,
         "forward": info.forward and info.forward.path,
         "forward_reason": info.forward and info.forward.reason,
+        "forward_products": info.forward and info.forward.products,
     }
 
 

@@ -39,7 +39,8 @@ class Directory:
 
     pepper: of the stored digests; asked for when the first key is there. required: nobody gets in without a key, even
     while there is none. refresh_s: the age at which the snapshot is renewed. max_staleness_s: the age at which it is
-    worth nothing. on_closed: awaited at each reading once there are keys; where it raises, nobody gets in.
+    worth nothing. on_closed: awaited at each reading of a database once the server is
+    closed.
     """
 
     def __init__(
@@ -167,8 +168,8 @@ class Directory:
             if newer is not None:
                 self._snapshot, self._principals = newer, {}
             self._spent = spent
-            if self._snapshot is not None and self._snapshot.closed:
-                await self._close()
+            if self.closed and self._source is not None:
+                await self._close(self._snapshot is not None and self._snapshot.closed)
             self._read_at = self._clock()
         except Exception as error:
             self._report(error)
@@ -177,11 +178,11 @@ class Directory:
             self._failed = False
             logs.event("teams.database_back", "keys are checked again")
 
-    async def _close(self) -> None:
-        """What keys need. The door is closed already: what fails here opens it to nobody."""
+    async def _close(self, has_keys: bool) -> None:
+        """What those need who get in. The door is closed already: what fails here opens it to nobody."""
         if self._on_closed is not None:
             await self._on_closed()
-        if self._pepper is None:
+        if has_keys and self._pepper is None:
             self._pepper = await asyncio.to_thread(self._make_pepper)
 
     def _report(self, error: Exception) -> None:

@@ -5,20 +5,22 @@ deleted. Rows that a dead process left open are booked as they stand, as estimat
 that was booked and not deleted is booked once all the same.
 
 All that is to be written while one transaction runs goes into the next one, in a thread: the event loop waits for no
-disk, and a hundred requests at once for one `fsync`.
+disk. A second thread flushes what the first has written, for all requests of that moment at once, while the engine
+works: that takes 0.2 ms on an idle SSD, and easily 10 on a busy one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -44,11 +46,29 @@ class JournalError(Exception):
     """The journal cannot take another row: the disk fails, or it has reached its size."""
 
 
+class Opened(NamedTuple):
+    """written: from now on nothing is lost if this process is killed; on_disk: nor if the machine loses power.
+
+    Both raise JournalError.
+    """
+
+    written: asyncio.Future[None]
+    on_disk: asyncio.Future[None]
+
+
 class Waiting(msgspec.Struct, frozen=True):
     """Closed rows that are not booked: how many, and when the oldest of them ended, in Unix seconds."""
 
     rows: int
     oldest_at: float | None
+
+
+class _Pending(NamedTuple):
+    """on_disk: of a row that is opened."""
+
+    change: Change
+    written: asyncio.Future[None]
+    on_disk: asyncio.Future[None] | None
 
 
 class Journal:
@@ -70,26 +90,29 @@ class Journal:
         self._clock = clock
         self._reached = reached
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-flush")
         self._own: JournalFile | None = None
         self._adopted: list[JournalFile] = []
-        self._pending: list[tuple[Change, asyncio.Future[None]]] = []
+        self._pending: list[_Pending] = []
         self._notes: dict[str, LedgerEntry] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._unflushed: list[asyncio.Future[None]] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._refuses = False
         self._stopped = False
 
     @property
     def _files(self) -> list[JournalFile]:
         return [*self._adopted, *([] if self._own is None else [self._own])]
 
-    def open(self, entry: LedgerEntry) -> asyncio.Future[None]:
-        """It is on the disk when this is done. entry: what is booked if nothing more is heard.
-
-        Raises JournalError.
-        """
+    def open(self, entry: LedgerEntry) -> Opened:
+        """entry: what is booked if nothing more is heard. Raises JournalError."""
         if self._own is not None and self._own.size >= self._most_bytes:
-            raise JournalError(f"The journal has reached {self._most_bytes} bytes.")
-        return self._add("open", entry)
+            raise self._refusal(f"The journal has reached {self._most_bytes} bytes.")
+        on_disk: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        on_disk.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need ask
+        return Opened(self._add("open", entry, on_disk), on_disk)
 
     def note(self, entry: LedgerEntry) -> None:
         """A newer word on a row that stays open; written within `NOTED_S`, with others."""
@@ -97,7 +120,7 @@ class Journal:
         self._later(NOTED_S)
 
     def close(self, entry: LedgerEntry) -> asyncio.Future[None]:
-        """The last word. Done when it is on the disk; nobody need wait for that."""
+        """The last word. Done when it is written; nobody need wait for that."""
         self._notes.pop(entry.id, None)
         return self._add("close", entry)
 
@@ -147,15 +170,18 @@ class Journal:
             await asyncio.wait([self._writer])
         if self._timer is not None:
             self._timer.cancel()
-        for _, written in self._pending:
-            written.cancel()
+        for one in self._pending:
+            one.written.cancel()
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])
         for file in self._files:
             await self._do(file.end)
         self._thread.shutdown(wait=False)
+        self._flusher.shutdown(wait=False)
 
-    def _add(self, kind: Kind, entry: LedgerEntry) -> asyncio.Future[None]:
+    def _add(self, kind: Kind, entry: LedgerEntry, on_disk: asyncio.Future[None] | None = None) -> asyncio.Future[None]:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending.append((Change(kind, entry), written))
+        self._pending.append(_Pending(Change(kind, entry), written, on_disk))
         self._wake()
         return written
 
@@ -176,26 +202,50 @@ class Journal:
             pending, self._pending = self._pending, []
             notes, self._notes = self._notes, {}
             # A row is opened before it is noted, and what is closed by now has no note any more.
-            changes = [change for change, _ in pending] + [Change("note", entry) for entry in notes.values()]
+            changes = [one.change for one in pending] + [Change("note", entry) for entry in notes.values()]
             try:
                 if self._own is None:
                     self._own = await self._do(JournalFile.make, self._directory, self._reached)
                 await self._do(self._own.write, changes)
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # whatever it is, somebody waits for an answer
                 self._failed(pending, error)
                 return
-            for _, written in pending:
-                if not written.done():
-                    written.set_result(None)
+            for one in pending:
+                _done(one.written)
+                if one.on_disk is not None:
+                    self._refuses = False
+                    self._unflushed.append(one.on_disk)
+            if self._unflushed and (self._flushing is None or self._flushing.done()):
+                self._flushing = asyncio.get_running_loop().create_task(self._flush(self._own), context=Context())
 
-    def _failed(self, pending: list[tuple[Change, asyncio.Future[None]]], error: Exception) -> None:
+    async def _flush(self, own: JournalFile) -> None:
+        """Once for all that is written until it begins."""
+        while self._unflushed:
+            unflushed, self._unflushed = self._unflushed, []
+            error = None
+            try:
+                await _in(self._flusher, own.sync)
+            except Exception as failure:  # whatever it is, somebody waits for an answer
+                error = self._refusal(f"The journal does not reach the disk: {failure}.")
+            for on_disk in unflushed:
+                _done(on_disk, error)
+
+    def _failed(self, pending: list[_Pending], error: Exception) -> None:
         """Whoever wants to begin may not. What has ended is not lost: it is written when the disk is well again."""
-        logs.event("usage.journal_failed", str(error), level=logging.ERROR, path=str(self._directory))
-        for change, written in pending:
-            if change.kind == "open" and not written.done():
-                written.set_exception(JournalError(f"The journal cannot be written: {error}."))
-        self._pending[:0] = [one for one in pending if one[0].kind != "open"]
-        self._later(AGAIN_S)
+        refusal = self._refusal(f"The journal cannot be written: {error}.")
+        for one in pending:
+            if one.change.kind == "open":
+                _done(one.written, refusal)
+        self._pending[:0] = [one for one in pending if one.change.kind != "open"]
+        if not self._stopped:
+            self._later(AGAIN_S)
+
+    def _refusal(self, message: str) -> JournalError:
+        """Told in the log once, until somebody may begin again."""
+        if not self._refuses:
+            self._refuses = True
+            logs.event("usage.journal_failed", message, level=logging.ERROR, path=str(self._directory))
+        return JournalError(message)
 
     def _adopt(self) -> list[JournalFile]:
         adopted = []
@@ -203,8 +253,8 @@ class Journal:
             try:
                 file = JournalFile(path, lock, self._reached)
                 estimated = file.close_all(self._clock())
-            except (sqlite3.Error, msgspec.DecodeError) as error:
-                self._set_aside(path, lock, error)
+            except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
+                self._let_go(path, lock, error)
                 continue
             if file.closed_rows:
                 logs.event("usage.journal_adopted", rows=file.closed_rows, estimated=estimated, path=str(path))
@@ -217,18 +267,35 @@ class Journal:
         try:
             return await self._do(file.closed, most)
         except (sqlite3.Error, msgspec.DecodeError) as error:
-            if file is self._own or not is_damage(error):
+            if file is self._own:
                 raise
             self._adopted.remove(file)
             await self._do(file.abandon)
-            await self._do(self._set_aside, file.path, file.lock, error)
+            await self._do(self._let_go, file.path, file.lock, error)
             return []
 
     @staticmethod
-    def _set_aside(path: Path, lock: int, error: Exception) -> None:
-        kept = set_aside(path, lock)
-        logs.event("usage.journal_damaged", str(error), level=logging.ERROR, path=str(kept))
+    def _let_go(path: Path, lock: int, error: Exception) -> None:
+        """A dead process's journal that cannot be read: damaged, or for now."""
+        if is_damage(error):
+            path = set_aside(path, lock)
+        else:
+            os.close(lock)
+        logs.event("usage.journal_damaged", str(error), level=logging.ERROR, path=str(path))
 
     async def _do(self, work: Callable[[*Values], Result], *values: *Values) -> Result:
         """In the journal's thread, which has one thing to do at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
+        return await _in(self._thread, work, *values)
+
+
+async def _in(thread: ThreadPoolExecutor, work: Callable[[*Values], Result], *values: *Values) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(thread, work, *values)
+
+
+def _done(future: asyncio.Future[None], error: Exception | None = None) -> None:
+    if future.done():
+        return  # whoever waited has left
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)

@@ -26,8 +26,8 @@ def pepper_file(settings: TeamsSettings) -> Path:
 
 
 def pepper(settings: TeamsSettings, make: bool = False) -> Pepper:
-    """make: where there is none, one is made. Raises ConfigError."""
-    return Pepper.from_file(pepper_file(settings), make)
+    """make: where there is none, one is made; not where it was named: other nodes may have it. Raises ConfigError."""
+    return Pepper.from_file(pepper_file(settings), make and settings.pepper_file is None)
 
 
 def journal_directory(settings: TeamsSettings) -> Path:
@@ -38,8 +38,10 @@ def journal_directory(settings: TeamsSettings) -> Path:
     return (data_directory() if file is None else file.parent) / "journal"
 
 
-async def open_store(settings: TeamsSettings, clock: Callable[[], float] = time.time) -> Store | None:
-    """None while nothing was ever made. Raises ConfigError, and StoreUnavailableError."""
-    if not Store.exists(settings.database):
+async def open_store(
+    settings: TeamsSettings, make: bool = False, clock: Callable[[], float] = time.time
+) -> Store | None:
+    """None while nothing was ever made. make: it is made, then. Raises ConfigError, and StoreUnavailableError."""
+    if not make and not Store.exists(settings.database):
         return None
     return await Store.open(settings.database, clock)

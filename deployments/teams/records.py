@@ -184,13 +184,14 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a person who has signed in, see `Member`."""
+    """Of a person who has signed in, see `Member`. admin: an administrator, as the identity provider said then."""
 
     user: str
     email: str | None
     name: str | None
     created_at: float
     expires_at: float
+    admin: bool = False
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,14 +7,14 @@ log in the same transaction; so does nothing else, and the number of the last ro
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from deployments.teams.database import changes, keys, ledger, people, prices, teams, usage
-from deployments.teams.database.changes import Change, changing
+from deployments.teams.database.changes import Change, change
 from deployments.teams.database.connections import Database
 from deployments.teams.database.upgrade import upgrade
 from deployments.teams.database.url import parse, sqlite_file
@@ -71,22 +71,11 @@ class Store:
 
     async def snapshot(self, known_version: int | None = None) -> Snapshot | None:
         """None: it is still this version; what was spent may have grown nevertheless, see `spent`."""
-        async with self._database.reading() as connection:
-            version = await changes.version(connection)
-            if version == known_version:
-                return None
-            return Snapshot(
-                version=version,
-                teams={team.id: team for team in await teams.read(connection, archived=False)},
-                keys={key.digest: key for key in await keys.read(connection)},
-                prices=tuple(await prices.read(connection)),
-                closed=await keys.is_any(connection),
-            )
+        return await self._database.read(lambda connection: _snapshot(connection, known_version))
 
     async def spent(self) -> dict[str, Spent]:
         """By team that has a budget, in the present period. Cheap: some rows a team."""
-        async with self._database.reading() as connection:
-            return await usage.spent(connection, self._clock())
+        return await self._database.read(lambda connection: usage.spent(connection, self._clock()))
 
     # Teams
 
@@ -104,8 +93,9 @@ class Store:
 
         Raises NameTakenError and InvalidChangeError.
         """
-        async with self._changing(actor) as change:
-            return await teams.create(change, name, weight, service_class, limits, budget)
+        return await self._change(
+            actor, lambda change: teams.create(change, name, weight, service_class, limits, budget)
+        )
 
     async def set_team(
         self,
@@ -120,35 +110,29 @@ class Store:
     ) -> Team:
         """Raises NotFoundError, NameTakenError and InvalidChangeError (an archived team)."""
         changed = {"name": name, "weight": weight, "service_class": service_class, "limits": limits, "budget": budget}
-        async with self._changing(actor) as change:
-            return await teams.alter(change, team_id, _given(changed))
+        return await self._change(actor, lambda change: teams.alter(change, team_id, _given(changed)))
 
     async def archive_team(self, actor: str, team_id: str) -> Team:
         """Its keys are revoked with it. Nothing happens to one that is archived. Raises NotFoundError."""
-        async with self._changing(actor) as change:
-            return await teams.archive(change, team_id)
+        return await self._change(actor, lambda change: teams.archive(change, team_id))
 
     async def accept_terms(self, actor: str, team_id: str, version: str) -> Team:
         """Raises NotFoundError."""
-        async with self._changing(actor) as change:
-            return await teams.accept_terms(change, team_id, version)
+        return await self._change(actor, lambda change: teams.accept_terms(change, team_id, version))
 
     async def teams(self, archived: bool = False) -> list[Team]:
         """By name. archived: those too."""
-        async with self._database.reading() as connection:
-            return await teams.read(connection, archived)
+        return await self._database.read(lambda connection: teams.read(connection, archived))
 
     async def team(self, id_or_name: str) -> Team:
         """An archived one by its id only. Raises NotFoundError."""
-        async with self._database.reading() as connection:
-            return await teams.find(connection, id_or_name)
+        return await self._database.read(lambda connection: teams.find(connection, id_or_name))
 
     # Keys
 
     async def add_key(self, actor: str, key: Key) -> Key:
         """Raises NotFoundError for its team, InvalidChangeError for an archived team or a key that is there."""
-        async with self._changing(actor) as change:
-            return await keys.add(change, key)
+        return await self._change(actor, lambda change: keys.add(change, key))
 
     async def set_key(
         self,
@@ -161,102 +145,92 @@ class Store:
     ) -> Key:
         """Raises NotFoundError and InvalidChangeError (a revoked key)."""
         changed = {"name": name, "limits": limits, "expires_at": expires_at}
-        async with self._changing(actor) as change:
-            return await keys.alter(change, key_id, _given(changed))
+        return await self._change(actor, lambda change: keys.alter(change, key_id, _given(changed)))
 
     async def revoke_key(self, actor: str, key_id: str) -> Key:
         """Nothing happens to one that is revoked. Raises NotFoundError."""
-        async with self._changing(actor) as change:
-            return await keys.revoke(change, key_id)
+        return await self._change(actor, lambda change: keys.revoke(change, key_id))
 
     async def keys(self, team_id: str | None = None, admin: bool | None = None, revoked: bool = False) -> list[Key]:
         """From oldest to newest. team_id: of this team only. admin: those that are administrators', or all others.
         revoked: those too.
         """
-        async with self._database.reading() as connection:
-            return await keys.read(connection, team_id, admin, revoked)
+        return await self._database.read(lambda connection: keys.read(connection, team_id, admin, revoked))
 
     async def key(self, key_id: str) -> Key:
         """Raises NotFoundError."""
-        async with self._database.reading() as connection:
-            return await keys.of_id(connection, key_id)
+        return await self._database.read(lambda connection: keys.of_id(connection, key_id))
 
     async def has_admin_key(self) -> bool:
         """Whether an administrator can get in by a key: neither revoked nor expired."""
-        async with self._database.reading() as connection:
-            return await keys.is_any_admin(connection, self._clock())
+        return await self._database.read(lambda connection: keys.is_any_admin(connection, self._clock()))
 
     # People
 
     async def set_member(self, actor: str, member: Member) -> Member:
         """A new one, or another role, email or name of one. Raises NotFoundError for its team."""
-        async with self._changing(actor) as change:
-            return await people.set_member(change, member)
+        return await self._change(actor, lambda change: people.set_member(change, member))
 
     async def remove_member(self, actor: str, team_id: str, user: str) -> None:
         """Raises NotFoundError."""
-        async with self._changing(actor) as change:
-            await people.remove_member(change, team_id, user)
+        return await self._change(actor, lambda change: people.remove_member(change, team_id, user))
 
     async def members(self, team_id: str | None = None) -> list[Member]:
         """Of one team or all; in the order in which they came."""
-        async with self._database.reading() as connection:
-            return await people.read_members(connection, team_id)
+        return await self._database.read(lambda connection: people.read_members(connection, team_id))
 
     async def memberships(self, user: str) -> list[Member]:
         """In teams that are not archived."""
-        async with self._database.reading() as connection:
-            return await people.memberships(connection, user)
+        return await self._database.read(lambda connection: people.memberships(connection, user))
 
     async def create_session(
-        self, digest: bytes, user: str, email: str | None, name: str | None, expires_at: float
+        self,
+        digest: bytes,
+        user: str,
+        email: str | None,
+        name: str | None,
+        expires_at: float,
+        admin: bool = False,
     ) -> Session:
         """digest: of the secret in the person's cookie. No change: the audit log tells what people do, not that they
         are here.
         """
-        session = Session(user=user, email=email, name=name, created_at=self._clock(), expires_at=expires_at)
-        async with self._database.writing() as connection:
-            await people.create_session(connection, digest, session)
-        return session
+        session = Session(
+            user=user, email=email, name=name, created_at=self._clock(), expires_at=expires_at, admin=admin
+        )
+        return await self._database.write(lambda connection: people.create_session(connection, digest, session))
 
     async def session(self, digest: bytes) -> Session | None:
         """None for one that never was, was ended, or has expired."""
-        async with self._database.reading() as connection:
-            return await people.find_session(connection, digest, self._clock())
+        return await self._database.read(lambda connection: people.find_session(connection, digest, self._clock()))
 
     async def end_session(self, digest: bytes) -> None:
-        async with self._database.writing() as connection:
-            await people.end_session(connection, digest)
+        return await self._database.write(lambda connection: people.end_session(connection, digest))
 
     async def end_sessions(self, user: str) -> int:
         """How many there were."""
-        async with self._database.writing() as connection:
-            return await people.end_sessions(connection, user)
+        return await self._database.write(lambda connection: people.end_sessions(connection, user))
 
     # Money
 
     async def set_price(self, actor: str, price: Price) -> Price:
         """Raises InvalidChangeError where the model has a price that is valid from then on or later."""
-        async with self._changing(actor) as change:
-            return await prices.add(change, price)
+        return await self._change(actor, lambda change: prices.add(change, price))
 
     async def prices(self) -> list[Price]:
         """By model, then time."""
-        async with self._database.reading() as connection:
-            return await prices.read(connection)
+        return await self._database.read(lambda connection: prices.read(connection))
 
     async def book(self, entries: Sequence[LedgerEntry]) -> int:
         """Puts on the ledger, and into usage, what is not there yet by its id: all or nothing. How many were new.
 
         Teams and keys need not be known: what was computed is on the ledger, whatever became of those.
         """
-        async with self._database.writing() as connection:
-            return await ledger.book(connection, entries)
+        return await self._database.write(lambda connection: ledger.book(connection, entries))
 
     async def accepted(self, events: Sequence[Accepted]) -> None:
         """Into usage; counted each time they are told."""
-        async with self._database.writing() as connection:
-            await usage.add_accepted(connection, events)
+        return await self._database.write(lambda connection: usage.add_accepted(connection, events))
 
     async def usage(
         self,
@@ -275,8 +249,7 @@ class Store:
         hour: they are counted for whole hours only.
         """
         chosen = {"team_id": team_ids, "key_id": key_ids, "model": models}
-        async with self._database.reading() as connection:
-            return await usage.read(connection, start, end, bucket, by, chosen)
+        return await self._database.read(lambda connection: usage.read(connection, start, end, bucket, by, chosen))
 
     def entries(
         self,
@@ -306,16 +279,29 @@ class Store:
     ) -> list[Audit]:
         """Rows with `after < number < before`."""
         chosen = {"actor": actor, "action": action, "subject": subject}
-        async with self._database.reading() as connection:
-            return await changes.read(connection, after, limit, before, newest_first, chosen)
+        return await self._database.read(
+            lambda connection: changes.read(connection, after, limit, before, newest_first, chosen)
+        )
 
     async def verify_audit(self) -> int:
         """How many rows there are, all of them as they were written. Raises AuditBrokenError."""
-        async with self._database.reading() as connection:
-            return await changes.verify(connection)
+        return await self._database.read(lambda connection: changes.verify(connection))
 
-    def _changing(self, actor: str) -> AbstractAsyncContextManager[Change]:
-        return changing(self._database, actor, self._clock())
+    async def _change(self, actor: str, work: Callable[[Change], Awaitable[T]]) -> T:
+        return await change(self._database, actor, self._clock(), work)
+
+
+async def _snapshot(connection: AsyncConnection, known_version: int | None) -> Snapshot | None:
+    version = await changes.version(connection)
+    if version == known_version:
+        return None
+    return Snapshot(
+        version=version,
+        teams={team.id: team for team in await teams.read(connection, archived=False)},
+        keys={key.digest: key for key in await keys.read(connection)},
+        prices=tuple(await prices.read(connection)),
+        closed=await keys.is_any(connection),
+    )
 
 
 def _given(changed: Mapping[str, T | UnsetType]) -> dict[str, T]:

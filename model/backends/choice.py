@@ -27,9 +27,10 @@ from model.backends.plain import PlainBackend, torch_attention
 from model.checkpoint.weights import Share
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.kernels.native.support import obstacle as native_obstacle
+from model.kernels.native.support import products as native_products
 from model.kernels.native.support import runs_on_this_cpu as native_runs_on_this_cpu
 from model.network.parallel import TensorParallel
-from model.statistics import ForwardPath
+from model.statistics import ForwardPath, Products
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +41,19 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class Choice:
     """What every rank runs. attention: of the CUDA backend; native attends by itself, plain by PyTorch's operations.
 
-    reason: why not what is faster on this device; None: nothing is.
+    reason: why not what is faster on this device; None: nothing is. products: how native multiplies.
     """
 
     backend: Literal["native", "plain", "cuda"]
     dtype: torch.dtype
     attention: Literal["torch", "triton"] = "torch"
     reason: str | None = field(default=None, compare=False)
+    products: Products | None = field(default=None, compare=False)
 
     @property
     def forward(self) -> ForwardPath:
         """As people are told of it."""
-        return ForwardPath("native" if self.backend == "native" else self.attention, self.reason)
+        return ForwardPath("native" if self.backend == "native" else self.attention, self.reason, self.products)
 
     def load(self, config: EngineConfig, share: Share, weights: Weights) -> Backend:
         """The backend with its weights."""
@@ -93,7 +95,10 @@ def _choose_on_cpu(config: EngineConfig, model: ModelConfig, ranks: Agreement) -
     dtype = _DTYPES.get(config.dtype, torch.bfloat16)
     reason = ranks.obstacle(native_obstacle(model, ranks.group.size, dtype))
     if reason is None:
-        return Choice("native", dtype)
+        products, shortfall = native_products()
+        if shortfall is not None:
+            logger.warning("The forward pass in C could be faster here: %s", shortfall)
+        return Choice("native", dtype, reason=shortfall, products=products)
     if config.quantization != "none":
         raise ConfigError(f"{quantization} cannot be had: {reason}")
     if config.cpu_kernels == "native":

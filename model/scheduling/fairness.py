@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -30,6 +30,7 @@ class FairQueue:
         self._waiting: dict[int, dict[Account, list[Sequence]]] = {}
         self._left_last: dict[int, Account] = {}
         self._overtaken: Counter[int] = Counter()
+        self._never_ran: OrderedDict[Sequence, None] = OrderedDict()
         self._size = 0
 
     def __len__(self) -> int:
@@ -43,6 +44,7 @@ class FairQueue:
     def enter(self, sequence: Sequence) -> None:
         """A new one comes."""
         sequence.account = self._account(sequence.request.service_class, sequence.request.tenant)
+        self._never_ran[sequence] = None
         self.add(sequence)
 
     def add(self, sequence: Sequence) -> None:
@@ -70,6 +72,18 @@ class FairQueue:
             self._left_last[service_class] = account
         if not lines:
             del self._waiting[service_class]
+
+    def runs(self, sequence: Sequence) -> None:
+        """For the first time; or it never will."""
+        self._never_ran.pop(sequence, None)
+
+    def never_ran(self, sequences: list[Sequence]) -> None:
+        """They did not run after all."""
+        self._never_ran = OrderedDict.fromkeys(sorted([*self._never_ran, *sequences], key=lambda s: s.arrival))
+
+    def oldest(self) -> Sequence | None:
+        """Of those that have never run, the one that came first."""
+        return next(iter(self._never_ran), None)
 
     def first(self) -> Sequence:
         """Whose turn it is. There must be one that waits."""
@@ -142,6 +156,7 @@ class FairQueue:
     def check_integrity(self) -> None:
         """Raise AssertionError unless everybody waits with his account, in order."""
         assert self._size == sum(1 for _ in self)
+        assert list(self._never_ran) == sorted((s for s in self if s.started_at is None), key=lambda s: s.arrival)
         for service_class, lines in self._waiting.items():
             assert lines, "a class in which nobody waits"
             for account, line in lines.items():

@@ -51,6 +51,7 @@ class Scheduler:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
+        self.waiting.runs(sequence)
         self._release(sequence)
 
     def withdraw(self, sequence: Sequence) -> None:
@@ -60,8 +61,8 @@ class Scheduler:
 
     def oldest_waiting(self) -> float:
         """Seconds that the sequence has waited that has waited longest for its first step; 0 if none waits."""
-        arrivals = [s.arrived_at for s in self.waiting if s.started_at is None]
-        return time.monotonic() - min(arrivals) if arrivals else 0.0
+        oldest = self.waiting.oldest()
+        return time.monotonic() - oldest.arrived_at if oldest is not None else 0.0
 
     def schedule(self) -> list[Scheduled]:
         """The next step's work, decodes first. Empty only when nothing waits or runs but for what it awaits.
@@ -116,6 +117,7 @@ class Scheduler:
             self.waiting.add(sequence)
         for sequence in self._planned.first:
             sequence.started_at = None
+        self.waiting.never_ran(self._planned.first)
         for account, counter in reversed(self._planned.charged):
             account.counter = counter
         self._planned = Planned()
@@ -192,7 +194,8 @@ class Scheduler:
             rest = self._rest(sequence)
             if left < rest <= share or self._advance(step, sequence, left) < rest:
                 unfinished.append(sequence)
-        unfinished += islice(queue, max(0, self.limits.sequences - len(unfinished)))
+        if step.tokens:
+            unfinished += islice(queue, max(0, self.limits.sequences - len(unfinished)))
         for sequence in unfinished[: self.limits.sequences]:
             if sequence not in step.counts and self._rest(sequence) <= step.tokens:
                 self._advance(step, sequence, step.tokens)
@@ -270,6 +273,7 @@ class Scheduler:
         self._planned.admitted.append(sequence)
         if sequence.started_at is None:
             sequence.started_at = time.monotonic()
+            self.waiting.runs(sequence)
             self._planned.charged.append((sequence.account, sequence.account.counter))
             sequence.account.charge_prompt(sequence.pending, sequence.request.weight)
             found = min(sequence.computed, sequence.prompt_length)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from deployments.certificate import Certificate
@@ -33,7 +37,7 @@ def secure(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Cluster]:
     options = ("--dtype", "float32", "--num-threads", "1", "--proxy", request.param)
-    options += ("--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
+    options += ("--host", "0.0.0.0", "--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
     server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("secure") / "serve.txt", *options)
     server.url = server.url.replace("http:", "https:")
     with server.running():
@@ -47,6 +51,25 @@ def trusted(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_ready_line_names_it(secure: Cluster) -> None:
     assert f" at {secure.url} (in a browser" in secure.text()
+
+
+def test_nothing_else_can_be_reached_from_outside(secure: Cluster) -> None:
+    """An ingress process that could be would speak plain HTTP."""
+    listening = {
+        (place.laddr.ip.removeprefix("::ffff:"), place.laddr.port)
+        for pid in [secure.process.pid, *secure.pids()]
+        for place in connections_of(pid)
+        if place.status == psutil.CONN_LISTEN
+    }
+    outside = {(ip, port) for ip, port in listening if not ipaddress.ip_address(ip).is_loopback}
+    assert outside == {("0.0.0.0", secure.port)}
+    assert len(listening) > len(outside)
+
+
+def connections_of(pid: int) -> list[Any]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).net_connections("tcp")
+    return []
 
 
 def test_the_sdk_streams_over_it(secure: Cluster) -> None:
@@ -74,6 +97,13 @@ def test_plain_http_is_shut_out(secure: Cluster) -> None:
             plain.sendall(b"GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n")
             received = b"".join(iter(lambda: plain.recv(4096), b""))
     assert b"HTTP/" not in received
+    if secure.pids("haproxy"):  # Python's server does not tell of it
+        wait_until(lambda: shut_out(secure) >= 2, "it is not counted")
+
+
+def shut_out(server: Cluster) -> float:
+    text = httpx.get(f"{server.url}/metrics", timeout=60).text
+    return sum(float(n) for n in re.findall(r'connections_refused_total\{[^}]*reason="tls_handshake"\} (\S+)', text))
 
 
 def test_pages_that_were_read_in_the_clear_may_not_speak_to_it(secure: Cluster) -> None:

@@ -227,6 +227,16 @@ def test_kuberays_probe_asks_a_worker_with_tls_by_https(composed: Callable[..., 
     assert not any("SSL" in variable["name"] for variable in head.spec["containers"][0]["env"])
 
 
+def test_a_pod_is_not_evicted_for_its_journal(pods: list[Pod], serve_config: dict[str, Any]) -> None:
+    """Every ingress process may end up in one pod; SQLite's log may take as much as its file."""
+    worker = next(pod for pod in pods if pod.role == "worker")
+    given = {variable["name"]: variable.get("value") for variable in worker.spec["containers"][0]["env"]}
+    processes = serve_config["applications"][0]["args"]["ingress_replicas"]
+    [volume] = [v for v in worker.spec["volumes"] if v["name"] == "journal"]
+    assert volume["emptyDir"] == {"sizeLimit": "2Gi"}
+    assert processes * int(given["STARCODER_TEAMS__JOURNAL_BYTES"]) * 2 < 2 << 30
+
+
 def test_usage_outlives_pods_where_it_is_asked_to(composed: Callable[..., list[Manifest]]) -> None:
     for components, kind in (([], "emptyDir"), (["journal"], "persistentVolumeClaim")):
         manifests = composed("dev", *components)

@@ -74,7 +74,7 @@ def measure(model: GPTBigCodeForCausalLM, checkpoint: Path) -> tuple[ForwardPath
 
 def check(config: dict[str, Any]) -> None:
     forward, dtype, errors = measured(json.dumps(config))
-    assert forward == ForwardPath("native")
+    assert forward.path == "native"
     assert dtype == "bfloat16"
     assert errors["plain"] < 1e-5
     assert errors["ours"] < 1.1 * errors["theirs"] + 1e-3, errors
@@ -117,7 +117,7 @@ def test_pickled_weights_take_it_too(shards: int, tmp_path: Path) -> None:
     for file in set(files.values()):
         torch.save({name: tensor for name, tensor in state.items() if files[name] == file}, directory / file)
     runner = runner_of(directory, "auto", "auto")
-    assert runner.report.forward == ForwardPath("native")
+    assert runner.report.forward.path == "native"
     assert torch.equal(ours(runner), expected)
 
 

@@ -17,17 +17,22 @@ from tests.support.waiting import wait_until
 
 @contextmanager
 def serving(
-    app: ASGIApp, port: int = 0, http: Any = "auto", loop: Any = "auto", certificate: Certificate | None = None
+    app: ASGIApp,
+    port: int = 0,
+    http: Any = "auto",
+    loop: Any = "auto",
+    certificate: Certificate | None = None,
+    lifespan: Any = "off",
 ) -> Iterator[str]:
     """Run `app`; gives its base URL and stops it on every path.
 
     port: 0: a free one. http: uvicorn's protocol. loop: its event loop; auto: uvloop, where that is installed.
-    certificate: for HTTPS; plain HTTP if not given.
+    certificate: for HTTPS; plain HTTP if not given. lifespan: `on`: the app is told when it begins and ends.
     """
     listener = socket.create_server(("127.0.0.1", port))
     tls = {} if certificate is None else {"ssl_certfile": certificate.chain, "ssl_keyfile": certificate.key}
     config = uvicorn.Config(
-        app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5, http=http, loop=loop, **tls
+        app, log_level="warning", lifespan=lifespan, timeout_graceful_shutdown=5, http=http, loop=loop, **tls
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))

@@ -22,7 +22,7 @@ prompts = st.builds(
 
 @dataclass(frozen=True)
 class Arrival:
-    """gap: steps until the next one. abort_after: steps; None: it is not aborted."""
+    """gap: steps until the next one. abort_after: steps; None: it is not aborted. whose: tenant, weight and class."""
 
     prompt: list[int]
     max_tokens: int
@@ -30,6 +30,7 @@ class Arrival:
     gap: int
     abort_after: int | None
     prompt_logprobs: int | None
+    whose: tuple[str, float, int] = ("", 1.0, 1)
 
 
 arrivals = st.lists(
@@ -41,6 +42,7 @@ arrivals = st.lists(
         gap=st.integers(0, 6),
         abort_after=st.one_of(st.none(), st.integers(0, 8)),
         prompt_logprobs=st.sampled_from([None, None, 0, 2]),
+        whose=st.sampled_from([("", 1.0, 1), ("", 1.0, 1), ("a", 1.0, 1), ("a", 1.0, 2), ("b", 3.0, 1), ("b", 3.0, 0)]),
     ),
     min_size=1,
     max_size=14,
@@ -89,7 +91,10 @@ def run_load(engine: Engine, arrivals: list[Arrival], after_step: Callable[[], N
     step = 0
     for number, one in enumerate(arrivals):
         params = SamplingParams(max_tokens=one.max_tokens, temperature=0, prompt_logprobs=one.prompt_logprobs)
-        request = Request(str(number), one.prompt, params, one.priority)
+        tenant, weight, service_class = one.whose
+        request = Request(
+            str(number), one.prompt, params, one.priority, tenant=tenant, weight=weight, service_class=service_class
+        )
         load.requests[request.request_id] = request
         engine.add(request)
         if one.abort_after is not None:

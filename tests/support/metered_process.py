@@ -40,7 +40,7 @@ CANCELLED, REFUSED = (2, 6), (1, 5)
 _KINDS = ("open", "note", "close", "withdraw")
 POINTS = (
     *(f"{kind}.{point}" for kind in _KINDS for point in ("asked", "written", "committed")),
-    *("engine.asked", "engine.token", "book.asked", "drain.booked", "drain.deleted", "drain.committed"),
+    *("sync.flushed", "engine.asked", "engine.token", "book.asked", "drain.booked", "drain.deleted", "drain.committed"),
 )
 
 

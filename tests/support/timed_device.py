@@ -100,10 +100,10 @@ class TimedEngine:
     device: TimedDevice
     tokens_at: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, request_id: str, length: int, max_tokens: int, priority: int = 0) -> None:
+    def add(self, request_id: str, length: int, max_tokens: int, priority: int = 0, tenant: str = "") -> None:
         prompt = [2 + (hash(request_id) + i) % 5 for i in range(length)]
         params = SamplingParams(max_tokens, temperature=0.0, ignore_eos=True)
-        self.engine.add(Request(request_id, prompt, params, priority))
+        self.engine.add(Request(request_id, prompt, params, priority, tenant=tenant))
 
     def step(self) -> None:
         for output in self.engine.step():

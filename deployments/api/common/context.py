@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deployments.errors import InvalidRequestError, ModelNotFoundError, shown
+from deployments.http.people import People
 from deployments.http.request_record import current
 from deployments.limits import ApiLimits
 from deployments.protocol import Backend, ModelInfo
@@ -33,6 +34,7 @@ class ApiContext:
     administration: of teams and keys, once their database was reached; None: this server has none.
     accepted: told of completions that somebody took; must not wait.
     known_model: what the backend said of its model, once it has.
+    people: who has signed in; None: there is no sign-on.
     """
 
     backend: Backend
@@ -43,6 +45,7 @@ class ApiContext:
     administration: Callable[[], Administration | None] | None = None
     accepted: Callable[[Accepted], None] | None = None
     known_model: ModelInfo | None = None
+    people: People | None = None
 
     async def model(self) -> ModelInfo:
         """The served model; asked of the backend once, then remembered (it cannot change while this app lives)."""

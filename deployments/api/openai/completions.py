@@ -98,7 +98,12 @@ class CompletionRequest(CodeFields):
     echo: bool = Field(default=False, description="Put the prompt before the completion.")
     stream: bool = Field(default=False, description="Answer with server-sent events as tokens come.")
     stream_options: StreamOptions | None = Field(default=None, description="Only with `stream`.")
-    priority: int = Field(default=0, ge=-INT32_MAX, le=INT32_MAX, description="Requests with a lower number run first.")
+    priority: int = Field(
+        default=0,
+        ge=-INT32_MAX,
+        le=INT32_MAX,
+        description="Of your team's requests, those with a lower number run first.",
+    )
     user: str | None = Field(default=None, max_length=1024, description="Your name for your end user.")
 
     @model_validator(mode="after")

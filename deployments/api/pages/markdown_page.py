@@ -21,14 +21,14 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<link rel="icon" href="playground/icon.svg">
-<link rel="stylesheet" href="playground/theme.css">
-<link rel="stylesheet" href="playground/document.css">
-<script type="module" src="playground/theme.js"></script>
+<link rel="icon" href="{root}playground/icon.svg">
+<link rel="stylesheet" href="{root}playground/theme.css">
+<link rel="stylesheet" href="{root}playground/document.css">
+<script type="module" src="{root}playground/theme.js"></script>
 </head>
 <body>
-<nav aria-label="Site"><a href="./">Playground</a> <a href="model-card">Model card</a> \
-<a href="terms">Use restrictions</a> <a href="docs">API</a></nav>
+<nav aria-label="Site"><a href="{home}">Playground</a> <a href="{root}model-card">Model card</a> \
+<a href="{root}terms">Use restrictions</a> <a href="{root}docs">API</a></nav>
 <main>
 {body}</main>
 </body>
@@ -63,8 +63,8 @@ def _cell_without_style(renderer: RendererHTML, tokens: Sequence[Token], index: 
     return renderer.renderToken(tokens, index, options, env)
 
 
-def to_page(title: str, text: str) -> bytes:
-    """A whole page of `text`; its YAML front matter is shown as it is, at the end."""
+def to_page(title: str, text: str, root: str = "") -> bytes:
+    """A whole page of `text`; its YAML front matter is shown as it is, at the end. root: from its address to `/`."""
     front = _FRONT_MATTER.match(text)
     body = _parser().render(text[front.end() :] if front else text)
     # A wide table scrolls by itself, with the keyboard too, and not the page with it.
@@ -72,4 +72,4 @@ def to_page(title: str, text: str) -> bytes:
     body = body.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
     if front:
         body += f'<h2>Metadata</h2>\n<pre tabindex="0"><code>{html.escape(front.group(1))}</code></pre>\n'
-    return _PAGE.format(title=html.escape(title), body=body).encode()
+    return _PAGE.format(title=html.escape(title), body=body, root=root, home=root or "./").encode()

@@ -1,4 +1,4 @@
-"""The playground at `/`, the served model's card at `/model-card`, and the use restrictions at `/terms`."""
+"""The pages: the playground `/`, `/teams`, the served model's card `/model-card`, and the use restrictions `/terms`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _MEDIA_TYPES = {  # not left to the machine's own tables, which differ
     ".txt": "text/plain; charset=utf-8",
 }
 _HTML = _MEDIA_TYPES[".html"]
-_INDEX = "index.html"
+_WHOLE = {"/": "index.html", "/teams": "teams.html"}
+"""Pages that stand in a file, by path."""
 
 _NO_CARD = """# Model card
 
@@ -39,10 +40,10 @@ def resources(api: ApiContext) -> dict[str, StaticContent]:
     found = {
         f"/playground/{path.name}": StaticContent(path.read_bytes(), _MEDIA_TYPES[path.suffix])
         for path in sorted(STATIC.iterdir())
-        if path.name != _INDEX
+        if path.name not in _WHOLE.values()
     }
     found["/playground/stop-rules.js"] = StaticContent(stop_rule_words(), _MEDIA_TYPES[".js"])
-    found["/"] = StaticContent((STATIC / _INDEX).read_bytes(), _HTML)
+    found.update({path: StaticContent((STATIC / name).read_bytes(), _HTML) for path, name in _WHOLE.items()})
     found["/model-card"] = StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)
     found["/terms"] = StaticContent(to_page("Use restrictions", TERMS.read_text(encoding="utf-8")), _HTML)
     return found

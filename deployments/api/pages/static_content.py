@@ -20,6 +20,19 @@ POLICY = (
 _COMPRESSED_FROM = 1024
 
 
+def page_headers(media_type: str) -> dict[str, str]:
+    """What goes with every page and file of ours."""
+    return {
+        "content-type": media_type,
+        "cache-control": "no-cache",
+        "content-security-policy": POLICY,
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+    }
+
+
 class StaticContent:
     """One resource.
 
@@ -29,15 +42,7 @@ class StaticContent:
 
     def __init__(self, content: bytes, media_type: str) -> None:
         self.content = content
-        self._headers = {
-            "content-type": media_type,
-            "cache-control": "no-cache",
-            "content-security-policy": POLICY,
-            "cross-origin-opener-policy": "same-origin",
-            "cross-origin-resource-policy": "same-origin",
-            "referrer-policy": "no-referrer",
-            "x-content-type-options": "nosniff",
-        }
+        self._headers = page_headers(media_type)
 
     @cached_property
     def _digest(self) -> str:

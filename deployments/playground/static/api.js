@@ -1,13 +1,10 @@
 // Talks to the server that sent this page: JSON, server-sent events, and failures in words.
 
+import { credentials } from "./access.js";
+
 const url = (path) => new URL(path, document.baseURI);
 
-/** The key lives here and nowhere else. */
-let apiKey = "";
-export const setKey = (key) => (apiKey = key.trim());
-export const hasKey = () => apiKey !== "";
-
-/** kind: unreachable, overloaded, too_long, too_large, unauthorized, unavailable, invalid, broken, failed or link. */
+/** kind: unreachable, overloaded, limited, used_up, too_long, too_large, unauthorized, forbidden, unavailable, invalid, broken, failed or link. */
 export class ApiError extends Error {
   constructor(kind, message, { status = 0, retryAfter = null } = {}) {
     super(message);
@@ -17,23 +14,23 @@ export class ApiError extends Error {
   }
 }
 
-const KIND_OF_STATUS = { 401: "unauthorized", 403: "unauthorized", 413: "too_large", 429: "overloaded", 503: "unavailable" };
+const KIND_OF_STATUS = { 401: "unauthorized", 403: "forbidden", 413: "too_large", 429: "overloaded", 503: "unavailable" };
+
+const KIND_OF_CODE = { context_length_exceeded: "too_long", insufficient_quota: "used_up", rate_limit_exceeded: "limited", team_required: "forbidden" };
 
 function toError(status, body, retryAfter = null) {
   const error = body?.error ?? {};
-  const kind =
-    error.code === "context_length_exceeded" ? "too_long" : (KIND_OF_STATUS[status] ?? (status >= 500 ? "failed" : "invalid"));
+  const kind = KIND_OF_CODE[error.code] ?? KIND_OF_STATUS[status] ?? (status >= 500 ? "failed" : "invalid");
   return new ApiError(kind, error.message ?? `The server answered with status ${status}.`, { status, retryAfter });
 }
 
-async function request(path, body, { signal, session } = {}) {
-  const headers = {};
+async function request(path, body, { signal, session, method = body === undefined ? "GET" : "POST" } = {}) {
+  const headers = credentials();
   if (body !== undefined) headers["content-type"] = "application/json";
-  if (apiKey) headers.authorization = `Bearer ${apiKey}`;
   if (session) headers["x-session-id"] = session;
   let answer;
   try {
-    answer = await fetch(url(path), { method: body === undefined ? "GET" : "POST", headers, body: body && JSON.stringify(body), signal });
+    answer = await fetch(url(path), { method, headers, body: body && JSON.stringify(body), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("unreachable", "No answer came back.");
@@ -51,6 +48,10 @@ export async function getJson(path, options) {
 
 export async function postJson(path, body, options) {
   return (await request(path, body, options)).json();
+}
+
+export async function remove(path) {
+  return (await request(path, undefined, { method: "DELETE" })).json();
 }
 
 /** The objects of a stream, until `[DONE]`. Throws ApiError for an error event, and if the stream just ends. */
@@ -101,8 +102,14 @@ export function explain(error) {
       return { title: "Too long for the model’s window.", detail: error.message, action: "truncate" };
     case "too_large":
       return { title: "Too large.", detail: error.message, action: null };
+    case "limited":
+      return { title: "Too fast.", detail: `${error.message}${wait}`, action: "retry" };
+    case "used_up":
+      return { title: "The budget is used up.", detail: error.message, action: null };
     case "unauthorized":
-      return { title: "The server wants a key.", detail: `${error.message} Enter one under “Access”.`, action: "key" };
+      return { title: "The server wants a key.", detail: error.message, action: "key" };
+    case "forbidden":
+      return { title: "Not allowed.", detail: error.message, action: "key" };
     case "link":
       return { title: "This link cannot be read.", detail: "It was cut or changed on its way. Ask for it again.", action: null };
     case "broken":

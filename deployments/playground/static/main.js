@@ -1,6 +1,8 @@
 // Puts the page together: what the user does becomes a request, what comes back becomes ghost text and results.
 
-import { ApiError, explain, getJson, hasKey, setKey } from "./api.js";
+import { hasKey } from "./access.js";
+import { Account } from "./account.js";
+import { ApiError, explain, getJson } from "./api.js";
 import { Completion } from "./completion.js";
 import { announce, byId, debounce, eachFrame, tabs } from "./dom.js";
 import { createEditor } from "./editor.js";
@@ -11,7 +13,7 @@ import { showPrompt } from "./prompt_view.js";
 import { Refactoring, renderRefactoring } from "./refactoring.js";
 import { addFile, completionBody, files, parameters, refactorBody, replaceFiles, restoreParameters } from "./request.js";
 import { clearOutput, renderChoices, showChoices, showFigures } from "./results.js";
-import { fromFragment, toFragment } from "./share.js";
+import { fromFragment, keepDraft, takeDraft, toFragment } from "./share.js";
 import { snippets } from "./snippets.js";
 
 const TYPING_PAUSE = 150; // ms without a key before a suggestion is asked for
@@ -36,6 +38,7 @@ async function findModel() {
     [model] = (await getJson("v1/models")).data;
     serverState("ready", `${model.id} · window of ${model.max_model_len.toLocaleString("en")} tokens`);
     clearProblem("unreachable");
+    clearProblem("unauthorized");
     refresh();
   } catch (error) {
     serverFailed(error);
@@ -48,6 +51,7 @@ function serverState(state, text) {
 }
 
 function serverFailed(error) {
+  if (error.kind === "unauthorized") account.refused();
   if (error.kind === "unreachable" || (model === null && error.kind !== "unauthorized")) {
     serverState("down", error.kind === "unreachable" ? "Server down" : "Model not available");
     clearTimeout(poll);
@@ -61,7 +65,7 @@ function serverFailed(error) {
 const ACTIONS = {
   retry: ["Try again", () => run()],
   truncate: ["Cut it to fit", () => ((form.elements.truncate.checked = true), run())],
-  key: ["Enter a key", () => byId("key").focus()],
+  key: ["Enter a key", () => account.enterKey()],
 };
 let problem = null;
 let problemAction = null;
@@ -238,8 +242,8 @@ function showSnippet() {
   const kind = snippets[byId("snippet-kind").value] ?? snippets.curl;
   const [path, current] = task === "refactor" ? ["v1/refactor", refactoringBody()] : ["v1/completions", body()];
   const origin = new URL(".", document.baseURI).href.replace(/\/$/, "");
-  byId("snippet").textContent = kind.write({ origin, path, body: current, withKey: hasKey() });
-  byId("snippet-note").textContent = hasKey() ? "The key is not in it: set the variable, or put it in where it says YOUR_KEY." : "";
+  byId("snippet").textContent = kind.write({ origin, path, body: current, withKey: account.known });
+  byId("snippet-note").textContent = account.known ? `The key is not in it: set the variable, or put it in where it says YOUR_KEY.${hasKey() ? "" : " The page “Teams” makes you one."}` : "";
 }
 
 function offerSnippets() {
@@ -307,8 +311,6 @@ byId("as-you-type").addEventListener("change", escape);
 byId("run").addEventListener("click", () => (run(), view.focus()));
 byId("stop").addEventListener("click", () => (escape(), view.focus()));
 byId("add-file").addEventListener("click", () => addFile().focus());
-byId("key").addEventListener("input", ({ target }) => (setKey(target.value), refresh()));
-byId("key").addEventListener("change", findModel);
 form.addEventListener("input", refresh);
 form.addEventListener("submit", (event) => event.preventDefault());
 byId("instruction").addEventListener("input", refresh);
@@ -325,16 +327,18 @@ addEventListener("keydown", (event) => {
 
 // Sharing
 
+const currentState = () => ({
+  code: view.state.doc.toString(),
+  cursor: view.state.selection.main.head,
+  language: language(),
+  task,
+  instruction: byId("instruction").value,
+  files: files(),
+  parameters: parameters(),
+});
+
 byId("share").addEventListener("click", async () => {
-  const fragment = await toFragment({
-    code: view.state.doc.toString(),
-    cursor: view.state.selection.main.head,
-    language: language(),
-    task,
-    instruction: byId("instruction").value,
-    files: files(),
-    parameters: parameters(),
-  });
+  const fragment = await toFragment(currentState());
   byId("share-note").textContent = fragment
     ? `${(await copy(new URL(fragment, location.href).href)) ? "The link is copied. " : ""}It holds the code and the parameters in its last part, which browsers send to no server. Your key is not in it.`
     : "This is too much for a link: take out code or context files.";
@@ -349,7 +353,7 @@ byId("share").addEventListener("click", async () => {
 
 async function openLink() {
   try {
-    const state = await fromFragment(location.hash);
+    const state = await fromFragment(takeDraft() || location.hash);
     if (state) showState(state);
   } catch {
     showProblem(new ApiError("link", ""));
@@ -357,6 +361,11 @@ async function openLink() {
 }
 
 addEventListener("hashchange", openLink);
+// Accounts
+
+const account = new Account({ keepDraft: async () => keepDraft(await toFragment(currentState())), onChange: () => (findModel(), refresh()) });
+
 showExample(examples[0]);
 await openLink();
+await account.begin();
 findModel();

@@ -53,3 +53,21 @@ function checked(state) {
     parameters: { ...parameters },
   };
 }
+
+const DRAFT = "starcoder-draft";
+
+/** What is in the editor, over a way to the identity provider and back. fragment: null where it is too long for that. */
+export function keepDraft(fragment) {
+  try { if (fragment) sessionStorage.setItem(DRAFT, fragment); } catch { /* then it is lost */ }
+}
+
+/** The draft that was kept, which then no longer is; an empty text where there is none. */
+export function takeDraft() {
+  try {
+    const draft = sessionStorage.getItem(DRAFT);
+    sessionStorage.removeItem(DRAFT);
+    return draft ?? "";
+  } catch {
+    return "";
+  }
+}

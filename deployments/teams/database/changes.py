@@ -6,10 +6,10 @@ changes, removes or reorders rows would have to write all later ones anew, and a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,6 +20,7 @@ from deployments.teams.database.schema import storable
 from deployments.teams.records import Audit
 from deployments.teams.store_errors import AuditBrokenError
 
+T = TypeVar("T")
 Detail = Mapping[str, str | int | float | bool | None]
 
 _PIECE = 500
@@ -50,12 +51,14 @@ class Change:
         self._number, self._digest = self._number + 1, digest
 
 
-@contextlib.asynccontextmanager
-async def changing(database: Database, actor: str, at: float) -> AsyncIterator[Change]:
-    """One change at a time, in all processes: so what it finds stays as it is until its end."""
-    async with database.writing() as connection:
+async def change(database: Database, actor: str, at: float, work: Callable[[Change], Awaitable[T]]) -> T:
+    """One at a time, in all processes: so what it finds stays as it is until its end."""
+
+    async def locked(connection: AsyncConnection) -> T:
         head = await connection.execute(_HEAD.with_for_update())
-        yield Change(connection, actor, at, head.one())
+        return await work(Change(connection, actor, at, head.one()))
+
+    return await database.write(locked)
 
 
 async def version(connection: AsyncConnection) -> int:

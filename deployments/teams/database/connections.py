@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, RowMapping, Table, event
 from sqlalchemy.dialects import postgresql, sqlite
@@ -26,12 +26,13 @@ _STATEMENT_S = 20.0
 _BUSY_S = 10.0
 """So long a connection to SQLite waits for another process that writes."""
 
-_PIECE = 250
-"""So many rows become records before others of the event loop have their turn."""
+_PIECE = 200
+"""Rows that are written or read before others of the event loop have their turn: milliseconds."""
 
 _BEGIN = "sqlite_begin"
 
 T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
 
 
 def engine_for(url: URL, *, migrating: bool = False) -> AsyncEngine:
@@ -78,7 +79,11 @@ def prepare(file: Path) -> None:
 
 
 class Database:
-    """One pool of connections. Every failure of theirs becomes StoreUnavailableError."""
+    """One pool of connections. Every failure of theirs becomes StoreUnavailableError.
+
+    Who stops waiting for a transaction does not stop it: neither driver frees a connection at once that is at work, and
+    until then SQLite has a lock that nobody holds.
+    """
 
     def __init__(self, url: URL) -> None:
         self._engine = engine_for(url)
@@ -87,28 +92,51 @@ class Database:
             **({} if sqlite_file(url) is not None else {"isolation_level": "REPEATABLE READ"})
         )
         self._writes = self._engine.execution_options(**{_BEGIN: "IMMEDIATE"})
+        self._running: set[asyncio.Task[object]] = set()
 
     async def close(self) -> None:
+        """What was begun comes to its end."""
+        if self._running:
+            await asyncio.wait(self._running)
         await self._engine.dispose()
 
-    @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self, work: Work[T]) -> T:
         """All that it reads is of one moment."""
-        with failures():
-            async with self._reads.begin() as connection:
-                yield connection
+        return await self._to_its_end(self._transaction(self._reads, work))
 
-    @contextlib.asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """Committed at the end of the block. SQLite has one writer at a time: in this process they queue here."""
+    async def write(self, work: Work[T]) -> T:
+        """Commits what was done, unless it raises. SQLite has one writer at a time: in this process they queue here."""
+        return await self._to_its_end(self._one_by_one(work))
+
+    async def _one_by_one(self, work: Work[T]) -> T:
+        async with self._turn:
+            return await self._transaction(self._writes, work)
+
+    async def _transaction(self, engine: AsyncEngine, work: Work[T]) -> T:
         with failures():
-            async with self._turn, self._writes.begin() as connection:
-                yield connection
+            async with engine.begin() as connection:
+                return await work(connection)
+
+    async def _to_its_end(self, transaction: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(transaction)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be there any more to hear of it
 
 
 def upsert(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Each database has its own INSERT that may find what is there already."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def pieces(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Of a statement each: the event loop is held while it is written."""
+    return (rows[start : start + _PIECE] for start in range(0, len(rows), _PIECE))
 
 
 async def in_pieces(result: CursorResult[*tuple[object, ...]], make: Callable[[RowMapping], T]) -> list[T]:

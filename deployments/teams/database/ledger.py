@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
-from sqlalchemy import select, tuple_
+from sqlalchemy import Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from deployments.teams.database import usage
-from deployments.teams.database.connections import Database, upsert
+from deployments.teams.database.connections import Database, pieces, upsert
 from deployments.teams.database.schema import ledger
 from deployments.teams.records import LedgerEntry
-
-_PIECE = 200
-"""Rows of a statement: the event loop is held while it is written."""
 
 _PAGE = 500
 
@@ -29,9 +27,9 @@ async def book(connection: AsyncConnection, entries: Sequence[LedgerEntry]) -> i
     waiting = [by_id[key] for key in sorted(by_id)]
     statement = upsert(connection, ledger).on_conflict_do_nothing().returning(ledger.c.id)
     new: list[LedgerEntry] = []
-    for start in range(0, len(waiting), _PIECE):
-        rows = [msgspec.structs.asdict(entry) for entry in waiting[start : start + _PIECE]]
-        new += [by_id[row.id] for row in (await connection.execute(statement, rows)).all()]
+    for piece in pieces(waiting):
+        result = await connection.execute(statement, [msgspec.structs.asdict(entry) for entry in piece])
+        new += [by_id[row.id] for row in result.all()]
     await usage.add_entries(connection, new)
     return len(new)
 
@@ -48,11 +46,14 @@ async def read(
     query = select(ledger).where(columns.started_at < end, *chosen).order_by(columns.started_at, columns.id)
     page = query.where(columns.started_at >= start).limit(_PAGE)
     while True:
-        async with database.reading() as connection:
-            found = [LedgerEntry(**row) for row in (await connection.execute(page)).mappings()]
+        found = await database.read(partial(_page, query=page))
         for entry in found:
             yield entry
         if len(found) < _PAGE:
             return
         last = found[-1]
         page = query.where(tuple_(columns.started_at, columns.id) > (last.started_at, last.id)).limit(_PAGE)
+
+
+async def _page(connection: AsyncConnection, query: Select[*tuple[object, ...]]) -> list[LedgerEntry]:
+    return [LedgerEntry(**row) for row in (await connection.execute(query)).mappings()]

@@ -51,10 +51,11 @@ async def memberships(connection: AsyncConnection, user: str) -> list[Member]:
     return [Member(**row) for row in rows.mappings()]
 
 
-async def create_session(connection: AsyncConnection, digest: bytes, session: Session) -> None:
+async def create_session(connection: AsyncConnection, digest: bytes, session: Session) -> Session:
     """Those that have expired by now are forgotten."""
     await connection.execute(delete(sessions).where(sessions.c.expires_at <= session.created_at))
     await connection.execute(sessions.insert(), {"digest": digest, **msgspec.structs.asdict(session)})
+    return session
 
 
 async def find_session(connection: AsyncConnection, digest: bytes, now: float) -> Session | None:

@@ -107,6 +107,7 @@ sessions = Table(
     Column("name", Words),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
+    Column("admin", Boolean, nullable=False),
 )
 
 prices = Table(

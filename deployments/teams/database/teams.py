@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from deployments.teams.database import keys
 from deployments.teams.database.changes import Change, Detail, differences
+from deployments.teams.database.connections import in_pieces
 from deployments.teams.database.limits import checked_number, limits_of, limits_row
 from deployments.teams.database.schema import teams
 from deployments.teams.records import Budget, Limits, ServiceClass, Team
@@ -86,7 +87,7 @@ async def read(connection: AsyncConnection, archived: bool) -> list[Team]:
     query = select(teams).order_by(teams.c.name, teams.c.created_at)
     if not archived:
         query = query.where(teams.c.archived_at.is_(None))
-    return [_team(row) for row in (await connection.execute(query)).mappings()]
+    return await in_pieces(await connection.execute(query), _team)
 
 
 async def of_id(connection: AsyncConnection, team_id: str) -> Team:

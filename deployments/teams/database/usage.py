@@ -6,10 +6,22 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, RowMapping, Select, and_, case, func, literal, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    case,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from deployments.teams.database.connections import in_pieces, upsert
+from deployments.teams.database.connections import in_pieces, pieces, upsert
 from deployments.teams.database.schema import NOBODY, ledger, spend_day, teams, usage_hour
 from deployments.teams.periods import period_start
 from deployments.teams.records import Accepted, Bucket, Grouping, LedgerEntry, Spent, UsageRow
@@ -29,31 +41,22 @@ _COLUMNS: dict[Grouping, str] = {
     "user": "user",
 }
 
-_Place = tuple[str, int, str, str, str, str, str]
-"""The key of a row of the roll-up, in the order of its columns."""
-
-_PLACE = tuple(column.key for column in usage_hour.primary_key)
+_Place = tuple[str | int, ...]
+"""Of a row: its primary key."""
 
 
 async def add_entries(connection: AsyncConnection, entries: Iterable[LedgerEntry]) -> None:
     hours: dict[_Place, list[int]] = {}
-    days: dict[tuple[str, int], int] = {}
+    days: dict[_Place, list[int]] = {}
     for entry in entries:
         hour = _floor(entry.started_at, _HOUR)
         place = _place(entry.team_id, hour, entry.key_id, entry.model, entry.kind, entry.dialect, entry.user)
         sums = hours.setdefault(place, [0] * len(_SUMS))
         for index, name in enumerate(_BOOKED):
             sums[index] += getattr(entry, name)
-        day = (entry.team_id, _floor(hour, _DAY))
-        days[day] = days.get(day, 0) + entry.cost
-    await _add(connection, hours)
-    if days:
-        statement = upsert(connection, spend_day)
-        statement = statement.on_conflict_do_update(
-            index_elements=["team_id", "day"], set_={"cost": spend_day.c.cost + statement.excluded.cost}
-        )
-        rows = [{"team_id": team_id, "day": day, "cost": cost} for (team_id, day), cost in sorted(days.items())]
-        await connection.execute(statement, rows)
+        days.setdefault((entry.team_id, _floor(hour, _DAY)), [0])[0] += entry.cost
+    await _add(connection, usage_hour, hours)
+    await _add(connection, spend_day, days)
 
 
 async def add_accepted(connection: AsyncConnection, events: Iterable[Accepted]) -> None:
@@ -64,7 +67,7 @@ async def add_accepted(connection: AsyncConnection, events: Iterable[Accepted]) 
         sums = hours.setdefault(place, [0] * len(_SUMS))
         sums[-2] += event.completions
         sums[-1] += event.lines
-    await _add(connection, hours)
+    await _add(connection, usage_hour, hours)
 
 
 async def read(
@@ -106,18 +109,16 @@ async def spent(connection: AsyncConnection, now: float) -> dict[str, Spent]:
     return {row.id: Spent(period_start=starts[row.budget_period], amount=int(row.cost)) for row in rows}
 
 
-async def _add(connection: AsyncConnection, hours: Mapping[_Place, Sequence[int]]) -> None:
+async def _add(connection: AsyncConnection, table: Table, places: Mapping[_Place, Sequence[int]]) -> None:
     """In the order of their places: two that add to the same rows wait for each other, never both at once."""
-    if not hours:
-        return
-    statement = upsert(connection, usage_hour)
-    sums = {name: usage_hour.c[name] + statement.excluded[name] for name in _SUMS}
-    statement = statement.on_conflict_do_update(index_elements=_PLACE, set_=sums)
-    rows = [
-        dict(zip(_PLACE, place, strict=True)) | dict(zip(_SUMS, sums, strict=True))
-        for place, sums in sorted(hours.items())
-    ]
-    await connection.execute(statement, rows)
+    names = [column.key for column in table.primary_key]
+    sums = [column.key for column in table.c if not column.primary_key]
+    statement = upsert(connection, table)
+    added = {name: table.c[name] + statement.excluded[name] for name in sums}
+    statement = statement.on_conflict_do_update(index_elements=names, set_=added)
+    for piece in pieces(sorted(places.items())):
+        rows = [dict(zip((*names, *sums), (*place, *amounts), strict=True)) for place, amounts in piece]
+        await connection.execute(statement, rows)
 
 
 def _parts(

@@ -58,7 +58,8 @@ static inline __attribute__((always_inline)) void attend(
         for (int r = 0; r < registers; r++) top[r] = best[r];
         for (int p = 0; p < span; p += KEYS) {
             __m512 s[KEYS][3];
-            score_keys(registers, query, key_at + p, D, room, s);
+            int in_one_block = (start + p) / block_size == (start + p + KEYS - 1) / block_size;
+            score_keys(registers, query, key_at + p, in_one_block ? stride : 0, D, room, s);
             int some_do_not_see = start + p + KEYS > by_all;
             UNROLLED for (int at = 0; at < KEYS; at++) UNROLLED for (int r = 0; r < registers; r++) {
                 __m512 scaled = _mm512_mul_ps(s[at][r], _mm512_set1_ps(scale));

@@ -1,18 +1,21 @@
 /* What attention multiplies, by AMX (tiles.h): 16 positions' keys at a time, and all weights of a span. */
 enum { KEYS = LANES };
 
-/* s [KEYS][registers] = KEYS keys times the packed queries. */
+/* s [KEYS][registers] = KEYS keys times the packed queries. apart: from one key to the next one; 0: they lie anywhere. */
 static inline __attribute__((always_inline)) void score_keys(
-    const int registers, const packed *queries, const bf16 **key, int64_t D, float *room, __m512 s[KEYS][3]
+    const int registers, const packed *queries, const bf16 **key, int64_t apart, int64_t D, float *room,
+    __m512 s[KEYS][3]
 ) {
     const int64_t lanes = registers * LANES;
-    bf16 *together = (bf16 *)room;
-    for (int i = 0; i < KEYS; i++)
-        for (int64_t d = 0; d < D; d += 32) _mm512_store_si512(together + i * D + d, _mm512_loadu_si512(key[i] + d));
+    const bf16 *from = key[0];
+    if (!apart) {
+        for (int i = 0; i < KEYS; i++) memcpy((bf16 *)room + i * D, key[i], D * sizeof(bf16));
+        from = (const bf16 *)room, apart = D;
+    }
     TILE_ZERO(0); TILE_ZERO(1); TILE_ZERO(2);
     for (int64_t d = 0; d < D; d += 32) {
         const packed *query = queries + d / 2 * lanes;
-        TILE_LOAD(4, together + d, D * sizeof(bf16)); TILE_LOAD(5, query, lanes * 4); TILE_BF16(0, 4, 5);
+        TILE_LOAD(4, from + d, apart * sizeof(bf16)); TILE_LOAD(5, query, lanes * 4); TILE_BF16(0, 4, 5);
         if (registers > 1) { TILE_LOAD(6, query + LANES, lanes * 4); TILE_BF16(1, 4, 6); }
         if (registers > 2) { TILE_LOAD(7, query + 2 * LANES, lanes * 4); TILE_BF16(2, 4, 7); }
     }
@@ -52,23 +55,25 @@ static inline __attribute__((always_inline)) void mix_values(
     enum { PAIRS = SPAN / 2 };
     const int pairs = (span + 1) / 2, steps = (pairs + LANES - 1) / LANES;
     packed weight[3 * LANES * PAIRS] __attribute__((aligned(64)));    /* [lanes][PAIRS] */
-    __m512i both[PAIRS][4];                                           /* 64 values of two positions */
+    __m512i both[D / 64][PAIRS][4];                                   /* 64 values of two positions */
     __m512 mixed[LANES][4];
+    for (int64_t i = 0; i < D / 64; i++) {
+        for (int p = 0; p < pairs; p++) interleave(value[2 * p] + 64 * i, value[2 * p + 1] + 64 * i, both[i][p]);
+        memset(both[i][pairs], 0, (steps * LANES - pairs) * sizeof both[i][0]);
+    }
     for (int h = 0; h < lanes; h += LANES)
         for (int p = 0; p < pairs; p += LANES)
             transpose((const int32_t *)weights + p * lanes + h, lanes, pairs - p, weight + h * PAIRS + p, PAIRS);
-    for (int64_t d = 0; d < D; d += 64) {
-        for (int p = 0; p < pairs; p++) interleave(value[2 * p] + d, value[2 * p + 1] + d, both[p]);
-        for (int p = pairs; p < steps * LANES; p++)
-            for (int i = 0; i < 4; i++) both[p][i] = _mm512_setzero_si512();
+    for (int64_t d = 0; d < D; d += 64)
         for (int h = 0; h < count; h += LANES) {
+            const __m512i(*pair)[4] = both[d / 64];
             TILE_ZERO(0); TILE_ZERO(1); TILE_ZERO(2); TILE_ZERO(3);
             for (int p = 0; p < steps * LANES; p += LANES) {
                 TILE_LOAD(4, weight + h * PAIRS + p, PAIRS * sizeof(packed));
-                TILE_LOAD(5, &both[p][0], sizeof both[0]); TILE_BF16(0, 4, 5);
-                TILE_LOAD(6, &both[p][1], sizeof both[0]); TILE_BF16(1, 4, 6);
-                TILE_LOAD(7, &both[p][2], sizeof both[0]); TILE_BF16(2, 4, 7);
-                TILE_LOAD(5, &both[p][3], sizeof both[0]); TILE_BF16(3, 4, 5);
+                TILE_LOAD(5, &pair[p][0], sizeof pair[0]); TILE_BF16(0, 4, 5);
+                TILE_LOAD(6, &pair[p][1], sizeof pair[0]); TILE_BF16(1, 4, 6);
+                TILE_LOAD(7, &pair[p][2], sizeof pair[0]); TILE_BF16(2, 4, 7);
+                TILE_LOAD(5, &pair[p][3], sizeof pair[0]); TILE_BF16(3, 4, 5);
             }
             TILE_STORE(0, &mixed[0][0], sizeof mixed[0]); TILE_STORE(1, &mixed[0][1], sizeof mixed[0]);
             TILE_STORE(2, &mixed[0][2], sizeof mixed[0]); TILE_STORE(3, &mixed[0][3], sizeof mixed[0]);
@@ -79,5 +84,4 @@ static inline __attribute__((always_inline)) void mix_values(
                     _mm512_storeu_ps(kept, _mm512_add_ps(before, mixed[g - h][i]));
                 }
         }
-    }
 }

@@ -3,16 +3,16 @@
  *
  * Weights are bfloat16, products are summed in float32, and the residual stream stays in float32. A row's result
  * depends on its own tokens alone: whatever else is in the batch, its sums are formed in the same order. How bfloat16
- * is multiplied, and what type activations have, stands in products_bf16.h or products_int16.h, by what the processor
- * can do.
+ * is multiplied, and what type activations have, stands in products_amx.h, products_bf16.h or products_int16.h, by what
+ * the processor can do.
  *
  * Layouts. A weight [N, K] lies as [N/16][K/2][16][2], so that one register holds a pair of inputs for 16 outputs and
  * nothing needs to be shuffled (as oneDNN's blocked formats do). The cache of a layer is
- * [2, blocks, block_size, kv_heads, D], kv_heads being 1 or all heads. Widths are multiples of 16 and D is one of 64: a
- * model's own are filled up with zeros, which come to nothing in every sum but that of a layer norm's squares.
+ * [2, blocks, block_size, kv_heads, D], kv_heads being 1 or all heads. Widths are multiples of WIDTH_STEP and D is one of
+ * 64: a model's own are filled up with zeros, which come to nothing in every sum but that of a layer norm's squares.
  *
  * With int8 weights, as [N/16][K/4][16][4] with a scale for each output, a product's inputs are brought to 8 bits too,
- * each row by its own largest value, for VPDPBUSD. That instruction takes one side without sign: inputs are moved up by
+ * each row by its own largest value, for VPDPBUSD or TDPBUSD. These take one side without sign: inputs are moved up by
  * 128, and what this adds, 128 times the sum of an output's weights, is taken off again.
  */
 #include <immintrin.h>
@@ -51,6 +51,7 @@ typedef struct {
     const Layer *layer;
 } Model;
 
+/* h, mid, few_h and q have room for a multiple of 16 rows, of which AMX reads as many at once. */
 typedef struct {
     int64_t tokens, rows;        /* T, R */
     const int64_t *ids, *positions, *slots; /* [T] */

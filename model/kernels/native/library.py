@@ -17,14 +17,15 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
+
+from model.statistics import Products
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "forward.c"
 FLAGS = ("-O3", "-fPIC", "-fopenmp", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mfma")
-Variant = Literal["amx", "bf16", "int16"]
+Variant = Products
 """How bfloat16 is multiplied: by AMX, by AVX512-BF16, or in blocks of 16-bit integers by AVX512-VNNI."""
 
 VARIANTS: tuple[Variant, ...] = ("amx", "bf16", "int16")
@@ -35,6 +36,7 @@ _MORE_FLAGS: dict[Variant, tuple[str, ...]] = {
 }
 COMPILE_SECONDS = 120.0
 CPU_FACTS = Path("/proc/cpuinfo")
+AMX_REFUSED = "the system does not let this process use it"
 
 
 class Unavailable(RuntimeError):
@@ -82,7 +84,7 @@ def vendor() -> str:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What runs here. shortfall: why it is not the fastest variant of this CPU; None where it is."""
+    """What runs here. shortfall: why it is not the fastest variant that this CPU knows; None where it is."""
 
     library: ctypes.CDLL
     variant: Variant
@@ -92,8 +94,8 @@ class Kernel:
 @functools.cache
 def kernel() -> Kernel:
     """The fastest variant that can be had, compiled if it is not there yet. Raises Unavailable."""
-    shortfall = None
     *others, last = variants()
+    shortfall = f"no AMX: {AMX_REFUSED}" if torch.cpu._is_amx_tile_supported() and not has_amx() else None
     for variant in others:
         try:
             return Kernel(_declare(_load(variant)), variant, shortfall)
@@ -195,6 +197,19 @@ def _run(command: list[str]) -> None:
         raise Unavailable(f"the compiler refuses the kernel: {(lines or ['it says nothing'])[0][:200]}")
 
 
+def build_all(directory: Path) -> list[Path]:
+    """Every variant that the compiler knows. Raises Unavailable where it knows none."""
+    made: list[Path] = []
+    for variant in VARIANTS:
+        try:
+            made.append(build(directory, variant))
+        except Unavailable as error:
+            print(f"{variant} is left out: {error}")
+    if not made:
+        raise Unavailable("no variant can be compiled")
+    return made
+
+
 if __name__ == "__main__":
-    for one in VARIANTS:
-        print(build(HERE, one))
+    for one in build_all(HERE):
+        print(one)

@@ -52,12 +52,13 @@ static inline __attribute__((always_inline)) void columns(
     }
 }
 
-/* s [KEYS][registers] = KEYS keys times the packed queries. */
+/* s [KEYS][registers] = KEYS keys times the packed queries. apart: from one key to the next one; 0: they lie anywhere. */
 static inline __attribute__((always_inline)) void score_keys(
-    const int registers, const packed *queries, const bf16 **key, int64_t D, float *room, __m512 s[KEYS][3]
+    const int registers, const packed *queries, const bf16 **key, int64_t apart, int64_t D, float *room,
+    __m512 s[KEYS][3]
 ) {
     const int lanes = registers * LANES;
-    (void)room;
+    (void)apart, (void)room;
     UNROLLED for (int i = 0; i < KEYS * registers; i++) s[i / registers][i % registers] = _mm512_setzero_ps();
     for (int64_t j = 0; j < D / 2; j++) {
         __m512bh q[3];

@@ -178,11 +178,13 @@ static inline void pack_query(packed *to, int lanes, const bf16 *query, int64_t 
     }
 }
 
-/* s [KEYS][registers] = KEYS keys times the packed queries. */
+/* s [KEYS][registers] = KEYS keys times the packed queries. apart: from one key to the next one; 0: they lie anywhere. */
 static inline __attribute__((always_inline)) void score_keys(
-    const int registers, const packed *queries, const bf16 **key, int64_t D, float *room, __m512 s[KEYS][3]
+    const int registers, const packed *queries, const bf16 **key, int64_t apart, int64_t D, float *room,
+    __m512 s[KEYS][3]
 ) {
     const int lanes = registers * LANES;
+    (void)apart;
     for (int i = 0; i < KEYS; i++)
         for (int64_t j = 0; j < D; j += LANES) _mm512_store_ps(room + i * D + j, widen(key[i] + j));
     UNROLLED for (int i = 0; i < KEYS * registers; i++) s[i / registers][i % registers] = _mm512_setzero_ps();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from model.config import ModelConfig
-from model.kernels.native.library import Unavailable, library, variants
+from model.kernels.native.library import Unavailable, Variant, kernel, library, variants
 
 WIDEST_HEAD = 1024
 """Attention has its queries and sums on the stack."""
@@ -33,3 +33,9 @@ def runs_on_this_cpu() -> bool:
     except Unavailable:
         return False
     return True
+
+
+def products() -> tuple[Variant, str | None]:
+    """How the kernel multiplies here, and why not faster, if this CPU knows a faster way. Raises Unavailable."""
+    found = kernel()
+    return found.variant, found.shortfall

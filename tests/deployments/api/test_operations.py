@@ -57,7 +57,9 @@ async def test_version(client: httpx.AsyncClient) -> None:
     assert answer == {"forward": None, "fim_mode": "spm", "fim_mode_chosen_by": "family"}
 
 
-@pytest.mark.parametrize("path", [ForwardPath("native"), ForwardPath("torch", "no C compiler is installed")])
+@pytest.mark.parametrize(
+    "path", [ForwardPath("native", products="amx"), ForwardPath("torch", "no C compiler is installed")]
+)
 async def test_version_says_what_computes(
     path: ForwardPath, client: httpx.AsyncClient, fake_backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +69,7 @@ async def test_version_says_what_computes(
         return msgspec.structs.replace(info, forward=path)
 
     monkeypatch.setattr(fake_backend, "info", with_path)
-    assert (await client.get("/version")).json()["forward"] == {"path": path.path, "reason": path.reason}
+    assert (await client.get("/version")).json()["forward"] == msgspec.to_builtins(path)
 
 
 @pytest.mark.parametrize("silent", [False, True])

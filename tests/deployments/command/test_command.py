@@ -138,10 +138,10 @@ def test_complete_says_what_a_server_with_tls_wants(tmp_path: Path, capsys: pyte
 
 
 def test_ready_message_says_what_computes_and_why() -> None:
-    first, _, _ = ready_message(Settings(), 3.0, {"path": "native", "reason": None}).partition("\n")
-    assert first.endswith("/docs), with its forward pass in C. Try:")
+    first, _, _ = ready_message(Settings(), 3.0, {"path": "native", "reason": None, "products": "amx"}).partition("\n")
+    assert first.endswith("/docs), with its forward pass in C by AMX. Try:")
     reason = "no C compiler is installed"
-    first, _, _ = ready_message(Settings(), 3.0, {"path": "torch", "reason": reason}).partition("\n")
+    first, _, _ = ready_message(Settings(), 3.0, {"path": "torch", "reason": reason, "products": None}).partition("\n")
     assert first.endswith(f"/docs), with its forward pass by PyTorch's operations ({reason}). Try:")
 
 

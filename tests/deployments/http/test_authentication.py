@@ -25,7 +25,7 @@ from tests.support.gatekeepers import Keyring
 from tests.support.log_lines import captured
 
 BODY = {"prompt": "x", "max_tokens": 2}
-PUBLIC = {"/", "/docs", "/health", "/version", "/terms", "/model-card", "/openapi.json"}
+PUBLIC = {"/", "/docs", "/health", "/login/session", "/teams", "/version", "/terms", "/model-card", "/openapi.json"}
 
 
 @pytest.fixture

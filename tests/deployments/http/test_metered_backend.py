@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from deployments.errors import (
@@ -19,7 +19,7 @@ from deployments.errors import (
     QuotaError,
 )
 from deployments.http import request_record
-from deployments.http.metering import MeteredBackend
+from deployments.http.metering import WHOLE_NEWS_S, MeteredBackend
 from deployments.protocol import Delta, GenerationRequest
 from deployments.teams.journal import Journal
 from deployments.teams.principal import Principal
@@ -174,6 +174,13 @@ async def test_generate_says_what_the_backend_would_have_said(bench: Bench) -> N
     assert metered == await bench.engine.generate(request)
 
 
+async def test_of_a_whole_answer_news_may_be_seldom(bench: Bench) -> None:
+    with asking():
+        await bench.backend.generate(asked())
+        await read(bench.backend, asked())
+    assert [sent.news_s for sent in bench.engine.requests] == [WHOLE_NEWS_S, 0.0]
+
+
 async def test_calls_of_one_http_request_are_booked_each(bench: Bench) -> None:
     with asking():
         await asyncio.gather(*(bench.backend.generate(asked(id=f"r{number}")) for number in range(3)))
@@ -268,14 +275,16 @@ async def test_who_leaves_before_any_news_pays_the_prompt_if_a_replica_had_it(be
     )
 
 
-async def test_cancelled_wherever_it_waits_it_is_settled_and_booked(bench: Bench) -> None:
+async def test_cancelled_wherever_it_waits_it_is_settled_and_booked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In each turn of the event loop: at the counters, the journal, the engine, and the end."""
 
-    async def work_here(work: Callable[..., Any], *values: Any) -> Any:
+    async def work_here(thread: object, work: Callable[..., Any], *values: Any) -> Any:
         await asyncio.sleep(0)
         return work(*values)
 
-    bench.journal._do = work_here  # type: ignore[method-assign]
+    monkeypatch.setattr("deployments.teams.journal._in", work_here)
     found: set[tuple[str, int]] = set()
     turns, ended = 0, False
     while not ended:
@@ -317,13 +326,41 @@ async def test_counters_that_fail_to_settle_cost_nobody_their_answer(bench: Benc
     await eventually(lambda: sum(file.closed_rows for file in bench.journal._files))
 
 
-async def test_the_engine_is_asked_when_the_row_is_on_the_disk(bench: Bench) -> None:
-    reached: list[str] = []
-    bench.journal._reached = lambda point: reached.append(f"{point} {len(bench.engine.requests)}")
+async def test_the_engine_is_asked_when_the_row_is_written_and_heard_when_it_is_on_the_disk(bench: Bench) -> None:
+    flush = threading.Event()
+    asked_before: list[int] = []
+
+    def reached(point: str) -> None:
+        if point == "open.committed":
+            asked_before.append(len(bench.engine.requests))
+        if point == "sync.flushed":
+            assert flush.wait(60)
+
+    bench.journal._reached = reached
     with asking():
+        batches = bench.backend.stream(asked())
+        first = asyncio.create_task(anext(batches))
+        await eventually(lambda: bench.engine.requests)
+        await settle()
+        assert asked_before == [0]
+        assert not first.done()
+        flush.set()
+        assert len(await first) == 1
+        await batches.aclose()
+    (owed,) = await bench.booked()
+    assert owed.completion_tokens == 1
+
+
+async def test_nothing_is_told_where_the_disk_fails(bench: Bench) -> None:
+    def reached(point: str) -> None:
+        if point == "sync.flushed":
+            raise OSError(5, "Input/output error")
+
+    bench.journal._reached = reached
+    with asking(), pytest.raises(MeteringUnavailableError):
         await bench.backend.generate(asked())
-    assert reached.index("open.committed 0") == 2
-    await bench.booked()
+    (owed,) = await bench.booked()
+    assert (owed.kind, owed.completion_tokens) == ("failed", 1)
 
 
 async def test_a_long_answer_is_noted_from_time_to_time(bench: Bench) -> None:
@@ -342,7 +379,4 @@ async def test_the_engine_hears_on_whose_account_it_works(bench: Bench) -> None:
     with asking(ASKER):
         await bench.backend.generate(asked())
     (sent,) = bench.engine.requests
-    known = {"tenant": TEAM.id, "weight": 3.0, "service_class": 0, "cache_root": TEAM.cache_root}
-    for name in known.keys() & set(GenerationRequest.__struct_fields__):
-        assert getattr(sent, name) == known[name]
-    assert msgspec.structs.replace(sent, **{n: getattr(asked(), n) for n in known if hasattr(sent, n)}) == asked()
+    assert (sent.tenant, sent.weight, sent.service_class, sent.cache_root) == (TEAM.id, 3.0, 0, TEAM.cache_root)

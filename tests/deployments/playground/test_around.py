@@ -22,12 +22,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=PATIENCE_MS)
 
 
+async def enter_key(page: Page, key: str) -> None:
+    await page.get_by_role("button", name="Enter an API key").click()
+    await page.fill("#key", key)
+    await page.get_by_role("button", name="Use it").click()
+    await expect(page.locator("#who")).to_contain_text("Forget key")
+
+
 async def test_a_link_opens_as_it_was_shared_without_the_key(
     context: BrowserContext, watched: WatchedPage, fake_backend: FakeBackend
 ) -> None:
     page = watched.page
     await page.uncheck("#as-you-type")
-    await page.fill("#key", "sk-secret")
+    await enter_key(page, "sk-secret")
     await page.select_option("#language", "go")
     await write(page, "func größe() {}")
     await page.keyboard.press("ArrowLeft")
@@ -40,7 +47,7 @@ async def test_a_link_opens_as_it_was_shared_without_the_key(
     other = await WatchedPage.open(context, watched.url, link.removeprefix(f"{watched.url}/"))
     assert await document(other.page) == "func größe() {}"
     assert await other.page.input_value("#language") == "go"
-    assert await other.page.input_value("#key") == ""
+    await expect(other.page.locator("#who")).to_contain_text("API key")
     assert fake_backend.requests == []  # a link runs nothing by itself
     await other.page.click("#run")
     await expect(other.page.locator(".choice")).to_contain_text("ended")
@@ -81,11 +88,12 @@ async def test_code_to_copy_runs(page: Page, fake_backend: FakeBackend) -> None:
 
 
 async def test_the_key_goes_to_the_server_and_nowhere_else(page: Page) -> None:
-    await page.fill("#key", "sk-secret")
+    await enter_key(page, "sk-secret")
     async with page.expect_request("**/v1/completions") as asked:
         await page.click("#run")
     assert (await asked.value).headers["authorization"] == "Bearer sk-secret"
-    assert await page.evaluate("[document.cookie, {...localStorage}, {...sessionStorage}]") == ["", {}, {}]
+    kept = await page.evaluate("[document.cookie, {...localStorage}, {...sessionStorage}]")
+    assert kept == ["", {}, {"starcoder-key": "sk-secret"}]  # as long as the tab
     await page.click("#view-request-tab")
     await expect(page.locator("#snippet")).to_contain_text("STARCODER_API_KEY")
     for kind in await page.locator("#snippet-kind option").evaluate_all("all => all.map(one => one.value)"):

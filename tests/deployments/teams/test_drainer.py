@@ -11,8 +11,10 @@ import pytest
 
 from deployments.teams.drainer import LONGEST_PAUSE_S, Drainer, Progress
 from deployments.teams.journal import Journal
+from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
 from tests.support.accounts import FakeLedger, entry
+from tests.support.postgres import running
 from tests.support.waiting import eventually
 
 
@@ -25,7 +27,7 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 
 async def use(journal: Journal, first: int, last: int) -> None:
     entries = [entry(number) for number in range(first, last)]
-    await asyncio.gather(*map(journal.open, entries))
+    await asyncio.gather(*(journal.open(one).written for one in entries))
     await asyncio.gather(*map(journal.close, entries))
 
 
@@ -116,3 +118,24 @@ async def test_an_error_that_nobody_expected_does_not_end_it(journal: Journal) -
     await use(journal, 0, 3)
     await eventually(lambda: len(ledger.entries) == 3)
     await drainer.stop(5.0)
+
+
+async def test_a_real_database_that_is_stopped_under_it_and_started_again(journal: Journal) -> None:
+    """Requests go on meanwhile; in the end each is on the ledger, and in the sums, once."""
+    with running() as server:
+        store = await Store.open(server.url(await server.create()))
+        drainer = Drainer(journal, store.book, period_s=0.001)
+        drainer.start()
+        await use(journal, 0, 50)
+        await asyncio.to_thread(server.stop)
+        await use(journal, 50, 100)
+        await eventually(lambda: drainer._failures)
+        await asyncio.to_thread(server.start)
+        await use(journal, 100, 150)
+        await eventually(lambda: not drainer._failures and not journal._files[0].closed_rows)
+        await drainer.stop(60.0)
+        booked = [one.id async for one in store.entries(0.0, 1000.0)]
+        (sums,) = await store.usage(0.0, 3600.0, bucket="all")
+        await store.close()
+    assert booked == [f"{number:08d}" for number in range(150)]
+    assert (sums.requests, sums.prompt_tokens) == (150, 1500)

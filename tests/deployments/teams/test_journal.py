@@ -35,6 +35,8 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
 
 async def die(journal: Journal) -> None:
     """As a killed process leaves it: the rows are there, and the lock is free."""
+    if journal._flushing is not None:
+        await journal._flushing
     for file in journal._files:
         await journal._do(file.abandon)
         os.close(file.lock)
@@ -56,13 +58,13 @@ async def test_where_no_file_can_be_made_nobody_begins(tmp_path: Path) -> None:
     (tmp_path / "journal").write_text("in the way")
     journal = Journal(tmp_path / "journal")
     with pytest.raises(JournalError, match="File exists"):
-        await journal.open(entry(1))
+        await journal.open(entry(1)).written
     await journal.stop()
 
 
 async def test_a_row_is_booked_once_it_is_closed(begin: Begin) -> None:
     journal, ledger = await begin(), FakeLedger()
-    await journal.open(entry(1))
+    await journal.open(entry(1)).written
     assert await journal.drain(ledger.book) == 0
     closed = entry(1, kind="completed", completion_tokens=5, ended_at=3.0)
     await journal.close(closed)
@@ -74,7 +76,7 @@ async def test_a_row_is_booked_once_it_is_closed(begin: Begin) -> None:
 
 async def test_what_is_withdrawn_is_never_booked(begin: Begin) -> None:
     journal, ledger = await begin(), FakeLedger()
-    opening = journal.open(entry(1))
+    opening = journal.open(entry(1)).written
     opening.cancel()
     await journal.withdraw(entry(1))
     assert await journal.drain(ledger.book) == 0
@@ -83,7 +85,7 @@ async def test_what_is_withdrawn_is_never_booked(begin: Begin) -> None:
 
 async def test_files_are_for_this_user_only(begin: Begin, tmp_path: Path) -> None:
     journal = await begin()
-    await journal.open(entry(1))
+    await journal.open(entry(1)).written
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "journal").iterdir()}
     assert len(modes) >= 2
     assert set(modes.values()) == {0o600}
@@ -93,13 +95,13 @@ async def test_files_are_for_this_user_only(begin: Begin, tmp_path: Path) -> Non
 async def test_requests_at_once_share_a_transaction(begin: Begin) -> None:
     commits: list[str] = []
     journal = await begin(reached=commits.append)
-    await asyncio.gather(*(journal.open(entry(number)) for number in range(100)))
+    await asyncio.gather(*(journal.open(entry(number)).on_disk for number in range(100)))
     assert commits.count("open.committed") <= 2
 
 
 async def test_an_empty_journal_leaves_nothing(begin: Begin, tmp_path: Path) -> None:
     journal, ledger = await begin(), FakeLedger()
-    await journal.open(entry(1))
+    await journal.open(entry(1)).written
     await journal.close(entry(1))
     await journal.drain(ledger.book)
     await journal.stop()
@@ -108,10 +110,10 @@ async def test_an_empty_journal_leaves_nothing(begin: Begin, tmp_path: Path) -> 
 
 async def test_the_dead_are_adopted_and_the_living_are_not(begin: Begin, tmp_path: Path) -> None:
     dead, other, living = await begin(), await begin(), await begin()
-    await dead.open(entry(1))
-    await dead.open(entry(2))
+    await dead.open(entry(1)).written
+    await dead.open(entry(2)).written
     await dead.close(entry(2, kind="completed", completion_tokens=7))
-    await other.open(entry(3))
+    await other.open(entry(3)).written
     await die(dead)
     assert await living.adopt() == 1
     assert await living.adopt() == 0
@@ -126,10 +128,10 @@ async def test_the_dead_are_adopted_and_the_living_are_not(begin: Begin, tmp_pat
 
 async def test_the_estimate_is_the_last_word(begin: Begin) -> None:
     dead, living, ledger = await begin(), await begin(), FakeLedger()
-    await dead.open(entry(1))
+    await dead.open(entry(1)).written
     for tokens in (3, 8):
         dead.note(entry(1, completion_tokens=tokens, ended_at=9.0))
-    await dead.open(entry(2))  # notes go with the next transaction
+    await dead.open(entry(2)).written  # notes go with the next transaction
     await die(dead)
     await living.adopt()
     await living.drain(ledger.book)
@@ -139,14 +141,14 @@ async def test_the_estimate_is_the_last_word(begin: Begin) -> None:
 async def test_a_note_alone_is_written_soon(begin: Begin) -> None:
     reached: list[str] = []
     journal = await begin(reached=reached.append)
-    await journal.open(entry(1))
+    await journal.open(entry(1)).written
     journal.note(entry(1, completion_tokens=3))
     await eventually(lambda: "note.committed" in reached)
 
 
 async def test_what_is_closed_needs_no_note(begin: Begin) -> None:
     journal, ledger = await begin(), FakeLedger()
-    await journal.open(entry(1))
+    await journal.open(entry(1)).written
     journal.note(entry(1, completion_tokens=3))
     await journal.close(entry(1, completion_tokens=4))
     await journal.drain(ledger.book)
@@ -161,11 +163,11 @@ async def test_a_failing_disk_lets_nobody_begin_and_loses_nothing(begin: Begin) 
             raise sqlite3.OperationalError("disk I/O error")
 
     journal, ledger = await begin(reached=reached), FakeLedger()
-    await journal.open(entry(1))
+    await journal.open(entry(1)).written
     broken = True
     closed = journal.close(entry(1, completion_tokens=5))
     with pytest.raises(JournalError, match="disk I/O error"):
-        await journal.open(entry(2))
+        await journal.open(entry(2)).written
     assert not closed.done()
     broken = False
     await closed
@@ -178,7 +180,7 @@ async def test_beyond_its_size_nothing_begins_and_what_runs_is_closed(begin: Beg
     number = 0
     while not journal._files or journal._files[0].size < 64 * 1024:
         number += 1
-        await journal.open(entry(number))
+        await journal.open(entry(number)).written
     with pytest.raises(JournalError, match="65536 bytes"):
         journal.open(entry(number + 1))
     for opened in range(1, number + 1):
@@ -187,12 +189,12 @@ async def test_beyond_its_size_nothing_begins_and_what_runs_is_closed(begin: Beg
     while await journal.drain(ledger.book):
         pass
     assert len(ledger.entries) == number
-    await journal.open(entry(number + 1))
+    await journal.open(entry(number + 1)).written
 
 
 async def test_a_damaged_journal_is_set_aside(begin: Begin) -> None:
     dead, living, ledger = await begin(), await begin(), FakeLedger()
-    await dead.open(entry(1))
+    await dead.open(entry(1)).written
     path = dead._files[0].path
     await dead.stop()
     path.write_bytes(b"This is no database. " * 400)
@@ -205,7 +207,7 @@ async def test_a_damaged_journal_is_set_aside(begin: Begin) -> None:
 
 async def test_rows_that_nobody_can_read_are_set_aside(begin: Begin) -> None:
     dead, living, ledger = await begin(), await begin(), FakeLedger()
-    await dead.open(entry(1))
+    await dead.open(entry(1)).written
     await dead.close(entry(1))
     path = dead._files[0].path
     await dead.stop()
@@ -220,7 +222,7 @@ async def test_rows_that_nobody_can_read_are_set_aside(begin: Begin) -> None:
 
 async def test_stopping_writes_what_was_said_last(begin: Begin) -> None:
     journal, living, ledger = await begin(), await begin(), FakeLedger()
-    await journal.open(entry(1))
+    await journal.open(entry(1)).written
     journal.close(entry(1, kind="completed", completion_tokens=9))
     await journal.stop()
     await living.adopt()
@@ -230,7 +232,7 @@ async def test_stopping_writes_what_was_said_last(begin: Begin) -> None:
 
 async def test_booked_and_not_known_to_be_is_booked_once(begin: Begin) -> None:
     journal, ledger = await begin(), FakeLedger()
-    await journal.open(entry(1))
+    await journal.open(entry(1)).written
     await journal.close(entry(1))
     ledger.late = True
     with pytest.raises(Exception, match="in time"):
@@ -247,8 +249,79 @@ async def test_the_event_loop_does_not_wait_for_the_disk(begin: Begin) -> None:
         assert hold.wait(60)
 
     journal = await begin(reached=reached)
-    opening = journal.open(entry(1))
+    opening = journal.open(entry(1)).written
     await settle()
     assert not opening.done()
     hold.set()
     await opening
+
+
+async def test_a_journal_that_cannot_be_opened_now_is_left_for_later(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, living, ledger = await begin(), await begin(), FakeLedger()
+    await dead.open(entry(1)).written
+    await die(dead)
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.teams.journal_file.sqlite3.connect", full)
+        assert await living.adopt() == 0
+    assert await living.adopt() == 1
+    assert await living.drain(ledger.book) == 1
+
+
+async def test_attempts_to_make_a_journal_leave_nothing_open(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    journal = await begin()
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.teams.journal_file.sqlite3.connect", full)
+        with pytest.raises(JournalError):
+            await journal.open(entry(0)).written
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(5):
+            with pytest.raises(JournalError):
+                await journal.open(entry(number)).written
+        assert len(os.listdir("/proc/self/fd")) == before
+    await journal.open(entry(6)).written
+
+
+async def test_one_of_the_dead_that_cannot_be_read_now_holds_up_nobody(begin: Begin) -> None:
+    dead, living, ledger = await begin(), await begin(), FakeLedger()
+    await dead.open(entry(1)).written
+    await die(dead)
+    await living.adopt()
+    await living.open(entry(2)).written
+    await living.close(entry(2))
+
+    def closed(most: int) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    living._adopted[0].closed = closed  # type: ignore[method-assign, assignment]
+    assert await living.drain(ledger.book) == 1
+    assert ledger.entries.keys() == {"00000002"}
+    assert await living.adopt() == 1
+    assert await living.drain(ledger.book) == 1
+    assert ledger.entries.keys() == {"00000001", "00000002"}
+
+
+async def test_what_fails_is_told_once(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
+    broken = True
+
+    def reached(point: str) -> None:
+        if broken and point.endswith(".written"):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    journal = await begin(reached=reached)
+    for round in (1, 2):
+        for number in range(3):
+            with pytest.raises(JournalError):
+                await journal.open(entry(number)).written
+        assert sum("disk I/O error" in record.getMessage() for record in caplog.records) == round
+        broken = False
+        await journal.open(entry(10 * round)).written
+        broken = True

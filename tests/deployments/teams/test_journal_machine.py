@@ -49,7 +49,7 @@ class Journals(RuleBasedStateMachine):
         journal = self.journal(process)
 
         async def run() -> None:
-            await journal.open(opened)
+            await journal.open(opened).written
 
         self.loop.run_until_complete(run())
         self.open_rows[opened.id] = process, opened
@@ -104,6 +104,8 @@ class Journals(RuleBasedStateMachine):
     def kill(self, process: int) -> object:
         """With all that it had adopted."""
         if (journal := self.journals.pop(process, None)) is not None:
+            if journal._flushing is not None:
+                self.loop.run_until_complete(journal._flushing)
             for file in journal._files:
                 self.loop.run_until_complete(journal._do(file.abandon))
                 os.close(file.lock)

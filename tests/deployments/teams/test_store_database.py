@@ -167,7 +167,7 @@ async def test_a_postgresql_that_is_not_there_or_lets_nobody_in(postgres: Postgr
         assert "wrong-word" not in shown(failed.value)
 
 
-async def test_the_server_stops_and_comes_back() -> None:
+async def test_the_server_stops_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     """Nobody opens the store again: what was booked is there, and what could not be is booked then."""
     with running() as server:
         store = await Store.open(server.url(await server.create()))
@@ -186,6 +186,7 @@ async def test_the_server_stops_and_comes_back() -> None:
         assert await store.book([booked, waiting]) == 1
         assert (await store.spent())[team.id].amount == 11
         await store.close()
+        assert PASSWORD not in caplog.text
 
 
 async def test_a_call_in_the_midst_of_which_the_server_stops() -> None:

@@ -161,6 +161,23 @@ async def test_all_of_a_call_is_booked_or_nothing(store: Store) -> None:
     assert await store.book([good]) == 1
 
 
+async def test_who_stops_waiting_leaves_nothing_half_done(database: str) -> None:
+    """Wherever they stop: what was begun comes to its end, and holds up nobody."""
+    store = await Store.open(database)
+    booked = [an_entry(team_id="team_a", cost=1) for _ in range(40)]
+    for moments, entry in enumerate(booked):
+        booking = asyncio.create_task(store.book([entry]))
+        for _ in range(1 + moments):
+            await asyncio.sleep(0.0003)
+        booking.cancel()
+        await asyncio.wait([booking])
+    await store.close()
+    store = await Store.open(database)
+    assert totals(await used(store, ["team_a"])) == totals(booked)
+    assert await store.book(booked) == 0
+    await store.close()
+
+
 async def test_more_entries_than_a_statement_or_a_page_holds(store: Store) -> None:
     booked = [an_entry(team_id="team_a", started_at=NOON + index // 7, cost=index) for index in range(1207)]
     assert await store.book(booked) == 1207

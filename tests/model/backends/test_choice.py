@@ -165,7 +165,7 @@ def test_kernels_that_were_asked_for_are_checked_too(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("options", "obstacle", "old_cpu", "expected", "level"),
     [
-        ({}, None, False, ForwardPath("native"), None),
+        ({}, None, False, ForwardPath("native", products="amx"), None),
         ({}, "no C compiler is installed", False, ForwardPath("torch", "no C compiler is installed"), "WARNING"),
         ({"dtype": "bfloat16"}, "tensor parallelism", False, ForwardPath("torch", "tensor parallelism"), "WARNING"),
         ({}, "this CPU has no AVX-512", True, ForwardPath("torch", "this CPU has no AVX-512"), "INFO"),
@@ -183,11 +183,22 @@ def test_what_runs_on_a_cpu_is_told_and_a_warning_where_more_could_be_expected(
     level: str | None,
 ) -> None:
     monkeypatch.setattr(choice, "native_obstacle", lambda *_: obstacle)
+    monkeypatch.setattr(choice, "native_products", lambda: ("amx", None))
     monkeypatch.setattr(choice, "native_runs_on_this_cpu", lambda: not old_cpu)
     with caplog.at_level("INFO"):
         chosen = choose(EngineConfig(model="x", device="cpu", **options), MODEL, TensorParallel(), CPU)
     assert chosen.forward == expected
     assert [r.levelname for r in caplog.records if "PyTorch's operations" in r.message] == ([level] if level else [])
+
+
+def test_a_slower_variant_than_the_cpu_knows_is_told_and_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(choice, "native_obstacle", lambda *_: None)
+    monkeypatch.setattr(choice, "native_products", lambda: ("int16", "not amx: the compiler is old"))
+    chosen = choose(EngineConfig(model="x", device="cpu"), MODEL, TensorParallel(), CPU)
+    assert chosen.forward == ForwardPath("native", "not amx: the compiler is old", "int16")
+    assert [r.levelname for r in caplog.records if "could be faster" in r.message] == ["WARNING"]
 
 
 @pytest.mark.parametrize(

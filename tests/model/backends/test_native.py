@@ -144,6 +144,27 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_threads(checkpoint: Path,
 
 @needs_kernel
 @pytest.mark.usefixtures("threads", "variant")
+@pytest.mark.parametrize("checkpoint", [1], indirect=True)
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_row_does_not_depend_on_how_many_there_are(checkpoint: Path, quantization: str) -> None:
+    """More than wait together for a weight, and than share one load of it."""
+    ours = runner_of(checkpoint, "native", quantization=quantization)
+    rows = [(0, 290), (200, 1), (7, 260)]
+    together = batch_of(rows, ours.model.vocab_size, seed=4)
+    fill(ours, 4)
+    whole = ours.run(together)
+    assert whole is not None
+    whole = whole.clone()
+    starts = np.cumsum(together.query_lens) - together.query_lens
+    for i, start in enumerate(starts):
+        fill(ours, 4)
+        found = ours.run(part_of(together, i, start))
+        assert found is not None
+        assert torch.equal(found, whole[start : start + together.query_lens[i]])
+
+
+@needs_kernel
+@pytest.mark.usefixtures("threads", "variant")
 def test_int8_does_what_rounding_by_its_definition_does(checkpoint: Path) -> None:
     """Against PyTorch's network in float32 over the rounded weights, every product's input rounded as well."""
     reference = runner_of(checkpoint, "torch", "float32")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,47 @@ def test_where_no_cache_can_be_written_nothing_is_left_behind(monkeypatch: pytes
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     assert native._load(native.variants()[0]).starcoder_forward
     assert list(scratch.iterdir()) == []
+
+
+@pytest.fixture
+def old_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """One that does not know AMX, and nothing compiled before."""
+    command = tmp_path / "old-cc"
+    refusal = "echo \"error: unrecognized command-line option '-mamx-tile'\" >&2; exit 1"
+    command.write_text(f'#!/bin/sh\ncase "$*" in *-mamx*) {refusal};; esac\nexec {native.compiler()} "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("CC", str(command))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "_find", lambda variant: None)
+    native.kernel.cache_clear()
+    yield
+    native.kernel.cache_clear()
+
+
+@needs_kernel
+@pytest.mark.usefixtures("old_compiler")
+def test_what_a_compiler_does_not_know_is_replaced_by_the_next_variant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(native, "variants", lambda: ("amx", "int16"))
+    found = native.kernel()
+    assert found.variant == "int16"
+    assert found.library.starcoder_forward
+    assert found.shortfall is not None
+    assert re.match(r"not amx: the compiler refuses the kernel: .*-mamx", found.shortfall)
+    assert [p.name for p in native.build_all(tmp_path)] == [native.file_name(v) for v in ("bf16", "int16")]
+    assert capsys.readouterr().out.startswith("amx is left out: the compiler refuses")
+
+
+@needs_kernel
+def test_a_system_that_keeps_amx_for_itself_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: False)
+    native.kernel.cache_clear()
+    found = native.kernel()
+    native.kernel.cache_clear()
+    assert found.variant != "amx"
+    assert found.shortfall == f"no AMX: {native.AMX_REFUSED}"
 
 
 @needs_kernel

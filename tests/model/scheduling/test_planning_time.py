@@ -56,3 +56,17 @@ def test_decode_steps_are_planned_in_linear_time(async_scheduling: bool, caching
 
 def test_who_waits_costs_nothing_while_no_place_is_free() -> None:
     assert calls_of_steps(engine_of(64, 1024)) < 1.1 * calls_of_steps(engine_of(64, 16))
+
+
+@pytest.mark.parametrize("tenants", [1, 50])
+def test_an_admission_looks_at_few_of_those_who_wait(tenants: int) -> None:
+    """Places become free in every step; thousands wait."""
+
+    def calls(waiting: int) -> int:
+        timed = timed_engine(Speed(), max_num_seqs=64, target_inter_token_latency_s=0.05)
+        for number in range(waiting):
+            timed.add(f"waits {number}", 50, max_tokens=1 + number % 40, tenant=f"t{number % tenants}")
+        timed.run(until=lambda: len(timed.tokens_at) > 64)
+        return calls_of_steps(timed)
+
+    assert calls(4000) < 1.2 * calls(250)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, Double, LargeBinary, PrimaryKeyConstraint, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, LargeBinary, PrimaryKeyConstraint, Text
 
 from deployments.teams.database.migrations.rules import whole
 
@@ -20,6 +20,7 @@ def upgrade() -> None:
         Column("name", Text),
         Column("created_at", Double, nullable=False),
         Column("expires_at", Double, nullable=False),
+        Column("admin", Boolean, nullable=False),
         PrimaryKeyConstraint("digest", name="pk_sessions"),
     )
     op.create_index("ix_sessions_user", "sessions", ["user"])
