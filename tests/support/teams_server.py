@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployments.http.connection import GuardedProtocol
 from deployments.ingress import create_app
 from deployments.team_settings import TeamsSettings
 from deployments.teams import opening
@@ -73,7 +74,7 @@ def teams_server(database: str, tokenizer: Tokenizer) -> Iterator[TeamsServer]:
         administration=administration,
         accepted=accepted.add,
     )
-    with serving(app) as url:
+    with serving(app, http=GuardedProtocol) as url:
         try:
             yield TeamsServer(url, database, accepted)
         finally:
