@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": ("benchmarks.server.serve", "load on a running server, requests arriving at random"),
     "keystrokes": ("benchmarks.server.keystrokes", "people who type, on a running server"),
     "editors": ("benchmarks.server.editors", "how many people who type one server answers in time"),
+    "flood": ("benchmarks.server.flood", "how long one team waits while another one floods the server"),
     "soak": ("benchmarks.server.soak", "hostile clients on a running server, and whether others wait for them"),
     "stack": ("benchmarks.stack.command", "everything around the engine, which answers from a table"),
     "metrics-overhead": ("benchmarks.engine.metrics_overhead", "what recording metrics costs, as a share of a step"),

@@ -60,11 +60,11 @@ def product(
 
 
 @contextlib.contextmanager
-def real(options: Sequence[str]) -> Iterator[Server]:
+def real(options: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[Server]:
     """This checkout's server, with an engine. Raises like `product`."""
     port = free_port()
     command = ["deployments.command.cli", "serve", "--port", str(port), *options]
-    with _running(REAL, port, command, ROOT, NO_KEYS) as server:
+    with _running(REAL, port, command, ROOT, NO_KEYS | (environment or {})) as server:
         yield server
 
 

@@ -48,6 +48,13 @@ class TeamsSettings(BaseModel):
         description="Largest journal of one HTTP front process: with the database away for so long that it is full "
         "(a request takes some 500 bytes), what would have to be booked is refused with 503.",
     )
+    interactive_deadline_s: float = Field(
+        default=10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="A request of a team of the class interactive that would wait longer than this for its first token "
+        "is refused at once: nobody looks at a suggestion that late. 0: it waits.",
+    )
     refresh_s: float = Field(default=2.0, gt=0, description="A new, changed or revoked key takes effect within this.")
     max_staleness_s: float = Field(
         default=3600.0, ge=0, description="With the database away, keys that are known go on for so long."

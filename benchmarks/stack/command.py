@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.closed import closed
 from benchmarks.report import Result
 from benchmarks.servers import BASELINE, FLOOR, PRODUCT, ROOT, Server, floor, product
 from benchmarks.stack import profiling
 from benchmarks.stack.asking import Asking, Shape
-from benchmarks.stack.closed import closed
 from benchmarks.stack.comparing import Runs, result, settings
 from benchmarks.stack.measuring import Measured, measure
 from benchmarks.stack.recording import encode, record
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> Result:
 
     with tempfile.TemporaryDirectory(prefix="starcoder-stack-") as directory:
         closing = closed(Path(directory)) if options.keys else None
-        key = None if closing is None else closing.key
+        key = None if closing is None else closing.keys[0]
         asking = Asking(tokenizer, options.prompt_tokens, options.prompt, options.seed, key)
         if options.profile:
             busy = busy_streams(options)

@@ -94,7 +94,16 @@ class Accounts:
 
     def metered(self, backend: Backend) -> MeteredBackend:
         """The backend on the account of whoever asks."""
-        return MeteredBackend(backend, self._model, self._books, self._counters, self._journal, self._used)
+        deadline_s = self._settings.interactive_deadline_s
+        return MeteredBackend(
+            backend,
+            self._model,
+            self._books,
+            self._counters,
+            self._journal,
+            self._used,
+            deadlines={"interactive": deadline_s} if deadline_s else {},
+        )
 
     async def start(self) -> None:
         """Return when it is known whether there are keys, or that this cannot be known now."""

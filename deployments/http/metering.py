@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from contextvars import Context
 from typing import Protocol
@@ -27,7 +27,7 @@ from deployments.teams.counting import Account, Ask, Counters
 from deployments.teams.ids import uuid7
 from deployments.teams.journal import NOTED_S, Journal, JournalError
 from deployments.teams.principal import Principal
-from deployments.teams.records import LedgerEntry, Price, Team
+from deployments.teams.records import LedgerEntry, Price, ServiceClass, Team
 from monitoring import logs
 
 RETRY_AFTER_S = 5.0
@@ -52,6 +52,7 @@ class MeteredBackend:
     """A `Backend` that books what is computed for somebody; where nobody is asked for a key, it does nothing.
 
     model: the served one. used: hears of every entry that is going to be booked, with its team.
+    deadlines: by class of the team, the longest wait for a first token, in seconds.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class MeteredBackend:
         journal: Journal,
         used: Callable[[Team, LedgerEntry], None] = lambda team, entry: None,
         clock: Callable[[], float] = time.time,
+        deadlines: Mapping[ServiceClass, float] | None = None,
     ) -> None:
         self._backend = backend
         self._model = model
@@ -71,6 +73,7 @@ class MeteredBackend:
         self._journal = journal
         self._used = used
         self._clock = clock
+        self._deadlines = deadlines or {}
         self._settling: set[asyncio.Task[None]] = set()
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
@@ -112,7 +115,8 @@ class MeteredBackend:
         owed: LedgerEntry | None = None
         try:
             on_disk = await self._begin(meter)
-            async with aclosing(self._backend.stream(on_account(request, principal, team))) as batches:
+            call = self._backend.stream(on_account(request, principal, team, self._deadlines))
+            async with aclosing(call) as batches:
                 noted_at = self._clock()
                 async for deltas in batches:
                     meter.saw(deltas)
@@ -140,7 +144,7 @@ class MeteredBackend:
         try:
             opened = self._journal.open(meter.asked())
         except JournalError as error:
-            raise _refusal(error) from error
+            raise _refusal() from error
         await _not_refused(opened.written)
         return opened.on_disk
 
@@ -192,15 +196,16 @@ async def _not_refused(done: asyncio.Future[None]) -> None:
     try:
         await done
     except JournalError as error:
-        raise _refusal(error) from error
+        raise _refusal() from error
 
 
-def _refusal(error: JournalError) -> MeteringUnavailableError:
-    logs.event("usage.refused", str(error), level=logging.ERROR)
+def _refusal() -> MeteringUnavailableError:
     return MeteringUnavailableError("What is used cannot be written down now.", retry_after=RETRY_AFTER_S)
 
 
-def on_account(request: GenerationRequest, principal: Principal, team: Team) -> GenerationRequest:
+def on_account(
+    request: GenerationRequest, principal: Principal, team: Team, deadlines: Mapping[ServiceClass, float]
+) -> GenerationRequest:
     """The request as an engine gets it, with what fairness and the cache need to know of whose it is."""
     return msgspec.structs.replace(
         request,
@@ -208,4 +213,5 @@ def on_account(request: GenerationRequest, principal: Principal, team: Team) -> 
         weight=team.weight,
         service_class=principal.class_number,
         cache_root=team.cache_root,
+        deadline_s=deadlines.get(team.service_class),
     )

@@ -99,6 +99,7 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
         self._unflushed: list[asyncio.Future[None]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._refuses = False
         self._stopped = False
 
     @property
@@ -108,7 +109,7 @@ class Journal:
     def open(self, entry: LedgerEntry) -> Opened:
         """entry: what is booked if nothing more is heard. Raises JournalError."""
         if self._own is not None and self._own.size >= self._most_bytes:
-            raise JournalError(f"The journal has reached {self._most_bytes} bytes.")
+            raise self._refusal(f"The journal has reached {self._most_bytes} bytes.")
         on_disk: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         on_disk.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need ask
         return Opened(self._add("open", entry, on_disk), on_disk)
@@ -212,6 +213,7 @@ class Journal:
             for one in pending:
                 _done(one.written)
                 if one.on_disk is not None:
+                    self._refuses = False
                     self._unflushed.append(one.on_disk)
             if self._unflushed and (self._flushing is None or self._flushing.done()):
                 self._flushing = asyncio.get_running_loop().create_task(self._flush(self._own), context=Context())
@@ -223,22 +225,27 @@ class Journal:
             error = None
             try:
                 await _in(self._flusher, own.sync)
-            except OSError as failure:
-                logs.event("usage.journal_failed", str(failure), level=logging.ERROR, path=str(own.path))
-                error = JournalError(f"The journal does not reach the disk: {failure}.")
+            except Exception as failure:  # whatever it is, somebody waits for an answer
+                error = self._refusal(f"The journal does not reach the disk: {failure}.")
             for on_disk in unflushed:
                 _done(on_disk, error)
 
     def _failed(self, pending: list[_Pending], error: Exception) -> None:
         """Whoever wants to begin may not. What has ended is not lost: it is written when the disk is well again."""
-        logs.event("usage.journal_failed", str(error), level=logging.ERROR, path=str(self._directory))
-        refusal = JournalError(f"The journal cannot be written: {error}.")
+        refusal = self._refusal(f"The journal cannot be written: {error}.")
         for one in pending:
             if one.change.kind == "open":
                 _done(one.written, refusal)
         self._pending[:0] = [one for one in pending if one.change.kind != "open"]
         if not self._stopped:
             self._later(AGAIN_S)
+
+    def _refusal(self, message: str) -> JournalError:
+        """Told in the log once, until somebody may begin again."""
+        if not self._refuses:
+            self._refuses = True
+            logs.event("usage.journal_failed", message, level=logging.ERROR, path=str(self._directory))
+        return JournalError(message)
 
     def _adopt(self) -> list[JournalFile]:
         adopted = []
@@ -247,11 +254,7 @@ class Journal:
                 file = JournalFile(path, lock, self._reached)
                 estimated = file.close_all(self._clock())
             except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
-                if is_damage(error):
-                    self._set_aside(path, lock, error)
-                else:
-                    os.close(lock)
-                    logs.event("usage.journal_failed", str(error), level=logging.ERROR, path=str(path))
+                self._let_go(path, lock, error)
                 continue
             if file.closed_rows:
                 logs.event("usage.journal_adopted", rows=file.closed_rows, estimated=estimated, path=str(path))
@@ -264,17 +267,21 @@ class Journal:
         try:
             return await self._do(file.closed, most)
         except (sqlite3.Error, msgspec.DecodeError) as error:
-            if file is self._own or not is_damage(error):
+            if file is self._own:
                 raise
             self._adopted.remove(file)
             await self._do(file.abandon)
-            await self._do(self._set_aside, file.path, file.lock, error)
+            await self._do(self._let_go, file.path, file.lock, error)
             return []
 
     @staticmethod
-    def _set_aside(path: Path, lock: int, error: Exception) -> None:
-        kept = set_aside(path, lock)
-        logs.event("usage.journal_damaged", str(error), level=logging.ERROR, path=str(kept))
+    def _let_go(path: Path, lock: int, error: Exception) -> None:
+        """A dead process's journal that cannot be read: damaged, or for now."""
+        if is_damage(error):
+            path = set_aside(path, lock)
+        else:
+            os.close(lock)
+        logs.event("usage.journal_damaged", str(error), level=logging.ERROR, path=str(path))
 
     async def _do(self, work: Callable[[*Values], Result], *values: *Values) -> Result:
         """In the journal's thread, which has one thing to do at a time."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 
 from deployments.api.openai.organization.admin_api_keys import AdminApiKey, NewAdminApiKey
-from deployments.api.openai.organization.all_keys import AnyKey, RotatedKey
+from deployments.api.openai.organization.all_keys import MOST_KEYS, AnyKey, RotatedKey
 from deployments.api.openai.organization.api_keys import NewApiKey
 from deployments.command.tables import table
 from deployments.command.teams.office import Body, Office, OfficeError, path_to
@@ -53,8 +54,6 @@ async def _create_admin(office: Office, options: argparse.Namespace, body: Body)
 
 async def _good_admin_key(office: Office) -> AdminApiKey | None:
     """One that was not revoked and has not expired."""
-    import time
-
     now = time.time()
     async for key in office.listed("/admin_api_keys", AdminApiKey):
         if key.expires_at is None or key.expires_at > now:
@@ -65,7 +64,7 @@ async def _good_admin_key(office: Office) -> AdminApiKey | None:
 async def list_keys(office: Office, options: argparse.Namespace) -> int:
     found = [
         key
-        async for key in office.listed("/api_keys", AnyKey)
+        async for key in office.listed("/api_keys", AnyKey, MOST_KEYS)
         if options.team is None or options.team in (key.project_id, key.project_name)
     ]
     if options.json:

@@ -53,11 +53,13 @@ class Office:
     async def delete(self, path: str) -> None:
         await self._send("DELETE", path, {})
 
-    async def listed(self, path: str, item: type[Answer], **parameters: object) -> AsyncIterator[Answer]:
-        """Every item of a list, page by page."""
+    async def listed(
+        self, path: str, item: type[Answer], most: int = 100, **parameters: object
+    ) -> AsyncIterator[Answer]:
+        """Every item of a list, page by page; most: of a page."""
         after: str | None = None
         while True:
-            page = await self.get(path, ListPage[item], **parameters, after=after, limit=100)  # type: ignore[valid-type]
+            page = await self.get(path, ListPage[item], **parameters, after=after, limit=most)  # type: ignore[valid-type]
             for one in page.data:
                 yield one
             if not page.has_more:

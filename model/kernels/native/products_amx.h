@@ -13,15 +13,16 @@ enum {
     ROWS = 2 * LANES,            /* that share a load of weights */
     MOST_ROWS = 512,             /* of a pass: their sums wait between pieces of K */
     PASS_BYTES = 3 << 19,        /* inputs of a pass, which stay in the second cache while weights go by */
-    PIECE = 8                    /* tiles along K, of which two blocks of weights stay in the first cache */
+    PIECE = 8,                   /* tiles along K, of which two blocks of weights stay in the first cache */
+    AHEAD = 2048                 /* bytes from new weights to those that are fetched meanwhile */
 };
 
 /* Of 1 or 2 row tiles and a weight's 1 to 4 (with 2 row tiles, 2) blocks, 1 KB a step and `apart` bytes from each other:
-   sums += their products, or = where they are the first. */
+   sums += their products, or = where they are the first. new_weights: they come from memory. */
 #define TILES_OF(NAME, MULTIPLY)                                                                                      \
     static inline __attribute__((always_inline)) void NAME(                                                           \
         const int rows, const int tiles, const char *x, int64_t stride, const char *w, int64_t apart, int64_t steps,  \
-        int first, __m512 *sums                                                                                       \
+        int first, int new_weights, __m512 *sums                                                                      \
     ) {                                                                                                               \
         const int64_t row = tiles * 64;                                                                               \
         __m512 *const below = sums + LANES * tiles;                                                                   \
@@ -36,6 +37,9 @@ enum {
             if (rows == 2 && tiles > 1) TILE_LOAD(3, below + 1, row);                                                 \
         }                                                                                                             \
         for (int64_t k = 0; k < steps; k++, x += 64, w += 1024) {                                                     \
+            /* of four blocks the processor fetches ahead by itself */                                                \
+            for (int i = 0; rows == 2 && new_weights && i < 1024 * tiles; i += 64)                                    \
+                _mm_prefetch(w + i / 1024 * apart + i % 1024 + AHEAD, _MM_HINT_T0);                                   \
             TILE_LOAD(4, x, stride); TILE_LOAD(5, w, 64); MULTIPLY(0, 4, 5);                                          \
             if (tiles > 1) { TILE_LOAD(6, w + apart, 64); MULTIPLY(1, 4, 6); }                                        \
             if (rows == 1) {                                                                                          \
@@ -56,12 +60,13 @@ enum {
 TILES_OF(bf16_tiles, TILE_BF16)
 TILES_OF(int8_tiles, TILE_INT8)
 
-typedef void (*AmxKernel)(const char *, int64_t, const char *, int64_t, int64_t, int, __m512 *);
+typedef void (*AmxKernel)(const char *, int64_t, const char *, int64_t, int64_t, int, int, __m512 *);
 #define AMX_KERNEL(KIND, ROW_TILES, TILES)                                                                            \
     static __attribute__((noinline)) void KIND##_##ROW_TILES##_##TILES(                                               \
-        const char *x, int64_t stride, const char *w, int64_t apart, int64_t steps, int first, __m512 *sums           \
+        const char *x, int64_t stride, const char *w, int64_t apart, int64_t steps, int first, int new_weights,       \
+        __m512 *sums                                                                                                  \
     ) {                                                                                                               \
-        KIND##_tiles(ROW_TILES, TILES, x, stride, w, apart, steps, first, sums);                                      \
+        KIND##_tiles(ROW_TILES, TILES, x, stride, w, apart, steps, first, new_weights, sums);                         \
     }
 #define AMX_KERNELS(KIND)                                                                                             \
     AMX_KERNEL(KIND, 1, 1) AMX_KERNEL(KIND, 1, 2) AMX_KERNEL(KIND, 1, 3) AMX_KERNEL(KIND, 1, 4)                       \
@@ -94,7 +99,7 @@ static inline __attribute__((always_inline)) void pass(
             const int64_t more = steps - k < piece ? steps - k : piece;
             __m512 *own = sums + (row - from) * here;
             kernels[(rows + LANES - 1) / LANES][here](
-                x + row * x_stride + k * 64, x_stride, weights + k * 1024, apart, more, k == 0, own);
+                x + row * x_stride + k * 64, x_stride, weights + k * 1024, apart, more, k == 0, row == from, own);
             if (k + more < steps) continue;
             if (w->scale) from_int8(own, rows, here, inputs->q_scale + row, w, column);
             finish(how, out, stride, row, column, rows, here, own, w->bias);

@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.api.tabby import MAX_LINES, EventRequest, accepted_by, completion_id, language_of
+from deployments.teams.principal import Principal
+from deployments.teams.records import Team
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import ANSWER, MODEL, WINDOW, FakeBackend
 
@@ -132,3 +135,31 @@ async def test_health_and_settings(client: httpx.AsyncClient, fake_backend: Fake
     # A number would be taken for a version of Tabby, and one before 0.9 for a server without settings.
     assert re.fullmatch(r"\D+", health["version"]["git_describe"])
     assert (await client.get("/v1beta/server_setting")).json() == {"disable_client_side_telemetry": True}
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "accepted"),
+    [
+        ({"completion_id": "cmpl-0a.python.7"}, "select", ("tabby", 7)),
+        ({"completion_id": "cmpl-0a.python.7"}, "select_line", ("tabby", 1)),
+        ({"completion_id": "cmpl-0a.python.7", "lines": 2}, "select", ("tabby", 2)),
+        ({"completion_id": "cmpl-0a.python.99999"}, "select", ("tabby", MAX_LINES)),
+        ({"completion_id": "chatcmpl-1", "lines": 3}, "select", ("other", 3)),
+        ({"completion_id": "chatcmpl-1"}, "select", ("other", 1)),
+        ({"completion_id": "cmpl-0a.python.7", "type": "view"}, "view", None),
+        ({"completion_id": "cmpl-0a.python.7", "type": "dismiss"}, "dismiss", None),
+    ],
+)
+def test_what_a_team_accepted(event: dict[str, Any], kind: str, accepted: tuple[str, int] | None) -> None:
+    body = EventRequest.model_validate({"type": "select", **event})
+    team = Team(id="team_a", name="a", created_at=0)
+    found = accepted_by(Principal(team=team, user="alice"), body, kind, MODEL)
+    assert (None if found is None else (found.dialect, found.lines)) == accepted
+    assert found is None or (found.team_id, found.user, found.model, found.completions) == ("team_a", "alice", MODEL, 1)
+    assert accepted_by(Principal(team=None), body, kind, MODEL) is None
+
+
+@pytest.mark.parametrize(("text", "lines"), [("", 1), ("a", 1), ("a\n", 1), ("\n  a\nb\n\n", 2), ("a\n\nb", 3)])
+def test_an_id_says_how_many_lines(text: str, lines: int) -> None:
+    assert completion_id("00ff", "python", text) == f"cmpl-00ff.python.{lines}"
+    assert language_of(completion_id("00ff", "cobol", text)) == "other"

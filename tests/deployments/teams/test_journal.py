@@ -288,3 +288,40 @@ async def test_attempts_to_make_a_journal_leave_nothing_open(begin: Begin, monke
                 await journal.open(entry(number)).written
         assert len(os.listdir("/proc/self/fd")) == before
     await journal.open(entry(6)).written
+
+
+async def test_one_of_the_dead_that_cannot_be_read_now_holds_up_nobody(begin: Begin) -> None:
+    dead, living, ledger = await begin(), await begin(), FakeLedger()
+    await dead.open(entry(1)).written
+    await die(dead)
+    await living.adopt()
+    await living.open(entry(2)).written
+    await living.close(entry(2))
+
+    def closed(most: int) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    living._adopted[0].closed = closed  # type: ignore[method-assign, assignment]
+    assert await living.drain(ledger.book) == 1
+    assert ledger.entries.keys() == {"00000002"}
+    assert await living.adopt() == 1
+    assert await living.drain(ledger.book) == 1
+    assert ledger.entries.keys() == {"00000001", "00000002"}
+
+
+async def test_what_fails_is_told_once(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
+    broken = True
+
+    def reached(point: str) -> None:
+        if broken and point.endswith(".written"):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    journal = await begin(reached=reached)
+    for round in (1, 2):
+        for number in range(3):
+            with pytest.raises(JournalError):
+                await journal.open(entry(number)).written
+        assert sum("disk I/O error" in record.getMessage() for record in caplog.records) == round
+        broken = False
+        await journal.open(entry(10 * round)).written
+        broken = True

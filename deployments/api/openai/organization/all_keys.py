@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from deployments.api.openai.organization.api_keys import Rotation
 from deployments.api.openai.organization.fields import LimitsAnswer, seconds
-from deployments.api.openai.organization.listing import After, Deleted, Limit, ListPage, after
+from deployments.api.openai.organization.listing import After, Deleted, ListPage, after
 from deployments.api.openai.organization.path_ids import KeyId
 from deployments.api.openai.organization.route import VisitOf
 from deployments.http.needs import needs
 from deployments.teams.records import Key, Scope
+
+MOST_KEYS = 500
+"""Of a page: more than OpenAI's lists have, since this one is read whole, and each page reads the table."""
 
 
 class AnyKey(LimitsAnswer):
@@ -41,7 +44,11 @@ class RotatedKey(BaseModel):
 def add_routes(router: APIRouter) -> None:
     @router.get("/api_keys", summary="List all keys", response_description="The keys, from the oldest on.")
     @needs("admin")
-    async def list_keys(visit: VisitOf, after_id: After = None, limit: Limit = 20) -> ListPage[AnyKey]:
+    async def list_keys(
+        visit: VisitOf,
+        after_id: After = None,
+        limit: Annotated[int, Query(ge=1, le=MOST_KEYS, description="Most keys of a page.")] = 20,
+    ) -> ListPage[AnyKey]:
         """Revoked ones are not listed."""
         visit.check_admin()
         store = visit.administration.store

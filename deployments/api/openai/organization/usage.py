@@ -40,8 +40,8 @@ _MOST_DAYS = 180
 Start = Annotated[int, Query(ge=_FIRST, le=_LAST, description="What began then or later, in Unix seconds.")]
 End = Annotated[int | None, Query(ge=_FIRST, le=_LAST, description="What began before; else before this hour ends.")]
 Page = Annotated[str | None, Query(max_length=40, description="`next_page` of the page before.")]
-ProjectIds = Annotated[list[str] | None, Query(max_length=1000, description="Of these teams only.")]
-KeyIds = Annotated[list[str] | None, Query(max_length=1000, description="By these keys only.")]
+ProjectIds = Annotated[list[str] | None, Query(max_length=500, description="Of these teams only.")]
+KeyIds = Annotated[list[str] | None, Query(max_length=500, description="By these keys only.")]
 Models = Annotated[list[str] | None, Query(max_length=100, description="Of these models only.")]
 
 

@@ -320,3 +320,26 @@ def test_bodies_of_the_test_are_those_of_the_routes() -> None:
     app.include_router(organization_router(None))
     there = {path.removeprefix("/v1/organization") for path in posts(app.openapi())}
     assert {path.replace(":anytext", "") for path in BODIES} <= there
+
+
+async def test_who_leaves_leaves_nothing_behind(client: httpx.AsyncClient, keyring: Keyring, store: Store) -> None:
+    """Sessions, memberships and keys of a person; those of others stay."""
+    admin = key_of(keyring, None, "admin")
+    teams = [await store.create_team("local", name) for name in ("a", "b")]
+    roles: dict[str, Role] = {team.id: "member" for team in teams}
+    for user in ("max", "olga"):
+        for team in teams:
+            await store.set_member("local", Member(user=user, team_id=team.id, role="member"))
+            made = await client.post(
+                f"/v1/organization/projects/{team.id}/api_keys",
+                headers=person(keyring, user, **roles),
+                json={"name": f"{user} in {team.name}"},
+            )
+            assert made.status_code == 200
+    await store.create_session(b"cookie", "max", None, None, NOON + DAY)
+    assert (await client.delete("/v1/organization/users/max", headers=admin)).status_code == 200
+    assert {key.name for key in await store.keys()} == {"olga in a", "olga in b"}
+    assert await store.session(b"cookie") is None
+    assert await store.memberships("max") == []
+    assert len(await store.memberships("olga")) == 2
+    assert (await client.delete("/v1/organization/users/max", headers=admin)).status_code == 404
