@@ -23,6 +23,7 @@ from deployments.http.middleware import error_response, error_shape, request_id
 from deployments.http.request_record import report
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _READABLE = (
     *("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "x-prompt-tokens", "x-generated-tokens"),
@@ -120,6 +121,8 @@ def _is_same(origin: str, host: str, scheme: str) -> bool:
 class DoorMiddleware:
     """Refuses requests under names that are not this server's, and those of pages that may not speak to it, with 403.
 
+    And paths with control characters: what stands before and behind reads them differently.
+
     on_refused: told of every POST among them.
     """
 
@@ -139,6 +142,8 @@ class DoorMiddleware:
         await error_response(problem, error_shape(scope))(scope, receive, send)
 
     def _problem(self, scope: Scope) -> ServeError | None:
+        if _CONTROL.search(scope["path"]):
+            return InvalidRequestError("The path holds control characters.", code="invalid_path")
         headers, server = Headers(scope=scope), scope.get("server")
         hosts = headers.getlist("host")
         for host in hosts:

@@ -45,16 +45,16 @@ class Needs:
                 continue
             for method in route.methods or ():
                 need = getattr(route.endpoint, _DECLARED, None) or _by_method(method)
-                if route.param_convertors:
-                    self._patterns.append((route.path_regex, method, need))
-                else:
+                self._patterns.append((route.path_regex, method, need))
+                if not route.param_convertors:
                     self._exact.setdefault((method, route.path), need)
 
     def __call__(self, method: str, path: str) -> Need:
         method = "GET" if method == "HEAD" else method
         if (need := self._exact.get((method, path))) is not None:
             return need
-        found = (need for pattern, known, need in self._patterns if known == method and pattern.fullmatch(path))
+        # As Starlette does it: a pattern of its that ends in `$` takes a newline more than `fullmatch` would.
+        found = (need for pattern, known, need in self._patterns if known == method and pattern.match(path))
         return next(found, "key")
 
 

@@ -20,6 +20,9 @@ MISSES_S = 0.25
 
 RETRY_AFTER_S = 2.0
 
+LATE_S = 5.0
+"""So much later than planned a reading may end with a database that is there."""
+
 
 class Source(Protocol):
     """What the directory needs of `deployments.teams.store.Store`."""
@@ -38,9 +41,8 @@ class Directory:
     """The newest snapshot, renewed by `run`.
 
     pepper: of the stored digests; asked for when the first key is there. required: nobody gets in without a key, even
-    while there is none. refresh_s: the age at which the snapshot is renewed. max_staleness_s: the age at which it is
-    worth nothing. on_closed: awaited at each reading of a database once the server is
-    closed.
+    while there is none. refresh_s: the age at which the snapshot is renewed. max_staleness_s: so much later than that
+    it is worth nothing. on_closed: awaited at each reading of a database once the server is closed.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class Directory:
         if found is None and self._clock() - self._tried_at >= MISSES_S:
             await self.refresh()
             found = self._find(key)
-        if self.age_s > self._max_staleness_s or (found is None and self._failed):
+        if self.age_s > self._max_staleness_s + self._refresh_s + LATE_S or (found is None and self._failed):
             raise AuthUnavailableError("Keys cannot be checked at the moment.", retry_after=RETRY_AFTER_S)
         if found is None:
             raise UnauthorizedError(_refusal(key, "is not known, or was revoked"))

@@ -14,7 +14,8 @@ from starlette.routing import Route
 
 from deployments.errors import ForbiddenError, UnauthorizedError
 from deployments.http.authentication import MAX_KEY_CHARS, check, credential
-from deployments.http.needs import Need
+from deployments.http.needs import Need, Needs
+from deployments.http.needs import needs as needs_of
 from deployments.ingress import create_app
 from deployments.teams.keys import new_key
 from deployments.teams.principal import Principal
@@ -66,6 +67,32 @@ async def test_without_a_key_nothing_but_pages_and_probes_answers(
         response = await closed.request(method, path, content=b"{}" if method == "POST" else None)
         public = method in ("GET", "HEAD") and (path in PUBLIC or path.startswith("/playground/"))
         assert (response.status_code != 401) == public, (method, path)
+
+
+@pytest.mark.parametrize("ending", ["%0A", "%0a", "%0D%0A", "/", "%00", "//", "?x", ";x", "%20", "%2F", "/."])
+async def test_no_spelling_of_a_path_takes_its_need_away(
+    closed: httpx.AsyncClient, closed_app: FastAPI, keyring: Keyring, ending: str
+) -> None:
+    """A key that may only read usage is refused wherever it was refused, or there is nothing."""
+    headers = {"authorization": f"Bearer {keyring.add(scopes=('usage',))}"}
+    for method, path in routes(closed_app):
+        content = b"{}" if method == "POST" else None
+        plain = await closed.request(method, path, content=content, headers=headers)
+        if plain.status_code == 403:
+            spelt = await closed.request(method, f"{path}{ending}", content=content, headers=headers)
+            assert spelt.status_code in (400, 403, 404, 405, 422), (method, path, spelt.text)
+
+
+def test_what_is_needed_is_what_starlette_routes_to(closed_app: FastAPI) -> None:
+    """Without the door, which refuses such paths already."""
+    needs = Needs([Route("/metrics", _metrics)])
+    assert needs("GET", "/metrics") == needs("GET", "/metrics\n") == needs("HEAD", "/metrics") == "metrics"
+    assert needs("GET", "/metrics/") == "key"
+
+
+@needs_of("metrics")
+async def _metrics(request: Any) -> None:
+    pass
 
 
 async def test_what_is_no_route_tells_strangers_nothing(closed: httpx.AsyncClient, keyring: Keyring) -> None:

@@ -196,6 +196,18 @@ async def test_with_the_database_away_known_keys_go_on_for_an_hour(
         await directory.principal(new_key())
 
 
+async def test_no_staleness_at_all_refuses_nobody_while_the_database_answers(database: Database, clock: Clock) -> None:
+    directory = Directory(database.open, lambda: PEPPER, refresh_s=2.0, max_staleness_s=0.0, clock=clock, now=clock)
+    key = database.add()
+    for _ in range(5):
+        await directory.refresh()
+        clock.now += 3.0  # a reading takes a while
+        assert (await directory.principal(key)).team is not None
+    clock.now += 10.0
+    with pytest.raises(AuthUnavailableError):
+        await directory.principal(key)
+
+
 async def test_a_server_that_starts_without_its_database_lets_nobody_in(
     directory: Directory, database: Database
 ) -> None:
