@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from deployments.errors import MeteringUnavailableError
 from deployments.http.metering import MeteredBackend
@@ -25,9 +26,11 @@ from deployments.teams.private_file import read_or_make
 from deployments.teams.records import Accepted, LedgerEntry, Team
 from deployments.teams.sessions import Sessions
 from deployments.teams.sign_on import Groups, SignOn
-from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
 from monitoring import IngressMetrics
+
+if TYPE_CHECKING:
+    from deployments.teams.store import Store
 
 STOP_S = 5.0
 """So long the end of the process waits for what is used to be booked; the rest stays in the journal."""

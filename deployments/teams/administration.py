@@ -6,16 +6,18 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from deployments.team_settings import TeamsSettings
 from deployments.teams.keys import Pepper, last_four, new_key
 from deployments.teams.leaving import leave_team, revoke_keys_of
 from deployments.teams.money import price_a_token
 from deployments.teams.records import NO_LIMITS, Key, Limits, Price, Scope
-from deployments.teams.store import Store
 from deployments.teams.store_errors import InvalidChangeError
 from model.config import ConfigError
+
+if TYPE_CHECKING:
+    from deployments.teams.store import Store
 
 ANY_MODEL = "*"
 """Whose price it is that the settings say: every model's that has none of its own."""

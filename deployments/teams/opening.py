@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployments.team_settings import TeamsSettings, data_directory
 from deployments.teams.database.url import parse, sqlite_file
 from deployments.teams.keys import Pepper
-from deployments.teams.store import Store
 from model.config import ConfigError
+
+if TYPE_CHECKING:
+    from deployments.teams.store import Store
 
 
 def pepper_file(settings: TeamsSettings) -> Path:
@@ -42,6 +45,9 @@ async def open_store(
     settings: TeamsSettings, make: bool = False, clock: Callable[[], float] = time.time
 ) -> Store | None:
     """None while nothing was ever made. make: it is made, then. Raises ConfigError, and StoreUnavailableError."""
-    if not make and not Store.exists(settings.database):
+    file = sqlite_file(parse(settings.database))
+    if not make and file is not None and not file.exists():
         return None
+    from deployments.teams.store import Store  # a quarter of a second, which a server without keys does not pay
+
     return await Store.open(settings.database, clock)

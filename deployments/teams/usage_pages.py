@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from deployments.teams.records import Bucket, Grouping, UsageRow
-from deployments.teams.store import Store
+
+if TYPE_CHECKING:
+    from deployments.teams.store import Store
 
 _WIDTHS = {"hour": 3600, "day": 86_400}
 

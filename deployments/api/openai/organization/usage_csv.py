@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
@@ -31,8 +31,10 @@ from deployments.api.openai.organization.usage import (
 from deployments.errors import InvalidRequestError
 from deployments.http.needs import needs
 from deployments.teams.records import Bucket, Grouping, UsageRow
-from deployments.teams.store import Store
 from deployments.teams.usage_pages import Asked, usage_rows
+
+if TYPE_CHECKING:
+    from deployments.teams.store import Store
 
 By = Literal["team", "key", "model", "kind", "dialect", "user", "day", "hour"]
 
