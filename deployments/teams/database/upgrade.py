@@ -18,6 +18,8 @@ from model.config import ConfigError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x53746172_54656D73  # of PostgreSQL's advisory locks: any number that nobody else takes
+_LOCK_S = 20
+"""Of a process that migrates and hangs, others say so rather than hang as well; they ask again."""
 
 _alembic = threading.Lock()
 """It keeps what it works on in its modules."""
@@ -41,6 +43,7 @@ async def _upgrade(url: URL, revision: str) -> None:
         try:
             async with engine.execution_options(sqlite_begin="EXCLUSIVE").begin() as connection:
                 if not file:
+                    await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_S}s'"))
                     await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
                 await connection.run_sync(_run, revision)
         finally:

@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
 from deployments.teams.database import schema
+from deployments.teams.database import upgrade as upgrade_module
 from deployments.teams.database.connections import failures
 from deployments.teams.database.upgrade import upgrade
 from deployments.teams.database.url import parse
@@ -88,6 +89,21 @@ async def test_processes_that_start_at_once_make_one_database(database: str) -> 
     assert [team.name for team in await store.teams()] == names
     assert await store.verify_audit() == len(names)
     await store.close()
+
+
+async def test_a_migration_that_hangs_holds_up_no_start(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = await postgres.create()
+    other = await asyncpg.connect(postgres.url(name).replace("+asyncpg", ""))
+    try:
+        await other.execute(f"SELECT pg_advisory_lock({upgrade_module._LOCK})")
+        monkeypatch.setattr(upgrade_module, "_LOCK_S", 1)
+        with pytest.raises(StoreUnavailableError):
+            await Store.open(postgres.url(name))
+        await other.execute(f"SELECT pg_advisory_unlock({upgrade_module._LOCK})")
+        await (await Store.open(postgres.url(name))).close()
+    finally:
+        await other.close()
+        await postgres.drop(name)
 
 
 async def test_what_was_written_is_there_for_the_next_process(database: str) -> None:
