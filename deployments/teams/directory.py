@@ -16,7 +16,8 @@ from deployments.teams.records import Key, Price, Snapshot, Spent, Team
 from monitoring import logs
 
 MISSES_S = 0.25
-"""A key that is not known may have been made just now: the database is asked, but no more often than this."""
+"""A key that is not known may have been made just now: the database is asked, but no more often than this. Whoever sent
+it waits for so long, together with all others who did."""
 
 RETRY_AFTER_S = 2.0
 
@@ -56,6 +57,7 @@ class Directory:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         on_closed: Callable[[], Awaitable[None]] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._open_source = open_source
         self._make_pepper = pepper
@@ -65,6 +67,7 @@ class Directory:
         self._clock = clock
         self._now = now
         self._on_closed = on_closed
+        self._sleep = sleep
         self._source: Source | None = None
         self._pepper: Pepper | None = None
         self._snapshot: Snapshot | None = None
@@ -124,8 +127,8 @@ class Directory:
         if not is_well_formed(key):
             raise UnauthorizedError(_refusal(key, "is none of this server's keys"))
         found = self._find(key)
-        if found is None and self._clock() - self._tried_at >= MISSES_S:
-            await self.refresh()
+        if found is None:
+            await self._read_since(self._clock())
             found = self._find(key)
         if self.age_s > self._max_staleness_s + self._refresh_s + LATE_S or (found is None and self._failed):
             raise AuthUnavailableError("Keys cannot be checked at the moment.", retry_after=RETRY_AFTER_S)
@@ -135,6 +138,16 @@ class Directory:
         if expires_at is not None and expires_at <= self._now():
             raise UnauthorizedError(_refusal(key, "has expired"))
         return found
+
+    async def _read_since(self, asked_at: float) -> None:
+        """Return when a reading has ended that began later."""
+        while self._tried_at <= asked_at:
+            if (wait_s := self._tried_at + MISSES_S - self._clock()) > 0:
+                await self._sleep(wait_s)
+            else:
+                await self.refresh()
+        if self._reading is not None:
+            await asyncio.shield(self._reading)
 
     def _find(self, key: str) -> Principal | None:
         if self._snapshot is None or self._pepper is None:

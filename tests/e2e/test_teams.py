@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import io
@@ -25,6 +26,8 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 PRICE = 315_000  # picodollars a token, by default
+PLACES = 60
+"""That the engine and its queue have: more than any other test asks at once."""
 
 
 class Row(NamedTuple):
@@ -100,6 +103,7 @@ def database(directory: Path) -> str:
 def served(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("teams")
     options = ("--dtype", "float32", "--num-threads", "1", "--ingress-replicas", "2")
+    options += ("--max-num-seqs", "4", "--max-queued-requests", str(PLACES - 4))
     cluster = Cluster(tiny_checkpoint, directory / "serve.txt", *options, STARCODER_TEAMS__DATABASE=database(directory))
     with cluster.running():
         yield Served(cluster, directory)
@@ -172,6 +176,37 @@ def test_another_teams_prefix_is_not_found(served: Served) -> None:
     assert cached(blue) == 0
     assert cached(green) >= 48
     assert cached(blue) >= 48
+
+
+def test_a_queue_that_one_team_fills_has_room_for_another(served: Served) -> None:
+    admin = served.keys[0]
+    keys = []
+    for team in ("flood", "idle"):
+        served.administer("teams", "create", team)
+        keys.append(served.key("--team", team, STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=admin))
+    flood, idle = keys
+    body = {"prompt": "x", "max_tokens": 1900, "ignore_eos": True}
+
+    async def fill() -> tuple[int, int, int]:
+        async def ask(key: str, **more: Any) -> int:
+            headers = {"authorization": f"Bearer {key}"}
+            return (await client.post("/v1/completions", json={**body, **more}, headers=headers)).status_code
+
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=served.cluster.url, timeout=120, limits=limits) as client:
+            waiting = [asyncio.create_task(ask(flood)) for _ in range(PLACES)]
+            while (full := await ask(flood, max_tokens=1)) == 200:
+                assert not any(each.done() for each in waiting), "the queue was never full"
+            welcome = await ask(idle, max_tokens=1)
+            displaced = [each.result() for each in waiting if each.done()]
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            return full, welcome, displaced.count(429)
+
+    full, welcome, displaced = asyncio.run(fill())
+    assert (full, welcome) == (429, 200)
+    assert displaced <= 1, "it made room for one request only"
 
 
 def test_what_a_killed_ingress_had_begun_is_on_the_bill(served: Served) -> None:

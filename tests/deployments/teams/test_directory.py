@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ from deployments.teams.records import Key, Price, Snapshot, Spent, Team
 
 PEPPER = Pepper(b"x" * 32)
 DAY = 86_400.0
+QUESTIONS = 2
+"""Of the database, at each reading."""
 
 
 @dataclass
@@ -83,6 +86,10 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        self.now += seconds
+
 
 @pytest.fixture
 def database() -> Database:
@@ -96,7 +103,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def directory(database: Database, clock: Clock) -> Directory:
-    return Directory(database.open, lambda: PEPPER, max_staleness_s=3600.0, clock=clock, now=clock)
+    return Directory(database.open, lambda: PEPPER, max_staleness_s=3600.0, clock=clock, now=clock, sleep=clock.sleep)
 
 
 async def test_nobody_is_asked_until_the_first_key_is_made(directory: Directory, database: Database) -> None:
@@ -118,25 +125,37 @@ async def test_nobody_is_asked_until_the_first_key_is_made(directory: Directory,
 
 async def test_required_closes_it_before_there_is_a_key(database: Database, clock: Clock) -> None:
     database.made = False
-    directory = Directory(database.open, lambda: PEPPER, required=True, clock=clock, now=clock)
+    directory = Directory(database.open, lambda: PEPPER, required=True, clock=clock, now=clock, sleep=clock.sleep)
     await directory.refresh()
     assert directory.closed
     with pytest.raises(UnauthorizedError):
         await directory.principal(new_key())
 
 
-async def test_a_new_key_works_at_once_and_strangers_do_not_ask_the_database_more_often(
+@pytest.mark.parametrize("since_reading_s", [0.0, MISSES_S / 2, MISSES_S, 1.0])
+async def test_a_new_key_works_at_once(
+    directory: Directory, database: Database, clock: Clock, since_reading_s: float
+) -> None:
+    await directory.refresh()
+    clock.now += since_reading_s
+    key = database.add()
+    assert (await directory.principal(key)).key is not None
+
+
+async def test_strangers_do_not_ask_the_database_more_often(
     directory: Directory, database: Database, clock: Clock
 ) -> None:
     await directory.refresh()
-    clock.now += MISSES_S
-    key = database.add()
-    assert (await directory.principal(key)).key is not None
     asked = database.asked
-    for _ in range(100):
+    refused = await asyncio.gather(*(directory.principal(new_key()) for _ in range(500)), return_exceptions=True)
+    assert {type(error) for error in refused} == {UnauthorizedError}
+    assert database.asked - asked <= 2 * QUESTIONS
+    asked, began = database.asked, clock.now
+    for _ in range(20):
         with pytest.raises(UnauthorizedError):
             await directory.principal(new_key())
-    assert database.asked == asked
+    assert database.asked - asked <= QUESTIONS * (1 + (clock.now - began) / MISSES_S)
+    asked = database.asked
     for _ in range(3):
         with pytest.raises(UnauthorizedError):
             await directory.principal("sk-" + "a" * 60)  # a typing error needs no database
@@ -197,7 +216,9 @@ async def test_with_the_database_away_known_keys_go_on_for_an_hour(
 
 
 async def test_no_staleness_at_all_refuses_nobody_while_the_database_answers(database: Database, clock: Clock) -> None:
-    directory = Directory(database.open, lambda: PEPPER, refresh_s=2.0, max_staleness_s=0.0, clock=clock, now=clock)
+    directory = Directory(
+        database.open, lambda: PEPPER, refresh_s=2.0, max_staleness_s=0.0, clock=clock, now=clock, sleep=clock.sleep
+    )
     key = database.add()
     for _ in range(5):
         await directory.refresh()
