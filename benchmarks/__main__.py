@@ -19,6 +19,7 @@ COMMANDS = {
     "keystrokes": ("benchmarks.server.keystrokes", "people who type, on a running server"),
     "editors": ("benchmarks.server.editors", "how many people who type one server answers in time"),
     "flood": ("benchmarks.server.flood", "how long one team waits while another one floods the server"),
+    "directory": ("benchmarks.server.directory", "what thousands of teams and keys cost an ingress"),
     "soak": ("benchmarks.server.soak", "hostile clients on a running server, and whether others wait for them"),
     "stack": ("benchmarks.stack.command", "everything around the engine, which answers from a table"),
     "metrics-overhead": ("benchmarks.engine.metrics_overhead", "what recording metrics costs, as a share of a step"),
