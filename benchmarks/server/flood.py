@@ -98,8 +98,11 @@ async def flood(load: Load) -> None:
             if found.refused or found.answered >= load.streams:
                 full.set()
 
-    async with httpx.AsyncClient(base_url=load.url, headers=headers, timeout=300, limits=limits) as http:
-        streams = [asyncio.create_task(one(http)) for _ in range(load.streams)]
+    async with (
+        httpx.AsyncClient(base_url=load.url, headers=headers, timeout=300, limits=limits) as http,
+        asyncio.TaskGroup() as group,
+    ):
+        streams = [group.create_task(one(http)) for _ in range(load.streams)]
         await full.wait()
         before = Flooded(found.answered, found.refused)
         print("full", flush=True)
@@ -107,7 +110,6 @@ async def flood(load: Load) -> None:
         print(json.dumps([found.answered - before.answered, found.refused - before.refused]), flush=True)
         for stream in streams:
             stream.cancel()
-        await asyncio.gather(*streams, return_exceptions=True)
 
 
 async def quiet(url: str, key: str, options: argparse.Namespace) -> Waited:
