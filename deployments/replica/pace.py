@@ -95,7 +95,7 @@ class Pace:
         return ask, ask.computed + tokens
 
     def next_at(self) -> float | None:
-        """When the next piece may be computed, if nothing ends before; None: nobody waits who could begin."""
+        """When the next piece may be computed, if nothing ends before; None: who is next does not wait."""
         free_at = self._turns.next_at()
         return None if free_at is None else max(free_at, self.rests_until)
 

@@ -63,6 +63,7 @@ class Pieces:
                 self.pace.piece_ended(ask, self._clock())
                 self._look()
             self.pace.answers(ask)
+            self._look()
             request = msgspec.structs.replace(request, ahead=ahead)
             async with contextlib.aclosing(self._client.generate(request)) as outputs:
                 async for output in outputs:

@@ -61,7 +61,8 @@ class _Line:
 
     @property
     def is_due(self) -> bool:
-        return bool(self.waiting) and self.running is None
+        """Whether it has its turn with the others: also between two pieces of its only prompt."""
+        return bool(self.open) and self.running is None
 
     @property
     def first(self) -> Ask:
@@ -96,12 +97,12 @@ class Turns:
     def next(self, now: float) -> Ask | None:
         """Whose piece may begin now."""
         line = self._next()
-        return line.first if line is not None and self._held_up_until(line) <= now else None
+        return line.first if line is not None and line.waiting and self._held_up_until(line) <= now else None
 
     def next_at(self) -> float | None:
-        """When a piece may begin, should none end before; None: nobody could begin one."""
+        """When a piece may begin, should none end before; None: whose turn it is could not begin one."""
         line = self._next()
-        return None if line is None else self._held_up_until(line)
+        return self._held_up_until(line) if line is not None and line.waiting else None
 
     def begin(self, ask: Ask, tokens: int, now: float) -> None:
         """A piece of so many tokens. Its tenant is charged for it."""

@@ -35,11 +35,11 @@ async def pieces(engine: FakeEngine, counted: list[None]) -> Pieces:
 
 
 def ask(
-    pieces: Pieces, id: str, key: str = "s", tenant: str = "", service_class: int = 1
+    pieces: Pieces, id: str, key: str = "s", tenant: str = "", service_class: int = 1, weight: float = 1.0
 ) -> asyncio.Task[list[Output]]:
     async def outputs() -> list[Output]:
         params = SamplingParams(max_tokens=5, seed=3)
-        request = Request(id, PROMPT, params, tenant=tenant, service_class=service_class)
+        request = Request(id, PROMPT, params, tenant=tenant, weight=weight, service_class=service_class)
         return [output async for output in pieces.generate(key, request)]
 
     return asyncio.create_task(outputs())
@@ -126,3 +126,20 @@ async def test_a_turn_that_comes_to_one_who_is_leaving_goes_on_to_the_next(piece
     tasks[2].cancel()
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(error) for error in ended} == {asyncio.CancelledError}
+
+
+async def test_a_tenant_keeps_its_turn_between_two_pieces_of_its_only_prompt(
+    pieces: Pieces, engine: FakeEngine
+) -> None:
+    """Or it would have one piece of two, whatever its weight."""
+    tasks = [ask(pieces, "one", tenant="one"), ask(pieces, "three", "t", "three", weight=3.0)]
+    seen: dict[str, int] = {}
+    while len(seen) < 10:
+        await eventually(lambda: engine.open_requests == 1 and engine.requests.keys() - seen.keys() != set())
+        (id,) = engine.requests.keys() - seen.keys()
+        seen[id] = len(engine.requests[id].prompt_ids)
+        engine.say(id, 1, finish="length", cached_tokens=seen[id])
+    assert [id.partition("-")[0] for id in seen].count("three") == 7
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
