@@ -50,6 +50,10 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
 
 
+LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
+"""Of a tenant. Between the two lies a million: who needs more of a difference wants a class."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """One sequence to generate. `n` completions of a prompt are `n` requests: they share its blocks.
 
@@ -61,7 +65,8 @@ class Request(msgspec.Struct, frozen=True):
     priority: lower runs first, of one tenant in one class. Equal ones run in order of arrival, but a prompt that ends
         with a step (most of it may be cached) has a quarter of that step before longer ones, and few may pass one for
         which there is no room.
-    tenant: tenants who wait are served alike, in proportion to their weight. weight: above 0.
+    tenant: tenants who wait are served alike, in proportion to their weight. weight: `LEAST_WEIGHT` to `MOST_WEIGHT`;
+        what lies beyond counts as the nearer of them.
     service_class: 0 (interactive) runs before 1 (standard), and that before 2 (batch).
     cache_root: only requests of the same one find each other's blocks.
     """

@@ -10,18 +10,23 @@ from deployments.protocol import GenerationRequest
 from deployments.replica.admission import RETRY_AFTER_BOUNDS_S
 from deployments.replica.backlog import Standing
 from deployments.replica.demand import Demand
+from deployments.replica.pace import Pace
 from deployments.replica.sessions import Turn
 
 
 @contextmanager
-def in_time(request: GenerationRequest, turn: Turn, demand: Demand) -> Iterator[None]:
+def in_time(request: GenerationRequest, turn: Turn, demand: Demand, pace: Pace) -> Iterator[None]:
     """Raises TooLateError where what waits before the request takes the engine longer than its client will wait.
 
-    Not where its client has a part of the answer, or is about to get one that is known already.
+    That is what the engine has, and pieces of long prompts. Not where its client has a part of the answer, or is about
+    to get one that is known already.
     """
     begun = bool(request.earlier) or turn.typed is not None
     if request.deadline_s is not None and not begun:
-        wait = demand.wait_of(sum(map(len, request.prompts)), Standing.of(request))
+        standing = Standing.of(request)
+        wait = demand.wait_of(sum(map(len, request.prompts)), standing)
+        if turn.key is not None:
+            wait = max(wait, *(pace.wait_of(turn.key, prompt, standing) for prompt in request.prompts))
         if wait > request.deadline_s:
             low, high = RETRY_AFTER_BOUNDS_S
             raise TooLateError(

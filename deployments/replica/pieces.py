@@ -9,7 +9,9 @@ from typing import Protocol
 
 import msgspec
 
-from deployments.replica.pace import Ask, Pace
+from deployments.replica.backlog import Standing
+from deployments.replica.pace import Pace
+from deployments.replica.turns import Ask
 from model.request import Output, Request, SamplingParams
 
 _PARTLY = 128
@@ -36,7 +38,7 @@ class Pieces:
 
         Raises EngineDeadError.
         """
-        ask = self.pace.ask(key, request.prompt_ids)
+        ask = self.pace.ask(key, request.prompt_ids, Standing.of(request))
         try:
             number = ahead = 0
             while self.pace.wants_piece(ask):
@@ -61,6 +63,7 @@ class Pieces:
                 self.pace.piece_ended(ask, self._clock())
                 self._look()
             self.pace.answers(ask)
+            self._look()
             request = msgspec.structs.replace(request, ahead=ahead)
             async with contextlib.aclosing(self._client.generate(request)) as outputs:
                 async for output in outputs:
@@ -81,13 +84,15 @@ class Pieces:
             del self._starts[ask]
 
     def _look(self) -> None:
-        """Start the next piece, or look again when it may start."""
+        """Start what pieces may start, and look again when the next one may."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = self._clock()
-        if (piece := self.pace.next_piece(now)) is not None:
+        while (piece := self.pace.next_piece(now)) is not None:
             ask, end = piece
-            self._starts[ask].set_result(end)
-        elif self._starts and self.pace.rests_until > now:
-            self._timer = asyncio.get_running_loop().call_later(self.pace.rests_until - now, self._look)
+            start = self._starts[ask]
+            if not start.cancelled():  # or it is about to leave, and gives its turn back
+                start.set_result(end)
+        if (again := self.pace.next_at()) is not None:
+            self._timer = asyncio.get_running_loop().call_later(again - now, self._look)

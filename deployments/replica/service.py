@@ -186,7 +186,7 @@ class EngineService:
             RequestTrace(self._tracing, request, self._clock, self._name) as trace,
             self._living(),
             self.sessions.turn(request) as turn,
-            in_time(request, turn, self.demand),
+            in_time(request, turn, self.demand, self.pieces.pace),
             self.admission.admit(request.unfinished, stats, request.tenant, request.weight) as lease,
             self._open(),
         ):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import time
 from array import array
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from deployments.protocol import EditorSession, GenerationRequest
+from deployments.replica.remembered import Remembered
 from model.request import Output, Request
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
@@ -122,7 +122,7 @@ class Turn:
 
 
 class Sessions:
-    """The newest turn of each session; the least recently used go first, and all after `lifetime_s`."""
+    """The newest turn of each session, for `lifetime_s`; where there are too many, see `Remembered`."""
 
     def __init__(
         self,
@@ -132,10 +132,9 @@ class Sessions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tokenizer = tokenizer
-        self._capacity = capacity
         self._lifetime_s = lifetime_s
         self._clock = clock
-        self._turns: OrderedDict[SessionKey, tuple[Turn, float]] = OrderedDict()
+        self._turns: Remembered[tuple[Turn, float]] = Remembered(capacity)
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -157,11 +156,10 @@ class Sessions:
         now = self._clock()
         self._forget(now)
         key = request.cache_root, session.key
-        older, _ = self._turns.get(key, (None, now))
+        older, _ = self._turns.get(request.tenant, key) or (None, now)
         if request.attempt and older is not None and older.asked_at > request.asked_at:
             # It comes from a dead engine, and meanwhile the user has typed on.
             return Turn(ended=True)
-        self._turns.pop(key, None)
         turn = self._successor(older, request, session)
         turn.asked_at, turn.key = request.asked_at, key
         if older is not None and not older.ended:
@@ -169,9 +167,7 @@ class Sessions:
             older.ended, older.wasted = True, 0 if inherited else older.generated
             if older.end is not None:
                 older.end()
-        self._turns[key] = (turn, now)
-        while len(self._turns) > self._capacity:
-            self._turns.popitem(last=False)
+        self._turns.use(request.tenant, key, (turn, now))
         return turn
 
     def _successor(self, older: Turn | None, request: GenerationRequest, session: EditorSession) -> Turn:
@@ -187,11 +183,11 @@ class Sessions:
         return Turn(Generation.of(request, session))
 
     def _forget(self, now: float) -> None:
-        while self._turns:
-            key, (_, since) = next(iter(self._turns.items()))
+        while (oldest := self._turns.oldest()) is not None:
+            tenant, key, (_, since) = oldest
             if since > now - self._lifetime_s:
                 return
-            del self._turns[key]
+            self._turns.forget(tenant, key)
 
 
 def _inherits(request: GenerationRequest) -> bool:

@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from model.scheduling.account import PROMPT_TOKEN, Account
+from model.scheduling.account import PROMPT_TOKEN, Account, Accounts, service
 from model.scheduling.sequence import Sequence
 
 MOST_OVERTAKEN = 32
@@ -26,9 +26,8 @@ class FairQueue:
     """The sequences that wait. Iterating it gives them in no order."""
 
     def __init__(self) -> None:
-        self._accounts: dict[tuple[int, str], Account] = {}
+        self._accounts = Accounts()
         self._waiting: dict[int, dict[Account, list[Sequence]]] = {}
-        self._left_last: dict[int, Account] = {}
         self._overtaken: Counter[int] = Counter()
         self._never_ran: OrderedDict[Sequence, None] = OrderedDict()
         self._size = 0
@@ -43,7 +42,7 @@ class FairQueue:
 
     def enter(self, sequence: Sequence) -> None:
         """A new one comes."""
-        sequence.account = self._account(sequence.request.service_class, sequence.request.tenant)
+        sequence.account = self._accounts.of(sequence.request.service_class, sequence.request.tenant)
         self._never_ran[sequence] = None
         self.add(sequence)
 
@@ -52,7 +51,7 @@ class FairQueue:
         account = sequence.account
         lines = self._waiting.setdefault(account.service_class, {})
         if account not in lines:
-            self._lift(account)
+            self._accounts.comes(account, lines)
             lines[account] = []
         bisect.insort(lines[account], sequence, key=_rank)
         self._size += 1
@@ -69,7 +68,7 @@ class FairQueue:
         self._size -= 1
         if not line:
             del lines[account]
-            self._left_last[service_class] = account
+            self._accounts.leaves(account)
         if not lines:
             del self._waiting[service_class]
 
@@ -132,23 +131,9 @@ class FairQueue:
             self.remove(sequence)
         if sequence.started_at is None:
             sequence.account.charge_prompt(sequence.length, sequence.request.weight)
-        sequence.account = self._account(sequence.service_class - 1, sequence.request.tenant)
+        sequence.account = self._accounts.of(sequence.service_class - 1, sequence.request.tenant)
         if waits:
             self.add(sequence)
-
-    def _account(self, service_class: int, tenant: str) -> Account:
-        key = service_class, tenant
-        account = self._accounts.get(key)
-        if account is None:
-            account = self._accounts[key] = Account(service_class, len(self._accounts))
-        return account
-
-    def _lift(self, account: Account) -> None:
-        others = self._waiting[account.service_class]
-        if others:
-            account.counter = max(account.counter, min(other.counter for other in others))
-        elif (last := self._left_last.get(account.service_class)) is not None:
-            account.counter = max(account.counter, last.counter)
 
     def _first_of(self, service_class: int) -> Sequence:
         return min((line[0] for line in self._waiting[service_class].values()), key=_turn)
@@ -170,14 +155,14 @@ def _rank(sequence: Sequence) -> tuple[int, int, int]:
     return sequence.rank
 
 
-def _turn(sequence: Sequence) -> tuple[float, int]:
+def _turn(sequence: Sequence) -> tuple[int, int]:
     """Among the first ones of several tenants of a class."""
     return sequence.account.counter, sequence.arrival
 
 
-def cost(sequence: Sequence) -> float:
+def cost(sequence: Sequence) -> int:
     """What a prompt will be charged at most."""
-    return PROMPT_TOKEN * sequence.length / sequence.request.weight
+    return service(PROMPT_TOKEN * sequence.length, sequence.request.weight)
 
 
 @dataclass(eq=False)
@@ -187,10 +172,10 @@ class _Place:
     account: Account
     sequences: list[Sequence]
     next: int = 0
-    ahead: float = 0.0
+    ahead: int = 0
 
     @property
-    def turn(self) -> tuple[float, int, int] | None:
+    def turn(self) -> tuple[int, int, int] | None:
         """Of the next that could run; None: there is none."""
         while self.next < len(self.sequences) and self.sequences[self.next].in_check:
             self.next += 1
@@ -203,7 +188,7 @@ class _Place:
 class _Turns:
     """Whose turn it is in one class, from one to the next: a heap of tenants, whose counters only grow meanwhile."""
 
-    heap: list[tuple[tuple[float, int, int], _Place]] = field(init=False)
+    heap: list[tuple[tuple[int, int, int], _Place]] = field(init=False)
 
     def __init__(self, lines: dict[Account, list[Sequence]], size: int) -> None:
         places = [_Place(account, line[:size]) for account, line in lines.items()]

@@ -25,7 +25,7 @@ class Planned:
 
     admitted: list[Sequence] = field(default_factory=list)
     first: list[Sequence] = field(default_factory=list)
-    charged: list[tuple[Account, float]] = field(default_factory=list)
+    charged: list[tuple[Account, int]] = field(default_factory=list)
     published: list[tuple[Sequence, int]] = field(default_factory=list)
 
 

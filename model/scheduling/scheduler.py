@@ -387,7 +387,7 @@ def _rank(sequence: Sequence) -> tuple[int, int, int]:
     return sequence.rank
 
 
-def _importance(sequence: Sequence) -> tuple[int, float, int, tuple[int, int, int]]:
+def _importance(sequence: Sequence) -> tuple[int, int, int, tuple[int, int, int]]:
     """Who has the largest is preempted first."""
     account = sequence.account
     return account.service_class, account.counter, account.number, sequence.rank

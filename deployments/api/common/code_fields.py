@@ -27,6 +27,7 @@ from deployments.stop_rules import max_time, superseded
 from deployments.stop_rules.ask import ask, settings
 from deployments.stop_rules.languages import guess_language
 from deployments.stop_rules.registry import stop_rules
+from deployments.teams.principal import principal_of
 from model.text.prompts import PromptForm
 from model.text.tokenizer import Tokenizer
 
@@ -123,7 +124,7 @@ class CodeFields(_RuleFields):
         name = superseded.FIELD.of(self) or caller.session
         if name is None and user is not None and path is not None:
             name = "user " + user
-        return None if name is None else _digest(caller.credential, name, path or "")
+        return None if name is None else _digest(caller.name, name, path or "")
 
 
 class CodeOptions(TypedDict):
@@ -137,10 +138,10 @@ class CodeOptions(TypedDict):
 
 @dataclass(frozen=True)
 class Caller:
-    """session: what the header `x-session-id` says. credential: keeps the sessions of different keys apart."""
+    """session: what the header `x-session-id` says. name: keeps the sessions of different keys and people apart."""
 
     session: str | None = None
-    credential: str = ""
+    name: str = ""
 
 
 ANYBODY = Caller()
@@ -152,8 +153,11 @@ def _caller(
         str | None, Header(min_length=1, max_length=256, description="Names an editor's session; see `session_id`.")
     ] = None,
 ) -> Caller:
-    headers = request.headers
-    given = [headers.get(name, "") for name in ("authorization", "x-api-key", "api-key")]
+    principal = principal_of(request.scope)
+    if principal is not None:
+        team = "" if principal.team is None else principal.team.id
+        return Caller(x_session_id, f"{principal.actor} {team}")
+    given = [request.headers.get(name, "") for name in ("authorization", "x-api-key", "api-key")]
     return Caller(x_session_id, next(filter(None, given), ""))
 
 

@@ -14,6 +14,7 @@ from deployments.command.teams.running import day, limit, part, say
 from deployments.command.teams.running import run as run_parser
 from deployments.teams.money import picodollars, shown
 from deployments.teams.records import Period, ServiceClass
+from model.request import LEAST_WEIGHT, MOST_WEIGHT
 
 _LIMITS = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "parallel": "parallel"}
 
@@ -138,7 +139,11 @@ def _or_dash(value: int | None) -> str:
 
 def _add_changes(parser: argparse.ArgumentParser) -> None:
     missing = argparse.SUPPRESS
-    parser.add_argument("--weight", type=float, help="share of a full server, against others of its class (1)")
+    parser.add_argument(
+        "--weight",
+        type=float,
+        help=f"share of a full server, against others of its class: {LEAST_WEIGHT:g} to {MOST_WEIGHT:g} (1)",
+    )
     parser.add_argument(
         "--class", dest="service_class", choices=get_args(ServiceClass), help="in this order they are served (standard)"
     )

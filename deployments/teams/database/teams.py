@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import secrets
 import uuid
@@ -19,6 +18,7 @@ from deployments.teams.database.limits import checked_number, limits_of, limits_
 from deployments.teams.database.schema import teams
 from deployments.teams.records import Budget, Limits, ServiceClass, Team
 from deployments.teams.store_errors import InvalidChangeError, NameTakenError, NotFoundError
+from model.request import LEAST_WEIGHT, MOST_WEIGHT
 
 _NAME = re.compile(r"[a-z0-9._-]{1,64}", re.ASCII)
 _TAKEN = ("default", "other")
@@ -111,8 +111,8 @@ async def _check(connection: AsyncConnection, team: Team) -> None:
         raise InvalidChangeError(f"{team.name!r} is no name of a team: 1 to 64 of a-z, 0-9, '-', '_' and '.'")
     if team.name in _TAKEN:
         raise InvalidChangeError(f"no team can be called {team.name}: that is a label of the metrics")
-    if not (math.isfinite(team.weight) and team.weight > 0):
-        raise InvalidChangeError(f"a weight of {team.weight} is none: it is above 0")
+    if not LEAST_WEIGHT <= team.weight <= MOST_WEIGHT:
+        raise InvalidChangeError(f"a weight of {team.weight} is none: {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}")
     if team.budget is not None:
         checked_number("budget", team.budget.amount)
     taken = (teams.c.name == team.name) & teams.c.archived_at.is_(None) & (teams.c.id != team.id)

@@ -72,6 +72,19 @@ async def test_a_member_signs_in_and_completes(running: Office, store: Store, br
     assert running.backend.requests[0].prompts
 
 
+@pytest.mark.usefixtures("store")
+async def test_people_of_one_team_have_no_editor_session_in_common(running: Office) -> None:
+    """Whatever their editors call it."""
+    headers = {"origin": running.url, "x-session-id": "window-1"}
+    for user in ("bob", "cas", "bob"):
+        async with httpx.AsyncClient(base_url=running.url, headers=headers) as browser:
+            await running.sign_in(browser, user)
+            assert (await browser.post(COMPLETIONS, json=BODY)).status_code == 200
+    bob, cas, again = [request.session and request.session.key for request in running.backend.requests]
+    assert None not in (bob, cas)
+    assert bob == again != cas
+
+
 async def test_the_cookie(running: Office, store: Store, browser: httpx.AsyncClient) -> None:
     back = await running.sign_in(browser, "bob")
     session, attempt = back.headers.get_list("set-cookie")

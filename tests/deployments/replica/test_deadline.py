@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.errors import TooLateError, unwrap
 from deployments.ingress import refusal_reason
-from deployments.protocol import Earlier, GenerationRequest
+from deployments.protocol import Earlier, EditorSession, GenerationRequest
 from deployments.replica.admission import Admission
 from deployments.replica.backlog import Backlog, Standing
 from deployments.replica.demand import Demand
@@ -90,6 +91,29 @@ async def test_who_would_wait_too_long_is_refused_at_once() -> None:
     for id in engine.requests:
         engine.say(id, 100, finish="length")
     await asyncio.gather(queued, *tasks)
+
+
+@pytest.mark.virtual_time
+async def test_pieces_of_long_prompts_count_with_the_rests_between_them() -> None:
+    """They wait before the engine, one at a time, while others are answered."""
+    engine = FakeEngine()
+    service = service_of(engine)
+    service.pieces.pace.stepped(500, 0.5)
+    service.pieces.pace._interval = 1.8  # as it becomes where somebody always is being answered
+
+    def typed(id: str, deadline_s: float | None = None, tenant: str = "") -> GenerationRequest:
+        session = EditorSession(key=id, prefix="", prefix_length=0, surroundings="")
+        return msgspec.structs.replace(request(id, 2000, deadline_s, tenant), session=session)
+
+    queued = asyncio.create_task(service.generate(typed("queued")))
+    await eventually(lambda: "queued-0-piece-1" in engine.requests)
+    with pytest.raises(TooLateError, match="within 5 s, but would wait for 14"):
+        await service.generate(typed("late", 5.0))
+    short = asyncio.create_task(service.generate(request("short", 10, 5.0)))
+    await eventually(lambda: "short-0" in engine.requests)
+    for task in (queued, short):
+        task.cancel()
+    await asyncio.gather(queued, short, return_exceptions=True)
 
 
 @pytest.mark.virtual_time

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from deployments.replica.pace import PATIENCE, REST_S, SLICE_S, SLOW_S, Ask, Pace, common_length
+from deployments.replica.pace import REST_S, SLICE_S, SLOW_S, Pace, common_length
+from deployments.replica.turns import PATIENCE, Ask
 
 SPEED = 1000.0
 LONG = int(SPEED * SLOW_S) + 100

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from deployments.replica.pieces import Pieces
+from deployments.replica.turns import STALLED_S
 from model.request import Output, Request, SamplingParams
 from tests.support.fake_engine import FakeEngine
 from tests.support.waiting import eventually
@@ -33,9 +34,12 @@ async def pieces(engine: FakeEngine, counted: list[None]) -> Pieces:
     return found
 
 
-def ask(pieces: Pieces, id: str, key: str = "s") -> asyncio.Task[list[Output]]:
+def ask(
+    pieces: Pieces, id: str, key: str = "s", tenant: str = "", service_class: int = 1, weight: float = 1.0
+) -> asyncio.Task[list[Output]]:
     async def outputs() -> list[Output]:
-        request = Request(id, PROMPT, SamplingParams(max_tokens=5, seed=3))
+        params = SamplingParams(max_tokens=5, seed=3)
+        request = Request(id, PROMPT, params, tenant=tenant, weight=weight, service_class=service_class)
         return [output async for output in pieces.generate(key, request)]
 
     return asyncio.create_task(outputs())
@@ -92,3 +96,50 @@ async def test_who_leaves_makes_room_and_takes_his_piece_out(pieces: Pieces, eng
     await eventually(lambda: "c-piece-1" in engine.requests)
     third.cancel()
     await asyncio.gather(third, return_exceptions=True)
+
+
+async def test_a_piece_that_waits_in_the_engine_holds_up_its_own_tenant_alone(
+    pieces: Pieces, engine: FakeEngine
+) -> None:
+    tasks = [ask(pieces, "night", tenant="night", service_class=2), ask(pieces, "more", "t", "night", 2)]
+    await eventually(lambda: "night-piece-1" in engine.requests)
+    tasks.append(ask(pieces, "editor", tenant="editors", service_class=0))
+    await eventually(lambda: "editor-piece-1" in engine.requests)
+    assert engine.requests["editor-piece-1"].service_class == 0
+    tasks.append(ask(pieces, "other", tenant="other", service_class=0))
+    began = asyncio.get_running_loop().time()
+    await eventually(lambda: "other-piece-1" in engine.requests)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(STALLED_S, abs=0.1)
+    assert "more-piece-1" not in engine.requests
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_turn_that_comes_to_one_who_is_leaving_goes_on_to_the_next(pieces: Pieces, engine: FakeEngine) -> None:
+    tasks = [ask(pieces, "a"), ask(pieces, "b", "t"), ask(pieces, "c", "u")]
+    await eventually(lambda: "a-piece-1" in engine.requests)
+    tasks[0].cancel()
+    tasks[1].cancel()  # whose turn is next, before it runs again
+    await eventually(lambda: "c-piece-1" in engine.requests)
+    assert "b-piece-1" not in engine.requests
+    tasks[2].cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(error) for error in ended} == {asyncio.CancelledError}
+
+
+async def test_a_tenant_keeps_its_turn_between_two_pieces_of_its_only_prompt(
+    pieces: Pieces, engine: FakeEngine
+) -> None:
+    """Or it would have one piece of two, whatever its weight."""
+    tasks = [ask(pieces, "one", tenant="one"), ask(pieces, "three", "t", "three", weight=3.0)]
+    seen: dict[str, int] = {}
+    while len(seen) < 10:
+        await eventually(lambda: engine.open_requests == 1 and engine.requests.keys() - seen.keys() != set())
+        (id,) = engine.requests.keys() - seen.keys()
+        seen[id] = len(engine.requests[id].prompt_ids)
+        engine.say(id, 1, finish="length", cached_tokens=seen[id])
+    assert [id.partition("-")[0] for id in seen].count("three") == 7
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,7 +13,7 @@ from deployments.protocol import Delta, EditorSession, GenerationRequest, StopRu
 from deployments.replica.admission import Admission
 from deployments.replica.service import EngineService
 from deployments.replica.sessions import Sessions
-from model.request import SamplingParams
+from model.request import Output, SamplingParams
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_engine import FakeEngine
 from tests.support.recorded_metrics import RecordedMetrics
@@ -268,6 +268,18 @@ async def test_state_is_bounded_and_forgotten() -> None:
     assert len(sessions) == 1
     with sessions.turn(request("r", key=None)):
         assert len(sessions) == 1
+
+
+async def test_a_flood_of_made_up_sessions_empties_nobody_elses() -> None:
+    sessions = Sessions(tokens(), capacity=10)
+    with sessions.turn(request("mine", "x = ", tenant="team")) as mine:
+        mine.add(Output("mine", tokens().encode("foo(1)")))
+    for number in range(99):
+        with sessions.turn(request("r", key=f"s{number}", tenant="flood")):
+            pass
+    with sessions.turn(request("next", "x = fo", tenant="team")) as turn:
+        assert turn.typed == 2
+    assert len(sessions) == 10
 
 
 def test_every_handle_sends_a_session_to_the_same_replica() -> None:

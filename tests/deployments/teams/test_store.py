@@ -83,8 +83,8 @@ async def test_only_what_is_given_changes(store: Store) -> None:
         await store.set_team("local", "team_none", weight=1.0)
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
-async def test_a_weight_is_above_nothing(store: Store, weight: float) -> None:
+@pytest.mark.parametrize("weight", [0.0, -1.0, 1e-18, 0.0009, 1001.0, float("nan"), float("inf")])
+async def test_a_weight_is_neither_nothing_nor_everything(store: Store, weight: float) -> None:
     with pytest.raises(InvalidChangeError):
         await store.create_team("local", "payments", weight=weight)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from benchmarks.fairness.simulator import BLOCK, Ask, Simulation
 from benchmarks.scaling.engines import EngineModel
 from model.engine import Engine
-from model.request import Request, SamplingParams
-from model.scheduling.account import OUTPUT_TOKEN, PROMPT_TOKEN
+from model.request import LEAST_WEIGHT, MOST_WEIGHT, Request, SamplingParams
+from model.scheduling.account import OUTPUT_TOKEN, PROMPT_TOKEN, Account, service
 from model.scheduling.fairness import MOST_OVERTAKEN
 from model.scheduling.planning import MOST_PASSES
 from model.scheduling.scheduler import MOST_EVICTIONS
@@ -66,6 +66,36 @@ def test_service_follows_weights(one: int, other: int, seed: int) -> None:
         pass
     served = {name: points[-1][1] for name, points in simulation.outcome.service.items()}
     assert served["one"] / served["other"] == pytest.approx(one / other, rel=0.05)
+
+
+@given(st.sampled_from([1e-300, LEAST_WEIGHT, 1.0, MOST_WEIGHT, 1e300]), st.integers(0, 10**18))
+@settings(max_examples=15, deadline=None)
+def test_however_long_an_engine_runs_and_whatever_weights_are_no_token_is_lost(weight: float, tokens: int) -> None:
+    """A tenant of any weight had so many tokens; two who come while it waits are lifted to it, and served alike."""
+    old = asks_of("old", [(50, 4, 0)] * 30, weight)
+    new = [ask for name, size in (("one", 20), ("other", 120)) for ask in asks_of(name, [(size, 4, 0)] * 300)]
+    simulation = Simulation(ROOMY, old + [ask._replace(at=0.05) for ask in new])
+    while not simulation.scheduler.waiting:
+        simulation.step()
+    before = next(iter(simulation.scheduler.waiting)).account
+    before.charge_output(tokens, weight)
+    while simulation.step():
+        left = waiting(simulation)
+        if "one" in simulation.outcome.service and not (left["one"] and left["other"]):
+            break
+    served = {name: points[-1][1] for name, points in simulation.outcome.service.items()}
+    assert served["one"] == pytest.approx(served["other"], rel=0.05)
+
+
+@given(st.lists(st.integers(0, 10**9), max_size=20), st.floats(LEAST_WEIGHT, MOST_WEIGHT), st.integers(0, 10**18))
+def test_what_is_charged_does_not_depend_on_what_was(charges: list[int], weight: float, before: int) -> None:
+    account = Account(1, 0)
+    account.charge_output(before, LEAST_WEIGHT)
+    start = account.counter
+    for tokens in charges:
+        account.charge_prompt(tokens, weight)
+    assert account.counter - start == service(sum(charges), weight)
+    assert service(1, weight) * weight == pytest.approx(service(1, 1.0), rel=1e-6)
 
 
 @given(backlogs, backlogs)
@@ -193,7 +223,7 @@ def test_a_step_that_is_taken_back_costs_nobody_anything(
     run_load(engine, arrivals).check()
 
 
-def counters(engine: Engine) -> dict[tuple[int, str], float]:
+def counters(engine: Engine) -> dict[tuple[int, str], int]:
     """Of the accounts of all that are there."""
     return {(s.service_class, s.request.tenant): s.account.counter for s in engine.sequences.values()}
 
@@ -205,12 +235,13 @@ def test_what_is_charged() -> None:
     engine.add(one)
     account = engine.sequences["one"].account
     engine.step()
-    assert account.counter == PROMPT_TOKEN * 50 / 2, "a prompt of four steps, when it is admitted"
+    assert account.counter == service(PROMPT_TOKEN * 50, 2.0), "a prompt of four steps, when it is admitted"
     run_to_end(engine)
-    assert account.counter == (PROMPT_TOKEN * 50 + OUTPUT_TOKEN * 4) / 2
+    assert account.counter == service(PROMPT_TOKEN * 50 + OUTPUT_TOKEN * 4, 2.0)
     engine.add(Request("again", one.prompt_ids, SamplingParams(1), tenant="a", is_piece=True))
     run_to_end(engine)
-    assert account.counter == 29 + PROMPT_TOKEN * 2 + OUTPUT_TOKEN, "48 tokens are cached; a piece is work as any"
+    found = service(29 + PROMPT_TOKEN * 2 + OUTPUT_TOKEN, 1.0)
+    assert account.counter == found, "48 tokens are cached; a piece is work as any"
 
 
 def test_what_is_recomputed_is_not_charged_again() -> None:
@@ -225,7 +256,7 @@ def test_what_is_recomputed_is_not_charged_again() -> None:
     engine.step()
     assert (batch.evicted, batch.blocks) == (1, [])
     run_to_end(engine)
-    assert batch.account.counter == PROMPT_TOKEN * 100 + OUTPUT_TOKEN * 20
+    assert batch.account.counter == service(PROMPT_TOKEN * 100 + OUTPUT_TOKEN * 20, 1.0)
 
 
 def test_the_worst_class_and_then_the_largest_counter_loses_its_blocks() -> None:

@@ -21,8 +21,9 @@ from deployments.api.openai.organization.path_ids import ProjectId
 from deployments.api.openai.organization.route import VisitOf
 from deployments.http.needs import needs
 from deployments.teams.records import NO_LIMITS, ServiceClass, Spent, Team
+from model.request import LEAST_WEIGHT, MOST_WEIGHT
 
-Weight = Annotated[float, Field(gt=0, le=1e6)]
+Weight = Annotated[float, Field(ge=LEAST_WEIGHT, le=MOST_WEIGHT)]
 
 
 class Project(LimitsAnswer):

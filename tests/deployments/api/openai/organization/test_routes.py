@@ -297,6 +297,8 @@ async def test_a_change_takes_limits_away_with_null(client: httpx.AsyncClient, k
     changed = (await client.post(path, headers=admin, json={"requests_per_minute": None, "weight": 3})).json()
     assert (changed["requests_per_minute"], changed["parallel"], changed["weight"]) == (None, 2, 3)
     assert changed["budget"]["amount_usd"] == "1"
+    for weight in (0, 0.0009, 1001):
+        assert (await client.post(path, headers=admin, json={"weight": weight})).status_code == 400
     assert (await client.post(path, headers=admin, json={"budget": None})).json()["budget"] is None
 
 
