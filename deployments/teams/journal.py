@@ -32,7 +32,7 @@ NOTED_S = 1.0
 """Newer words on rows that stay open are written in such a time, all at once."""
 
 AGAIN_S = 1.0
-"""After a failure of the disk, what has to be written is tried again."""
+"""After a failure of the disk, what has to be written is tried again; until then nobody begins."""
 
 MOST_AT_ONCE = 500
 DEFAULT_BYTES = 1 << 30
@@ -94,12 +94,14 @@ class Journal:
         self._own: JournalFile | None = None
         self._adopted: list[JournalFile] = []
         self._pending: list[_Pending] = []
+        self._rows: set[str] = set()
         self._notes: dict[str, LedgerEntry] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
         self._unflushed: list[asyncio.Future[None]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._refuses = False
+        self._failure: str | None = None
         self._stopped = False
 
     @property
@@ -108,10 +110,13 @@ class Journal:
 
     def open(self, entry: LedgerEntry) -> Opened:
         """entry: what is booked if nothing more is heard. Raises JournalError."""
+        if self._failure is not None:
+            raise JournalError(self._failure)
         if self._own is not None and self._own.size >= self._most_bytes:
             raise self._refusal(f"The journal has reached {self._most_bytes} bytes.")
         on_disk: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         on_disk.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need ask
+        self._rows.add(entry.id)
         return Opened(self._add("open", entry, on_disk), on_disk)
 
     def note(self, entry: LedgerEntry) -> None:
@@ -121,13 +126,11 @@ class Journal:
 
     def close(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """The last word. Done when it is written; nobody need wait for that."""
-        self._notes.pop(entry.id, None)
-        return self._add("close", entry)
+        return self._end("close", entry)
 
     def withdraw(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """Nothing was computed, and nothing will be booked."""
-        self._notes.pop(entry.id, None)
-        return self._add("withdraw", entry)
+        return self._end("withdraw", entry)
 
     async def drain(self, book: Book, most: int = MOST_AT_ONCE) -> int:
         """Have so many closed rows booked, or all if there are fewer, and delete them. Returns how many.
@@ -165,7 +168,7 @@ class Journal:
         if self._stopped:
             return
         self._stopped = True
-        self._wake()
+        self._try_again()
         if self._writer is not None:
             await asyncio.wait([self._writer])
         if self._timer is not None:
@@ -179,6 +182,16 @@ class Journal:
         self._thread.shutdown(wait=False)
         self._flusher.shutdown(wait=False)
 
+    def _end(self, kind: Kind, entry: LedgerEntry) -> asyncio.Future[None]:
+        """Of a row that could not be opened, or has ended, there is nothing to write."""
+        self._notes.pop(entry.id, None)
+        if entry.id in self._rows:
+            self._rows.remove(entry.id)
+            return self._add(kind, entry)
+        nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        nothing.set_result(None)
+        return nothing
+
     def _add(self, kind: Kind, entry: LedgerEntry, on_disk: asyncio.Future[None] | None = None) -> asyncio.Future[None]:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append(_Pending(Change(kind, entry), written, on_disk))
@@ -186,6 +199,8 @@ class Journal:
         return written
 
     def _wake(self) -> None:
+        if self._failure is not None:
+            return  # what is there is tried again at its time, and not with each request
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -195,7 +210,11 @@ class Journal:
 
     def _later(self, seconds: float) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._wake)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._try_again)
+
+    def _try_again(self) -> None:
+        self._failure = None
+        self._wake()
 
     async def _write(self) -> None:
         while self._pending or self._notes:
@@ -233,11 +252,15 @@ class Journal:
     def _failed(self, pending: list[_Pending], error: Exception) -> None:
         """Whoever wants to begin may not. What has ended is not lost: it is written when the disk is well again."""
         refusal = self._refusal(f"The journal cannot be written: {error}.")
+        pending = [*pending, *self._pending]
+        refused = {one.change.entry.id for one in pending if one.change.kind == "open"}
         for one in pending:
-            if one.change.kind == "open":
-                _done(one.written, refusal)
-        self._pending[:0] = [one for one in pending if one.change.kind != "open"]
+            if one.change.entry.id in refused:
+                _done(one.written, refusal if one.change.kind == "open" else None)
+        self._rows -= refused
+        self._pending = [one for one in pending if one.change.entry.id not in refused]
         if not self._stopped:
+            self._failure = str(refusal)
             self._later(AGAIN_S)
 
     def _refusal(self, message: str) -> JournalError:
