@@ -24,8 +24,9 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
-from deployments.teams.journal_file import Change, JournalFile, Kind, abandoned, is_damage, set_aside
+from deployments.teams.journal_file import Change, JournalFile, Kind, abandoned, is_damage, keep_refused, set_aside
 from deployments.teams.records import LedgerEntry
+from deployments.teams.store_errors import InvalidChangeError
 from monitoring import logs
 
 NOTED_S = 1.0
@@ -75,7 +76,8 @@ class Journal:
     """The journal of one process, and those of dead ones that it has adopted. To be used in one event loop.
 
     directory: of the node, shared by its processes; nothing is there before the first row. most_bytes: of rows; beyond
-    it none is opened any more. reached: hears where a write or a deletion stands.
+    it none is opened any more. reached: hears where a write or a deletion stands. refused: how many rows the database
+    has refused for good.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
         self._unflushed: list[asyncio.Future[None]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self.refused = 0
         self._refuses = False
         self._failure: str | None = None
         self._stopped = False
@@ -135,7 +138,8 @@ class Journal:
     async def drain(self, book: Book, most: int = MOST_AT_ONCE) -> int:
         """Have so many closed rows booked, or all if there are fewer, and delete them. Returns how many.
 
-        Raises what `book` raises, and sqlite3.Error where the disk fails.
+        What the database refuses for good is set aside, and counted as well. Raises what else `book` raises, and
+        sqlite3.Error or OSError where the disk fails.
         """
         batch: list[tuple[JournalFile, list[LedgerEntry]]] = []
         left = most
@@ -143,8 +147,9 @@ class Journal:
             if file.closed_rows and left and (entries := await self._closed(file, left)):
                 batch.append((file, entries))
                 left -= len(entries)
-        if left < most:
-            await book([entry for _, entries in batch for entry in entries])
+        refused = await _refused(book, [entry for _, entries in batch for entry in entries])
+        if refused:
+            await self._set_aside(refused)
         for file, entries in batch:
             await self._do(file.delete, entries)
             if file is not self._own and not file.closed_rows:
@@ -297,6 +302,13 @@ class Journal:
             await self._do(self._let_go, file.path, file.lock, error)
             return []
 
+    async def _set_aside(self, refused: Sequence[LedgerEntry]) -> None:
+        """What no attempt would book must not hold up all that comes after it: people may look at it."""
+        path = await self._do(keep_refused, self._directory, refused)
+        self.refused += len(refused)
+        ids = ", ".join(entry.id for entry in refused)
+        logs.event("usage.entries_refused", ids, level=logging.ERROR, rows=len(refused), path=str(path))
+
     @staticmethod
     def _let_go(path: Path, lock: int, error: Exception) -> None:
         """A dead process's journal that cannot be read: damaged, or for now."""
@@ -313,6 +325,20 @@ class Journal:
 
 async def _in(thread: ThreadPoolExecutor, work: Callable[[*Values], Result], *values: *Values) -> Result:
     return await asyncio.get_running_loop().run_in_executor(thread, work, *values)
+
+
+async def _refused(book: Book, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """Book them, but for those that the database refuses: by halves, it says of none which it was."""
+    if not entries:
+        return []
+    try:
+        await book(entries)
+    except InvalidChangeError:
+        if len(entries) == 1:
+            return list(entries)
+        middle = len(entries) // 2
+        return [*await _refused(book, entries[:middle]), *await _refused(book, entries[middle:])]
+    return []
 
 
 def _done(future: asyncio.Future[None], error: Exception | None = None) -> None:
