@@ -24,12 +24,12 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 class Used(msgspec.Struct, frozen=True):
-    """What an account used a moment ago."""
+    """What an account used a moment ago. costs: with the days (UTC) when it began, and only what may not be booked."""
 
     account: Account
     requests: int
     tokens: int
-    cost: int
+    costs: list[tuple[int, int]] = []
 
 
 class _Reservation(NamedTuple):
@@ -79,9 +79,16 @@ class Book:
         for id in ids:
             self._release(id)
 
-    def remember(self, used: Used, now: Now) -> None:
-        """What was used before this book was opened."""
-        self._tally(used.account, now).use(used.requests, used.tokens, used.cost, now.wall, now)
+    def remember(self, used: Used, now: Now, at_first: bool = False) -> None:
+        """What this book has not granted. at_first: it was used before the book was opened, and so was what is booked
+        of the account.
+        """
+        tally = self._tally(used.account, now)
+        if at_first:
+            tally.spending.begin_with(used.account.spent)
+        tally.use(used.requests, used.tokens, 0, now.wall, now)
+        for day, cost in used.costs:
+            tally.use(0, 0, cost, day, now)
 
     def reserved_at(self, id: str) -> int | None:
         """Nanoseconds of the clock; None: it is not reserved."""

@@ -27,6 +27,7 @@ import msgspec
 from deployments.teams.journal_file import Change, JournalFile, Kind, abandoned, is_damage, keep_refused, set_aside
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store_errors import InvalidChangeError
+from deployments.teams.unbooked import Unbooked
 from monitoring import logs
 
 NOTED_S = 1.0
@@ -77,7 +78,7 @@ class Journal:
 
     directory: of the node, shared by its processes; nothing is there before the first row. most_bytes: of rows; beyond
     it none is opened any more. reached: hears where a write or a deletion stands. refused: how many rows the database
-    has refused for good.
+    has refused for good. unbooked: hears of what this process closes, and of what of that is booked.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class Journal:
         most_bytes: int = DEFAULT_BYTES,
         clock: Callable[[], float] = time.time,
         reached: Callable[[str], None] = lambda point: None,
+        unbooked: Unbooked | None = None,
     ) -> None:
         self._directory = directory
         self._most_bytes = most_bytes
         self._clock = clock
         self._reached = reached
+        self._unbooked = unbooked or Unbooked()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-flush")
         self._own: JournalFile | None = None
@@ -129,6 +132,8 @@ class Journal:
 
     def close(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """The last word. Done when it is written; nobody need wait for that."""
+        if entry.id in self._rows:
+            self._unbooked.ended(entry)
         return self._end("close", entry)
 
     def withdraw(self, entry: LedgerEntry) -> asyncio.Future[None]:
@@ -152,6 +157,8 @@ class Journal:
             await self._set_aside(refused)
         for file, entries in batch:
             await self._do(file.delete, entries)
+            if file is self._own:
+                self._unbooked.booked(entries)
             if file is not self._own and not file.closed_rows:
                 self._adopted.remove(file)
                 await self._do(file.end)

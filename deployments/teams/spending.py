@@ -12,11 +12,12 @@ MOST_PERIODS = 8
 
 
 class _Count:
-    """booked: what the database said. counted: on top of what it said first."""
+    """first: what the database said first. booked: what it says. counted: on top of the first."""
 
-    __slots__ = ("booked", "counted")
+    __slots__ = ("booked", "counted", "first")
 
     def __init__(self, known: int) -> None:
+        self.first = known
         self.booked = known
         self.counted = known
 
@@ -52,6 +53,13 @@ class Spending:
         self.period_start = period_start
         if len(self._counts) > MOST_PERIODS:
             del self._counts[next(iter(self._counts))]  # the one that was asked about longest ago
+
+    def begin_with(self, booked: Spent | None) -> None:
+        """What the database said before anything was counted here, from somebody who may know it better."""
+        count = self._counts[self.period_start]
+        if booked is not None and booked.period_start == self.period_start and booked.amount > count.first:
+            count.counted += booked.amount - count.first
+            count.first = booked.amount
 
     @property
     def spent(self) -> int:

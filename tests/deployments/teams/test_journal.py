@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from deployments.teams.journal import Journal, JournalError, Waiting
+from deployments.teams.store_errors import StoreUnavailableError
+from deployments.teams.unbooked import SEEN_S, Unbooked
 from tests.support.accounts import FakeLedger, entry
 from tests.support.waiting import eventually, settle
 
@@ -366,3 +368,28 @@ async def test_of_a_row_that_was_not_opened_nothing_waits(begin: Begin, tmp_path
     await withdrawn
     await journal.withdraw(entry(1))
     assert (journal._pending, journal._rows) == ([], set())
+
+
+async def test_it_says_what_is_not_booked_yet(begin: Begin) -> None:
+    now = 0.0
+    unbooked = Unbooked(lambda: now)
+    journal, dead, ledger = await begin(unbooked=unbooked), await begin(), FakeLedger()
+    for number in (1, 2, 3, 4):
+        await journal.open(entry(number, cost=0)).written
+    for one in (entry(1, cost=10), entry(1, cost=10), entry(2, cost=20), entry(9, cost=90)):
+        await journal.close(one)  # the first one twice, the last one was never opened
+    await journal.withdraw(entry(3, cost=30))
+    await dead.open(entry(5)).written
+    await die(dead)
+    await journal.adopt()
+    assert unbooked.costs() == {"team:team_1": {0: 30}}
+    ledger.away = True
+    with pytest.raises(StoreUnavailableError):
+        await journal.drain(ledger.book)
+    assert unbooked.costs() == {"team:team_1": {0: 30}}
+    ledger.away = False
+    await journal.drain(ledger.book)
+    now = SEEN_S
+    await journal.close(entry(4, cost=40))
+    await journal.drain(ledger.book)
+    assert unbooked.costs() == {"team:team_1": {0: 40}}
