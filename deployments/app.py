@@ -33,6 +33,7 @@ from deployments.settings import Settings
 from deployments.teams.counting import Counters
 from deployments.teams.local_counters import LocalCounters
 from deployments.teams.shared_counters import SharedCounters
+from deployments.teams.unbooked import Unbooked
 from model.config import ConfigError
 from monitoring import IngressMetrics, logs, tracing
 
@@ -83,7 +84,8 @@ class Ingress:
         )
         on_node_end(engines.lose_node)
         resuming = ResumingBackend(engines, settings.resume_timeout_s, random.Random(settings.seed), metrics)
-        self._accounts = Accounts(settings.teams, settings.model_id, counters(settings), metrics)
+        unbooked = Unbooked()
+        self._accounts = Accounts(settings.teams, settings.model_id, counters(settings, unbooked), metrics, unbooked)
         await self._accounts.start()
         return create_app(
             backend=self._accounts.metered(resuming),
@@ -110,11 +112,11 @@ class Ingress:
             await asyncio.to_thread(own.shutdown, TRACING_STOP_S)
 
 
-def counters(settings: Settings) -> Counters:
+def counters(settings: Settings, unbooked: Unbooked) -> Counters:
     """Of limits and budgets: one book for all ingress processes."""
     if settings.ingress_replicas == 1:
         return LocalCounters()
-    return SharedCounters(ActorBook(), settings.ingress_replicas)
+    return SharedCounters(ActorBook(), settings.ingress_replicas, unbooked=unbooked.costs)
 
 
 def build(args: Settings) -> serve.Application:

@@ -27,6 +27,7 @@ from deployments.teams.records import Accepted, LedgerEntry, Team
 from deployments.teams.sessions import Sessions
 from deployments.teams.sign_on import Groups, SignOn
 from deployments.teams.store_errors import StoreUnavailableError
+from deployments.teams.unbooked import Unbooked
 from monitoring import IngressMetrics
 
 if TYPE_CHECKING:
@@ -62,10 +63,18 @@ def people(settings: TeamsSettings, directory: Directory, reached: Callable[[], 
 class Accounts:
     """All that stands between a key and the engine's backend. While there is no key, it costs one look at a file.
 
-    model: the served one. counters: of limits and budgets, shared by all ingresses where there are several.
+    model: the served one. counters: of limits and budgets, shared by all ingresses where there are several. unbooked:
+    hears what requests have cost, and what of that is booked.
     """
 
-    def __init__(self, settings: TeamsSettings, model: str, counters: Counters, metrics: IngressMetrics) -> None:
+    def __init__(
+        self,
+        settings: TeamsSettings,
+        model: str,
+        counters: Counters,
+        metrics: IngressMetrics,
+        unbooked: Unbooked | None = None,
+    ) -> None:
         self._settings = settings
         self._model = model
         self._counters = counters
@@ -79,7 +88,7 @@ class Accounts:
             on_closed=self._start_booking,
         )
         self._books = Books(self.directory, default_price(settings))
-        self._journal = Journal(journal_directory(settings), settings.journal_bytes)
+        self._journal = Journal(journal_directory(settings), settings.journal_bytes, unbooked=unbooked)
         self._drainer: Drainer | None = None
         self._store: Store | None = None
         self._administration: Administration | None = None
@@ -164,9 +173,11 @@ class Accounts:
         self._usage.waiting(progress.waiting, progress.oldest_s)
 
     async def _watch_budgets(self) -> None:
-        """Tell how far budgets are used, for boards and alerts."""
+        """Tell how far budgets are used, for boards and alerts: once there are any. Who asks the book may make it."""
         while True:
             await asyncio.sleep(BUDGETS_S)
+            if not self.directory.closed:
+                continue
             with contextlib.suppress(MeteringUnavailableError):
                 self._usage.budgets_used(self._shares(await self._counters.budgets()))
 

@@ -52,7 +52,8 @@ class MeteredBackend:
     """A `Backend` that books what is computed for somebody; where nobody is asked for a key, it does nothing.
 
     model: the served one. used: hears of every entry that is going to be booked, with its team.
-    deadlines: by class of the team, the longest wait for a first token, in seconds.
+    deadlines: by class of the team, the longest wait for a first token, in seconds. elapsed: seconds, of a clock that
+    never goes back.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class MeteredBackend:
         used: Callable[[Team, LedgerEntry], None] = lambda team, entry: None,
         clock: Callable[[], float] = time.time,
         deadlines: Mapping[ServiceClass, float] | None = None,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
         self._model = model
@@ -74,6 +76,7 @@ class MeteredBackend:
         self._used = used
         self._clock = clock
         self._deadlines = deadlines or {}
+        self._elapsed = elapsed
         self._settling: set[asyncio.Task[None]] = set()
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
@@ -117,14 +120,14 @@ class MeteredBackend:
             on_disk = await self._begin(meter)
             call = self._backend.stream(on_account(request, principal, team, self._deadlines))
             async with aclosing(call) as batches:
-                noted_at = self._clock()
+                noted_at = self._elapsed()
                 async for deltas in batches:
                     meter.saw(deltas)
                     if on_disk is not None:
                         await _not_refused(on_disk)
                         on_disk = None
-                    if (now := self._clock()) - noted_at >= NOTED_S:
-                        self._journal.note(meter.so_far(now))
+                    if (now := self._elapsed()) - noted_at >= NOTED_S:
+                        self._journal.note(meter.so_far(self._clock()))
                         noted_at = now
                     yield deltas
             owed = meter.ended(self._clock())

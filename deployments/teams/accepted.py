@@ -35,6 +35,7 @@ class AcceptedBuffer:
         self._most = most
         self._sums: dict[tuple[object, ...], Accepted] = {}
         self._told = False
+        self._handing_over: asyncio.Task[None] | None = None
 
     def add(self, event: Accepted) -> None:
         place = (event.at // _HOUR, event.team_id, event.key_id, event.model, event.dialect, event.user)
@@ -52,7 +53,16 @@ class AcceptedBuffer:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand over what is there. Never raises: where the database is away, it stays."""
+        """Hand over what is there. Never raises: where the database is away, it stays.
+
+        What the database is told goes on where this is cancelled: nobody could say whether it has counted it.
+        """
+        while self._handing_over is not None and not self._handing_over.done():
+            await asyncio.shield(self._handing_over)
+        self._handing_over = asyncio.create_task(self._hand_over())
+        await asyncio.shield(self._handing_over)
+
+    async def _hand_over(self) -> None:
         keeper, sums = self._keeper(), self._sums
         if keeper is None or not sums:
             return
@@ -64,9 +74,6 @@ class AcceptedBuffer:
             if not self._told:
                 logs.event("teams.accepted_wait", str(error), level=logging.WARNING)
             self._told = True
-        except asyncio.CancelledError:
-            self._take_back(sums)
-            raise
         else:
             self._told = False
 

@@ -24,18 +24,17 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 class Used(msgspec.Struct, frozen=True):
-    """What an account used a moment ago."""
+    """What an account used a moment ago. costs: with the days (UTC) when it began, and only what may not be booked."""
 
     account: Account
     requests: int
     tokens: int
-    cost: int
+    costs: list[tuple[int, int]] = []
 
 
 class _Reservation(NamedTuple):
     ask: Ask
-    periods: tuple[float, ...]
-    at_ns: int
+    at: Now
 
 
 class Book:
@@ -64,29 +63,37 @@ class Book:
     def hold(self, ask: Ask, now: Now) -> None:
         """Reserve, whether there is room or not: somebody else has granted it."""
         if ask.id not in self._open:
-            tallies = [self._tally(account, now) for account in ask.accounts]
-            periods = [tally.hold(ask.tokens, ask.cost, now) for tally in tallies]
-            self._open[ask.id] = _Reservation(ask, tuple(periods), now.ns)
+            for account in ask.accounts:
+                self._tally(account, now).hold(ask.tokens, ask.cost, now)
+            self._open[ask.id] = _Reservation(ask, now)
 
     def settle(self, settlement: Settlement, now: Now) -> None:
         """Once: of what is not reserved (any more) it changes nothing."""
-        for tally, period in self._release(settlement.id):
-            tally.use(0, settlement.tokens, settlement.cost, period, now)
+        reservation = self._release(settlement.id)
+        if reservation is not None:
+            for account in reservation.ask.accounts:
+                self.tallies[account.id].use(0, settlement.tokens, settlement.cost, reservation.at.wall, now)
 
     def drop(self, ids: Iterable[str]) -> None:
         """Reservations of which nobody will say what they used."""
         for id in ids:
             self._release(id)
 
-    def remember(self, used: Used, now: Now) -> None:
-        """What was used before this book was opened."""
+    def remember(self, used: Used, now: Now, at_first: bool = False) -> None:
+        """What this book has not granted. at_first: it was used before the book was opened, and so was what is booked
+        of the account.
+        """
         tally = self._tally(used.account, now)
-        tally.use(used.requests, used.tokens, used.cost, tally.spending.period_start, now)
+        if at_first:
+            tally.spending.begin_with(used.account.spent)
+        tally.use(used.requests, used.tokens, 0, now.wall, now)
+        for day, cost in used.costs:
+            tally.use(0, 0, cost, day, now)
 
     def reserved_at(self, id: str) -> int | None:
         """Nanoseconds of the clock; None: it is not reserved."""
         reservation = self._open.get(id)
-        return None if reservation is None else reservation.at_ns
+        return None if reservation is None else reservation.at.ns
 
     def budgets(self, now: Now) -> list[BudgetUse]:
         return [use for tally in self.tallies.values() if (use := tally.budget_use(now)) is not None]
@@ -98,17 +105,13 @@ class Book:
         tally.follow(account, now)
         return tally
 
-    def _release(self, id: str) -> list[tuple[Tally, float]]:
-        """Of each account: what it was held on, and in which period."""
+    def _release(self, id: str) -> _Reservation | None:
         reservation = self._open.pop(id, None)
-        if reservation is None:
-            return []
-        ask = reservation.ask
-        tallies = [self.tallies[account.id] for account in ask.accounts]
-        held = list(zip(tallies, reservation.periods, strict=True))
-        for tally, period in held:
-            tally.release(ask.tokens, ask.cost, period)
-        return held
+        if reservation is not None:
+            ask, at = reservation
+            for account in ask.accounts:
+                self.tallies[account.id].release(ask.tokens, ask.cost, at.wall)
+        return reservation
 
     def _prune(self, now: Now) -> None:
         """Accounts are deleted, and new ones made: none is kept of which there is nothing to know."""

@@ -24,15 +24,17 @@ from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import msgspec
 
-from deployments.teams.journal_file import Change, JournalFile, Kind, abandoned, is_damage, set_aside
+from deployments.teams.journal_file import Change, JournalFile, Kind, abandoned, is_damage, keep_refused, set_aside
 from deployments.teams.records import LedgerEntry
+from deployments.teams.store_errors import InvalidChangeError
+from deployments.teams.unbooked import Unbooked
 from monitoring import logs
 
 NOTED_S = 1.0
 """Newer words on rows that stay open are written in such a time, all at once."""
 
 AGAIN_S = 1.0
-"""After a failure of the disk, what has to be written is tried again."""
+"""After a failure of the disk, what has to be written is tried again; until then nobody begins."""
 
 MOST_AT_ONCE = 500
 DEFAULT_BYTES = 1 << 30
@@ -75,7 +77,8 @@ class Journal:
     """The journal of one process, and those of dead ones that it has adopted. To be used in one event loop.
 
     directory: of the node, shared by its processes; nothing is there before the first row. most_bytes: of rows; beyond
-    it none is opened any more. reached: hears where a write or a deletion stands.
+    it none is opened any more. reached: hears where a write or a deletion stands. refused: how many rows the database
+    has refused for good. unbooked: hears of what this process closes, and of what of that is booked.
     """
 
     def __init__(
@@ -84,22 +87,27 @@ class Journal:
         most_bytes: int = DEFAULT_BYTES,
         clock: Callable[[], float] = time.time,
         reached: Callable[[str], None] = lambda point: None,
+        unbooked: Unbooked | None = None,
     ) -> None:
         self._directory = directory
         self._most_bytes = most_bytes
         self._clock = clock
         self._reached = reached
+        self._unbooked = unbooked or Unbooked()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-flush")
         self._own: JournalFile | None = None
         self._adopted: list[JournalFile] = []
         self._pending: list[_Pending] = []
+        self._rows: set[str] = set()
         self._notes: dict[str, LedgerEntry] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
         self._unflushed: list[asyncio.Future[None]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self.refused = 0
         self._refuses = False
+        self._failure: str | None = None
         self._stopped = False
 
     @property
@@ -108,10 +116,13 @@ class Journal:
 
     def open(self, entry: LedgerEntry) -> Opened:
         """entry: what is booked if nothing more is heard. Raises JournalError."""
+        if self._failure is not None:
+            raise JournalError(self._failure)
         if self._own is not None and self._own.size >= self._most_bytes:
             raise self._refusal(f"The journal has reached {self._most_bytes} bytes.")
         on_disk: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         on_disk.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody need ask
+        self._rows.add(entry.id)
         return Opened(self._add("open", entry, on_disk), on_disk)
 
     def note(self, entry: LedgerEntry) -> None:
@@ -121,18 +132,19 @@ class Journal:
 
     def close(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """The last word. Done when it is written; nobody need wait for that."""
-        self._notes.pop(entry.id, None)
-        return self._add("close", entry)
+        if entry.id in self._rows:
+            self._unbooked.ended(entry)
+        return self._end("close", entry)
 
     def withdraw(self, entry: LedgerEntry) -> asyncio.Future[None]:
         """Nothing was computed, and nothing will be booked."""
-        self._notes.pop(entry.id, None)
-        return self._add("withdraw", entry)
+        return self._end("withdraw", entry)
 
     async def drain(self, book: Book, most: int = MOST_AT_ONCE) -> int:
         """Have so many closed rows booked, or all if there are fewer, and delete them. Returns how many.
 
-        Raises what `book` raises, and sqlite3.Error where the disk fails.
+        What the database refuses for good is set aside, and counted as well. Raises what else `book` raises, and
+        sqlite3.Error or OSError where the disk fails.
         """
         batch: list[tuple[JournalFile, list[LedgerEntry]]] = []
         left = most
@@ -140,10 +152,13 @@ class Journal:
             if file.closed_rows and left and (entries := await self._closed(file, left)):
                 batch.append((file, entries))
                 left -= len(entries)
-        if left < most:
-            await book([entry for _, entries in batch for entry in entries])
+        refused = await _refused(book, [entry for _, entries in batch for entry in entries])
+        if refused:
+            await self._set_aside(refused)
         for file, entries in batch:
             await self._do(file.delete, entries)
+            if file is self._own:
+                self._unbooked.booked(entries)
             if file is not self._own and not file.closed_rows:
                 self._adopted.remove(file)
                 await self._do(file.end)
@@ -165,7 +180,7 @@ class Journal:
         if self._stopped:
             return
         self._stopped = True
-        self._wake()
+        self._try_again()
         if self._writer is not None:
             await asyncio.wait([self._writer])
         if self._timer is not None:
@@ -179,6 +194,16 @@ class Journal:
         self._thread.shutdown(wait=False)
         self._flusher.shutdown(wait=False)
 
+    def _end(self, kind: Kind, entry: LedgerEntry) -> asyncio.Future[None]:
+        """Of a row that could not be opened, or has ended, there is nothing to write."""
+        self._notes.pop(entry.id, None)
+        if entry.id in self._rows:
+            self._rows.remove(entry.id)
+            return self._add(kind, entry)
+        nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        nothing.set_result(None)
+        return nothing
+
     def _add(self, kind: Kind, entry: LedgerEntry, on_disk: asyncio.Future[None] | None = None) -> asyncio.Future[None]:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append(_Pending(Change(kind, entry), written, on_disk))
@@ -186,6 +211,8 @@ class Journal:
         return written
 
     def _wake(self) -> None:
+        if self._failure is not None:
+            return  # what is there is tried again at its time, and not with each request
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -195,7 +222,11 @@ class Journal:
 
     def _later(self, seconds: float) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._wake)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._try_again)
+
+    def _try_again(self) -> None:
+        self._failure = None
+        self._wake()
 
     async def _write(self) -> None:
         while self._pending or self._notes:
@@ -233,11 +264,15 @@ class Journal:
     def _failed(self, pending: list[_Pending], error: Exception) -> None:
         """Whoever wants to begin may not. What has ended is not lost: it is written when the disk is well again."""
         refusal = self._refusal(f"The journal cannot be written: {error}.")
+        pending = [*pending, *self._pending]
+        refused = {one.change.entry.id for one in pending if one.change.kind == "open"}
         for one in pending:
-            if one.change.kind == "open":
-                _done(one.written, refusal)
-        self._pending[:0] = [one for one in pending if one.change.kind != "open"]
+            if one.change.entry.id in refused:
+                _done(one.written, refusal if one.change.kind == "open" else None)
+        self._rows -= refused
+        self._pending = [one for one in pending if one.change.entry.id not in refused]
         if not self._stopped:
+            self._failure = str(refusal)
             self._later(AGAIN_S)
 
     def _refusal(self, message: str) -> JournalError:
@@ -274,6 +309,13 @@ class Journal:
             await self._do(self._let_go, file.path, file.lock, error)
             return []
 
+    async def _set_aside(self, refused: Sequence[LedgerEntry]) -> None:
+        """What no attempt would book must not hold up all that comes after it: people may look at it."""
+        path = await self._do(keep_refused, self._directory, refused)
+        self.refused += len(refused)
+        ids = ", ".join(entry.id for entry in refused)
+        logs.event("usage.entries_refused", ids, level=logging.ERROR, rows=len(refused), path=str(path))
+
     @staticmethod
     def _let_go(path: Path, lock: int, error: Exception) -> None:
         """A dead process's journal that cannot be read: damaged, or for now."""
@@ -290,6 +332,20 @@ class Journal:
 
 async def _in(thread: ThreadPoolExecutor, work: Callable[[*Values], Result], *values: *Values) -> Result:
     return await asyncio.get_running_loop().run_in_executor(thread, work, *values)
+
+
+async def _refused(book: Book, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """Book them, but for those that the database refuses: by halves, it says of none which it was."""
+    if not entries:
+        return []
+    try:
+        await book(entries)
+    except InvalidChangeError:
+        if len(entries) == 1:
+            return list(entries)
+        middle = len(entries) // 2
+        return [*await _refused(book, entries[:middle]), *await _refused(book, entries[middle:])]
+    return []
 
 
 def _done(future: asyncio.Future[None], error: Exception | None = None) -> None:

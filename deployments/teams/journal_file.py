@@ -214,6 +214,18 @@ def set_aside(path: Path, lock: int) -> Path:
     return kept
 
 
+def keep_refused(directory: Path, entries: Sequence[LedgerEntry]) -> Path:
+    """Written to a file for people, each a line of JSON, and flushed. Returns its path. Raises OSError."""
+    path = directory / "refused.jsonl"
+    lines = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+    with open(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab") as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    _flush(directory)
+    return path
+
+
 def _locked(path: Path) -> int | None:
     """The lock on it; None where a living process has it, or has just removed it."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)

@@ -38,17 +38,23 @@ class News(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """All that a caller knows. used: by requests that have ended, in the last minute."""
+    """All that a caller knows. used: by requests that have ended, as far as it counts still.
+
+    alone: of that, by requests which this book did not grant, since it was away. absence: the number of that time.
+    """
 
     settled: list[Settlement]
     open: list[Ask]
     used: list[Used]
+    absence: int = 0
+    alone: list[Used] = []
 
 
 class _Caller:
     def __init__(self, heard_ns: int) -> None:
         self.heard_ns = heard_ns
         self.open: set[str] = set()
+        self.absence = 0
 
 
 class SharedBook:
@@ -57,6 +63,7 @@ class SharedBook:
     def __init__(self, now: Now, succeeds: bool = False) -> None:
         self.book = Book()
         self._callers: dict[str, _Caller] = {}
+        self._buried: dict[str, _Caller] = {}
         self._knows_all_ns = now.ns + int(GRACE_S * SECOND_NS) if succeeds else now.ns
 
     @property
@@ -90,12 +97,16 @@ class SharedBook:
         return caller.open.issuperset(news.open)
 
     def join(self, name: str, state: State, now: Now) -> None:
-        """Of a caller that is known, only what it reserved and settled is news: what it used, it has told before."""
-        caller = self._heard(name, now)
+        """Of a caller that is known, what it used is no news but for what it did alone, and that is heard once."""
+        caller = self._heard(name, now) or self._buried.pop(name, None)
         if caller is None:
-            caller = self._callers[name] = _Caller(now.ns)
-            for used in state.used:
-                self.book.remember(used, now)
+            caller, news = _Caller(now.ns), state.used
+        else:
+            news = state.alone if state.absence > caller.absence else []
+        self._callers[name] = caller
+        caller.heard_ns, caller.absence = now.ns, state.absence
+        for used in news:
+            self.book.remember(used, now, at_first=now.ns < self._knows_all_ns)
         self._settle(caller, state.settled, now)
         self._keep_only(caller, {ask.id for ask in state.open}, now)
         for ask in state.open:
@@ -118,10 +129,12 @@ class SharedBook:
         return caller
 
     def _bury(self, now: Now) -> None:
-        """There are as many callers as ingress processes: a few."""
+        """There are as many callers as ingress processes: a few, and so are those that died in this book's time."""
         oldest = now.ns - int(SILENCE_S * SECOND_NS)
         for name in [name for name, caller in self._callers.items() if caller.heard_ns < oldest]:
-            self.book.drop(self._callers.pop(name).open)
+            caller = self._buried[name] = self._callers.pop(name)
+            self.book.drop(caller.open)
+            caller.open.clear()
 
     def _settle(self, caller: _Caller, settled: list[Settlement], now: Now) -> None:
         for settlement in settled:

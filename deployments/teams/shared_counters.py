@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -17,6 +18,8 @@ from deployments.teams.recent import Recent
 from deployments.teams.records import Limits
 from deployments.teams.shared_book import RENEW_S, News, State, is_hard
 from deployments.teams.tally import Now
+from deployments.teams.unbooked import Costs
+from monitoring import logs
 
 PATIENCE_S = 1.0
 """The book answers within a millisecond or two, on a busy machine within this."""
@@ -52,30 +55,43 @@ class SharedCounters:
     """`deployments.teams.counting.Counters` over a book that all ingress processes share.
 
     While it is away, this process lets in what its share of the limits has room for, one of `processes`, and nothing
-    that a hard budget pays for. joins: how often it has told the book all that it knows.
+    that a hard budget pays for. joins: how often it has told the book all that it knows. unbooked: costs of this
+    process's requests that the database may not know.
     """
 
-    def __init__(self, book: RemoteBook, processes: int, clock: Callable[[], Now] = Now.read) -> None:
+    def __init__(
+        self,
+        book: RemoteBook,
+        processes: int,
+        clock: Callable[[], Now] = Now.read,
+        unbooked: Callable[[], Costs] = dict,
+    ) -> None:
         self._book = book
         self._processes = processes
         self._clock = clock
         self._name = uuid.uuid4().hex
         self._asked: set[str] = set()
         self._open: dict[str, Ask] = {}
-        self._recent = Recent()
+        self._recent = Recent(unbooked)
         self._unsent: list[Settlement] = []
         self._news = asyncio.Event()
         self._own: Book | None = None
+        self._absences = 0
+        self._granted_alone: set[str] = set()
+        self._used_alone = Recent()
         self._joining = asyncio.Lock()
         self.joins = 0
         self._renewed = 0.0
         self._keeper: asyncio.Task[None] | None = None
+        self._is_told = False
+        self._asks_book = False
 
     @property
     def is_away(self) -> bool:
         return self._own is not None
 
     async def reserve(self, ask: Ask) -> Grant:
+        self._asks_book = True
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep())
         self._asked.add(ask.id)
@@ -95,13 +111,17 @@ class SharedCounters:
         if (ask := self._open.pop(id, None)) is None:
             return
         settlement, now = Settlement(id, tokens, cost), self._clock()
-        self._recent.add(ask, tokens, cost, now)
+        self._recent.add(ask, tokens, now)
+        if id in self._granted_alone:
+            self._granted_alone.remove(id)
+            self._used_alone.add(ask, tokens, now)
         if self._own is not None:
             self._own.settle(settlement, now)
         self._send(settlement)
 
     async def budgets(self) -> list[BudgetUse]:
         """Raises MeteringUnavailableError."""
+        self._asks_book = True
         try:
             async with asyncio.timeout(PATIENCE_S):
                 return await self._book.budgets()
@@ -110,17 +130,21 @@ class SharedCounters:
 
     async def close(self) -> None:
         """What is still open comes off."""
-        if self._keeper is None:
+        if not self._asks_book:
             return
-        self._keeper.cancel()
-        await asyncio.wait([self._keeper])
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
         with contextlib.suppress(BookAwayError, TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
                 await self._book.leave(self._name, self._unsent)
 
     async def _answer(self, ask: Ask) -> Grant | ServeError:
         if self._own is not None:
-            return self._answer_alone(ask, self._own)
+            answer = self._answer_alone(ask, self._own)
+            if isinstance(answer, Grant):
+                self._granted_alone.add(ask.id)
+            return answer
         try:
             async with asyncio.timeout(PATIENCE_S):
                 return await self._answer_of_all(ask)
@@ -148,6 +172,7 @@ class SharedCounters:
         """From now on, until the shared book is back."""
         if self._own is None:
             self._own, now = Book(), self._clock()
+            self._absences += 1
             for ask in self._open.values():
                 self._own.hold(_share(ask, self._processes), now)
             self._news.set()
@@ -160,11 +185,21 @@ class SharedCounters:
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     await self._tell(renew)
+                self._is_told = False
             except (BookAwayError, TimeoutError):
                 self._alone()
+            except Exception as error:
+                self._alone()
+                self._report(error)
             if self._own is not None:
                 await asyncio.sleep(RETRY_S)
             renew = await self._is_due()
+
+    def _report(self, error: Exception) -> None:
+        """Of what nobody expected, once until the book is told again."""
+        if not self._is_told:
+            self._is_told = True
+            logs.event("limits.book_failed", logs.describe(error, False), level=logging.ERROR)
 
     async def _is_due(self) -> bool:
         """Wait until something was settled: False; or until it is time to say what is open: True."""
@@ -197,10 +232,16 @@ class SharedCounters:
         async with self._joining:
             if self.joins == joins:
                 with self._sending() as settled:
-                    state = State(settled, list(self._open.values()), self._recent.used(self._clock()))
-                    await self._book.join(self._name, state)
+                    await self._book.join(self._name, self._state(settled))
                 self.joins += 1
                 self._own = None
+                self._granted_alone.clear()
+                self._used_alone = Recent()
+
+    def _state(self, settled: list[Settlement]) -> State:
+        now = self._clock()
+        used, alone = self._recent.used(now), self._used_alone.used(now)
+        return State(settled, list(self._open.values()), used, self._absences, alone)
 
     @contextlib.contextmanager
     def _sending(self) -> Iterator[list[Settlement]]:

@@ -10,6 +10,9 @@ from deployments.teams.counting import Account, Allowance, BudgetUse
 from deployments.teams.periods import period_start
 from deployments.teams.spending import Spending
 
+REMEMBERED_NS = 3600 * 10**9
+"""A budget is counted so long after anybody asked about it, whatever the calendar says: by then all is booked."""
+
 
 class Now(NamedTuple):
     """ns: of a clock that never goes back. wall: Unix seconds, for the calendar."""
@@ -29,7 +32,7 @@ class Tally:
     account: as it was last seen.
     """
 
-    __slots__ = ("account", "open", "requests", "spending", "tokens", "tokens_reserved")
+    __slots__ = ("_budget_ns", "account", "open", "requests", "spending", "tokens", "tokens_reserved")
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -38,34 +41,36 @@ class Tally:
         self.tokens = Bucket()
         self.tokens_reserved = 0
         self.spending = Spending()
+        self._budget_ns = -REMEMBERED_NS
 
     def follow(self, account: Account, now: Now) -> None:
         """To be called before anything is asked or held, with what is known of the account now."""
         self.account = account
         if account.budget is not None:
             self.spending.follow(period_start(account.budget.period, now.wall), account.spent)
+            self._budget_ns = now.ns
 
-    def hold(self, tokens: int, cost: int, now: Now) -> float:
-        """Whether it has room or not. The answer is the period of the budget that it is held in."""
+    def hold(self, tokens: int, cost: int, now: Now) -> None:
+        """Whether it has room or not."""
         self.open += 1
         self.tokens_reserved += tokens
-        self.spending.reserve(cost)
-        self.use(1, 0, 0, self.spending.period_start, now)
-        return self.spending.period_start
+        self.spending.reserve(cost, now.wall)
+        self.use(1, 0, 0, now.wall, now)
 
-    def release(self, tokens: int, cost: int, period: float) -> None:
-        """What was held."""
+    def release(self, tokens: int, cost: int, since: float) -> None:
+        """What was held. since: when, in Unix seconds."""
         self.open -= 1
         self.tokens_reserved -= tokens
-        self.spending.release(cost, period)
+        self.spending.release(cost, since)
 
-    def use(self, requests: int, tokens: int, cost: int, period: float, now: Now) -> None:
+    def use(self, requests: int, tokens: int, cost: int, since: float, now: Now) -> None:
+        """since: when it began, in Unix seconds."""
         limits = self.account.limits
         if limits.requests_per_minute is not None:
             self.requests.add(requests, limits.requests_per_minute, now.ns)
         if limits.tokens_per_minute is not None:
             self.tokens.add(tokens, limits.tokens_per_minute, now.ns)
-        self.spending.add(cost, period)
+        self.spending.add(cost, since)
 
     def requests_left(self, now: Now) -> Allowance | None:
         limit = self.account.limits.requests_per_minute
@@ -92,7 +97,8 @@ class Tally:
     def is_idle(self, now: Now) -> bool:
         """Whether it says nothing that a new one would not."""
         drained = self.requests.is_empty(now.ns) and self.tokens.is_empty(now.ns)
-        return self.open == 0 and drained and self.budget_use(now) is None
+        is_counted = self.budget_use(now) is not None or now.ns - self._budget_ns < REMEMBERED_NS
+        return self.open == 0 and drained and not is_counted
 
 
 def _allowance(bucket: Bucket, limit: int, held: int, now: Now) -> Allowance:

@@ -11,7 +11,7 @@ from deployments.http.request_record import RequestRecord
 from deployments.teams.counting import Account, Ask, BudgetUse, Grant
 from deployments.teams.principal import Principal
 from deployments.teams.records import Key, LedgerEntry, Price, Team
-from deployments.teams.store_errors import StoreUnavailableError
+from deployments.teams.store_errors import InvalidChangeError, StoreUnavailableError
 
 TEAM = Team(id="team_1", name="red", created_at=0.0, weight=3.0, service_class="interactive", cache_root="ab" * 16)
 KEY = Key(
@@ -105,7 +105,12 @@ class FakeCounters:
 
 
 class FakeLedger:
-    """`book` as the store does it. away: it raises. late: it books, and then raises; nobody knows which it was."""
+    """`book` as the store does it. away: it raises. late: it books, and then raises; nobody knows which it was.
+
+    LARGEST: it refuses all of a call where a number of one is larger.
+    """
+
+    LARGEST = 2**63 - 1
 
     def __init__(self) -> None:
         self.entries: dict[str, LedgerEntry] = {}
@@ -118,6 +123,8 @@ class FakeLedger:
         await asyncio.sleep(0)
         if self.away:
             raise StoreUnavailableError("The database does not answer.")
+        if any(one.cost > self.LARGEST for one in entries):
+            raise InvalidChangeError("This does not fit the tables of the database.")
         new = [one for one in entries if one.id not in self.entries]
         self.entries |= {one.id: one for one in new}
         if self.late:

@@ -57,8 +57,16 @@ class Bench:
         self.ledger = FakeLedger()
         self.used: list[LedgerEntry] = []
         self.now = 100.0
+        self.elapsed = 0.0
         self.backend = MeteredBackend(
-            engine, "m", FixedBooks(), self.counters, journal, lambda team, owed: self.used.append(owed), self.clock
+            engine,
+            "m",
+            FixedBooks(),
+            self.counters,
+            journal,
+            lambda team, owed: self.used.append(owed),
+            self.clock,
+            elapsed=lambda: self.elapsed,
         )
 
     def clock(self) -> float:
@@ -363,13 +371,14 @@ async def test_nothing_is_told_where_the_disk_fails(bench: Bench) -> None:
     assert (owed.kind, owed.completion_tokens) == ("failed", 1)
 
 
-async def test_a_long_answer_is_noted_from_time_to_time(bench: Bench) -> None:
+async def test_a_long_answer_is_noted_from_time_to_time_though_the_clock_is_set_back(bench: Bench) -> None:
     noted: list[LedgerEntry] = []
     bench.journal.note = noted.append  # type: ignore[method-assign]
     with asking():
         async with aclosing(bench.backend.stream(asked(max_tokens=6))) as batches:
             async for _ in batches:
-                bench.now += 0.4
+                bench.elapsed += 0.4
+                bench.now -= 3600.0
     assert [one.completion_tokens for one in noted] == [4]
     assert noted[0].estimated
     await bench.booked()

@@ -13,20 +13,24 @@ from deployments.teams.records import Accepted
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
 from tests.support.stores import NOON
+from tests.support.waiting import settle
 
 HOUR = 3600
 
 
 class Kept:
-    """A database that may be away."""
+    """A database that may be away, and that answers when the gate opens, where there is one."""
 
     def __init__(self) -> None:
         self.away = False
         self.events: list[Accepted] = []
         self.told = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.gate: asyncio.Event | None = None
 
     async def accepted(self, events: Sequence[Accepted]) -> None:
-        await asyncio.sleep(0)
+        self.asked.set()
+        await (asyncio.sleep(0) if self.gate is None else self.gate.wait())
         if self.away:
             raise StoreUnavailableError("the database does not answer")
         self.events += events
@@ -75,6 +79,23 @@ def test_every_event_is_counted_once_whatever_the_database_does(steps: list[Acce
 
     asyncio.run(go())
     assert kept.sums() == told.sums()
+
+
+async def test_what_is_cancelled_while_it_is_told_is_counted_once() -> None:
+    kept = Kept()
+    kept.gate = asyncio.Event()
+    buffer = AcceptedBuffer(lambda: kept)
+    buffer.add(event())
+    running = asyncio.create_task(buffer.run(flush_s=0.0))
+    await kept.asked.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    buffer.add(event(lines=2))
+    last = asyncio.create_task(buffer.flush())
+    await settle()
+    kept.gate.set()
+    await last
+    assert kept.sums() == {("team_a", NOON // HOUR): (3, 2)}
 
 
 async def test_it_is_bounded() -> None:

@@ -224,8 +224,8 @@ def test_what_never_fits_is_said_to_be_no_use_to_repeat() -> None:
 
 def test_the_longest_wait_is_told() -> None:
     book, team, key = Book(), account(requests=60), account("key:a", tokens=60)
-    book.remember(Used(team, 60, 0, 0), at(0))
-    book.remember(Used(key, 0, 60, 0), at(0))
+    book.remember(Used(team, 60, 0), at(0))
+    book.remember(Used(key, 0, 60), at(0))
     error = refused(book.reserve(ask(team, key, tokens=30), at(0)))
     assert error.response_headers() == {
         "retry-after": "30",
@@ -288,6 +288,13 @@ def test_the_day_after_begins_with_nothing_spent_whatever_was_reserved_the_day_b
     book.settle(Settlement(today.id, 5, 3), at(DAY_S + 2))
     assert [(use.spent, use.reserved) for use in book.budgets(at(DAY_S + 2))] == [(3, 0)]
     assert book.budgets(at(2 * DAY_S)) == []
+
+
+def test_what_was_spent_before_it_was_opened_counts_in_its_period() -> None:
+    book, team, yesterday = Book(), account(budget=hard(10)), int(NOON - DAY_S / 2 - DAY_S)
+    book.remember(Used(team, 0, 0, [(yesterday, 9), (yesterday + int(DAY_S), 4)]), at(0))
+    assert isinstance(book.reserve(ask(team, cost=7), at(0)), QuotaError)
+    assert isinstance(book.reserve(ask(team, cost=6), at(0)), Grant)
 
 
 def test_what_the_database_says_of_yesterday_is_not_todays() -> None:

@@ -7,10 +7,12 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from deployments.teams.drainer import LONGEST_PAUSE_S, Drainer, Progress
 from deployments.teams.journal import Journal
+from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
 from tests.support.accounts import FakeLedger, entry
@@ -139,3 +141,22 @@ async def test_a_real_database_that_is_stopped_under_it_and_started_again(journa
         await store.close()
     assert booked == [f"{number:08d}" for number in range(150)]
     assert (sums.requests, sums.prompt_tokens) == (150, 1500)
+
+
+async def test_what_the_database_refuses_for_good_holds_up_nothing(
+    journal: Journal, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    too_large = [entry(number, cost=2**63 + number) for number in (3, 4, 600)]
+    for number in range(700):
+        await journal.open(entry(number)).written
+    await asyncio.gather(*(journal.close(one) for one in too_large))
+    await asyncio.gather(*(journal.close(entry(number)) for number in range(700) if number not in (3, 4, 600)))
+    drainer = Drainer(journal, store.book)
+    assert await drainer.drain() == 700
+    assert len([one.id async for one in store.entries(0.0, 1000.0)]) == 697
+    path = tmp_path / "journal" / "refused.jsonl"
+    assert [msgspec.json.decode(line, type=LedgerEntry) for line in path.read_text().splitlines()] == too_large
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert journal.refused == 3
+    assert "00000600" in caplog.text
+    assert (await journal.waiting()).rows == 0

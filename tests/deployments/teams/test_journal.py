@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from deployments.teams.journal import Journal, JournalError, Waiting
+from deployments.teams.store_errors import StoreUnavailableError
+from deployments.teams.unbooked import SEEN_S, Unbooked
 from tests.support.accounts import FakeLedger, entry
 from tests.support.waiting import eventually, settle
 
@@ -286,6 +288,7 @@ async def test_attempts_to_make_a_journal_leave_nothing_open(begin: Begin, monke
         for number in range(5):
             with pytest.raises(JournalError):
                 await journal.open(entry(number)).written
+            journal._try_again()
         assert len(os.listdir("/proc/self/fd")) == before
     await journal.open(entry(6)).written
 
@@ -323,5 +326,70 @@ async def test_what_fails_is_told_once(begin: Begin, caplog: pytest.LogCaptureFi
                 await journal.open(entry(number)).written
         assert sum("disk I/O error" in record.getMessage() for record in caplog.records) == round
         broken = False
+        journal._try_again()
         await journal.open(entry(10 * round)).written
         broken = True
+
+
+async def test_while_the_disk_fails_requests_cost_nothing_and_leave_nothing(begin: Begin) -> None:
+    attempts: list[str] = []
+    broken = False
+
+    def reached(point: str) -> None:
+        if broken and point.endswith(".asked"):
+            attempts.append(point)
+            raise sqlite3.OperationalError("database or disk is full")
+
+    journal, ledger = await begin(reached=reached), FakeLedger()
+    await journal.open(entry(0)).written
+    broken = True
+    closed = journal.close(entry(0, completion_tokens=5))
+    for number in range(1, 200):
+        with pytest.raises(JournalError, match="disk is full"):
+            await journal.open(entry(number)).written
+        await journal.withdraw(entry(number))
+    assert len(journal._pending) == 1
+    assert len(attempts) < 20  # two a second, however many ask
+    broken = False
+    await closed
+    await journal.open(entry(200)).written
+    await journal.drain(ledger.book)
+    assert ledger.entries == {"00000000": entry(0, completion_tokens=5)}
+
+
+async def test_of_a_row_that_was_not_opened_nothing_waits(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("in the way")
+    journal = await begin()
+    together = [journal.open(entry(number)) for number in range(3)]
+    withdrawn = journal.withdraw(entry(0))
+    for opened in together:
+        with pytest.raises(JournalError):
+            await opened.written
+    await withdrawn
+    await journal.withdraw(entry(1))
+    assert (journal._pending, journal._rows) == ([], set())
+
+
+async def test_it_says_what_is_not_booked_yet(begin: Begin) -> None:
+    now = 0.0
+    unbooked = Unbooked(lambda: now)
+    journal, dead, ledger = await begin(unbooked=unbooked), await begin(), FakeLedger()
+    for number in (1, 2, 3, 4):
+        await journal.open(entry(number, cost=0)).written
+    for one in (entry(1, cost=10), entry(1, cost=10), entry(2, cost=20), entry(9, cost=90)):
+        await journal.close(one)  # the first one twice, the last one was never opened
+    await journal.withdraw(entry(3, cost=30))
+    await dead.open(entry(5)).written
+    await die(dead)
+    await journal.adopt()
+    assert unbooked.costs() == {"team:team_1": {0: 30}}
+    ledger.away = True
+    with pytest.raises(StoreUnavailableError):
+        await journal.drain(ledger.book)
+    assert unbooked.costs() == {"team:team_1": {0: 30}}
+    ledger.away = False
+    await journal.drain(ledger.book)
+    now = SEEN_S
+    await journal.close(entry(4, cost=40))
+    await journal.drain(ledger.book)
+    assert unbooked.costs() == {"team:team_1": {0: 40}}

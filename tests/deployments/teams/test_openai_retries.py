@@ -43,7 +43,7 @@ class Server:
 async def test_a_rate_limit_is_repeated_when_there_is_room() -> None:
     team = account(requests=100, tokens=60_000)
     server = Server(ask(team, tokens=200))
-    server.counters.book.remember(Used(team, 0, 60_000, 0), Now.read())
+    server.counters.book.remember(Used(team, 0, 60_000), Now.read())
     started = time.monotonic()
     async with server.client() as client:
         response = await client.models.with_raw_response.list()

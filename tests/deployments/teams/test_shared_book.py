@@ -5,8 +5,10 @@ import pytest
 from deployments.errors import MeteringUnavailableError
 from deployments.teams.book import Settlement, Used
 from deployments.teams.counting import Grant
+from deployments.teams.periods import day_start
+from deployments.teams.records import Spent
 from deployments.teams.shared_book import GRACE_S, RENEW_S, SILENCE_S, UNDERWAY_S, News, SharedBook, State
-from tests.support.asks import account, ask, at, hard
+from tests.support.asks import NOON, account, ask, at, hard
 
 NOTHING = State([], [], [])
 
@@ -86,13 +88,53 @@ def test_a_reservation_that_it_does_not_know_is_told_by_joining() -> None:
 
 def test_who_joins_again_is_counted_once() -> None:
     book, team = a_book(), account(tokens=100)
-    open_still, state = ask(team, tokens=10), State([], [], [Used(team, 1, 30, 5)])
+    open_still, state = ask(team, tokens=10), State([], [], [Used(team, 1, 30)])
     for _ in range(2):
         book.join("a", State([], [open_still], state.used), at(0))
     tally = book.book.tallies["team:a"]
     left = tally.tokens_left(at(0))
     assert left is not None
     assert (tally.open, left.remaining) == (1, 60)
+
+
+def test_what_a_caller_did_alone_is_heard_once_of_each_absence() -> None:
+    book, team = a_book("a"), account(tokens=100)
+    book.reserve("a", ask(team, tokens=0), [], at(0))
+    for absence, used in ((1, 10), (1, 10), (2, 20), (2, 30)):
+        alone = [Used(team, 1, used)]
+        book.join("a", State([], [], [Used(team, 5, 50)], absence, alone), at(0))
+    left = book.book.tallies["team:a"].tokens_left(at(0))
+    assert left is not None
+    assert left.remaining == 70
+
+
+def test_who_is_not_known_has_told_all_by_joining() -> None:
+    book, team = a_book(), account(tokens=100)
+    state = State([], [], [Used(team, 5, 50)], absence=3, alone=[Used(team, 1, 10)])
+    for _ in range(2):
+        book.join("a", state, at(0))
+    left = book.book.tallies["team:a"].tokens_left(at(0))
+    assert left is not None
+    assert left.remaining == 50
+
+
+def test_who_is_taken_for_dead_and_comes_back_does_not_tell_twice_what_it_spent() -> None:
+    book, team = a_book("a"), account(budget=hard(100))
+    asked = ask(team, cost=30)
+    book.reserve("a", asked, [], at(0))
+    book.tell("a", News([Settlement(asked.id, 1, 30)]), at(1))
+    assert book.tell("b", News([]), at(SILENCE_S + 2)) is False  # and "a" is buried
+    book.join("a", State([], [], [Used(team, 0, 0, [(day_start(NOON), 30)])]), at(SILENCE_S + 3))
+    assert [use.spent for use in book.budgets(at(SILENCE_S + 3))] == [30]
+
+
+def test_a_book_that_begins_anew_believes_whoever_knows_most_of_the_database() -> None:
+    """The database is away: nobody has read of what two callers have spent since."""
+    book, today = SharedBook(at(0), succeeds=True), day_start(NOON)
+    for name, booked, spent in (("a", 900, 30), ("b", 1000, 50), ("c", 950, 7)):
+        team = account(budget=hard(2000), spent=Spent(period_start=today, amount=booked))
+        book.join(name, State([], [], [Used(team, 0, 0, [(today, spent)])]), at(1))
+    assert [use.spent for use in book.budgets(at(1))] == [1087]
 
 
 @pytest.mark.parametrize("succeeds", [True, False])

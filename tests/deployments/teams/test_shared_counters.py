@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,12 +13,17 @@ from hypothesis import strategies as st
 
 from deployments.errors import MeteringUnavailableError, QuotaError, RateLimitedError, ServeError
 from deployments.teams import shared_counters
+from deployments.teams.book import Settlement
 from deployments.teams.counting import Counters
 from deployments.teams.local_counters import LocalCounters
+from deployments.teams.periods import day_start
 from deployments.teams.records import Budget
-from deployments.teams.shared_book import GRACE_S, RENEW_S, UNDERWAY_S
+from deployments.teams.shared_book import GRACE_S, RENEW_S, UNDERWAY_S, News, State
 from deployments.teams.shared_counters import PATIENCE_S, RETRY_S, SharedCounters
-from tests.support.asks import Clock, account, ask, hard, loop_clock
+from deployments.teams.tally import Now
+from deployments.teams.unbooked import Costs, Unbooked
+from tests.support.accounts import entry
+from tests.support.asks import NOON, Clock, account, ask, hard, loop_clock
 from tests.support.far_book import FarBook
 from tests.support.virtual_time import VirtualTimeLoop
 from tests.support.waiting import eventually
@@ -26,9 +31,35 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.virtual_time
 
 
+class FailingBook(FarBook):
+    """fails: as a book that is wrong, not away. left: who has."""
+
+    fails = False
+
+    def __init__(self, clock: Callable[[], Now]) -> None:
+        super().__init__(clock)
+        self.left: list[str] = []
+
+    async def tell(self, name: str, news: News) -> bool:
+        if self.fails:
+            raise RuntimeError("what is this")
+        return await super().tell(name, news)
+
+    async def join(self, name: str, state: State) -> None:
+        if self.fails:
+            raise RuntimeError("what is this")
+        await super().join(name, state)
+
+    async def leave(self, name: str, settled: list[Settlement]) -> None:
+        self.left.append(name)
+        await super().leave(name, settled)
+
+
 @asynccontextmanager
-async def ingresses(book: FarBook, number: int = 2) -> AsyncIterator[list[SharedCounters]]:
-    counters = [SharedCounters(book, number, loop_clock) for _ in range(number)]
+async def ingresses(
+    book: FarBook, number: int = 2, unbooked: Callable[[], Costs] = dict
+) -> AsyncIterator[list[SharedCounters]]:
+    counters = [SharedCounters(book, number, loop_clock, unbooked) for _ in range(number)]
     try:
         yield counters
     finally:
@@ -126,12 +157,13 @@ async def test_what_runs_counts_while_it_is_away_and_when_it_is_back() -> None:
 
 
 async def test_a_book_that_died_unnoticed_is_told_within_seconds() -> None:
-    book, team = FarBook(loop_clock), account(tokens=100, budget=hard(100))
-    async with ingresses(book, 1) as (counters,):
+    book, team, costs = FarBook(loop_clock), account(tokens=100, budget=hard(100)), Costs()
+    async with ingresses(book, 1, lambda: costs) as (counters,):
         done, open_still = ask(team, tokens=50, cost=50), ask(team, tokens=20, cost=20)
         for asked in (done, open_still):
             await counters.reserve(asked)
         await counters.settle(done.id, 30, 40)
+        costs["team:a"] = {day_start(NOON): 40}
         book.die()
         await eventually(lambda: "team:a" in book.shared.book.tallies, timeout_s=RENEW_S + 1)
         tally = book.shared.book.tallies["team:a"]
@@ -143,6 +175,60 @@ async def test_a_book_that_died_unnoticed_is_told_within_seconds() -> None:
             await counters.reserve(ask(team, cost=1))
         await asyncio.sleep(GRACE_S)
         await counters.reserve(ask(team, cost=1))
+
+
+async def test_a_budget_is_used_up_for_a_book_that_begins_anew_while_the_database_is_away() -> None:
+    book, unbooked, team = FarBook(loop_clock), Unbooked(), account(budget=hard(100))
+    async with ingresses(book, 1, unbooked.costs) as (counters,):
+        for number in range(10):
+            asked = ask(team, cost=10)
+            await counters.reserve(asked)
+            unbooked.ended(entry(number, team_id="a", started_at=NOON + number, cost=10))
+            await counters.settle(asked.id, 1, 10)
+        await asyncio.sleep(1800)
+        book.die()
+        await eventually(lambda: "team:a" in book.shared.book.tallies, timeout_s=RENEW_S + 1)
+        await asyncio.sleep(GRACE_S)
+        with pytest.raises(QuotaError):
+            await counters.reserve(ask(team, cost=1))
+
+
+async def test_what_was_used_while_a_living_book_was_away_counts_when_it_is_back() -> None:
+    book, team = FarBook(loop_clock), account(tokens=100)
+    async with ingresses(book, 2) as (one, other):
+        for each in (one, other):
+            await each.reserve(ask(team, tokens=0))
+        book.is_away = True
+        await eventually(lambda: one.is_away and other.is_away, timeout_s=RENEW_S + 1)
+        for each in (one, other):
+            asked = ask(team, tokens=40)
+            await each.reserve(asked)
+            await each.settle(asked.id, 40, 0)
+        book.is_away = False
+        await eventually(lambda: not one.is_away and not other.is_away, timeout_s=RETRY_S + 1)
+        with pytest.raises(RateLimitedError):
+            await one.reserve(ask(team, tokens=30))
+
+
+async def test_an_error_that_nobody_expected_does_not_end_the_news(caplog: pytest.LogCaptureFixture) -> None:
+    book, asked = FailingBook(loop_clock), ask(account(parallel=1))
+    async with ingresses(book, 1) as (counters,):
+        await counters.reserve(asked)
+        book.fails = True
+        await eventually(lambda: counters.is_away, timeout_s=RENEW_S + 1)
+        await asyncio.sleep(10 * RETRY_S)
+        assert sum("what is this" in record.getMessage() for record in caplog.records) == 1
+        book.fails = False
+        await counters.settle(asked.id, 1, 1)
+        await eventually(lambda: not counters.is_away, timeout_s=RETRY_S + 1)
+        assert book.shared.book.tallies["team:a"].open == 0
+
+
+async def test_who_only_asked_for_budgets_leaves_too() -> None:
+    book = FailingBook(loop_clock)
+    async with ingresses(book, 2) as (one, _):
+        await one.budgets()
+    assert book.left == [one._name]
 
 
 async def test_a_book_that_does_not_answer_is_waited_for_once() -> None:

@@ -1,0 +1,58 @@
+"""What an ingress does with its accounts while there are none, and once there are."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from deployments.http import accounts as module
+from deployments.http.accounts import Accounts
+from deployments.team_settings import TeamsSettings
+from deployments.teams.counting import BudgetUse
+from deployments.teams.directory import Directory
+from deployments.teams.keys import Pepper
+from monitoring import IngressMetrics
+from tests.support.accounts import FakeCounters
+from tests.support.waiting import eventually
+
+
+class WatchedCounters(FakeCounters):
+    """told: how often somebody asked for budgets."""
+
+    told = 0
+
+    async def budgets(self) -> list[BudgetUse]:
+        self.told += 1
+        return []
+
+
+class Door(Directory):
+    """Closed when a test says so. looks: how often somebody wanted to know."""
+
+    is_closed = False
+    looks = 0
+
+    @property
+    def closed(self) -> bool:
+        self.looks += 1
+        return self.is_closed
+
+
+async def test_budgets_are_watched_once_a_key_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing() -> None:
+        return None
+
+    monkeypatch.setattr(module, "BUDGETS_S", 0.001)
+    settings = TeamsSettings(database=f"sqlite+aiosqlite:///{tmp_path / 'none' / 'teams.sqlite'}")
+    counters, door = WatchedCounters(), Door(nothing, lambda: Pepper(b"x" * 32))
+    accounts = Accounts(settings, "m", counters, IngressMetrics("m"))
+    accounts.directory = door
+    watching = asyncio.create_task(accounts._watch_budgets())
+    await eventually(lambda: door.looks > 5)
+    assert counters.told == 0
+    door.is_closed = True
+    await eventually(lambda: counters.told)
+    watching.cancel()
+    await asyncio.wait([watching])
