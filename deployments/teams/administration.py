@@ -13,6 +13,7 @@ from deployments.teams.keys import Pepper, last_four, new_key
 from deployments.teams.leaving import leave_team, revoke_keys_of
 from deployments.teams.money import price_a_token
 from deployments.teams.records import NO_LIMITS, Key, Limits, Price, Scope
+from deployments.teams.reports import Reports
 from deployments.teams.store import Store
 from deployments.teams.store_errors import InvalidChangeError
 from model.config import ConfigError
@@ -50,6 +51,7 @@ class Administration:
         self.store = store
         self.default_price = default_price
         self.clock = clock
+        self.reports = Reports()
         self._pepper = pepper
 
     async def create_key(

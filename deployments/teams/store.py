@@ -7,15 +7,16 @@ log in the same transaction; so does nothing else, and the number of the last ro
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from deployments.teams.database import changes, keys, ledger, people, prices, teams, usage
+from deployments.teams.database import changes, keys, ledger, people, prices, schema, teams, usage
 from deployments.teams.database.changes import Change, change
 from deployments.teams.database.connections import Database
+from deployments.teams.database.names import names
 from deployments.teams.database.upgrade import upgrade
 from deployments.teams.database.url import parse, sqlite_file
 from deployments.teams.records import (
@@ -41,11 +42,20 @@ from deployments.teams.records import (
 T = TypeVar("T")
 
 
-class Store:
-    """Open one a process. actor: who changes, see `Audit`."""
+REPORT_S = 20.0
+"""So long a sum of usage may take."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+
+class Store:
+    """Open one a process. actor: who changes, see `Audit`.
+
+    database: what requests are checked against, what they cost, and every change. questions: connections for what
+    people ask, so that nothing of the above waits for that.
+    """
+
+    def __init__(self, database: Database, questions: Database, clock: Callable[[], float]) -> None:
         self._database = database
+        self._questions = questions
         self._clock = clock
 
     @classmethod
@@ -56,9 +66,10 @@ class Store:
         """
         parsed = parse(url)
         await upgrade(parsed)
-        return cls(Database(parsed), clock)
+        return cls(Database(parsed), Database(parsed), clock)
 
     async def close(self) -> None:
+        await self._questions.close()
         await self._database.close()
 
     @staticmethod
@@ -122,11 +133,11 @@ class Store:
 
     async def teams(self, archived: bool = False) -> list[Team]:
         """By name. archived: those too."""
-        return await self._database.read(lambda connection: teams.read(connection, archived))
+        return await self._questions.read(lambda connection: teams.read(connection, archived))
 
     async def team(self, id_or_name: str) -> Team:
         """An archived one by its id only. Raises NotFoundError."""
-        return await self._database.read(lambda connection: teams.find(connection, id_or_name))
+        return await self._questions.read(lambda connection: teams.find(connection, id_or_name))
 
     # Keys
 
@@ -155,11 +166,11 @@ class Store:
         """From oldest to newest. team_id: of this team only. admin: those that are administrators', or all others.
         revoked: those too.
         """
-        return await self._database.read(lambda connection: keys.read(connection, team_id, admin, revoked))
+        return await self._questions.read(lambda connection: keys.read(connection, team_id, admin, revoked))
 
     async def key(self, key_id: str) -> Key:
         """Raises NotFoundError."""
-        return await self._database.read(lambda connection: keys.of_id(connection, key_id))
+        return await self._questions.read(lambda connection: keys.of_id(connection, key_id))
 
     async def has_admin_key(self) -> bool:
         """Whether an administrator can get in by a key: neither revoked nor expired."""
@@ -177,7 +188,7 @@ class Store:
 
     async def members(self, team_id: str | None = None) -> list[Member]:
         """Of one team or all; in the order in which they came."""
-        return await self._database.read(lambda connection: people.read_members(connection, team_id))
+        return await self._questions.read(lambda connection: people.read_members(connection, team_id))
 
     async def memberships(self, user: str) -> list[Member]:
         """In teams that are not archived."""
@@ -219,7 +230,7 @@ class Store:
 
     async def prices(self) -> list[Price]:
         """By model, then time."""
-        return await self._database.read(lambda connection: prices.read(connection))
+        return await self._questions.read(lambda connection: prices.read(connection))
 
     async def book(self, entries: Sequence[LedgerEntry]) -> int:
         """Puts on the ledger, and into usage, what is not there yet by its id: all or nothing. How many were new.
@@ -246,10 +257,20 @@ class Store:
         """Sums over what began in `start <= time < end`, by time and then by `by`; none where nothing was used.
 
         The first and the last bucket end where the time does that was asked for. Accepted completions are kept by the
-        hour: they are counted for whole hours only.
+        hour: they are counted for whole hours only. Raises TooLongError.
         """
         chosen = {"team_id": team_ids, "key_id": key_ids, "model": models}
-        return await self._database.read(lambda connection: usage.read(connection, start, end, bucket, by, chosen))
+        return await self._questions.report(
+            lambda connection: usage.read(connection, start, end, bucket, by, chosen), REPORT_S
+        )
+
+    async def team_names(self, ids: Collection[str]) -> dict[str, str]:
+        """By id, of archived ones too."""
+        return await self._questions.read(lambda connection: names(connection, schema.teams, ids))
+
+    async def key_names(self, ids: Collection[str]) -> dict[str, str]:
+        """By id, of revoked ones too."""
+        return await self._questions.read(lambda connection: names(connection, schema.keys, ids))
 
     def entries(
         self,
@@ -262,7 +283,7 @@ class Store:
     ) -> AsyncIterator[LedgerEntry]:
         """Those that began in `start <= time < end`, by time; read in pieces."""
         chosen = {"team_id": team_ids, "key_id": key_ids, "model": models}
-        return ledger.read(self._database, start, end, chosen)
+        return ledger.read(self._questions, start, end, chosen)
 
     # The audit log
 
@@ -279,13 +300,13 @@ class Store:
     ) -> list[Audit]:
         """Rows with `after < number < before`."""
         chosen = {"actor": actor, "action": action, "subject": subject}
-        return await self._database.read(
+        return await self._questions.read(
             lambda connection: changes.read(connection, after, limit, before, newest_first, chosen)
         )
 
     async def verify_audit(self) -> int:
         """How many rows there are, all of them as they were written. Raises AuditBrokenError."""
-        return await self._database.read(lambda connection: changes.verify(connection))
+        return await self._questions.read(lambda connection: changes.verify(connection))
 
     async def _change(self, actor: str, work: Callable[[Change], Awaitable[T]]) -> T:
         return await change(self._database, actor, self._clock(), work)

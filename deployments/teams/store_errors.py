@@ -11,6 +11,10 @@ class StoreUnavailableError(StoreError):
     """The database does not answer, or not in time; the same may succeed later."""
 
 
+class TooLongError(StoreError):
+    """A report that took too long; the same will do so again."""
+
+
 class NotFoundError(StoreError):
     """There is no such team, key or member."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 from urllib.parse import parse_qsl, urlencode
@@ -53,6 +54,10 @@ class Visit:
         if key.team_id != team.id:
             raise NotFoundError(f"There is no key {shown(key_id)} in this team.")
         return key
+
+    def report(self) -> AbstractContextManager[None]:
+        """While it runs. Raises RateLimitedError where too many do."""
+        return self.administration.reports.one(self.actor)
 
     def teams(self, action: TeamAction) -> frozenset[str] | None:
         """See `teams_for`."""
@@ -112,6 +117,8 @@ def serve_error(error: store_errors.StoreError) -> ServeError:
         return NotFoundError(message)
     if isinstance(error, store_errors.NameTakenError):
         return InvalidRequestError(message, status=409, code="name_taken", param="name")
+    if isinstance(error, store_errors.TooLongError):
+        return InvalidRequestError(message, code="report_too_long")
     if isinstance(error, store_errors.InvalidChangeError):
         return InvalidRequestError(message, code="invalid_change")
     return _unavailable("The database of teams does not answer at the moment.")
