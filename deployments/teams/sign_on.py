@@ -9,7 +9,6 @@ from typing import Protocol, get_args
 
 from deployments.sign_on_settings import GroupRole, TeamRole
 from deployments.teams import actors
-from deployments.teams.leaving import LeavingStore, leave_team
 from deployments.teams.oidc import Attempt, Person, Provider, SignInError
 from deployments.teams.records import Member, Role, Team
 from deployments.teams.sessions import Sessions
@@ -19,12 +18,13 @@ from monitoring import logs
 _RANKS: tuple[Role, ...] = get_args(TeamRole)
 
 
-class MemberStore(LeavingStore, Protocol):
+class MemberStore(Protocol):
     """What is needed of `deployments.teams.store.Store`."""
 
     async def team(self, id_or_name: str) -> Team: ...
     async def memberships(self, user: str) -> list[Member]: ...
     async def set_member(self, actor: str, member: Member) -> Member: ...
+    async def remove_member(self, actor: str, team_id: str, user: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class SignOn:
         if role is not None:
             await _set(store, person, team.id, role, member)
         elif member is not None:
-            await leave_team(store, actors.person(person.user), team.id, person.user)
+            await store.remove_member(actors.PROVIDER, team.id, person.user)
 
 
 async def _set(store: MemberStore, person: Person, team_id: str, role: Role, before: Member | None) -> None:
     told = (role, person.email, person.name)
     if before is None or (before.role, before.email, before.name) != told:
         member = Member(user=person.user, team_id=team_id, role=role, email=person.email, name=person.name)
-        await store.set_member(actors.person(person.user), member)
+        await store.set_member(actors.PROVIDER, member)

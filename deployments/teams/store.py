@@ -142,8 +142,16 @@ class Store:
     # Keys
 
     async def add_key(self, actor: str, key: Key) -> Key:
-        """Raises NotFoundError for its team, InvalidChangeError for an archived team or a key that is there."""
+        """A person who is not in its team makes it as an administrator: then `created_by` says so.
+
+        Raises NotFoundError for its team; InvalidChangeError for an archived team, a key that is there, or as many as
+        there may be; NotAllowedError for a person who makes none there.
+        """
         return await self._change(actor, lambda change: keys.add(change, key))
+
+    async def replace_key(self, actor: str, old_id: str, key: Key, ends_at: float | None = None) -> Key:
+        """Adds a key in the place of another, which is revoked, or ends at `ends_at`. Raises what `add_key` does."""
+        return await self._change(actor, lambda change: keys.replace(change, old_id, key, ends_at))
 
     async def set_key(
         self,
@@ -179,12 +187,22 @@ class Store:
     # People
 
     async def set_member(self, actor: str, member: Member) -> Member:
-        """A new one, or another role, email or name of one. Raises NotFoundError for its team."""
+        """A new one, or another role, email or name of one.
+
+        Raises NotFoundError for its team, NotAllowedError for a person who is no owner of it, nor an administrator.
+        """
         return await self._change(actor, lambda change: people.set_member(change, member))
 
     async def remove_member(self, actor: str, team_id: str, user: str) -> None:
-        """Raises NotFoundError."""
+        """With the keys of the team that they made. Raises NotFoundError."""
         return await self._change(actor, lambda change: people.remove_member(change, team_id, user))
+
+    async def remove_person(self, actor: str, user: str) -> bool:
+        """Somebody leaves: their sessions end, their keys are revoked, no team has them.
+
+        False: nobody of that name was in a team or signed in.
+        """
+        return await self._change(actor, lambda change: people.remove_person(change, user))
 
     async def members(self, team_id: str | None = None) -> list[Member]:
         """Of one team or all; in the order in which they came."""
@@ -319,7 +337,7 @@ async def _snapshot(connection: AsyncConnection, known_version: int | None) -> S
     return Snapshot(
         version=version,
         teams={team.id: team for team in await teams.read(connection, archived=False)},
-        keys={key.digest: key for key in await keys.read(connection)},
+        keys={key.digest: key for key in await keys.read_good(connection)},
         prices=tuple(await prices.read(connection)),
         closed=await keys.is_any(connection),
     )

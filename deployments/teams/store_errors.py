@@ -19,6 +19,10 @@ class NotFoundError(StoreError):
     """There is no such team, key or member."""
 
 
+class NotAllowedError(StoreError):
+    """Who asked may not do so any more: what was known of them is seconds old, the database knows better."""
+
+
 class InvalidChangeError(StoreError):
     """What was asked for cannot be; asking again does not help."""
 

@@ -125,7 +125,7 @@ def add_routes(router: APIRouter) -> None:
     async def remove(project_id: ProjectId, user_id: PersonId, visit: VisitOf) -> Deleted:
         """The keys of the team that they made are revoked."""
         team = await visit.team(project_id, "members.change")
-        await visit.administration.remove_from_team(visit.actor, team.id, user_id)
+        await visit.administration.store.remove_member(visit.actor, team.id, user_id)
         return Deleted(id=user_id, object="organization.project.user.deleted")
 
     @router.get("/users", summary="List all people", response_description="The people, by their ids.")
@@ -159,7 +159,7 @@ def add_routes(router: APIRouter) -> None:
     async def let_go(user_id: PersonId, visit: VisitOf) -> Deleted:
         """They are signed out and in no team any more, and the keys that they made are revoked."""
         visit.check_admin()
-        if not await visit.administration.remove_person(visit.actor, user_id):
+        if not await visit.administration.store.remove_person(visit.actor, user_id):
             raise _nobody(user_id)
         return Deleted(id=user_id, object="organization.user.deleted")
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.common.json_body import JsonRoute
-from deployments.errors import InvalidRequestError, NotFoundError, ServeError, shown
+from deployments.errors import ForbiddenError, InvalidRequestError, NotFoundError, ServeError, shown
 from deployments.teams import store_errors
 from deployments.teams.administration import Administration
 from deployments.teams.permissions import TeamAction, check_admin, check_team, known, no_team, teams_for
@@ -115,6 +115,8 @@ def serve_error(error: store_errors.StoreError) -> ServeError:
     message = f"{str(error)[:1].upper()}{str(error)[1:]}."
     if isinstance(error, store_errors.NotFoundError):
         return NotFoundError(message)
+    if isinstance(error, store_errors.NotAllowedError):
+        return ForbiddenError(message)
     if isinstance(error, store_errors.NameTakenError):
         return InvalidRequestError(message, status=409, code="name_taken", param="name")
     if isinstance(error, store_errors.TooLongError):

@@ -151,7 +151,7 @@ def test_people(client: openai.OpenAI, server: TeamsServer) -> None:
 async def _signs_in(server: TeamsServer, member: Member) -> None:
     """The provider has said what there is of them."""
     store = await Store.open(server.database)
-    await store.set_member(f"user:{member.user}", member)
+    await store.set_member("provider", member)
     await store.close()
 
 

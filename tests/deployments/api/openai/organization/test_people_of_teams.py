@@ -25,6 +25,7 @@ async def test_an_address_is_the_providers_word_alone(
     """Whoever could write one would get somebody of theirs into another team."""
     red, blue = [await store.create_team("local", name) for name in ("red", "blue")]
     admin = key_of(keyring, None, "admin")
+    await store.set_member("local", Member(user="mallory", team_id=red.id, role="owner"))
     mallory = person(keyring, "mallory", **{red.id: "owner"})
     for caller in (mallory, admin):
         planted = {"user_id": "mallorys-second", "email": ALICE, "role": "viewer"}
@@ -42,6 +43,7 @@ async def test_an_owner_learns_nothing_of_other_teams_people(
     red, blue = [await store.create_team("local", name) for name in ("red", "blue")]
     known: dict[str, Any] = {"user": "sub-of-dave", "role": "member", "email": "dave@corp.example", "name": "Dave"}
     await store.set_member("local", Member(team_id=blue.id, **known))
+    await store.set_member("local", Member(user="carol", team_id=red.id, role="owner"))
     owner = person(keyring, "carol", **{red.id: "owner"})
     answers = [
         (await client.post(users(red.id), headers=owner, json={"email": email, "role": "viewer"})).json()
@@ -49,7 +51,7 @@ async def test_an_owner_learns_nothing_of_other_teams_people(
     ]
     assert answers[0] == answers[1]
     assert answers[0]["error"]["param"] == "user_id"
-    assert await store.members(red.id) == []
+    assert [member.user for member in await store.members(red.id)] == ["carol"]
     by_id = (await client.post(users(red.id), headers=owner, json={"user_id": "sub-of-dave", "role": "viewer"})).json()
     assert (by_id["id"], by_id["email"], by_id["name"]) == ("sub-of-dave", None, None)
     await store.set_member("local", Member(team_id=red.id, **known))
@@ -78,3 +80,13 @@ async def test_nobody_is_meant(
     answer = await client.post(users(team.id), headers=key_of(keyring, None, "admin"), json={"role": "member", **body})
     assert answer.status_code == 400
     assert await store.members() == []
+
+
+async def test_who_was_put_out_a_moment_ago(client: httpx.AsyncClient, keyring: Keyring, store: Store) -> None:
+    """The door knows of it two seconds later; the database now."""
+    team = await store.create_team("local", "red")
+    eve = person(keyring, "eve", **{team.id: "owner"})
+    for path, body in (("users", {"user_id": "second", "role": "owner"}), ("api_keys", {"name": "souvenir"})):
+        answer = await client.post(f"/v1/organization/projects/{team.id}/{path}", headers=eve, json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_permissions")
+    assert (await store.members(), await store.keys()) == ([], [])
