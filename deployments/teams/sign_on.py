@@ -9,9 +9,11 @@ from typing import Protocol, get_args
 
 from deployments.sign_on_settings import GroupRole, TeamRole
 from deployments.teams import actors
-from deployments.teams.oidc import Attempt, Person, Provider, SignInError
+from deployments.teams.attempts import Attempts
+from deployments.teams.oidc import Attempt, Person, Provider
 from deployments.teams.records import Member, Role, Team
 from deployments.teams.sessions import Sessions
+from deployments.teams.sign_in_errors import SignInError
 from deployments.teams.store_errors import NotFoundError, StoreUnavailableError
 from monitoring import logs
 
@@ -54,6 +56,7 @@ class SignOn:
     ) -> None:
         self.provider = provider
         self.sessions = sessions
+        self.attempts = Attempts(sessions.seal)
         self.public_url = public_url.rstrip("/")
         self.lifetime_s = lifetime_s
         self._open_store = open_store
@@ -68,13 +71,14 @@ class SignOn:
         person = await self.provider.finish(attempt, answer)
         try:
             await self._place(person)
-            return await self.sessions.create(
-                person.user, person.email, person.name, self.lifetime_s, self._groups.admin in person.groups
-            )
+            admin = self._groups.admin in person.groups
+            token = await self.sessions.create(person.user, person.email, person.name, self.lifetime_s, admin)
         except StoreUnavailableError as error:
             raise SignInError(
                 "Nobody can sign in at the moment: the database does not answer. Try again in a minute.", str(error)
             ) from None
+        logs.event("sign_on.signed_in", user=person.user, admin=admin)
+        return token
 
     async def _place(self, person: Person) -> None:
         """Teams that the settings name have the members that the provider's groups say."""
