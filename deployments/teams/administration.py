@@ -1,4 +1,4 @@
-"""What administrators do that is more than one call of the store: keys, people who leave, what things cost."""
+"""What administrators do that is more than a call of the store: keys, and what things cost."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deployments.team_settings import TeamsSettings
 from deployments.teams.keys import Pepper, last_four, new_key
-from deployments.teams.leaving import leave_team, revoke_keys_of
 from deployments.teams.money import price_a_token
 from deployments.teams.records import NO_LIMITS, Key, Limits, Price, Scope
+from deployments.teams.reports import Reports
 from deployments.teams.store_errors import InvalidChangeError
 from model.config import ConfigError
 
@@ -52,6 +52,7 @@ class Administration:
         self.store = store
         self.default_price = default_price
         self.clock = clock
+        self.reports = Reports()
         self._pepper = pepper
 
     async def create_key(
@@ -65,6 +66,31 @@ class Administration:
         limits: Limits = NO_LIMITS,
     ) -> NewKey:
         """team_id: None makes an administrator's. Raises StoreError, ConfigError where there is no pepper."""
+        key, value = await self._key(actor, team_id, name, scopes, expires_at, limits)
+        return NewKey(await self.store.add_key(actor, key), value)
+
+    async def rotate_key(self, actor: str, key: Key, grace_s: float = 0.0) -> NewKey:
+        """A key like it, which lives as long from now as it did; the old one ends after `grace_s` seconds.
+
+        Raises StoreError.
+        """
+        now = self.clock()
+        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+            raise InvalidChangeError(f"key {key.id} has ended: make a new one")
+        expires_at = None if key.expires_at is None else now + (key.expires_at - key.created_at)
+        made, value = await self._key(actor, key.team_id, key.name, key.scopes, expires_at, key.limits)
+        ends_at = min(now + grace_s, key.expires_at or float("inf")) if grace_s > 0 else None
+        return NewKey(await self.store.replace_key(actor, key.id, made, ends_at), value)
+
+    async def _key(
+        self,
+        actor: str,
+        team_id: str | None,
+        name: str,
+        scopes: tuple[Scope, ...],
+        expires_at: float | None,
+        limits: Limits,
+    ) -> tuple[Key, str]:
         if ("admin" in scopes) != (team_id is None):
             raise InvalidChangeError("the scope 'admin' is of keys that belong to no team, and of these alone")
         pepper = await asyncio.to_thread(self._pepper)
@@ -82,43 +108,7 @@ class Administration:
             limits=limits,
             expires_at=expires_at,
         )
-        return NewKey(await self.store.add_key(actor, key), value)
-
-    async def rotate_key(self, actor: str, key: Key, grace_s: float = 0.0) -> NewKey:
-        """A key like it, which lives as long from now as it did; the old one ends after `grace_s` seconds.
-
-        Raises StoreError.
-        """
-        now = self.clock()
-        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
-            raise InvalidChangeError(f"key {key.id} has ended: make a new one")
-        expires_at = None if key.expires_at is None else now + (key.expires_at - key.created_at)
-        new = await self.create_key(
-            actor, team_id=key.team_id, name=key.name, scopes=key.scopes, expires_at=expires_at, limits=key.limits
-        )
-        if grace_s <= 0:
-            await self.store.revoke_key(actor, key.id)
-        else:
-            ends_at = min(now + grace_s, key.expires_at or float("inf"))
-            await self.store.set_key(actor, key.id, expires_at=ends_at)
-        return new
-
-    async def remove_from_team(self, actor: str, team_id: str, user: str) -> None:
-        """With the keys of the team that they made. Raises StoreError."""
-        await leave_team(self.store, actor, team_id, user)
-
-    async def remove_person(self, actor: str, user: str) -> bool:
-        """Somebody leaves: their sessions end, their keys are revoked, no team has them. Raises StoreError.
-
-        False: nobody of that name was in a team or signed in.
-        """
-        await revoke_keys_of(self.store, actor, user)
-        was_member = False
-        for member in await self.store.members():
-            if member.user == user:
-                was_member = True
-                await self.store.remove_member(actor, member.team_id, user)
-        return await self.store.end_sessions(user) > 0 or was_member
+        return key, value
 
 
 def default_price(settings: TeamsSettings) -> Price:

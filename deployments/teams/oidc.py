@@ -19,7 +19,9 @@ from authlib.oidc.core import CodeIDToken
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
 
+from deployments.teams.exchanges import Exchanges
 from deployments.teams.provider_keys import ProviderKeys
+from deployments.teams.sign_in_errors import ProviderAwayError, SignInError
 
 TIMEOUT_S = 10.0
 LEEWAY_S = 60
@@ -34,23 +36,6 @@ RETRY_S = 2.0
 _VERIFIER_BYTES = 48  # 64 characters, of the 43 to 128 that RFC 7636 allows
 _MAX_NAME_CHARS = 200
 _MAX_GROUPS = 2000
-_SHORTAGE = "The identity provider does not answer. Who is signed in already goes on; API keys work as before."
-
-
-class SignInError(Exception):
-    """Nobody was signed in. The message is for the person who tried; reason: for the log."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.reason = reason
-
-
-class ProviderAwayError(SignInError):
-    """The same may succeed later."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(_SHORTAGE, reason)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +107,7 @@ class Provider:
         self._clock = clock
         self._http = httpx.AsyncClient(timeout=TIMEOUT_S)
         self._keys = ProviderKeys(self._get, clock)
+        self._exchanges = Exchanges(clock)
         self._known: Discovery | None = None
         self._known_at = -float("inf")
         self._away: ProviderAwayError | None = None
@@ -162,11 +148,8 @@ class Provider:
         told = answer.get("iss")
         if told != self._issuer if told is not None else provider.authorization_response_iss_parameter_supported:
             raise _untrusted("iss of the answer")
-        tokens = await self._exchange(provider, answer.get("code", ""), attempt)
-        claims = await self._checked(provider, tokens, attempt)
-        if provider.userinfo_endpoint and tokens.access_token and not {"email", self._groups_claim} <= claims.keys():
-            claims = {**await self._userinfo(provider, tokens.access_token, str(claims["sub"])), **claims}
-        return self._person(claims)
+        with self._exchanges.one(attempt.state):
+            return await self._person_of(provider, answer.get("code", ""), attempt)
 
     async def goodbye(self, target: str) -> str | None:
         """Where a person ends their session at the provider, to come back to `target`; None where it has no such."""
@@ -175,6 +158,13 @@ class Provider:
             return None
         question = {"client_id": self._client_id, "post_logout_redirect_uri": target}
         return _with_query(provider.end_session_endpoint, question)
+
+    async def _person_of(self, provider: Discovery, code: str, attempt: Attempt) -> Person:
+        tokens = await self._exchange(provider, code, attempt)
+        claims = await self._checked(provider, tokens, attempt)
+        if provider.userinfo_endpoint and tokens.access_token and not {"email", self._groups_claim} <= claims.keys():
+            claims = {**await self._userinfo(provider, tokens.access_token, str(claims["sub"])), **claims}
+        return self._person(claims)
 
     async def _discovery(self) -> Discovery:
         """Where it does not answer, whoever comes in the next moments hears of it at once."""

@@ -15,6 +15,9 @@ Period = Literal["day", "week", "month"]
 Role = Literal["owner", "member", "viewer"]
 """Of a person in a team. owner: members, limits of keys, everything below; member: keys of their own; viewer: looks."""
 
+MAKERS: tuple[Role, ...] = ("owner", "member")
+"""Those make keys of the team for themselves."""
+
 Scope = Literal["generate", "usage", "admin", "metrics"]
 """What a key may do. generate: the model's routes; usage: read its team's usage; admin: everything under
 `/v1/organization`; metrics: `/metrics`."""
@@ -68,7 +71,8 @@ class Team(msgspec.Struct, frozen=True, kw_only=True):
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """id: `key_` and a UUID. team_id: None for keys of administrators. digest, pepper_id: see `deployments.teams.keys`.
 
-    created_by: an actor, see `Audit`.
+    created_by: an actor, see `Audit`; or `admin:SUB`, an administrator, of a team in which they make none for
+    themselves. One of `user:SUB` is good only as long as that person has a role of `MAKERS` in the team.
     """
 
     id: str
@@ -197,7 +201,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """One change, chained to the one before: `digest` is SHA-256 over it and that one's digest.
 
-    actor: `local` (a command on the server's machine), `key:ID`, `user:SUB`. action: `team.created`, `key.revoked`, ...
+    actor: `local` (a command on the server's machine), `key:ID`, `user:SUB`, `provider` (the identity provider, as
+    somebody signs in). action: `team.created`, `key.revoked`, ...
     detail: what changed, without secrets.
     """
 

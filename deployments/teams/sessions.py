@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -19,9 +18,10 @@ from typing import Protocol
 from deployments.errors import AuthUnavailableError
 from deployments.teams.keys import Pepper
 from deployments.teams.records import Member, Role, Session
+from deployments.teams.seal import Seal
 from deployments.teams.store_errors import StoreUnavailableError
 
-_MARK_CHARS = 32
+_PURPOSE = "session"
 _MAX_KNOWN = 20_000
 RETRY_S = 2.0
 """Between looks for a database that is away."""
@@ -78,12 +78,11 @@ class Sessions:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._open_store = open_store
-        self._make_pepper = pepper
+        self.seal = Seal(pepper)
         self._refresh_s = refresh_s
         self._max_staleness_s = max_staleness_s
         self._clock = clock
         self._now = now
-        self._pepper: Pepper | None = None
         self._known: dict[bytes, _Known] = {}
         self._reading: dict[bytes, asyncio.Task[_Known]] = {}
         self._failed_at = -float("inf")
@@ -93,7 +92,7 @@ class Sessions:
     ) -> str:
         """The secret of a new session. Raises StoreUnavailableError."""
         secret = secrets.token_urlsafe(32)
-        token = f"{secret}.{await self._mark(secret)}"
+        token = f"{secret}.{await self.seal.mark(_PURPOSE, secret)}"
         store = await self._open_store()
         await store.create_session(_digest(secret), user, email, name, self._now() + lifetime_s, admin)
         return token
@@ -176,14 +175,7 @@ class Sessions:
     async def _genuine(self, token: str) -> bytes | None:
         """The digest of a secret that this server made; None for anything else."""
         secret, _, mark = token.partition(".")
-        if not hmac.compare_digest(mark.encode(), (await self._mark(secret)).encode()):
-            return None
-        return _digest(secret)
-
-    async def _mark(self, secret: str) -> str:
-        if self._pepper is None:
-            self._pepper = await asyncio.to_thread(self._make_pepper)
-        return self._pepper.digest(f"session {secret}").hex()[:_MARK_CHARS]
+        return _digest(secret) if await self.seal.fits(_PURPOSE, secret, mark) else None
 
 
 def _digest(secret: str) -> bytes:

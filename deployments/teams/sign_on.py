@@ -9,22 +9,24 @@ from typing import Protocol, get_args
 
 from deployments.sign_on_settings import GroupRole, TeamRole
 from deployments.teams import actors
-from deployments.teams.leaving import LeavingStore, leave_team
-from deployments.teams.oidc import Attempt, Person, Provider, SignInError
+from deployments.teams.attempts import Attempts
+from deployments.teams.oidc import Attempt, Person, Provider
 from deployments.teams.records import Member, Role, Team
 from deployments.teams.sessions import Sessions
+from deployments.teams.sign_in_errors import SignInError
 from deployments.teams.store_errors import NotFoundError, StoreUnavailableError
 from monitoring import logs
 
 _RANKS: tuple[Role, ...] = get_args(TeamRole)
 
 
-class MemberStore(LeavingStore, Protocol):
+class MemberStore(Protocol):
     """What is needed of `deployments.teams.store.Store`."""
 
     async def team(self, id_or_name: str) -> Team: ...
     async def memberships(self, user: str) -> list[Member]: ...
     async def set_member(self, actor: str, member: Member) -> Member: ...
+    async def remove_member(self, actor: str, team_id: str, user: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class SignOn:
     ) -> None:
         self.provider = provider
         self.sessions = sessions
+        self.attempts = Attempts(sessions.seal)
         self.public_url = public_url.rstrip("/")
         self.lifetime_s = lifetime_s
         self._open_store = open_store
@@ -68,13 +71,14 @@ class SignOn:
         person = await self.provider.finish(attempt, answer)
         try:
             await self._place(person)
-            return await self.sessions.create(
-                person.user, person.email, person.name, self.lifetime_s, self._groups.admin in person.groups
-            )
+            admin = self._groups.admin in person.groups
+            token = await self.sessions.create(person.user, person.email, person.name, self.lifetime_s, admin)
         except StoreUnavailableError as error:
             raise SignInError(
                 "Nobody can sign in at the moment: the database does not answer. Try again in a minute.", str(error)
             ) from None
+        logs.event("sign_on.signed_in", user=person.user, admin=admin)
+        return token
 
     async def _place(self, person: Person) -> None:
         """Teams that the settings name have the members that the provider's groups say."""
@@ -95,11 +99,11 @@ class SignOn:
         if role is not None:
             await _set(store, person, team.id, role, member)
         elif member is not None:
-            await leave_team(store, actors.person(person.user), team.id, person.user)
+            await store.remove_member(actors.PROVIDER, team.id, person.user)
 
 
 async def _set(store: MemberStore, person: Person, team_id: str, role: Role, before: Member | None) -> None:
     told = (role, person.email, person.name)
     if before is None or (before.role, before.email, before.name) != told:
         member = Member(user=person.user, team_id=team_id, role=role, email=person.email, name=person.name)
-        await store.set_member(actors.person(person.user), member)
+        await store.set_member(actors.PROVIDER, member)

@@ -7,15 +7,16 @@ log in the same transaction; so does nothing else, and the number of the last ro
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from deployments.teams.database import changes, keys, ledger, people, prices, teams, usage
+from deployments.teams.database import changes, keys, ledger, people, prices, schema, teams, usage
 from deployments.teams.database.changes import Change, change
 from deployments.teams.database.connections import Database
+from deployments.teams.database.names import names
 from deployments.teams.database.upgrade import upgrade
 from deployments.teams.database.url import parse, sqlite_file
 from deployments.teams.records import (
@@ -41,11 +42,20 @@ from deployments.teams.records import (
 T = TypeVar("T")
 
 
-class Store:
-    """Open one a process. actor: who changes, see `Audit`."""
+REPORT_S = 20.0
+"""So long a sum of usage may take."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+
+class Store:
+    """Open one a process. actor: who changes, see `Audit`.
+
+    database: what requests are checked against, what they cost, and every change. questions: connections for what
+    people ask, so that nothing of the above waits for that.
+    """
+
+    def __init__(self, database: Database, questions: Database, clock: Callable[[], float]) -> None:
         self._database = database
+        self._questions = questions
         self._clock = clock
 
     @classmethod
@@ -56,9 +66,10 @@ class Store:
         """
         parsed = parse(url)
         await upgrade(parsed)
-        return cls(Database(parsed), clock)
+        return cls(Database(parsed), Database(parsed), clock)
 
     async def close(self) -> None:
+        await self._questions.close()
         await self._database.close()
 
     @staticmethod
@@ -122,17 +133,25 @@ class Store:
 
     async def teams(self, archived: bool = False) -> list[Team]:
         """By name. archived: those too."""
-        return await self._database.read(lambda connection: teams.read(connection, archived))
+        return await self._questions.read(lambda connection: teams.read(connection, archived))
 
     async def team(self, id_or_name: str) -> Team:
         """An archived one by its id only. Raises NotFoundError."""
-        return await self._database.read(lambda connection: teams.find(connection, id_or_name))
+        return await self._questions.read(lambda connection: teams.find(connection, id_or_name))
 
     # Keys
 
     async def add_key(self, actor: str, key: Key) -> Key:
-        """Raises NotFoundError for its team, InvalidChangeError for an archived team or a key that is there."""
+        """A person who is not in its team makes it as an administrator: then `created_by` says so.
+
+        Raises NotFoundError for its team; InvalidChangeError for an archived team, a key that is there, or as many as
+        there may be; NotAllowedError for a person who makes none there.
+        """
         return await self._change(actor, lambda change: keys.add(change, key))
+
+    async def replace_key(self, actor: str, old_id: str, key: Key, ends_at: float | None = None) -> Key:
+        """Adds a key in the place of another, which is revoked, or ends at `ends_at`. Raises what `add_key` does."""
+        return await self._change(actor, lambda change: keys.replace(change, old_id, key, ends_at))
 
     async def set_key(
         self,
@@ -155,11 +174,11 @@ class Store:
         """From oldest to newest. team_id: of this team only. admin: those that are administrators', or all others.
         revoked: those too.
         """
-        return await self._database.read(lambda connection: keys.read(connection, team_id, admin, revoked))
+        return await self._questions.read(lambda connection: keys.read(connection, team_id, admin, revoked))
 
     async def key(self, key_id: str) -> Key:
         """Raises NotFoundError."""
-        return await self._database.read(lambda connection: keys.of_id(connection, key_id))
+        return await self._questions.read(lambda connection: keys.of_id(connection, key_id))
 
     async def has_admin_key(self) -> bool:
         """Whether an administrator can get in by a key: neither revoked nor expired."""
@@ -168,16 +187,26 @@ class Store:
     # People
 
     async def set_member(self, actor: str, member: Member) -> Member:
-        """A new one, or another role, email or name of one. Raises NotFoundError for its team."""
+        """A new one, or another role, email or name of one.
+
+        Raises NotFoundError for its team, NotAllowedError for a person who is no owner of it, nor an administrator.
+        """
         return await self._change(actor, lambda change: people.set_member(change, member))
 
     async def remove_member(self, actor: str, team_id: str, user: str) -> None:
-        """Raises NotFoundError."""
+        """With the keys of the team that they made. Raises NotFoundError."""
         return await self._change(actor, lambda change: people.remove_member(change, team_id, user))
+
+    async def remove_person(self, actor: str, user: str) -> bool:
+        """Somebody leaves: their sessions end, their keys are revoked, no team has them.
+
+        False: nobody of that name was in a team or signed in.
+        """
+        return await self._change(actor, lambda change: people.remove_person(change, user))
 
     async def members(self, team_id: str | None = None) -> list[Member]:
         """Of one team or all; in the order in which they came."""
-        return await self._database.read(lambda connection: people.read_members(connection, team_id))
+        return await self._questions.read(lambda connection: people.read_members(connection, team_id))
 
     async def memberships(self, user: str) -> list[Member]:
         """In teams that are not archived."""
@@ -219,7 +248,7 @@ class Store:
 
     async def prices(self) -> list[Price]:
         """By model, then time."""
-        return await self._database.read(lambda connection: prices.read(connection))
+        return await self._questions.read(lambda connection: prices.read(connection))
 
     async def book(self, entries: Sequence[LedgerEntry]) -> int:
         """Puts on the ledger, and into usage, what is not there yet by its id: all or nothing. How many were new.
@@ -246,10 +275,20 @@ class Store:
         """Sums over what began in `start <= time < end`, by time and then by `by`; none where nothing was used.
 
         The first and the last bucket end where the time does that was asked for. Accepted completions are kept by the
-        hour: they are counted for whole hours only.
+        hour: they are counted for whole hours only. Raises TooLongError.
         """
         chosen = {"team_id": team_ids, "key_id": key_ids, "model": models}
-        return await self._database.read(lambda connection: usage.read(connection, start, end, bucket, by, chosen))
+        return await self._questions.report(
+            lambda connection: usage.read(connection, start, end, bucket, by, chosen), REPORT_S
+        )
+
+    async def team_names(self, ids: Collection[str]) -> dict[str, str]:
+        """By id, of archived ones too."""
+        return await self._questions.read(lambda connection: names(connection, schema.teams, ids))
+
+    async def key_names(self, ids: Collection[str]) -> dict[str, str]:
+        """By id, of revoked ones too."""
+        return await self._questions.read(lambda connection: names(connection, schema.keys, ids))
 
     def entries(
         self,
@@ -262,7 +301,7 @@ class Store:
     ) -> AsyncIterator[LedgerEntry]:
         """Those that began in `start <= time < end`, by time; read in pieces."""
         chosen = {"team_id": team_ids, "key_id": key_ids, "model": models}
-        return ledger.read(self._database, start, end, chosen)
+        return ledger.read(self._questions, start, end, chosen)
 
     # The audit log
 
@@ -279,13 +318,13 @@ class Store:
     ) -> list[Audit]:
         """Rows with `after < number < before`."""
         chosen = {"actor": actor, "action": action, "subject": subject}
-        return await self._database.read(
+        return await self._questions.read(
             lambda connection: changes.read(connection, after, limit, before, newest_first, chosen)
         )
 
     async def verify_audit(self) -> int:
         """How many rows there are, all of them as they were written. Raises AuditBrokenError."""
-        return await self._database.read(lambda connection: changes.verify(connection))
+        return await self._questions.read(lambda connection: changes.verify(connection))
 
     async def _change(self, actor: str, work: Callable[[Change], Awaitable[T]]) -> T:
         return await change(self._database, actor, self._clock(), work)
@@ -298,7 +337,7 @@ async def _snapshot(connection: AsyncConnection, known_version: int | None) -> S
     return Snapshot(
         version=version,
         teams={team.id: team for team in await teams.read(connection, archived=False)},
-        keys={key.digest: key for key in await keys.read(connection)},
+        keys={key.digest: key for key in await keys.read_good(connection)},
         prices=tuple(await prices.read(connection)),
         closed=await keys.is_any(connection),
     )

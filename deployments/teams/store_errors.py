@@ -11,8 +11,16 @@ class StoreUnavailableError(StoreError):
     """The database does not answer, or not in time; the same may succeed later."""
 
 
+class TooLongError(StoreError):
+    """A report that took too long; the same will do so again."""
+
+
 class NotFoundError(StoreError):
     """There is no such team, key or member."""
+
+
+class NotAllowedError(StoreError):
+    """Who asked may not do so any more: what was known of them is seconds old, the database knows better."""
 
 
 class InvalidChangeError(StoreError):

@@ -52,6 +52,10 @@ class UsagePage:
     buckets: Sequence[UsageBucket]
     next_start: float | None
 
+    @property
+    def rows(self) -> list[UsageRow]:
+        return [row for bucket in self.buckets for row in bucket.rows]
+
 
 async def usage_page(store: Store, asked: Asked, most_buckets: int) -> UsagePage:
     """The first buckets of what is asked, empty ones too. Raises StoreError."""
@@ -75,14 +79,12 @@ async def usage_page(store: Store, asked: Asked, most_buckets: int) -> UsagePage
     return UsagePage(kept, end if end < asked.end else None)
 
 
-async def usage_rows(store: Store, asked: Asked, most_buckets: int) -> AsyncIterator[UsageRow]:
-    """All of what is asked, page by page. Raises StoreError."""
+async def usage_pages(store: Store, asked: Asked, most_buckets: int) -> AsyncIterator[UsagePage]:
+    """All of what is asked. Raises StoreError."""
     start: float | None = asked.start
     while start is not None:
         page = await usage_page(store, _from(asked, start), most_buckets)
-        for bucket in page.buckets:
-            for row in bucket.rows:
-                yield row
+        yield page
         start = page.next_start
 
 

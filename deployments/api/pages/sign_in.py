@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 
 import msgspec
@@ -17,11 +15,9 @@ from deployments.api.pages.static_content import page_headers
 from deployments.errors import ForbiddenError
 from deployments.http.needs import public
 from deployments.http.people import People
-from deployments.teams.oidc import Attempt, ProviderAwayError, SignInError
+from deployments.teams.exchanges import ATTEMPT_S
+from deployments.teams.sign_in_errors import LaterError, ProviderAwayError, SignInError
 from monitoring import logs
-
-ATTEMPT_S = 600
-"""So long somebody may take at the identity provider."""
 
 TARGETS = ("/teams", "/")
 """Where people may go once they have signed in: pages of ours, and nowhere else."""
@@ -64,12 +60,13 @@ class SignIn:
             location, attempt = await self._sign_on.provider.begin(target)
         except SignInError as error:
             return _problem(error, "")
-        kept = base64.urlsafe_b64encode(msgspec.json.encode(attempt)).decode()
+        kept = await self._sign_on.attempts.write(attempt)
         return self._go(location, {self._cookies.attempt: (kept, ATTEMPT_S)})
 
     @public
     async def callback(self, request: Request) -> Response:
-        attempt = _attempt(self._cookies.read(request.headers, self._cookies.attempt))
+        kept = self._cookies.read(request.headers, self._cookies.attempt)
+        attempt = None if kept is None else await self._sign_on.attempts.read(kept)
         try:
             token = await self._sign_on.finish(attempt, dict(request.query_params))
         except SignInError as error:
@@ -114,15 +111,6 @@ async def no_sign_on(request: Request) -> Response:
     return _json(_Here(False))
 
 
-def _attempt(cookie: str | None) -> Attempt | None:
-    """What the browser kept. It is its own to change: what counts is that the provider's answer fits to it."""
-    try:
-        attempt = msgspec.json.decode(base64.urlsafe_b64decode(cookie or ""), type=Attempt)
-    except (binascii.Error, ValueError):
-        return None
-    return attempt if attempt.target in TARGETS else None
-
-
 def _json(value: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(value), headers=_PRIVATE, media_type="application/json")
 
@@ -132,7 +120,7 @@ def _problem(error: SignInError, root: str) -> Response:
     again = f"[Try again]({root}login) or go to the [playground]({root or './'})."
     page = to_page("Not signed in", f"# You are not signed in\n\n{error.message}\n\n{again}\n", root)
     headers = {**page_headers("text/html; charset=utf-8"), **_PRIVATE}
-    return Response(page, status_code=503 if isinstance(error, ProviderAwayError) else 400, headers=headers)
+    return Response(page, status_code=503 if isinstance(error, LaterError) else 400, headers=headers)
 
 
 def create_router(api: ApiContext) -> APIRouter:

@@ -20,8 +20,6 @@ def run(arguments: Sequence[str]) -> int:
 
 async def add(office: Office, options: argparse.Namespace) -> int:
     body = {"user_id": options.user, "role": options.role}
-    if options.email is not None:
-        body["email"] = options.email
     person = await office.post(path_to("/projects", options.team, "users"), body, ProjectUser)
     say(f"{person.id} is {person.role} in {options.team}.")
     return 0
@@ -48,7 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     parts = parser.add_subparsers(required=True, metavar="COMMAND")
     adding = part(parts, "add", add, "put somebody into a team, or give them another role")
     adding.add_argument("--role", choices=get_args(Role), default="member", help="default: %(default)s")
-    adding.add_argument("--email", help="of somebody who has not signed in yet")
     listing = part(parts, "list", list_members, "list the people of a team")
     removing = part(parts, "remove", remove, "take somebody out of a team")
     for parser_of_part in (adding, listing, removing):

@@ -28,7 +28,7 @@ export async function showKeys(node, { team, standing }) {
     return [
       key.name,
       `…${key.last_four}`,
-      `${maker(key)}${key.owner_project_access === "inactive" ? " (not in the team)" : ""}`,
+      `${maker(key)}${key.owner_project_access === "inactive" ? " (no member: not good)" : ""}`,
       key.scopes.map((scope) => SCOPES[scope]).join(", "),
       limit(key.requests_per_minute),
       limit(key.tokens_per_minute),
@@ -52,7 +52,8 @@ export async function showKeys(node, { team, standing }) {
   );
 }
 
-const maker = (key) => key.owner.user?.name ?? (key.created_by === "local" ? "a command" : "a key");
+const MAKERS = { local: "a command", key: "a key", admin: "an administrator" };
+const maker = (key) => key.owner.user?.name ?? MAKERS[key.created_by.split(":")[0]];
 
 async function make(team, again) {
   const made = await ask({

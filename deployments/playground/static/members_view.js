@@ -57,7 +57,7 @@ async function addition(team, again) {
   const added = await ask({
     title: `Add somebody to ${team.name}`,
     fields: [
-      { name: "who", label: "Id or e-mail address", required: true, hint: "The id is shown to people who sign in and are in no team. An address will do for those who are in another team." },
+      { name: "who", label: "Id or e-mail address", required: true, hint: "The id is shown to people who sign in and are in no team. Administrators may give the address of somebody who is in another team." },
       { name: "role", label: "Role", options: ROLES, value: "member" },
     ],
     action: "Add",

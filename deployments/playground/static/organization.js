@@ -5,6 +5,7 @@ import { getJson, postJson, remove } from "./api.js";
 const ROOT = "v1/organization";
 const PAGE = 100;
 const DAYS_OF_A_PAGE = 31;
+const REPORT_ATTEMPTS = 5;
 const part = encodeURIComponent;
 
 /** All items of a list, page by page. */
@@ -40,6 +41,18 @@ export const setPrice = (body) => postJson(`${ROOT}/prices`, body);
 /** A page of the audit log, from the newest on. after: id of the last entry that was seen. */
 export const audit = (after) => getJson(`${ROOT}/audit_logs?limit=50${after ? `&after=${part(after)}` : ""}`);
 
+/** A report, as soon as the server has room for one. */
+async function report(path) {
+  for (let attempts = REPORT_ATTEMPTS; ; attempts--) {
+    try {
+      return await getJson(path);
+    } catch (error) {
+      if (error.kind !== "limited" || attempts <= 1) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter ?? 1)));
+    }
+  }
+}
+
 /** Buckets of usage since `start` (seconds). team: of this one; null: of all that one may see. width: `1d` or `all`. */
 export async function usage({ start, team, width, by }) {
   const query = new URLSearchParams({ start_time: start, bucket_width: width });
@@ -48,7 +61,7 @@ export async function usage({ start, team, width, by }) {
   if (by) query.append("group_by", by);
   const buckets = [];
   for (;;) {
-    const { data, has_more: more, next_page: next } = await getJson(`${ROOT}/usage/completions?${query}`);
+    const { data, has_more: more, next_page: next } = await report(`${ROOT}/usage/completions?${query}`);
     buckets.push(...data);
     if (!more) return buckets;
     query.set("page", next);

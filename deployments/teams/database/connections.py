@@ -7,10 +7,11 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, CursorResult, RowMapping, Table, event
+from sqlalchemy import Connection, CursorResult, RowMapping, Table, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from deployments.teams.database.url import sqlite_file
-from deployments.teams.store_errors import InvalidChangeError, StoreUnavailableError
+from deployments.teams.store_errors import InvalidChangeError, StoreUnavailableError, TooLongError
 
 _POOL_SIZE = 4
 _CONNECT_S = 5.0
@@ -29,10 +30,14 @@ _BUSY_S = 10.0
 _PIECE = 200
 """Rows that are written or read before others of the event loop have their turn: milliseconds."""
 
+_STOP_S = 0.1
+"""Between attempts to stop a report."""
+
 _BEGIN = "sqlite_begin"
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
+Stop = Callable[[], Awaitable[None]]
 
 
 def engine_for(url: URL, *, migrating: bool = False) -> AsyncEngine:
@@ -104,6 +109,28 @@ class Database:
         """All that it reads is of one moment."""
         return await self._to_its_end(self._transaction(self._reads, work))
 
+    async def report(self, work: Work[T], within_s: float) -> T:
+        """Like `read`, but it ends with whoever waits for it, and after `within_s` seconds; then nothing of it runs.
+
+        Raises TooLongError.
+        """
+        stops: list[Stop] = []
+
+        async def stoppable(connection: AsyncConnection) -> T:
+            stops.append(await self._stop_of(connection))
+            return await work(connection)
+
+        reading = self._begin(self._transaction(self._reads, stoppable))
+        try:
+            async with asyncio.timeout(within_s):
+                return await asyncio.shield(reading)
+        except TimeoutError:
+            await self._to_its_end(_stopped(reading, stops))
+            raise TooLongError(f"this took longer than {within_s:g} s: ask for less at once") from None
+        except asyncio.CancelledError:
+            await self._to_its_end(_stopped(reading, stops))
+            raise
+
     async def write(self, work: Work[T]) -> T:
         """Commits what was done, unless it raises. SQLite has one writer at a time: in this process they queue here."""
         return await self._to_its_end(self._one_by_one(work))
@@ -118,15 +145,41 @@ class Database:
                 return await work(connection)
 
     async def _to_its_end(self, transaction: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.shield(self._begin(transaction))
+
+    def _begin(self, transaction: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(transaction)
         self._running.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return task
+
+    async def _stop_of(self, connection: AsyncConnection) -> Stop:
+        """What breaks off the statement that a connection is at."""
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        if connection.dialect.name == "sqlite":
+            interrupt: Stop = driver.interrupt
+            return interrupt
+        return partial(self._cancel, driver.get_server_pid())
+
+    async def _cancel(self, backend: int) -> None:
+        with failures():
+            async with self._engine.connect() as connection:
+                await connection.execute(select(func.pg_cancel_backend(backend)))
 
     def _ended(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # nobody may be there any more to hear of it
+
+
+async def _stopped(reading: asyncio.Task[T], stops: Sequence[Stop]) -> None:
+    """Again until it has ended: between two statements there is nothing to stop."""
+    while not reading.done():
+        for stop in stops:
+            with contextlib.suppress(StoreUnavailableError):
+                await stop()
+        await asyncio.wait({reading}, timeout=_STOP_S)
 
 
 def upsert(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:

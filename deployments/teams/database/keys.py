@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from deployments.teams import actors
+from deployments.teams.database.authority import check_role
 from deployments.teams.database.changes import Change, Detail, differences
 from deployments.teams.database.connections import in_pieces
 from deployments.teams.database.limits import limits_of, limits_row
-from deployments.teams.database.schema import keys, teams
-from deployments.teams.records import Key, Limits
+from deployments.teams.database.schema import keys, members, teams
+from deployments.teams.records import MAKERS, Key, Limits
 from deployments.teams.store_errors import InvalidChangeError, NotFoundError
 
+MOST_OF_PERSON = 25
+"""Keys of a team that one person has made and that are good."""
 
-async def add(change: Change, key: Key) -> Key:
+MOST_OF_TEAM = 1000
+
+
+async def add(change: Change, key: Key, instead_of: str | None = None) -> Key:
+    """instead_of: id of a key that is not counted, since this one takes its place."""
+    is_their_own = await check_role(change, key.team_id, *MAKERS)
+    if not is_their_own and key.team_id is not None:
+        key = msgspec.structs.replace(key, created_by=actors.administrator(str(actors.user_of(change.actor))))
     if key.team_id is not None:
         team = (await change.connection.execute(select(teams.c.archived_at).where(teams.c.id == key.team_id))).first()
         if team is None:
@@ -25,9 +36,22 @@ async def add(change: Change, key: Key) -> Key:
             raise InvalidChangeError("a team that is archived gets no keys")
         if "admin" in key.scopes:
             raise InvalidChangeError("administrators' keys belong to no team")
+        await _check_room(change, key, key.team_id, instead_of)
     await change.connection.execute(keys.insert(), _row(key))
     await change.record("key.created", key.id, {"team_id": key.team_id, **_settings(key)})
     return key
+
+
+async def replace(change: Change, old_id: str, key: Key, ends_at: float | None) -> Key:
+    """ends_at: of the old one; None: it is revoked."""
+    if (await of_id(change.connection, old_id)).revoked_at is not None:
+        raise InvalidChangeError(f"key {old_id} is revoked")
+    added = await add(change, key, instead_of=old_id)
+    if ends_at is None:
+        await revoke(change, old_id)
+    else:
+        await alter(change, old_id, {"expires_at": ends_at})
+    return added
 
 
 async def alter(change: Change, key_id: str, changes: Mapping[str, str | float | Limits | None]) -> Key:
@@ -51,6 +75,25 @@ async def revoke(change: Change, key_id: str) -> Key:
     await _write(change.connection, key)
     await change.record("key.revoked", key_id, {"team_id": key.team_id, "name": key.name})
     return key
+
+
+async def revoke_made_by(change: Change, makers: Collection[str], team_id: str | None = None) -> None:
+    """makers: as `created_by` names them. team_id: of this team only."""
+    mine = select(keys.c.id).where(keys.c.created_by.in_(makers), keys.c.revoked_at.is_(None))
+    if team_id is not None:
+        mine = mine.where(keys.c.team_id == team_id)
+    for row in (await change.connection.execute(mine.order_by(keys.c.created_at, keys.c.id))).all():
+        await revoke(change, row.id)
+
+
+async def read_good(connection: AsyncConnection) -> list[Key]:
+    """Not revoked, and not of somebody who makes none in the team any more."""
+    person = actors.person("")
+    maker = (members.c.team_id == keys.c.team_id) & (members.c.user == func.substr(keys.c.created_by, len(person) + 1))
+    is_maker = select(members.c.user).where(maker, members.c.role.in_(MAKERS)).exists()
+    of_nobody = keys.c.team_id.is_(None) | (func.substr(keys.c.created_by, 1, len(person)) != person)
+    query = select(keys).where(keys.c.revoked_at.is_(None), of_nobody | is_maker)
+    return await in_pieces(await connection.execute(query), _key)
 
 
 async def read(
@@ -81,6 +124,20 @@ async def is_any(connection: AsyncConnection) -> bool:
 async def is_any_admin(connection: AsyncConnection, now: float) -> bool:
     good = _ADMIN & keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > now))
     return (await connection.execute(select(keys.c.id).where(good).limit(1))).first() is not None
+
+
+async def _check_room(change: Change, key: Key, team_id: str, instead_of: str | None) -> None:
+    """Raises InvalidChangeError where there are as many keys as there may be."""
+    good = keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > change.at))
+    count = select(func.count()).where(keys.c.team_id == team_id, good)
+    if instead_of is not None:
+        count = count.where(keys.c.id != instead_of)
+    if (await change.connection.execute(count)).scalar_one() >= MOST_OF_TEAM:
+        raise InvalidChangeError(f"a team has {MOST_OF_TEAM} keys at most: revoke one that nobody needs")
+    if actors.user_of(key.created_by) is not None:
+        mine = count.where(keys.c.created_by == key.created_by)
+        if (await change.connection.execute(mine)).scalar_one() >= MOST_OF_PERSON:
+            raise InvalidChangeError(f"somebody has {MOST_OF_PERSON} keys of a team at most: revoke one of yours")
 
 
 _ADMIN = keys.c.scopes.contains("admin")

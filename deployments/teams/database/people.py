@@ -6,6 +6,9 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from deployments.teams.actors import administrator, person
+from deployments.teams.database import keys
+from deployments.teams.database.authority import check_role
 from deployments.teams.database.changes import Change, Detail, differences
 from deployments.teams.database.schema import members, sessions, teams
 from deployments.teams.records import Member, Session
@@ -13,6 +16,7 @@ from deployments.teams.store_errors import NotFoundError
 
 
 async def set_member(change: Change, member: Member) -> Member:
+    await check_role(change, member.team_id, "owner")
     team = await change.connection.execute(select(teams.c.id).where(teams.c.id == member.team_id))
     if team.first() is None:
         raise NotFoundError(f"there is no team {member.team_id!r}")
@@ -32,10 +36,22 @@ async def set_member(change: Change, member: Member) -> Member:
 
 
 async def remove_member(change: Change, team_id: str, user: str) -> None:
+    """With the keys of the team that they made."""
     if await _find(change.connection, team_id, user) is None:
         raise NotFoundError(f"there is no {user!r} in team {team_id!r}")
+    await keys.revoke_made_by(change, [person(user)], team_id)
     await change.connection.execute(delete(members).where(members.c.team_id == team_id, members.c.user == user))
     await change.record("member.removed", team_id, {"user": user})
+
+
+async def remove_person(change: Change, user: str) -> bool:
+    """Out of all teams, signed out, and with all keys that they made. False: nobody of that name was here."""
+    await keys.revoke_made_by(change, [person(user), administrator(user)])
+    teams_of = await change.connection.execute(select(members.c.team_id).where(members.c.user == user))
+    team_ids = sorted(row.team_id for row in teams_of.all())
+    for team_id in team_ids:
+        await remove_member(change, team_id, user)
+    return await end_sessions(change.connection, user) > 0 or bool(team_ids)
 
 
 async def read_members(connection: AsyncConnection, team_id: str | None) -> list[Member]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+from deployments.teams.exchanges import Exchanges
+from deployments.teams.oidc import Attempt
 from deployments.teams.records import Member
 from deployments.teams.store import Store
 from model.text.tokenizer import Tokenizer
@@ -249,16 +254,38 @@ async def test_cookies_that_were_made_up_ask_no_database(running: Office, browse
     assert running.accounts.asked == before
 
 
-async def test_what_a_browser_kept_is_only_believed_as_far_as_it_fits(
-    running: Office, store: Store, browser: httpx.AsyncClient
+async def test_what_a_browser_kept_is_only_believed_if_this_server_made_it(
+    running: Office, store: Store, browser: httpx.AsyncClient, provider: IdentityProvider
 ) -> None:
-    for kept in ("", "x", "e30=", "bm90IGpzb24="):
+    forged = Attempt(state="s", nonce="", verifier="v", target="/")
+    unsealed = base64.urlsafe_b64encode(msgspec.json.encode(forged)).decode()
+    before = len(provider.asked)
+    for kept in ("", "x", "e30=", "bm90IGpzb24=", unsealed, f"{unsealed}.{'0' * 32}"):
         answer = await browser.get(
-            "/login/callback", params={"code": "c", "state": ""}, headers={"cookie": f"starcoder-sign-in={kept}"}
+            "/login/callback", params={"code": "c", "state": "s"}, headers={"cookie": f"starcoder-sign-in={kept}"}
         )
         assert answer.status_code == 400
         assert "not begun in this browser" in answer.text
     assert "starcoder-session" not in browser.cookies
+    assert len(provider.asked) == before
+
+
+async def test_too_many_who_sign_in_at_once_are_asked_to_try_again(
+    running: Office, store: Store, browser: httpx.AsyncClient
+) -> None:
+    running.sign_on.provider._exchanges = Exchanges(time.monotonic, most=0)
+    answer = await running.sign_in(browser, "bob")
+    assert (answer.status_code, "Try again" in answer.text) == (503, True)
+
+
+async def test_who_signs_in_is_told_in_the_logs(running: Office, store: Store, browser: httpx.AsyncClient) -> None:
+    with captured("info") as lines:
+        await running.sign_in(browser, "ada")
+        await running.sign_in(browser, "bob")
+    told = [(line["user"], line["admin"]) for line in lines.all("sign_on.signed_in")]
+    assert told == [("ada", True), ("bob", False)]
+    rows = [(row.actor, row.action, row.detail["user"]) for row in await store.audit(action="member.added")]
+    assert rows == [("provider", "member.added", "bob")]
 
 
 async def test_a_key_comes_before_a_session(running: Office, store: Store, browser: httpx.AsyncClient) -> None:

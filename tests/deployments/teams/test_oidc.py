@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import msgspec
 import pytest
 from joserfc.jwk import OctKey, RSAKey
 
-from deployments.teams.oidc import LEEWAY_S, RETRY_S, Attempt, Person, Provider, ProviderAwayError, SignInError
+from deployments.teams.oidc import LEEWAY_S, RETRY_S, Attempt, Person, Provider
 from deployments.teams.provider_keys import MISSES_S
+from deployments.teams.sign_in_errors import ProviderAwayError, SignInError
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider, identity_provider
 from tests.support.ports import free_port
 
@@ -187,8 +189,19 @@ async def test_an_answer_belongs_to_the_browser_that_asked(client: Provider) -> 
 async def test_a_code_works_once(client: Provider) -> None:
     attempt, answer = await visit(client)
     assert (await client.finish(attempt, answer)).user == "ada"
+    again = msgspec.structs.replace(attempt, state="another")
     with pytest.raises(SignInError, match="refused"):
-        await client.finish(attempt, answer)
+        await client.finish(again, {**answer, "state": "another"})
+
+
+async def test_an_attempt_brings_one_code_to_the_provider(client: Provider, idp: IdentityProvider) -> None:
+    attempt, answer = await visit(client)
+    with pytest.raises(SignInError, match="refused"):
+        await client.finish(attempt, {**answer, "code": "guess"})
+    for _ in range(5):
+        with pytest.raises(SignInError, match="used already"):
+            await client.finish(attempt, answer)
+    assert idp.asked.count("/token") == 1
 
 
 async def test_the_answers_issuer(client: Provider, idp: IdentityProvider) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deployments.teams import usage_pages
 from deployments.teams.records import Bucket, UsageRow
 from deployments.teams.store import Store
-from deployments.teams.usage_pages import Asked, UsageBucket, usage_page, usage_rows
+from deployments.teams.usage_pages import Asked, UsageBucket, usage_page
 from tests.support.stores import NOON, Clock, an_entry
 
 HOUR, DAY = 3600, 86_400
@@ -64,7 +64,9 @@ async def test_pages_are_the_whole(
         patch.setattr(usage_pages, "MAX_ROWS", most_rows)
         buckets = await buckets_of(filled, asked, most)
     assert in_sum([row for one in buckets for row in one.rows]) == in_sum(whole)
-    assert in_sum([row async for row in usage_rows(filled, asked, most)]) == in_sum(whole)
+    assert in_sum([row async for page in usage_pages.usage_pages(filled, asked, most) for row in page.rows]) == in_sum(
+        whole
+    )
     edges = [edge for one in buckets for edge in (one.start, one.end)]
     if length:
         assert (edges[0], edges[-1]) == (asked.start, asked.end)

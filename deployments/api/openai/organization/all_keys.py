@@ -25,7 +25,7 @@ class AnyKey(LimitsAnswer):
     id: str = Field(description="Id of the key, which is no secret.")
     object: Literal["organization.api_key"] = Field(default="organization.api_key", description="What this is.")
     created_at: int = Field(description="Unix seconds.")
-    created_by: str = Field(description="Who made it: `local`, `key:ID` or `user:ID`.")
+    created_by: str = Field(description="Who made it: `local`, `key:ID`, `user:ID`, or `admin:ID` for others.")
     name: str = Field(description="Its name, for people.")
     project_id: str | None = Field(description="Id of its team; null: it is an administrator's.")
     project_name: str | None = Field(description="Name of its team.")

@@ -21,7 +21,7 @@ from deployments.teams.actors import person, user_of
 from deployments.teams.administration import TEAM_SCOPES, NewKey
 from deployments.teams.keys import PREFIX
 from deployments.teams.permissions import check_team
-from deployments.teams.records import NO_LIMITS, Key, Limits, Member, Scope, Team
+from deployments.teams.records import MAKERS, NO_LIMITS, Key, Limits, Member, Scope, Team
 
 TeamScope = Literal["generate", "usage", "metrics"]
 _USUAL: list[TeamScope] = ["generate", "usage"]
@@ -52,7 +52,7 @@ class ProjectApiKey(LimitsAnswer):
         default="organization.project.api_key", description="What this is."
     )
     created_at: int = Field(description="Unix seconds.")
-    created_by: str = Field(description="Who made it: `local`, `key:ID` or `user:ID`.")
+    created_by: str = Field(description="Who made it: `local`, `key:ID`, `user:ID`, or `admin:ID` for others.")
     name: str = Field(description="Its name, for people.")
     project_id: str = Field(description="Id of the team.")
     last_four: str = Field(description="How it ends.")
@@ -60,7 +60,9 @@ class ProjectApiKey(LimitsAnswer):
     scopes: list[Scope] = Field(description="What it may do.")
     expires_at: int | None = Field(description="When it ends, in Unix seconds; null: never.")
     owner: Owner = Field(description="Whose it is.")
-    owner_project_access: Literal["active", "inactive"] = Field(description="Whether that person is in the team still.")
+    owner_project_access: Literal["active", "inactive"] = Field(
+        description="Whether that person makes keys of the team still: else it is not good."
+    )
 
 
 class NewApiKey(ProjectApiKey):
@@ -119,6 +121,8 @@ def add_routes(router: APIRouter) -> None:
         team = await visit.team(project_id, "keys.create")
         if "metrics" in body.scopes:
             visit.check_admin()
+        if body.limits_sent:
+            check_team(visit.principal, "keys.change", team.id)
         new = await _create(visit, team, body.name, body, tuple(dict.fromkeys(body.scopes)), body.limits(NO_LIMITS))
         return _new(new, await _members(visit, team))
 
@@ -299,7 +303,7 @@ def _owner(key: Key, members: dict[str, Member]) -> Owner:
 
 def _access(key: Key, members: dict[str, Member]) -> Literal["active", "inactive"]:
     user = user_of(key.created_by)
-    return "active" if user is None or user in members else "inactive"
+    return "active" if user is None or (user in members and members[user].role in MAKERS) else "inactive"
 
 
 def _account(key: Key) -> ServiceAccount:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from deployments.api.openai.organization.route import VisitOf
 from deployments.errors import InvalidRequestError, shown
 from deployments.http.needs import needs
-from deployments.teams.actors import user_of
+from deployments.teams.actors import PROVIDER, user_of
 from deployments.teams.records import Audit
 from deployments.teams.store_errors import AuditBrokenError
 
@@ -48,8 +48,8 @@ class ActorKey(BaseModel):
 
 
 class Actor(BaseModel):
-    type: Literal["api_key", "session", "local"] = Field(
-        description="local: a command on the server's machine, which OpenAI has not."
+    type: Literal["api_key", "session", "local", "provider"] = Field(
+        description="local: a command on the server's machine; provider: the identity provider. OpenAI has neither."
     )
     api_key: ActorKey | None = Field(description="The key.")
     session: ActorSession | None = Field(description="The person.")
@@ -63,7 +63,7 @@ class AuditEntry(BaseModel):
     actor: Actor = Field(description="Who did it.")
     number: int = Field(description="From 1 on, without gaps.")
     action: str = Field(description="What happened, in this server's words.")
-    actor_id: str = Field(description="`local`, `key:ID` or `user:ID`.")
+    actor_id: str = Field(description="`local`, `provider`, `key:ID` or `user:ID`.")
     subject: str = Field(description="Id of the team or the key, or name of the model.")
     detail: dict[str, str | int | float | bool | None] = Field(description="What changed; no secrets.")
     previous: str = Field(description="Digest of the entry before.")
@@ -154,7 +154,7 @@ def _number(cursor: str, param: str) -> int:
 
 def _actor_of(actor_id: str) -> str:
     """OpenAI names keys and people by their ids alone."""
-    if actor_id == "local" or actor_id.startswith(("key:", "user:")):
+    if actor_id in ("local", PROVIDER) or actor_id.startswith(("key:", "user:")):
         return actor_id
     return f"key:{actor_id}" if actor_id.startswith("key_") else f"user:{actor_id}"
 
@@ -164,4 +164,4 @@ def _actor(actor: str) -> Actor:
         return Actor(type="session", api_key=None, session=ActorSession(user=ActorUser(id=user)))
     if actor.startswith("key:"):
         return Actor(type="api_key", api_key=ActorKey(id=actor.removeprefix("key:")), session=None)
-    return Actor(type="local", api_key=None, session=None)
+    return Actor(type="provider" if actor == PROVIDER else "local", api_key=None, session=None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deployments.teams.records import Grouping
+from deployments.teams.records import UsageRow
 from deployments.teams.store import Store
 
 
@@ -17,8 +17,8 @@ class Names:
     keys: Mapping[str, str] = field(default_factory=dict)
 
 
-async def names_of(store: Store, groups: Collection[Grouping]) -> Names:
-    """Of those that are grouped by, ended ones too. Raises StoreError."""
-    teams = await store.teams(archived=True) if "team" in groups else []
-    keys = await store.keys(revoked=True) if "key" in groups else []
-    return Names({team.id: team.name for team in teams}, {key.id: key.name for key in keys})
+async def names_in(store: Store, rows: Sequence[UsageRow]) -> Names:
+    """Of the teams and keys that occur, ended ones too. Raises StoreError."""
+    teams = {row.team_id for row in rows if row.team_id is not None}
+    keys = {row.key_id for row in rows if row.key_id is not None}
+    return Names(await store.team_names(teams) if teams else {}, await store.key_names(keys) if keys else {})

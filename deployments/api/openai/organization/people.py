@@ -18,7 +18,7 @@ from deployments.api.openai.organization.path_ids import PersonId, ProjectId
 from deployments.api.openai.organization.route import Visit, VisitOf
 from deployments.errors import InvalidRequestError, NotFoundError, shown
 from deployments.http.needs import needs
-from deployments.teams.records import Member, Role
+from deployments.teams.records import Member, Role, Team
 
 UserId = Annotated[str, Field(min_length=1, max_length=1024)]
 
@@ -50,7 +50,11 @@ class ProjectUser(BaseModel):
 
 class UserAddition(Body):
     user_id: UserId | None = Field(default=None, description="Who, as the identity provider has it (`sub`).")
-    email: str | None = Field(default=None, max_length=320, description="Of somebody who is in a team already.")
+    email: str | None = Field(
+        default=None,
+        max_length=320,
+        description="Instead, from administrators only: of somebody who is in a team already.",
+    )
     role: Role = Field(description="What they may do.")
 
 
@@ -88,7 +92,7 @@ def add_routes(router: APIRouter) -> None:
     @needs("key")
     async def add(project_id: ProjectId, body: UserAddition, visit: VisitOf) -> ProjectUser:
         team = await visit.team(project_id, "members.change")
-        person = await _known(visit, body)
+        person = await _meant(visit, team, body)
         member = Member(user=person.user, team_id=team.id, role=body.role, email=person.email, name=person.name)
         return ProjectUser.of(await visit.administration.store.set_member(visit.actor, member))
 
@@ -121,7 +125,7 @@ def add_routes(router: APIRouter) -> None:
     async def remove(project_id: ProjectId, user_id: PersonId, visit: VisitOf) -> Deleted:
         """The keys of the team that they made are revoked."""
         team = await visit.team(project_id, "members.change")
-        await visit.administration.remove_from_team(visit.actor, team.id, user_id)
+        await visit.administration.store.remove_member(visit.actor, team.id, user_id)
         return Deleted(id=user_id, object="organization.project.user.deleted")
 
     @router.get("/users", summary="List all people", response_description="The people, by their ids.")
@@ -155,7 +159,7 @@ def add_routes(router: APIRouter) -> None:
     async def let_go(user_id: PersonId, visit: VisitOf) -> Deleted:
         """They are signed out and in no team any more, and the keys that they made are revoked."""
         visit.check_admin()
-        if not await visit.administration.remove_person(visit.actor, user_id):
+        if not await visit.administration.store.remove_person(visit.actor, user_id):
             raise _nobody(user_id)
         return Deleted(id=user_id, object="organization.user.deleted")
 
@@ -170,19 +174,27 @@ def _same(user: str) -> str:
     return user
 
 
-async def _known(visit: Visit, body: UserAddition) -> Member:
-    """Whoever is meant, as far as they are known."""
-    members = await visit.administration.store.members()
-    if body.user_id is not None:
-        known = next((member for member in members if member.user == body.user_id), None)
-        return known or Member(user=body.user_id, team_id="", role=body.role, email=body.email)
-    found = next((member for member in members if body.email is not None and member.email == body.email), None)
-    if found is None:
+async def _meant(visit: Visit, team: Team, body: UserAddition) -> Member:
+    """With an address and a name only of whom the caller may see: administrators everybody, others the team's people.
+
+    An address comes from the provider alone, which has verified it. Raises InvalidRequestError.
+    """
+    if body.user_id is not None and body.email is not None:
+        raise InvalidRequestError("One of `user_id` and `email`: the provider says which address is whose.")
+    if body.user_id is None and not visit.principal.is_admin:
         raise InvalidRequestError(
-            "`user_id` is needed: nobody in any team has this address.",
+            "`user_id` is needed: their id, as the identity provider has it. Only administrators look for addresses.",
             param="user_id",
         )
-    return found
+    seen = await visit.administration.store.members(None if visit.principal.is_admin else team.id)
+    if body.user_id is not None:
+        known = [member for member in seen if member.user == body.user_id]
+        return known[-1] if known else Member(user=body.user_id, team_id=team.id, role=body.role)
+    found = {member.user: member for member in seen if body.email is not None and member.email == body.email}
+    if len(found) != 1:
+        who = "nobody in any team has" if not found else "more than one person has"
+        raise InvalidRequestError(f"`user_id` is needed: {who} this address.", param="user_id")
+    return next(iter(found.values()))
 
 
 async def _member(visit: Visit, team_id: str, user: str) -> Member:

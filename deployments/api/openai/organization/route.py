@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 from urllib.parse import parse_qsl, urlencode
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.api.common.json_body import JsonRoute
-from deployments.errors import InvalidRequestError, NotFoundError, ServeError, shown
+from deployments.errors import ForbiddenError, InvalidRequestError, NotFoundError, ServeError, shown
 from deployments.teams import store_errors
 from deployments.teams.administration import Administration
 from deployments.teams.permissions import TeamAction, check_admin, check_team, known, no_team, teams_for
@@ -53,6 +54,10 @@ class Visit:
         if key.team_id != team.id:
             raise NotFoundError(f"There is no key {shown(key_id)} in this team.")
         return key
+
+    def report(self) -> AbstractContextManager[None]:
+        """While it runs. Raises RateLimitedError where too many do."""
+        return self.administration.reports.one(self.actor)
 
     def teams(self, action: TeamAction) -> frozenset[str] | None:
         """See `teams_for`."""
@@ -110,8 +115,12 @@ def serve_error(error: store_errors.StoreError) -> ServeError:
     message = f"{str(error)[:1].upper()}{str(error)[1:]}."
     if isinstance(error, store_errors.NotFoundError):
         return NotFoundError(message)
+    if isinstance(error, store_errors.NotAllowedError):
+        return ForbiddenError(message)
     if isinstance(error, store_errors.NameTakenError):
         return InvalidRequestError(message, status=409, code="name_taken", param="name")
+    if isinstance(error, store_errors.TooLongError):
+        return InvalidRequestError(message, code="report_too_long")
     if isinstance(error, store_errors.InvalidChangeError):
         return InvalidRequestError(message, code="invalid_change")
     return _unavailable("The database of teams does not answer at the moment.")

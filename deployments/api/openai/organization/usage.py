@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from deployments.api.openai.organization.fields import usd
-from deployments.api.openai.organization.names import Names, names_of
+from deployments.api.openai.organization.names import Names, names_in
 from deployments.api.openai.organization.route import Visit, VisitOf
 from deployments.errors import InvalidRequestError
 from deployments.http.needs import needs
@@ -136,10 +136,10 @@ def add_routes(router: APIRouter) -> None:
         """One's own teams', or all for administrators. Accepted completions are counted for whole hours."""
         groups = tuple(_GROUPINGS[group] for group in dict.fromkeys(group_by or ()))
         bucket: Bucket = "hour" if bucket_width == "1h" else "day" if bucket_width == "1d" else "all"
-        asked = await _asked(visit, start_time, end_time, page, bucket, groups, project_ids, api_key_ids, models)
         default = {"1h": 24, "1d": 7, "all": 1}[bucket_width]
-        found = await usage_page(visit.administration.store, asked, min(limit or default, _MOST_BUCKETS[bucket_width]))
-        names = await names_of(visit.administration.store, groups)
+        with visit.report():
+            asked = await _asked(visit, start_time, end_time, page, bucket, groups, project_ids, api_key_ids, models)
+            found, names = await _page(visit, asked, min(limit or default, _MOST_BUCKETS[bucket_width]))
         data = [
             UsageBucketAnswer(**_times(bucket), results=[_usage(row, names) for row in bucket.rows])
             for bucket in found.buckets
@@ -166,9 +166,11 @@ def add_routes(router: APIRouter) -> None:
         groups: list[Grouping] = []
         for group in dict.fromkeys(group_by or ()):
             groups += ["model", "kind"] if group == "line_item" else [_GROUPINGS[group]]
-        asked = await _asked(visit, start_time, end_time, page, "day", tuple(groups), project_ids, api_key_ids, None)
-        found = await usage_page(visit.administration.store, asked, limit)
-        names = await names_of(visit.administration.store, groups)
+        with visit.report():
+            asked = await _asked(
+                visit, start_time, end_time, page, "day", tuple(groups), project_ids, api_key_ids, None
+            )
+            found, names = await _page(visit, asked, limit)
         data = [
             CostBucketAnswer(**_times(bucket), results=[_cost(row, names) for row in bucket.rows])
             for bucket in found.buckets
@@ -197,9 +199,15 @@ async def _asked(
         bucket=bucket,
         by=groups,
         team_ids=await teams_asked(visit, project_ids),
-        key_ids=None if key_ids is None else tuple(key_ids),
-        models=None if models is None else tuple(models),
+        key_ids=distinct(key_ids),
+        models=distinct(models),
     )
+
+
+async def _page(visit: Visit, asked: Asked, most_buckets: int) -> tuple[UsagePage, Names]:
+    store = visit.administration.store
+    found = await usage_page(store, asked, most_buckets)
+    return found, await names_in(store, found.rows)
 
 
 def end_of(visit: Visit, end_time: int | None) -> float:
@@ -207,10 +215,14 @@ def end_of(visit: Visit, end_time: int | None) -> float:
     return float(end_time) if end_time is not None else math.ceil(visit.administration.clock() / _HOUR) * float(_HOUR)
 
 
+def distinct(asked: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if asked is None else tuple(dict.fromkeys(asked))
+
+
 async def teams_asked(visit: Visit, project_ids: Sequence[str] | None) -> tuple[str, ...] | None:
     """By ids or names; None: all there are. Raises NotFoundError for another's, ForbiddenError."""
     if project_ids is not None:
-        return tuple([(await visit.team(one, "usage.read")).id for one in project_ids])
+        return tuple([(await visit.team(one, "usage.read")).id for one in dict.fromkeys(project_ids)])
     own = visit.teams("usage.read")
     if own is not None and not own and visit.principal.team is not None:
         await visit.team(visit.principal.team.id, "usage.read")  # which says what the key lacks

@@ -6,6 +6,7 @@ and end users are other people's words.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
@@ -14,16 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from deployments.api.openai.organization.fields import usd
-from deployments.api.openai.organization.names import Names, names_of
-from deployments.api.openai.organization.route import VisitOf
+from deployments.api.openai.organization.names import Names, names_in
+from deployments.api.openai.organization.route import Visit, VisitOf
 from deployments.api.openai.organization.usage import (
     End,
     KeyIds,
     Models,
     ProjectIds,
     Start,
+    distinct,
     end_of,
     per_line,
     teams_asked,
@@ -31,7 +34,7 @@ from deployments.api.openai.organization.usage import (
 from deployments.errors import InvalidRequestError
 from deployments.http.needs import needs
 from deployments.teams.records import Bucket, Grouping, UsageRow
-from deployments.teams.usage_pages import Asked, usage_rows
+from deployments.teams.usage_pages import Asked, usage_pages
 
 if TYPE_CHECKING:
     from deployments.teams.store import Store
@@ -56,6 +59,7 @@ _SUMS: Final = (
 
 _MOST_BUCKETS = 10_000
 _BUCKETS_A_QUERY = 31
+_LONGEST_S = 600.0
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
@@ -83,26 +87,39 @@ def add_routes(router: APIRouter) -> None:
             bucket=_bucket(by),
             by=tuple(group for group in dict.fromkeys(by) if group != "day" and group != "hour"),
             team_ids=await teams_asked(visit, project_ids),
-            key_ids=None if api_key_ids is None else tuple(api_key_ids),
-            models=None if models is None else tuple(models),
+            key_ids=distinct(api_key_ids),
+            models=distinct(models),
         )
         if asked.buckets > _MOST_BUCKETS:
             raise InvalidRequestError(f"That are more than {_MOST_BUCKETS} days or hours.", param="start_time")
-        store = visit.administration.store
-        lines = _lines(store, asked, list(dict.fromkeys(by)), await names_of(store, asked.by))
+        return _Csv(visit, _lines(visit.administration.store, asked, list(dict.fromkeys(by))))
+
+
+class _Csv(StreamingResponse):
+    """A report until its end: what raises RateLimitedError does so before anything is sent."""
+
+    def __init__(self, visit: Visit, lines: AsyncIterator[str]) -> None:
         headers = {"content-disposition": 'attachment; filename="usage.csv"'}
-        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+        super().__init__(lines, media_type="text/csv; charset=utf-8", headers=headers)
+        self._visit = visit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._visit.report():
+            async with asyncio.timeout(_LONGEST_S):
+                await super().__call__(scope, receive, send)
 
 
 def _bucket(by: list[By]) -> Bucket:
     return "hour" if "hour" in by else "day" if "day" in by else "all"
 
 
-async def _lines(store: Store, asked: Asked, by: list[By], names: Names) -> AsyncIterator[str]:
+async def _lines(store: Store, asked: Asked, by: list[By]) -> AsyncIterator[str]:
     yield _line([column for group in by for column in _COLUMNS[group]] + list(_SUMS))
-    async for row in usage_rows(store, asked, _BUCKETS_A_QUERY):
-        cells = [cell for group in by for cell in _group(row, group, names)]
-        yield _line([safe_cell(cell) for cell in cells] + _sums(row))
+    async for page in usage_pages(store, asked, _BUCKETS_A_QUERY):
+        names = await names_in(store, page.rows)
+        for row in page.rows:
+            cells = [cell for group in by for cell in _group(row, group, names)]
+            yield _line([safe_cell(cell) for cell in cells] + _sums(row))
 
 
 def _group(row: UsageRow, group: Grouping | By, names: Names) -> list[str]:

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from deployments.command import cli
+from deployments.teams.records import Member
 from deployments.teams.store import Store
 from tests.support.stores import an_entry
 from tests.support.teams_server import TeamsServer
@@ -122,12 +123,15 @@ def test_limits(client: openai.OpenAI) -> None:
     assert projects.retrieve(team.id).budget is None  # type: ignore[attr-defined]
 
 
-def test_people(client: openai.OpenAI) -> None:
+def test_people(client: openai.OpenAI, server: TeamsServer) -> None:
     organization = client.admin.organization
     team, other = organization.projects.create(name="a"), organization.projects.create(name="b")
     users = organization.projects.users
-    added = users.create(team.id, user_id="idp|a/b", email="a@example.com", role="owner")
-    assert (added.id, added.role, added.email) == ("idp|a/b", "owner", "a@example.com")
+    added = users.create(team.id, user_id="idp|a/b", role="owner")
+    assert (added.id, added.role, added.email) == ("idp|a/b", "owner", None)
+    with pytest.raises(openai.BadRequestError):
+        users.create(team.id, user_id="idp|a/b", email="a@example.com", role="owner")
+    asyncio.run(_signs_in(server, Member(user="idp|a/b", team_id=team.id, role="owner", email="a@example.com")))
     assert users.create(other.id, email="a@example.com", role="member").id == "idp|a/b"
     with pytest.raises(openai.BadRequestError):
         users.create(other.id, email="nobody@example.com", role="member")
@@ -142,6 +146,13 @@ def test_people(client: openai.OpenAI) -> None:
     assert [(project.name, project.role) for project in person.projects.data] == [("a", "owner"), ("b", "member")]
     assert organization.users.delete("idp|a/b").deleted
     assert "idp|a/b" not in [user.id for user in organization.users.list()]
+
+
+async def _signs_in(server: TeamsServer, member: Member) -> None:
+    """The provider has said what there is of them."""
+    store = await Store.open(server.database)
+    await store.set_member("provider", member)
+    await store.close()
 
 
 def test_administrators_keys(client: openai.OpenAI, server: TeamsServer) -> None:

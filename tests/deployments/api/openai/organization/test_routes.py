@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -155,7 +155,8 @@ async def test_members_have_keys_of_their_own(
         person(keyring, user, **{team.id: role})
         for user, role in (("olga", "owner"), ("max", "member"), ("vera", "viewer"))
     )
-    await store.set_member("local", Member(user="max", team_id=team.id, role="member"))
+    for user, role in (("olga", "owner"), ("max", "member")):
+        await store.set_member("local", Member(user=user, team_id=team.id, role=cast(Role, role)))
     of_owner = (await client.post(keys, headers=owner, json={"name": "o"})).json()
     clock.now += 1
     of_member = (await client.post(keys, headers=member, json={"name": "m", "expires": "90d"})).json()
@@ -174,6 +175,7 @@ async def test_members_have_keys_of_their_own(
         assert answer.status_code == 403
     own = f"{keys}/{of_member['id']}"
     assert (await client.post(own, headers=member, json={"parallel": 5})).status_code == 403
+    assert (await client.post(keys, headers=member, json={"name": "m", "parallel": 5})).status_code == 403
     assert (await client.post(own, headers=owner, json={"parallel": 5})).json()["parallel"] == 5
     clock.now += 1
     new = (await client.post(f"{own}/rotate", headers=member, json={"grace_seconds": 60})).json()
