@@ -145,7 +145,7 @@ class Accounts:
         settings = self._settings
         self._store = await open_store(settings, make=settings.closed)
         if self._store is not None:
-            self._administration = Administration(self._store, lambda: pepper(settings, make=True), self._books.default)
+            self._administration = Administration(self._store, lambda make: pepper(settings, make), self._books.default)
         return self._store
 
     async def _reached(self) -> Store:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from deployments.team_settings import TeamsSettings
-from deployments.teams.keys import Pepper, last_four, new_key
+from deployments.teams.keys import WRONG_PEPPER, Pepper, last_four, new_key
 from deployments.teams.money import price_a_token
 from deployments.teams.records import NO_LIMITS, Key, Limits, Price, Scope
 from deployments.teams.reports import Reports
@@ -37,7 +37,8 @@ class NewKey(NamedTuple):
 
 
 class Administration:
-    """store: open. pepper: what keys are hashed with; asked for, in a thread, when one is made.
+    """store: open. pepper: what keys are hashed with, from whether one may be made where there is none; asked for, in a
+    thread, when a key is made.
 
     default_price: of models without a price of their own. clock: Unix seconds.
     """
@@ -45,7 +46,7 @@ class Administration:
     def __init__(
         self,
         store: Store,
-        pepper: Callable[[], Pepper],
+        pepper: Callable[[bool], Pepper],
         default_price: Price,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -93,7 +94,10 @@ class Administration:
     ) -> tuple[Key, str]:
         if ("admin" in scopes) != (team_id is None):
             raise InvalidChangeError("the scope 'admin' is of keys that belong to no team, and of these alone")
-        pepper = await asyncio.to_thread(self._pepper)
+        known = await self.store.pepper_ids()
+        pepper = await asyncio.to_thread(self._pepper, not known)
+        if known and pepper.id not in known:
+            raise ConfigError(WRONG_PEPPER)
         value = new_key()
         key = Key(
             id=f"key_{uuid.uuid4()}",

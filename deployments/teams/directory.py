@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from deployments.errors import AuthUnavailableError, UnauthorizedError
-from deployments.teams.keys import Pepper, is_well_formed, last_four
+from deployments.teams.keys import WRONG_PEPPER, Pepper, is_well_formed, last_four
 from deployments.teams.principal import Principal
 from deployments.teams.records import Key, Price, Snapshot, Spent, Team
+from model.config import ConfigError
 from monitoring import logs
 
 MISSES_S = 0.25
@@ -70,6 +71,7 @@ class Directory:
         self._sleep = sleep
         self._source: Source | None = None
         self._pepper: Pepper | None = None
+        self._pepper_ids: set[str] = set()
         self._snapshot: Snapshot | None = None
         self._spent: dict[str, Spent] = {}
         self._principals: dict[bytes, Principal] = {}
@@ -182,6 +184,7 @@ class Directory:
                 spent = await self._source.spent()
             if newer is not None:
                 self._snapshot, self._principals = newer, {}
+                self._pepper_ids = {key.pepper_id for key in newer.keys.values()}
             self._spent = spent
             if self.closed and self._source is not None:
                 await self._close(self._snapshot is not None and self._snapshot.closed)
@@ -199,6 +202,9 @@ class Directory:
             await self._on_closed()
         if has_keys and self._pepper is None:
             self._pepper = await asyncio.to_thread(self._make_pepper)
+        if self._pepper is not None and self._pepper_ids and self._pepper.id not in self._pepper_ids:
+            self._pepper = None  # another may be there next time
+            raise ConfigError(WRONG_PEPPER)
 
     def _report(self, error: Exception) -> None:
         """Once, until it is back."""

@@ -25,6 +25,11 @@ _KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET_CHARS + _CHECKSUM_CHARS}}}", 
 
 PEPPER_BYTES = 32
 
+WRONG_PEPPER = (
+    "the pepper is not the one that the keys of this database were hashed with: put that one back from its backup, or "
+    "revoke all keys"
+)
+
 
 def new_key() -> str:
     """A key that nobody has. It is shown to its owner once, and never stored."""

@@ -180,6 +180,10 @@ class Store:
         """Raises NotFoundError."""
         return await self._questions.read(lambda connection: keys.of_id(connection, key_id))
 
+    async def pepper_ids(self) -> set[str]:
+        """Of the peppers that keys were hashed with which are not revoked."""
+        return await self._database.read(keys.pepper_ids)
+
     async def has_admin_key(self) -> bool:
         """Whether an administrator can get in by a key: neither revoked nor expired."""
         return await self._database.read(lambda connection: keys.is_any_admin(connection, self._clock()))

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.stack.closed import Closed, closed
+from benchmarks.closed import Closed, closed
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
 from tests.support.cluster import Cluster
@@ -76,7 +76,7 @@ def stream(server: Cluster, headers: dict[str, str], when_it_runs: Callable[[], 
     until="booked",
 )
 def test_an_ingress_is_killed(server: Cluster, closing: Closed, recovered: Callable[[float], None]) -> None:
-    headers = {"authorization": f"Bearer {closing.key}"}
+    headers = {"authorization": f"Bearer {closing.keys[0]}"}
     usage = answer(server, headers)
     assert usage is not None
     (ingress,) = server.pids("ServeReplica:starcoder:ingress")

@@ -64,7 +64,7 @@ def teams_server(database: str, tokenizer: Tokenizer) -> Iterator[TeamsServer]:
         found = store()
         if found is None:
             return None
-        return Administration(found, lambda: opening.pepper(settings, make=True), default_price(settings))
+        return Administration(found, lambda make: opening.pepper(settings, make), default_price(settings))
 
     accepted = AcceptedBuffer(store)
     app = create_app(

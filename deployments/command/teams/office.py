@@ -141,7 +141,7 @@ async def _local(settings: Settings, makes: bool) -> AsyncIterator[httpx.AsyncCl
     if store is None:
         raise OfficeError("no team and no key was ever made here: `starcoder keys create --admin` makes the first key")
     try:
-        administration = Administration(store, lambda: opening.pepper(teams, make=True), default_price(teams))
+        administration = Administration(store, lambda make: opening.pepper(teams, make), default_price(teams))
         transport = httpx.ASGITransport(create_administration_app(administration))
         async with httpx.AsyncClient(transport=transport, base_url="http://local") as client:
             yield client

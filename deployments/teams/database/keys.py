@@ -116,6 +116,12 @@ async def of_id(connection: AsyncConnection, key_id: str) -> Key:
     return _key(row)
 
 
+async def pepper_ids(connection: AsyncConnection) -> set[str]:
+    """With which those were hashed that are not revoked."""
+    query = select(keys.c.pepper_id).where(keys.c.revoked_at.is_(None)).distinct()
+    return set((await connection.execute(query)).scalars())
+
+
 async def is_any(connection: AsyncConnection) -> bool:
     """Revoked ones count: whoever had keys once does not open the door to all by revoking the last."""
     return (await connection.execute(select(keys.c.id).limit(1))).first() is not None

@@ -174,6 +174,17 @@ async def test_a_revoked_key_is_refused_after_the_next_reading(directory: Direct
     assert (await directory.principal(other)).team is not None
 
 
+async def test_with_another_pepper_nobody_is_told_that_the_key_is_wrong(database: Database, clock: Clock) -> None:
+    """It was lost, or a file of another server is mounted: the keys are good."""
+    peppers = [Pepper(b"y" * 32), PEPPER]
+    directory = Directory(database.open, lambda: peppers.pop(0), clock=clock, now=clock, sleep=clock.sleep)
+    key = database.add()
+    await directory.refresh()
+    assert directory.closed
+    await directory.refresh()
+    assert (await directory.principal(key)).team is not None, "the right one was put back"
+
+
 async def test_an_expired_key_and_one_of_an_archived_team_are_refused(
     directory: Directory, database: Database, clock: Clock
 ) -> None:

@@ -41,7 +41,7 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def administration(store: Store, clock: Clock) -> Administration:
-    return Administration(store, lambda: PEPPER, default_price(TeamsSettings()), clock)
+    return Administration(store, lambda make: PEPPER, default_price(TeamsSettings()), clock)
 
 
 @pytest.fixture
