@@ -182,6 +182,11 @@ USAGE_TOKENS = USAGE.counter(
 )
 USAGE_COST = USAGE.counter("usage_cost_usd_total", "What they cost, in USD.", labels=BY_TEAM)
 USAGE_BOOKED = USAGE.counter("usage_entries_booked_total", "Entries of the node's journals that the database has.")
+USAGE_REFUSED = USAGE.counter(
+    "usage_entries_refused_total",
+    "Entries that the database refuses for good, as too large: set aside beside the journals. Anything but 0 is a "
+    "fault.",
+)
 USAGE_WAITING = USAGE.gauge(
     "usage_entries_waiting", "Entries of the node's journals that wait for the database, of living processes."
 )

@@ -18,6 +18,7 @@ class UsageMetrics:
         self._tokens = own.counters(metrics.USAGE_TOKENS, model)
         self._cost = own.counters(metrics.USAGE_COST, model)
         self._booked = own.counter(metrics.USAGE_BOOKED, model)
+        self._refused = own.counter(metrics.USAGE_REFUSED, model)
         self._waiting = own.gauge(metrics.USAGE_WAITING, model)
         self._oldest = own.gauge(metrics.USAGE_OLDEST, model)
         self._budgets = own.gauges(metrics.BUDGET_USED, model)
@@ -48,6 +49,10 @@ class UsageMetrics:
     def booked(self, entries: int) -> None:
         """So many more are in the database."""
         self._booked.inc(entries)
+
+    def refused(self, entries: int) -> None:
+        """So many more are set aside, since the database will never take them."""
+        self._refused.inc(entries)
 
     def waiting(self, entries: int, oldest_s: float) -> None:
         """So many wait for it. oldest_s: since the oldest of them has ended; 0 for none."""

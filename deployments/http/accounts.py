@@ -170,6 +170,7 @@ class Accounts:
 
     def _progressed(self, progress: Progress) -> None:
         self._usage.booked(progress.booked)
+        self._usage.refused(progress.refused)
         self._usage.waiting(progress.waiting, progress.oldest_s)
 
     async def _watch_budgets(self) -> None:

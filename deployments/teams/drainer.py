@@ -25,9 +25,12 @@ LONGEST_PAUSE_S = 30.0
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """booked: entries since the last time. waiting: rows. oldest_s: since the oldest of them ended; 0 for none."""
+    """booked: entries since the last time. refused: those that the database refuses for good. waiting: rows. oldest_s:
+    since the oldest of them ended; 0 for none.
+    """
 
     booked: int
+    refused: int
     waiting: int
     oldest_s: float
 
@@ -73,20 +76,22 @@ class Drainer:
             logs.event("usage.left_in_journal", logs.describe(error, False), level=logging.WARNING)
 
     async def drain(self) -> int:
-        """Book all that waits now. Returns how many rows.
+        """Book all that waits now. Returns how many rows, with those that the database refuses for good.
 
         Raises StoreUnavailableError, and sqlite3.Error where the disk fails.
         """
-        booked, rows = 0, MOST_AT_ONCE
+        handled, rows, refused_before = 0, MOST_AT_ONCE, self._journal.refused
         try:
             while rows == MOST_AT_ONCE:
                 rows = await self._journal.drain(self._book)
-                booked += rows
+                handled += rows
         finally:
             waiting = await self._journal.waiting()
             oldest_s = 0.0 if waiting.oldest_at is None else max(0.0, self._clock() - waiting.oldest_at)
-            self._on_progress(Progress(booked=booked, waiting=waiting.rows, oldest_s=oldest_s))
-        return booked
+            refused = self._journal.refused - refused_before
+            booked = handled - refused
+            self._on_progress(Progress(booked=booked, refused=refused, waiting=waiting.rows, oldest_s=oldest_s))
+        return handled
 
     async def _run(self) -> None:
         adopt_at = 0.0

@@ -162,6 +162,7 @@ class Journal:
             if file is not self._own and not file.closed_rows:
                 self._adopted.remove(file)
                 await self._do(file.end)
+        self.refused += len(refused)
         return most - left
 
     async def adopt(self) -> int:
@@ -312,7 +313,6 @@ class Journal:
     async def _set_aside(self, refused: Sequence[LedgerEntry]) -> None:
         """What no attempt would book must not hold up all that comes after it: people may look at it."""
         path = await self._do(keep_refused, self._directory, refused)
-        self.refused += len(refused)
         ids = ", ".join(entry.id for entry in refused)
         logs.event("usage.entries_refused", ids, level=logging.ERROR, rows=len(refused), path=str(path))
 

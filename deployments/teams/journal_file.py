@@ -25,8 +25,9 @@ _OLDEST_OF = 100
 _CHECKPOINT_PAGES = 4_000  # SQLite waits for the disk at each checkpoint
 _ENDINGS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal")
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(LedgerEntry).decode
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(LedgerEntry).decode
+_read_json = msgspec.json.Decoder(LedgerEntry).decode
 
 Kind = Literal["open", "note", "close", "withdraw"]
 
@@ -224,6 +225,18 @@ def keep_refused(directory: Path, entries: Sequence[LedgerEntry]) -> Path:
         os.fsync(file.fileno())
     _flush(directory)
     return path
+
+
+def _encode(entry: LedgerEntry) -> bytes:
+    """MessagePack has no numbers above 2^64, JSON has: whether one is too large is for the database to say."""
+    try:
+        return _pack(entry)
+    except OverflowError:
+        return msgspec.json.encode(entry)
+
+
+def _decode(row: bytes) -> LedgerEntry:
+    return _read_json(row) if row.startswith(b"{") else _unpack(row)
 
 
 def _locked(path: Path) -> int | None:

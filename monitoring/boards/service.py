@@ -175,8 +175,8 @@ _USAGE = Row(
         ),
         Panel(
             "Usage booked",
-            "Calls of an engine a second that came onto the ledger.",
-            ((q.rate(m.USAGE_BOOKED), "booked"),),
+            "Calls of an engine a second that came onto the ledger, and those that it will never take.",
+            ((q.rate(m.USAGE_BOOKED), "booked"), (q.rate(m.USAGE_REFUSED), "refused for good")),
             "short",
         ),
         Panel(

@@ -40,12 +40,14 @@ def test_use_counts_by_team() -> None:
     usage.used("red", "completed", 30, 0.25)
     usage.used("red", "cancelled", 5, 0.5)
     usage.booked(2)
+    usage.refused(1)
     usage.waiting(3, 7.5)
     assert values() == {
         ("starcoder_usage_tokens_total", "completed", "red"): 30,
         ("starcoder_usage_tokens_total", "cancelled", "red"): 5,
         ("starcoder_usage_cost_usd_total", "red"): 0.75,
         ("starcoder_usage_entries_booked_total",): 2,
+        ("starcoder_usage_entries_refused_total",): 1,
         ("starcoder_usage_entries_waiting",): 3,
         ("starcoder_usage_oldest_waiting_seconds",): 7.5,
     }

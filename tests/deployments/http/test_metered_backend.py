@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -214,6 +215,14 @@ async def test_a_full_journal_refuses_before_the_engine(bench: Bench) -> None:
         await bench.backend.generate(asked())
     assert len(bench.engine.requests) == 1
     assert len(await bench.booked()) == 1
+
+
+async def test_a_failing_journal_refuses_before_the_engine_and_keeps_nothing_of_it(bench: Bench) -> None:
+    bench.journal._reached = Mock(side_effect=OSError(28, "No space left on device"))
+    for _ in range(20):
+        with asking(), pytest.raises(MeteringUnavailableError):
+            await bench.backend.generate(asked())
+    assert (bench.engine.requests, bench.journal._pending) == ([], [])
 
 
 @pytest.mark.parametrize("error", [OverloadedError("full"), EngineUnavailableError("dead")])

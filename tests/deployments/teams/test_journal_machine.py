@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from deployments.teams.journal import Journal
+from deployments.teams.journal import Journal, JournalError
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store_errors import StoreUnavailableError
 from tests.support.accounts import FakeLedger, entry
@@ -36,11 +37,50 @@ class Journals(RuleBasedStateMachine):
         self.owed: dict[str, LedgerEntry] = {}
         self.ledger = FakeLedger()
         self.number = 0
+        self.disk_fails = False
 
     def journal(self, process: int) -> Journal:
         if process not in self.journals:
-            self.journals[process] = Journal(self.directory)
+            self.journals[process] = Journal(self.directory, reached=self.reached)
         return self.journals[process]
+
+    def reached(self, point: str) -> None:
+        if self.disk_fails and point.endswith(".written"):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    @rule(process=st.integers(0, 2), requests=st.integers(1, 5), written=st.booleans())
+    def refuse(self, process: int, requests: int, written: bool) -> None:
+        """While the disk fails, whether their word comes before they are refused or after."""
+        journal = self.journal(process)
+
+        async def ask() -> None:
+            self.number += 1
+            try:
+                opened = journal.open(entry(self.number))
+                if written:
+                    await opened.written
+            except JournalError:
+                pass
+            journal.withdraw(entry(self.number))
+
+        async def run() -> None:
+            for _ in range(requests):
+                await ask()
+            if journal._writer is not None:
+                await journal._writer
+            assert journal._pending == []
+            assert journal._rows == {id for id, (of, _) in self.open_rows.items() if of == process}
+
+        self.disk_fails = True
+        self.loop.run_until_complete(run())
+        self.disk_fails = False
+        self.loop.run_until_complete(self.well_again(journal))
+
+    @staticmethod
+    async def well_again(journal: Journal) -> None:
+        journal._try_again()
+        assert journal._writer is not None
+        await journal._writer
 
     @rule(target=running, process=st.integers(0, 2))
     def open(self, process: int) -> str:
@@ -71,16 +111,24 @@ class Journals(RuleBasedStateMachine):
             self.loop.run_until_complete(run())
             self.open_rows[id] = process, noted
 
-    @rule(id=consumes(running), tokens=st.integers(0, 100), withdrawn=st.booleans())
-    def end(self, id: str, tokens: int, withdrawn: bool) -> None:
+    @rule(id=consumes(running), tokens=st.integers(0, 100), withdrawn=st.booleans(), fails=st.booleans())
+    def end(self, id: str, tokens: int, withdrawn: bool, fails: bool) -> None:
         if id in self.open_rows:
             process, _ = self.open_rows.pop(id)
             closed = entry(int(id), kind="completed", completion_tokens=tokens)
 
             async def run() -> None:
                 journal = self.journal(process)
-                await (journal.withdraw(closed) if withdrawn else journal.close(closed))
+                written = journal.withdraw(closed) if withdrawn else journal.close(closed)
+                if fails:
+                    assert journal._writer is not None
+                    await journal._writer
+                    assert not written.done()
+                    self.disk_fails = False
+                    await self.well_again(journal)
+                await written
 
+            self.disk_fails = fails
             self.loop.run_until_complete(run())
             if not withdrawn:
                 self.owed[id] = closed
