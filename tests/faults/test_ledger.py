@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-
 from benchmarks.stack.closed import Closed, closed
+
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
 from tests.support.cluster import Cluster
