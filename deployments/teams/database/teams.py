@@ -24,6 +24,9 @@ _NAME = re.compile(r"[a-z0-9._-]{1,64}", re.ASCII)
 _TAKEN = ("default", "other")
 """Of metric labels: who asks without a key, and teams that are too many to have a label each."""
 
+_OF_PATHS = (".", "..")
+"""Clients take these out of the paths of routes."""
+
 Settable = str | float | Limits | Budget | None
 
 
@@ -107,7 +110,7 @@ async def find(connection: AsyncConnection, id_or_name: str) -> Team:
 
 
 async def _check(connection: AsyncConnection, team: Team) -> None:
-    if not _NAME.fullmatch(team.name):
+    if not _NAME.fullmatch(team.name) or team.name in _OF_PATHS:
         raise InvalidChangeError(f"{team.name!r} is no name of a team: 1 to 64 of a-z, 0-9, '-', '_' and '.'")
     if team.name in _TAKEN:
         raise InvalidChangeError(f"no team can be called {team.name}: that is a label of the metrics")

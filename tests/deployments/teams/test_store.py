@@ -28,7 +28,7 @@ async def test_a_team_is_read_as_it_was_made(store: Store) -> None:
     assert await store.teams() == [other, made]
 
 
-@pytest.mark.parametrize("name", ["", "A", "a b", "é", "a" * 65, "a\n", "a\0", "default", "other"])
+@pytest.mark.parametrize("name", ["", "A", "a b", "é", "a" * 65, "a\n", "a\0", "default", "other", ".", ".."])
 async def test_what_is_no_name_is_refused(store: Store, name: str) -> None:
     with pytest.raises(InvalidChangeError):
         await store.create_team("local", name)

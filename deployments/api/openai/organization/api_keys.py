@@ -16,6 +16,7 @@ from deployments.api.openai.organization.fields import Body, ExpiryFields, Limit
 from deployments.api.openai.organization.listing import After, Deleted, Limit, ListPage, after
 from deployments.api.openai.organization.path_ids import AccountId, KeyId, ProjectId
 from deployments.api.openai.organization.route import Visit, VisitOf
+from deployments.errors import InvalidRequestError
 from deployments.http.needs import needs
 from deployments.teams.actors import person, user_of
 from deployments.teams.administration import TEAM_SCOPES, NewKey
@@ -81,6 +82,7 @@ class KeyCreation(ExpiryFields, LimitFields):
 
 class KeyChange(ExpiryFields, LimitFields):
     name: Name | None = Field(default=None, description="For people.")
+    scopes: list[str] | None = Field(default=None, description="Refused: what a key may do never changes.")
 
 
 class Rotation(Body):
@@ -157,6 +159,8 @@ def add_routes(router: APIRouter) -> None:
     @needs("key")
     async def update(project_id: ProjectId, key_id: KeyId, body: KeyChange, visit: VisitOf) -> ProjectApiKey:
         team, key = await _to_change(visit, project_id, key_id)
+        if body.scopes is not None:
+            raise InvalidRequestError("What a key may do never changes: make another one.", param="scopes")
         if body.limits_sent:
             check_team(visit.principal, "keys.change", team.id)
         expires_at = body.expires_at(visit.administration.clock())

@@ -49,9 +49,12 @@ class Visit:
         return team
 
     async def key(self, team: Team, key_id: str) -> Key:
-        """One of the team's."""
-        key = await self.administration.store.key(key_id)
-        if key.team_id != team.id:
+        """One of the team's; one of another team is not there."""
+        try:
+            key = await self.administration.store.key(key_id)
+        except store_errors.NotFoundError:
+            key = None
+        if key is None or key.team_id != team.id:
             raise NotFoundError(f"There is no key {shown(key_id)} in this team.")
         return key
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import uuid
 from typing import Any, cast
 
 import httpx
@@ -23,7 +24,7 @@ from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import FakeBackend
 from tests.support.gatekeepers import Keyring
 from tests.support.request_bodies import posts
-from tests.support.stores import NOON, Clock, an_entry
+from tests.support.stores import NOON, Clock, a_key, an_entry
 
 DAY = 86_400
 BODIES: dict[str, dict[str, Any]] = {
@@ -71,10 +72,10 @@ def person(keyring: Keyring, user: str, **roles: Role) -> dict[str, str]:
 
 
 async def send(
-    client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str], project: str = ""
+    client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str], project: str = "", key: str = "key_x"
 ) -> httpx.Response:
     filled = path.replace("{project_id}", project)
-    for name, value in (("key_id", "key_x"), ("account_id", "key_x"), ("rate_limit_id", "all")):
+    for name, value in (("key_id", key), ("account_id", key), ("rate_limit_id", "all")):
         filled = filled.replace(f"{{{name}}}", value)
     filled = filled.replace("{user_id:anytext}", "alice")
     body = BODIES.get(path, {}) if method == "POST" else None
@@ -102,6 +103,32 @@ async def test_another_team_is_not_there(client: httpx.AsyncClient, keyring: Key
                 assert (answer.status_code, answer.json()) == (404, missing.json()), (method, path)
     assert before is not None
     assert await store.snapshot(before.version) is None, "something was changed"
+
+
+async def test_another_teams_key_is_not_there(client: httpx.AsyncClient, keyring: Keyring, store: Store) -> None:
+    """The answer is that of a key that never was."""
+    own, foreign = await store.create_team("local", "own"), await store.create_team("local", "foreign")
+    key = await store.add_key("local", a_key(foreign.id))
+    for method, path in OF_A_TEAM:
+        if "{key_id}" not in path and "{account_id}" not in path:
+            continue
+        for caller in (person(keyring, "alice", **{own.id: "owner"}), key_of(keyring, None, "admin")):
+            told = set()
+            for key_id in (key.id, f"key_{uuid.uuid4()}"):
+                answer = await send(client, method, path, caller, own.id, key_id)
+                told.add((answer.status_code, answer.text.replace(key_id, "ID")))
+            assert len(told) == 1, (method, path, told)
+            assert "There is no key" in told.pop()[1]
+    assert await store.keys() == [key]
+
+
+async def test_what_a_key_may_do_never_changes(client: httpx.AsyncClient, keyring: Keyring, store: Store) -> None:
+    team = await store.create_team("local", "own")
+    key = await store.add_key("local", a_key(team.id))
+    path, admin = f"/v1/organization/projects/own/api_keys/{key.id}", key_of(keyring, None, "admin")
+    answer = await client.post(path, headers=admin, json={"name": "new", "scopes": ["usage"]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "scopes")
+    assert await store.key(key.id) == key
 
 
 async def test_what_is_for_administrators(client: httpx.AsyncClient, keyring: Keyring, store: Store) -> None:
