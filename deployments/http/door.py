@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.errors import InvalidRequestError, ServeError
+from deployments.errors import InvalidRequestError, NotFoundError, ServeError
 from deployments.http.middleware import error_response, error_shape, request_id
 from deployments.http.request_record import report
 
@@ -143,7 +143,7 @@ class DoorMiddleware:
 
     def _problem(self, scope: Scope) -> ServeError | None:
         if _CONTROL.search(scope["path"]):
-            return InvalidRequestError("The path holds control characters.", code="invalid_path")
+            return NotFoundError("There is nothing at a path with control characters in it.")
         headers, server = Headers(scope=scope), scope.get("server")
         hosts = headers.getlist("host")
         for host in hosts:

@@ -141,7 +141,7 @@ def test_tabbys_agent_completes_and_reports(cluster: Cluster, tabby_command: lis
         assert agent.ask(2, "getStatus") == "ready"
         place = {"filepath": "/src/a.py", "language": "python", "text": BEFORE + AFTER, "position": len(BEFORE)}
         completion = agent.ask(3, "provideCompletions", {**place, "manually": True}, {"signal": True})
-        assert completion["id"].endswith(".python")
+        assert ".python." in completion["id"]
         assert agent.ask(4, "postEvent", {"type": "view", "completion_id": completion["id"], "choice_index": 0}) is True
 
 

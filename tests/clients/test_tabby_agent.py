@@ -58,7 +58,7 @@ def test_a_language_server_completes(language_server: LanguageServer, backend: F
     prompt = backend.tokenizer.decode(request.prompts[0], skip_special=False)
     assert prompt.endswith(f"<fim_prefix><fim_suffix>{DOCUMENT[AT:]}<fim_middle>{DOCUMENT[:AT]}")
     assert request.params.max_tokens == 64
-    assert item["data"]["completionId"].endswith(".python")
+    assert item["data"]["completionId"].endswith(f".python.{text.count(chr(10)) + 1}")
 
 
 def test_a_failing_server_is_no_completion_and_is_asked_again(
