@@ -60,9 +60,12 @@ async function begin() {
   here = await whoIsHere();
   who();
   if (!hasKey() && !here.user) return door();
-  const found = await me();
-  standing = { admin: found.admin, user: found.user, roles: new Map(found.roles.map(({ id, role }) => [id, role])) };
+  let found = await me();
   known = await teams();
+  // What they were put into just now may be in the second answer only.
+  const isNews = ({ id }) => !found.roles.some((role) => role.id === id);
+  if (found.user && !found.admin && known.some(isNews)) found = await me();
+  standing = { admin: found.admin, user: found.user, roles: new Map(found.roles.map(({ id, role }) => [id, role])) };
   if (known.length === 0 && found.project) known = [found.project];
   const nowhere = !found.admin && known.length === 0;
   show(nowhere ? "nowhere" : "inside");
