@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.team_settings import TeamsSettings, data_directory
-from deployments.teams.database.url import parse, sqlite_file
+from deployments.teams.database.url import exists, parse, sqlite_file
 from deployments.teams.keys import Pepper
 from model.config import ConfigError
 
@@ -45,8 +45,7 @@ async def open_store(
     settings: TeamsSettings, make: bool = False, clock: Callable[[], float] = time.time
 ) -> Store | None:
     """None while nothing was ever made. make: it is made, then. Raises ConfigError, and StoreUnavailableError."""
-    file = sqlite_file(parse(settings.database))
-    if not make and file is not None and not file.exists():
+    if not make and not exists(settings.database):
         return None
     from deployments.teams.store import Store  # a quarter of a second, which a server without keys does not pay
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from deployments.teams.records import Key, Role, Scope, Team
+from deployments.teams.records import Key, Role, Scope, ServiceClass, Team
 
-_CLASSES = ("interactive", "standard", "batch")
+_CLASSES = get_args(ServiceClass)
 
 _SCOPE_KEY = "starcoder.principal"
 

@@ -18,7 +18,7 @@ from deployments.teams.database.changes import Change, change
 from deployments.teams.database.connections import Database
 from deployments.teams.database.names import names
 from deployments.teams.database.upgrade import upgrade
-from deployments.teams.database.url import parse, sqlite_file
+from deployments.teams.database.url import parse
 from deployments.teams.records import (
     NO_LIMITS,
     Accepted,
@@ -71,12 +71,6 @@ class Store:
     async def close(self) -> None:
         await self._questions.close()
         await self._database.close()
-
-    @staticmethod
-    def exists(url: str) -> bool:
-        """False only for an SQLite file that is not there: nothing was ever made. Raises ConfigError like `open`."""
-        file = sqlite_file(parse(url))
-        return file is None or file.exists()
 
     # What requests are checked against
 

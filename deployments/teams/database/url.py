@@ -31,3 +31,9 @@ def parse(url: str) -> URL:
 def sqlite_file(url: URL) -> Path | None:
     """None: it is no file of this machine."""
     return Path(url.database) if url.drivername == _SQLITE and url.database else None
+
+
+def exists(url: str) -> bool:
+    """False only for an SQLite file that is not there: nothing was ever made. Raises ConfigError like `parse`."""
+    file = sqlite_file(parse(url))
+    return file is None or file.exists()

@@ -18,7 +18,7 @@ from deployments.teams.database import schema
 from deployments.teams.database import upgrade as upgrade_module
 from deployments.teams.database.connections import failures
 from deployments.teams.database.upgrade import upgrade
-from deployments.teams.database.url import parse
+from deployments.teams.database.url import exists, parse
 from deployments.teams.keys import new_key
 from deployments.teams.records import Budget, Member
 from deployments.teams.store import Store
@@ -135,16 +135,16 @@ async def test_what_is_no_database_of_ours_is_refused(url: str) -> None:
         await Store.open(url)
     assert "secret-word" not in shown(refused.value)
     with pytest.raises(ConfigError):
-        Store.exists(url)
+        exists(url)
 
 
 async def test_an_sqlite_file_belongs_to_its_user(tmp_path: Path) -> None:
     file = tmp_path / "data" / "deep 100%" / "teams.sqlite"
     url = f"sqlite+aiosqlite:///{file}"
-    assert not Store.exists(url)
+    assert not exists(url)
     store = await Store.open(url)
     await store.create_team("local", "payments")
-    assert Store.exists(url)
+    assert exists(url)
     assert {path.name: path.stat().st_mode & 0o777 for path in file.parent.iterdir()} == {
         "teams.sqlite": 0o600,
         "teams.sqlite-shm": 0o600,
@@ -153,8 +153,8 @@ async def test_an_sqlite_file_belongs_to_its_user(tmp_path: Path) -> None:
     assert file.parent.stat().st_mode & 0o777 == 0o700
     await store.close()
     assert [path.name for path in file.parent.iterdir()] == ["teams.sqlite"]
-    assert Store.exists("postgresql+asyncpg://teams@host/teams")
-    assert not Store.exists("sqlite+aiosqlite:////dev/null/none.sqlite")
+    assert exists("postgresql+asyncpg://teams@host/teams")
+    assert not exists("sqlite+aiosqlite:////dev/null/none.sqlite")
 
 
 async def test_a_place_where_no_file_can_be(tmp_path: Path) -> None:
