@@ -1,12 +1,13 @@
 """`python -m deployments.command.boards` (`make boards`): write what is made from declarations anew.
 
-The boards, and the documents of the metrics and of the stop rules. Needs the extra `dev`.
+The boards, the documents of the metrics and of the stop rules, and clients' configurations. Needs the extra `dev`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from deployments.clients.reference import reference as with_configurations
 from deployments.labels import declared_labels
 from deployments.stop_rules.reference import reference as stop_rules_reference
 from monitoring.boards.all import dashboards
@@ -17,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 def files() -> dict[Path, str]:
     """What is generated: path below the repository's root -> text."""
+    clients = Path("docs/clients.md")
     return dashboards() | {
+        clients: with_configurations((ROOT / clients).read_text(encoding="utf-8")),
         Path("docs/metrics.md"): metrics_reference(declared_labels()),
         Path("docs/stop-rules.md"): stop_rules_reference(),
     }

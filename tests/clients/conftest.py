@@ -8,18 +8,19 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.http.authentication import credential
 from deployments.ingress import create_app
 from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 from model.text.tokenizer import Tokenizer
+from tests.clients.configured import WINDOW, configuration
 from tests.support.fake_backend import FakeBackend
 from tests.support.http_server import serving
 from tests.support.json_process import ClientDriver
-from tests.support.packages import CLIENTS, ROOT, npm_packages, python_packages
+from tests.support.packages import CLIENTS, npm_packages, python_packages
 from tests.support.tokenizers import starcoder_rules
-
-WINDOW = 1024
-"""Room for the introduction of the plain dialogue."""
 
 
 class Stage:
@@ -41,6 +42,21 @@ class Stage:
         return await self.actor.info()
 
 
+class Door:
+    """An application's, at which the keys of those who come are noted.
+
+    keys: of each request; None: it has none.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.keys: list[str | None] = []
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.keys.append(credential(Headers(scope=scope)))
+        await self._app(scope, receive, send)
+
+
 def starts(text: str, whole: str) -> bool:
     """Whether `text` is what an editor may get of `whole`: its dialects may end where the code does."""
     return bool(text.strip()) and whole.startswith(text)
@@ -52,9 +68,14 @@ def stage() -> Stage:
 
 
 @pytest.fixture(scope="session")
-def address(stage: Stage) -> Iterator[str]:
+def door(stage: Stage) -> Door:
+    return Door(create_app(backend=stage, tokenizer=stage.actor.tokenizer))
+
+
+@pytest.fixture(scope="session")
+def address(door: Door) -> Iterator[str]:
     """Of a real server."""
-    with serving(create_app(backend=stage, tokenizer=stage.actor.tokenizer)) as url:
+    with serving(door) as url:
         yield url
 
 
@@ -68,6 +89,13 @@ def backend(stage: Stage) -> FakeBackend:
 @pytest.fixture
 def url(address: str, backend: FakeBackend) -> str:
     return address
+
+
+@pytest.fixture
+def keys(door: Door) -> list[str | None]:
+    """Of the requests of this test, as they come."""
+    door.keys = []
+    return door.keys
 
 
 @pytest.fixture(scope="session")
@@ -113,11 +141,8 @@ def tabby_command(npm_folder: Path) -> list[str]:
 
 
 def tabby_environment(home: Path, endpoint: str) -> dict[str, str]:
-    """In which tabby-agent finds the configuration that docs/clients.md gives."""
-    _, _, rest = (ROOT / "docs/clients.md").read_text().partition("```toml\n")
-    configuration, _, _ = rest.partition("```")
-    assert "http://127.0.0.1:8000" in configuration
+    """In which tabby-agent finds the configuration that is documented."""
     folder = home / ".tabby-client/agent"
     folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(configuration.replace("http://127.0.0.1:8000", endpoint))
+    (folder / "config.toml").write_text(configuration("tabby", endpoint))
     return {**os.environ, "HOME": str(home)}

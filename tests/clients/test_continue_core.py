@@ -1,8 +1,7 @@
-"""Continue's own providers, which are in no registry, and minuet-ai.nvim: their requests, and how they read answers.
+"""Continue's own providers, which are in no registry: their requests, and how they read answers.
 
 Sources: `core/llm/llms/Ollama.ts`, `HuggingFaceTGI.ts` and `LlamaCpp.ts` of continuedev/continue at d0a3c0b
-(2026-06-18); `lua/minuet/backends/openai_base.lua` and `utils.lua` of milanglacier/minuet-ai.nvim at 479487c
-(2026-08-07). What Continue sends through its npm package is in `test_continue_js.py`.
+(2026-06-18). What Continue sends through its npm package is in `test_continue_js.py`.
 """
 
 from __future__ import annotations
@@ -13,28 +12,43 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.clients.configured import KEY, models
 from tests.clients.conftest import starts
 from tests.clients.test_continue_js import STOPS
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 
 CORE = "Continue's core"
-MINUET = "minuet-ai.nvim"
 
 
 @pytest.mark.client(CORE, "Ollama")
-def test_ollama(url: str, backend: FakeBackend) -> None:
-    """A template with `.Suffix` is what makes it fill gaps; the lines of the answer are JSON with `response`."""
-    shown = httpx.post(f"{url}/api/show", json={"name": MODEL}).json()
-    assert ".Suffix" in shown["template"]
-    assert isinstance(shown["parameters"], str)
-    (name,) = [model["name"] for model in httpx.get(f"{url}/api/tags").json()["models"]]
-    options = {"temperature": 0.01, "num_predict": 256, "stop": STOPS, "num_ctx": 8192, "use_mmap": None}
-    body = {"model": name, "prompt": "def 漢(", "suffix": "\nx", "options": options, "keep_alive": 1800, "stream": True}
-    text = httpx.post(f"{url}/api/generate", json=body).text
-    assert text.endswith("\n")  # what follows the last line end is never read
-    assert starts("".join(json.loads(line)["response"] for line in text.split("\n") if line.strip()), ANSWER)
-    prompt = backend.tokenizer.decode(backend.requests[0].prompts[0], skip_special=False)
-    assert prompt == "<fim_prefix><fim_suffix>\nx<fim_middle>def 漢("
+def test_ollama(url: str, backend: FakeBackend, keys: list[str | None]) -> None:
+    """A template with `.Suffix` makes it fill gaps; before it has seen that, it writes the FIM template itself."""
+    model = models("continue", url)["ollama"]
+    assert model["roles"] == ["autocomplete"]
+    headers = {"authorization": f"Bearer {model['apiKey']}"}
+    length = model["defaultCompletionOptions"]["maxTokens"]
+    options = {"temperature": 0.01, "num_predict": length, "stop": STOPS, "num_ctx": 8192, "use_mmap": None}
+    body = {"model": model["model"], "options": options, "keep_alive": 1800, "stream": True}
+    template = "<fim_prefix>def 漢(<fim_suffix>\nx<fim_middle>"
+    gap = {"prompt": "def 漢(", "suffix": "\nx"}
+    with httpx.Client(base_url=model["apiBase"], headers=headers, timeout=120) as http:
+        (name,) = [model["name"] for model in http.get("/api/tags").json()["models"]]
+        assert name == f"{model['model']}:latest"
+        assert response_of(http.post("/api/generate", json={**body, "prompt": template, "raw": True})) == ANSWER
+        shown = http.post("/api/show", json={"name": model["model"]}).json()
+        assert ".Suffix" in shown["template"]
+        assert isinstance(shown["parameters"], str)
+        assert starts(response_of(http.post("/api/generate", json={**body, **gap})), ANSWER)
+    prompts = [backend.tokenizer.decode(asked.prompts[0], skip_special=False) for asked in backend.requests]
+    assert prompts == [template, "<fim_prefix><fim_suffix>\nx<fim_middle>def 漢("]
+    assert set(keys) == {KEY}
+
+
+def response_of(answer: httpx.Response) -> str:
+    """Lines of JSON with `response`; what follows the last line end is never read."""
+    *lines, unread = answer.text.split("\n")
+    assert unread == ""
+    return "".join(json.loads(line)["response"] for line in lines if line.strip())
 
 
 @pytest.mark.client(CORE, "TGI")
@@ -60,30 +74,3 @@ def events_of(response: httpx.Response) -> list[Any]:
     lines = [line for line in response.text.split("\n") if line]
     assert all(line.startswith("data: ") for line in lines)
     return [json.loads(line.removeprefix("data: ")) for line in lines]
-
-
-@pytest.mark.client(MINUET, "OpenAI")
-@pytest.mark.parametrize("path", ["/v1/completions", "/beta/completions"])
-def test_minuet(url: str, backend: FakeBackend, path: str) -> None:
-    """`stream_decode`: lines that are no JSON or have no `choices[1].text` are passed over."""
-    optional = {"max_tokens": 64, "truncate_prompt_tokens": -1}
-    body = {"model": MODEL, "stream": True, **optional, "prompt": "def 漢(", "suffix": "\nx"}
-    headers = {"accept": "application/json", "authorization": "Bearer xterm"}
-    text = ""
-    for line in httpx.post(url + path, json=body, headers=headers).text.split("\n"):
-        try:
-            chunk = json.loads(line.removeprefix("data:"))
-        except ValueError:
-            continue
-        text += chunk["choices"][0]["text"]
-    assert text == ANSWER
-    assert backend.requests[0].params.max_tokens == 64
-
-
-@pytest.mark.client(MINUET, "Mistral")
-def test_minuet_for_codestral(url: str) -> None:
-    body = {"model": MODEL, "stream": True, "prompt": "def 漢(", "suffix": "\nx", "max_tokens": 64}
-    *lines, done = [line for line in httpx.post(f"{url}/v1/fim/completions", json=body).text.split("\n") if line]
-    assert done == "data: [DONE]"
-    chunks = [json.loads(line.removeprefix("data:")) for line in lines]
-    assert starts("".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks), ANSWER)

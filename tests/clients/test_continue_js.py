@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.errors import OverloadedError
+from tests.clients.configured import KEY, models
 from tests.clients.conftest import starts
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 from tests.support.json_process import ClientDriver, ClientError
@@ -20,10 +21,37 @@ STOPS = [*STOP, "/src/", "#- coding: utf-8", "```"]
 """What its autocomplete adds for StarCoder: `AutocompleteTemplate.ts` and `getStopTokens.ts` of Continue's core."""
 
 
-def gap(continue_js: ClientDriver, provider: str, url: str, **body: Any) -> str:
+def gap(continue_js: ClientDriver, provider: str, url: str, key: str = "unused", **body: Any) -> str:
     request = {"model": MODEL, "prompt": "def 漢(", "suffix": "\nreturn 1", "max_tokens": 200, "stop": STOPS, **body}
-    chunks = continue_js.call("streamFim", provider=provider, url=url, body=request)
+    chunks = continue_js.call("streamFim", provider=provider, url=url, key=key, body=request)
     return "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+
+
+@pytest.mark.client(CONTINUE, "Mistral")
+def test_gaps_as_documented(continue_js: ClientDriver, backend: FakeBackend, url: str, keys: list[str | None]) -> None:
+    model = models("continue", url)["mistral"]
+    assert model["roles"] == ["autocomplete"]
+    length = model["defaultCompletionOptions"]["maxTokens"]
+    where = {"provider": "mistral", "url": f"{model['apiBase']}/", "key": model["apiKey"]}
+    assert starts(gap(continue_js, **where, model=model["model"], max_tokens=length), ANSWER)
+    assert backend.requests[0].params.max_tokens == length
+    assert keys == [KEY]
+
+
+@pytest.mark.client(CONTINUE, "OpenAI")
+def test_chat_as_documented(continue_js: ClientDriver, backend: FakeBackend, url: str, keys: list[str | None]) -> None:
+    """`compileChatMessages` fills a window less 2 % and an answer of 1,000 tokens at most, whatever it asks for."""
+    model = models("continue", url)["openai"]
+    assert model["roles"] == ["chat"]
+    options = model["defaultCompletionOptions"]
+    window, length = options["contextLength"], options["maxTokens"]
+    assert window + length <= backend.window
+    body = {"model": model["model"], "messages": MESSAGES, "max_tokens": length, "stream": True}
+    where = {"provider": "openai", "url": f"{model['apiBase']}/", "key": model["apiKey"]}
+    chunks = continue_js.call("streamChat", **where, body=body)
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks if chunk["choices"]) == ANSWER
+    assert backend.requests[0].params.max_tokens == length
+    assert keys == [KEY]
 
 
 @pytest.mark.client(CONTINUE, "Mistral")

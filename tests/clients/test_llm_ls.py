@@ -1,18 +1,23 @@
 """llm-ls, the language server of llm.nvim and llm-vscode: its requests, and answers read as its types are.
 
 Sources: `crates/llm-ls/src/backend.rs` and `main.rs` of huggingface/llm-ls at 1c52b94 (2026-04-07); defaults from
-`lua/llm/config.lua` of huggingface/llm.nvim at ce69731 (2025-01-09). Its answers are untagged enums: the first
-variant whose fields are all there wins, and what fits none is an error that an editor shows as it is.
+`lua/llm/config.lua` of huggingface/llm.nvim at ce69731 (2025-01-09) and `package.json` of huggingface/llm-vscode 0.2.2
+at 0661296 (2024-07-17). Its answers are untagged enums: the first variant whose fields are all there wins, and what
+fits none is an error that an editor shows as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
 from model.text.prompts import Raw
+from tests.clients.configured import KEY, neovim, settings
+from tests.clients.conftest import starts
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 
 LLM_LS = "llm-ls: llm.nvim, llm-vscode"
@@ -30,12 +35,57 @@ def by_prompt(**options: Any) -> dict[str, Any]:
     return {"prompt": PROMPT, "model": MODEL, "stream": False, **options}
 
 
+@dataclass(frozen=True)
+class Plugin:
+    """What a plugin asks its language server with, by the names of `GetCompletionsParams`."""
+
+    backend: str
+    url: str
+    context_window: int
+    request_body: dict[str, Any]
+    api_token: str | None
+
+    def complete(self, before: str, after: str) -> str:
+        """`build_prompt`, which counts bytes where no tokenizer is named; `build_url`; `build_body`."""
+        prompt = f"<fim_prefix>{before}<fim_suffix>{after}<fim_middle>"
+        assert len(prompt.encode()) <= self.context_window
+        assert self.backend == "tgi"
+        parameters = {**self.request_body["parameters"], "return_full_text": False}
+        headers = {"authorization": f"Bearer {self.api_token}"} if self.api_token else {}
+        body = {**self.request_body, "inputs": prompt, "parameters": parameters}
+        answer = httpx.post(f"{self.url}/generate", json=body, headers=headers, timeout=120).json()
+        return answer["generated_text"].replace("<|endoftext|>", "")
+
+
+@pytest.fixture
+def llm_nvim(url: str) -> Plugin:
+    given = neovim("llm-nvim", "llm", url)
+    return Plugin(given["backend"], given["url"], given["context_window"], given["request_body"], given["api_token"])
+
+
+@pytest.fixture
+def llm_vscode(url: str) -> Plugin:
+    """The key is what its command asked for."""
+    given = {name.removeprefix("llm."): value for name, value in settings("llm-vscode", url).items()}
+    return Plugin(given["backend"], given["url"], given["contextWindow"], given["requestBody"], KEY)
+
+
 @pytest.fixture(autouse=True)
-def _the_template_counts(backend: FakeBackend) -> Any:
+def _the_template_counts(backend: FakeBackend) -> Iterator[None]:
     """llm-ls writes the FIM template itself: the tokens in it are meant."""
     yield
     for request in backend.requests:
         assert request.prompts == [Raw().encode(backend.tokenizer, PROMPT)]
+
+
+@pytest.mark.client(LLM_LS, "TGI")
+@pytest.mark.parametrize("name", ["llm_nvim", "llm_vscode"])
+def test_as_documented(name: str, request: pytest.FixtureRequest, backend: FakeBackend, keys: list[str | None]) -> None:
+    plugin: Plugin = request.getfixturevalue(name)
+    assert starts(plugin.complete("def größe(", "\n\nprint(1)\n"), ANSWER)
+    assert backend.requests[0].params.max_tokens == 60
+    assert backend.requests[0].rules
+    assert keys == [KEY]
 
 
 @pytest.mark.client(LLM_LS, "TGI")

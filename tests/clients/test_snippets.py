@@ -1,32 +1,21 @@
-"""What docs/clients.md says to write is run as it stands there, but for the address and the name of the model."""
+"""Code of programs, as documented, is run as it stands there, but for the address, the model's name and the key."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.fake_backend import MODEL, FakeBackend
-from tests.support.packages import ROOT, python_packages
+from deployments.clients.registry import clients
+from tests.clients.configured import KEY, configuration
+from tests.support.fake_backend import FakeBackend
+from tests.support.packages import python_packages
 from tests.support.programs import program
 
-DOCUMENT = (ROOT / "docs/clients.md").read_text()
 
-
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
-
-
-def adapted(snippet: str, url: str) -> str:
-    found = snippet.replace("http://127.0.0.1:8000", url).replace('"pico"', f'"{MODEL}"')
-    assert url in found
-    return found
-
-
-def title(snippet: str) -> str:
-    return re.findall(r"(?:import|from) [\"']?([\w@/]+)", snippet)[-1]
+def written_in(language: str) -> list[str]:
+    return [name for name, client in clients().items() if client.language == language]
 
 
 def run(command: list[str], snippet: str, folder: Path) -> None:
@@ -34,22 +23,19 @@ def run(command: list[str], snippet: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("snippet", snippets("python"), ids=title)
-def test_python(snippet: str, backend: FakeBackend, url: str, tmp_path: Path) -> None:
-    if "from text_generation import" in snippet:
-        run([str(python_packages("text-generation")), "-"], adapted(snippet, url), tmp_path)
+@pytest.mark.parametrize("name", written_in("python"))
+def test_python(name: str, backend: FakeBackend, url: str, keys: list[str | None], tmp_path: Path) -> None:
+    snippet = configuration(name, url)
+    if name == "text-generation-python":
+        run([str(python_packages("text-generation")), "-"], snippet, tmp_path)
     else:
-        exec(compile(adapted(snippet, url), "docs/clients.md", "exec"), {})
+        exec(compile(snippet, name, "exec"), {})
     assert backend.requests
+    assert set(keys) == {KEY}
 
 
-@pytest.mark.parametrize("snippet", snippets("javascript"), ids=title)
-def test_javascript(snippet: str, backend: FakeBackend, url: str, npm_folder: Path) -> None:
-    run([program("node", "nodejs"), "--input-type=module", "-"], adapted(snippet, url), npm_folder)
+@pytest.mark.parametrize("name", written_in("javascript"))
+def test_javascript(name: str, backend: FakeBackend, url: str, keys: list[str | None], npm_folder: Path) -> None:
+    run([program("node", "nodejs"), "--input-type=module", "-"], configuration(name, url), npm_folder)
     assert backend.requests
-
-
-def test_there_is_one_for_each_package() -> None:
-    assert len(snippets("python")) == 5
-    assert len(snippets("javascript")) == 2
-    assert len(snippets("toml")) == 1
+    assert set(keys) == {KEY}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.clients.registry import clients as configured
 from tests.support.client_table import ROOT, ClientTable, cells_of, clients, read_table, write_table
 
 DOCUMENT = ROOT / "docs/clients.md"
@@ -30,6 +31,15 @@ def test_what_is_tested_is_in_the_table_and_nothing_else(request: pytest.Fixture
     option = request.config.option
     if not (option.keyword or option.markexpr or option.lf or option.file_or_dir):
         assert tested == documented
+
+
+def test_what_a_configuration_speaks_is_tested() -> None:
+    table = read_table(DOCUMENT)
+    spoken = {
+        (row, dialect) for client in configured().values() for row, all_ in client.speaks.items() for dialect in all_
+    }
+    assert {row for row, _ in spoken} == table.keys()
+    assert not [(row, dialect) for row, dialect in spoken if not table[row].get(dialect)]
 
 
 def test_the_documented_run_had_no_failure() -> None:

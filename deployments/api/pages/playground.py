@@ -8,6 +8,8 @@ from fastapi import APIRouter
 from deployments.api.common.context import ApiContext
 from deployments.api.pages.markdown_page import to_page
 from deployments.api.pages.static_content import StaticContent
+from deployments.clients.client import ANSWER_SHARE, NO_KEY
+from deployments.clients.registry import clients
 from deployments.playground import STATIC, TERMS
 from deployments.stop_rules.registry import stop_rules
 
@@ -35,6 +37,24 @@ def stop_rule_words() -> bytes:
     return b"export const RULES = " + msgspec.json.encode(words) + b";\n"
 
 
+def configurations() -> bytes:
+    """A script with the editors' configurations, which the page fills in."""
+    known = {
+        name: {
+            "name": client.name,
+            "file": client.file.replace("`", ""),
+            "note": client.note.replace("`", ""),
+            "configuration": client.configuration,
+        }
+        for name, client in clients().items()
+        if client.file is not None
+    }
+    values = {"CLIENTS": known, "NO_KEY": NO_KEY, "ANSWER_SHARE": ANSWER_SHARE}
+    return b"".join(
+        b"export const %s = %s;\n" % (name.encode(), msgspec.json.encode(value)) for name, value in values.items()
+    )
+
+
 def resources(api: ApiContext) -> dict[str, StaticContent]:
     """Everything the playground is made of, by path."""
     found = {
@@ -43,6 +63,7 @@ def resources(api: ApiContext) -> dict[str, StaticContent]:
         if path.name not in _WHOLE.values()
     }
     found["/playground/stop-rules.js"] = StaticContent(stop_rule_words(), _MEDIA_TYPES[".js"])
+    found["/playground/clients.js"] = StaticContent(configurations(), _MEDIA_TYPES[".js"])
     found.update({path: StaticContent((STATIC / name).read_bytes(), _HTML) for path, name in _WHOLE.items()})
     found["/model-card"] = StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)
     found["/terms"] = StaticContent(to_page("Use restrictions", TERMS.read_text(encoding="utf-8")), _HTML)

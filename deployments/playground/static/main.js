@@ -242,8 +242,10 @@ function showSnippet() {
   const kind = snippets[byId("snippet-kind").value] ?? snippets.curl;
   const [path, current] = task === "refactor" ? ["v1/refactor", refactoringBody()] : ["v1/completions", body()];
   const origin = new URL(".", document.baseURI).href.replace(/\/$/, "");
-  byId("snippet").textContent = kind.write({ origin, path, body: current, withKey: account.known });
-  byId("snippet-note").textContent = account.known ? `The key is not in it: set the variable, or put it in where it says YOUR_KEY.${hasKey() ? "" : " The page “Teams” makes you one."}` : "";
+  const window = model?.max_model_len ?? 0;
+  byId("snippet").textContent = kind.write({ origin, path, body: current, withKey: account.known, window });
+  const aboutKey = account.known ? `The key is not in it: set the variable, or put it in where it says YOUR_KEY.${hasKey() ? "" : " The page “Teams” makes you one."}` : "";
+  byId("snippet-note").textContent = [kind.note, aboutKey].filter(Boolean).join(" ");
 }
 
 function offerSnippets() {

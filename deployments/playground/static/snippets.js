@@ -1,4 +1,6 @@
-// The current request as code to copy. The key is never in it: a variable stands for it.
+// The current request as code to copy, and editors' configurations. The key is never in it: a variable stands for it.
+
+import { ANSWER_SHARE, CLIENTS, NO_KEY } from "./clients.js";
 
 const KEY_VARIABLE = "STARCODER_API_KEY";
 
@@ -59,36 +61,29 @@ function javascript({ origin, path, body, withKey }) {
   );
 }
 
-const keyText = (withKey) => (withKey ? "YOUR_KEY" : "unused");
+/** The configuration of somebody else's program for this server: deployments/clients/client.py says what its places mean. */
+const configuration = ({ configuration: text }) => ({ origin, body, withKey, window: tokens }) => {
+  const answer = Math.floor(tokens / ANSWER_SHARE);
+  const values = {
+    origin,
+    model: JSON.stringify(body.model ?? "").slice(1, -1),
+    key: withKey ? "YOUR_KEY" : NO_KEY,
+    answer: String(answer),
+    prompt: String(tokens - answer),
+  };
+  return text.replace(/\{\{(\w+)\}\}/g, (_, place) => values[place]);
+};
 
-const continueConfig = ({ origin, body, withKey }) =>
-  `# config.yaml of Continue\nname: StarCoder\nversion: 1.0.0\nschema: v1\nmodels:\n  - name: StarCoder\n    provider: mistral\n` +
-  `    model: ${JSON.stringify(body.model)}\n    apiBase: ${origin}/v1\n    apiKey: ${keyText(withKey)}\n    roles: [autocomplete]\n`;
+const editors = Object.entries(CLIENTS).map(([name, client]) => [
+  name,
+  { label: `Editor: ${client.name}`, write: configuration(client), note: `In ${client.file}. ${client.note}`, task: "complete" },
+]);
 
-const llamaVim = ({ origin, withKey }) =>
-  `" llama.vim, in .vimrc\nlet g:llama_config = { 'endpoint_fim': '${origin}/infill'${withKey ? ", 'api_key': 'YOUR_KEY'" : ""} }\n`;
-
-const llamaVscode = ({ origin, withKey }) =>
-  `// llama.vscode, in settings.json\n{\n  "llama-vscode.endpoint": "${origin}"${withKey ? ',\n  "llama-vscode.api_key": "YOUR_KEY"' : ""}\n}\n`;
-
-const minuet = ({ origin, body }) =>
-  `-- minuet-ai.nvim\nrequire("minuet").setup({\n  provider = "openai_fim_compatible",\n  n_completions = 1,\n  provider_options = {\n` +
-  `    openai_fim_compatible = {\n      api_key = "TERM", -- the name of a variable that holds the key; without keys, any that is set\n      name = "StarCoder",\n` +
-  `      end_point = "${origin}/v1/completions",\n      model = ${JSON.stringify(body.model)},\n` +
-  `      optional = { max_tokens = ${body.max_tokens ?? 64}, truncate_prompt_tokens = -1 },\n    },\n  },\n})\n`;
-
-const tabby = ({ origin, withKey }) =>
-  `# ~/.tabby-client/agent/config.toml\n[server]\nendpoint = "${origin}"\ntoken = "${keyText(withKey)}"\n`;
-
-/** Name to {label, write, task}: `write` takes {origin, path, body, withKey}; task: only for this one. */
+/** Name to {label, write, note, task}: `write` takes {origin, path, body, withKey, window}; task: only for this one. */
 export const snippets = {
   curl: { label: "curl", write: curl },
   python: { label: "Python, openai", write: pythonOpenai, task: "complete" },
   httpx: { label: "Python, httpx", write: pythonPlain, task: "refactor" },
   javascript: { label: "JavaScript, fetch", write: javascript },
-  continue: { label: "Editor: Continue", write: continueConfig, task: "complete" },
-  vim: { label: "Editor: llama.vim", write: llamaVim, task: "complete" },
-  vscode: { label: "Editor: llama.vscode", write: llamaVscode, task: "complete" },
-  neovim: { label: "Editor: minuet-ai.nvim", write: minuet, task: "complete" },
-  tabby: { label: "Editor: Tabby", write: tabby, task: "complete" },
+  ...Object.fromEntries(editors),
 };

@@ -2,7 +2,7 @@ import { constructLlmApi } from "@continuedev/openai-adapters";
 
 import { collect } from "./collect.mjs";
 
-const api = ({ provider, url }) => constructLlmApi({ provider, apiBase: url, apiKey: "unused" });
+const api = ({ provider, url, key = "unused" }) => constructLlmApi({ provider, apiBase: url, apiKey: key });
 
 async function all(open, { body, abort_after: abortAfter }) {
   const abort = new AbortController();

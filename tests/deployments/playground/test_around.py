@@ -11,10 +11,12 @@ import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.async_api import BrowserContext, Page, expect
 
+from deployments.clients.client import NO_KEY, Server
+from deployments.clients.registry import clients
 from deployments.ingress import create_app
 from model.text.tokenizer import Tokenizer
 from tests.support.browser import PATIENCE_MS, WatchedPage, document, write
-from tests.support.fake_backend import FakeBackend
+from tests.support.fake_backend import MODEL, FakeBackend
 from tests.support.http_server import serving
 from tests.support.programs import program
 
@@ -27,6 +29,17 @@ async def enter_key(page: Page, key: str) -> None:
     await page.fill("#key", key)
     await page.get_by_role("button", name="Use it").click()
     await expect(page.locator("#who")).to_contain_text("Forget key")
+
+
+async def check_configurations(page: Page, backend: FakeBackend, key: str) -> None:
+    """The page's are the documents', with this server's address, model and window, and say where they go."""
+    server = Server(page.url.partition("/#")[0].rstrip("/"), MODEL, backend.window, key)
+    for kind, client in clients().items():
+        if client.file is None:
+            continue
+        await page.select_option("#snippet-kind", kind)
+        await expect(page.locator("#snippet")).to_have_text(client.configured(server), use_inner_text=True)
+        await expect(page.locator("#snippet-note")).to_contain_text(client.file.replace("`", ""))
 
 
 async def test_a_link_opens_as_it_was_shared_without_the_key(
@@ -80,6 +93,7 @@ async def test_code_to_copy_runs(page: Page, fake_backend: FakeBackend) -> None:
         assert "def größe(a, b):" in result.stdout, (kind, result)
         assert "return" not in result.stdout
         assert len(fake_backend.requests) == number + 1
+    await check_configurations(page, fake_backend, NO_KEY)
     first, *others = fake_backend.requests
     assert all((other.prompts, other.params) == (first.prompts, first.params) for other in others)
     prompt = fake_backend.tokenizer.decode(first.prompts[0], skip_special=False)
@@ -87,7 +101,7 @@ async def test_code_to_copy_runs(page: Page, fake_backend: FakeBackend) -> None:
     assert prompt.endswith("it's = 'größe \\n")
 
 
-async def test_the_key_goes_to_the_server_and_nowhere_else(page: Page) -> None:
+async def test_the_key_goes_to_the_server_and_nowhere_else(page: Page, fake_backend: FakeBackend) -> None:
     await enter_key(page, "sk-secret")
     async with page.expect_request("**/v1/completions") as asked:
         await page.click("#run")
@@ -101,6 +115,7 @@ async def test_the_key_goes_to_the_server_and_nowhere_else(page: Page) -> None:
         text = await page.locator("#snippet").inner_text()
         assert "sk-secret" not in text
         assert re.search(r"127\.0\.0\.1:\d+", text)
+    await check_configurations(page, fake_backend, "YOUR_KEY")
 
 
 async def test_the_browser_enforces_the_policy(context: BrowserContext, url: str) -> None:

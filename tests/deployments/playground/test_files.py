@@ -24,7 +24,7 @@ from tests.support.fake_backend import ANSWER, FakeBackend
 ROOT = Path(__file__).parents[3]
 BUNDLE = STATIC.parent / "bundle"
 PAGES = ("/", "/teams", "/model-card", "/terms")
-MADE = ("stop-rules.js",)
+MADE = ("clients.js", "stop-rules.js")
 FILES = sorted(
     f"/playground/{name}" for name in (*MADE, *(path.name for path in STATIC.iterdir())) if not name.endswith(".html")
 )
