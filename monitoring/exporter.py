@@ -45,7 +45,7 @@ class NodeExporter:
     ) -> None:
         registry = node_registry(directory, PREFIX)
         self._server, self._thread = prometheus_client.start_http_server(port, host, registry)
-        self._server.set_app(with_others(self._server.get_app(), others))
+        self._server.set_app(with_others(prometheus_client.make_wsgi_app(registry), others))
         self.host, self.port = host, self._server.server_port
         self._announcement = None if targets is None else targets / f"{directory.name}.json"
         if self._announcement is not None:
