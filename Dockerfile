@@ -45,12 +45,14 @@ RUN /opt/starcoder/bin/python -m pip install --no-deps --no-build-isolation . \
 
 # --- running -------------------------------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS runtime
-# wget is KubeRay's readiness probe of a worker. bash, with which it starts Ray, is in the image.
+# wget is KubeRay's readiness probe of a worker, and compose.yaml's. bash, with which KubeRay starts Ray, is in the image.
+# A new volume of Docker's belongs to whom the image says: these are for keys and for weights.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends wget=1.21.3-1+deb12u1 \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 starcoder \
-    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin starcoder
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin starcoder \
+    && install --directory --owner 10001 --group 10001 /var/lib/starcoder /var/cache/starcoder
 # KubeRay's `bash -c` reads no profile, so the environment is on the image's own path. pip has compiled what it
 # installed, and the root may be read-only: nothing is compiled at run time.
 ENV PATH=/opt/starcoder/bin:$PATH \

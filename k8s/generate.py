@@ -1,7 +1,8 @@
 """`python -m k8s.generate`: write what settings, dashboards and rules decide of the manifests; `--check` compares only.
 
 An overlay's `settings.yaml` is a settings file of `starcoder serve`. From it come the Serve configuration and whatever
-Kubernetes must know to give an engine its place: workers, CPUs, GPUs, the time to drain. Nothing is said twice by hand.
+Kubernetes must know to give an engine its place: workers, CPUs, GPUs, memory, the time to drain. Nothing is said twice
+by hand.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from deployments.app import APP_NAME, INGRESS_CPUS, REPLICA_CPUS, logging_config
 from deployments.cluster import haproxy, proxy_settings
 from deployments.command import front
 from deployments.settings import Settings, read_yaml
+from k8s.memory import shared_mebibytes, worker_gibibytes
 
 K8S = Path(__file__).parent
 ROOT = K8S.parent
@@ -92,6 +94,7 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
     """JSON 6902 over base/rayservice.yaml."""
     cpus = worker_cpus(settings)
     gpus = {GPU: settings.tensor_parallel_size} if settings.device == "cuda" else {}
+    memory = worker_gibibytes(settings)
     drain = drain_seconds(settings)
     workers = max(2, settings.min_replicas)
     values: dict[str, Any] = {
@@ -100,6 +103,7 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
         f"{WORKERS}/replicas": workers,
         # One more than engines: an engine that leaves a worker has a place to go.
         f"{WORKERS}/maxReplicas": max(2, settings.most_replicas) + 1,
+        f"{WORKERS}/template/spec/volumes/1/emptyDir/sizeLimit": f"{shared_mebibytes(settings)}Mi",
         f"{WORKERS}/template/spec/terminationGracePeriodSeconds": math.ceil(drain + settings.drain_timeout_s + STOP_S),
         f"{CONTAINER}/lifecycle/preStop/exec/command": [
             *("python", "-m", "deployments.command.drain"),
@@ -116,7 +120,7 @@ def rayservice_patch(settings: Settings, given: dict[str, Any]) -> list[dict[str
     values |= {f"{CONTAINER}/env/{len(proxy_settings.VARIABLES)}": stands, f"{HEAD}/env/0": stands}
     operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
     for kind in ("requests", "limits"):
-        sizes: dict[str, Any] = {"cpu": str(cpus), **gpus}
+        sizes: dict[str, Any] = {"cpu": str(cpus), **({} if memory is None else {"memory": f"{memory}Gi"}), **gpus}
         for name, value in sizes.items():
             path = f"{CONTAINER}/resources/{kind}"
             operations.append({"op": "add", "path": f"{path}/{name.replace('/', '~1')}", "value": value})

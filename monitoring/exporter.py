@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import prometheus_client
 
+from monitoring.relay import with_others
 from monitoring.shared_directory import SharedDirectory, node_registry
 from monitoring.specs import PREFIX
 
@@ -29,7 +30,8 @@ class NodeExporter:
     """Serves /metrics in a thread of its own until `close`. Usable as a context manager.
 
     port: 0 binds a free one; `self.port` says which. targets: directory in which its address is announced, in a file
-    for Prometheus' file_sd that goes with it. others: what else to announce there, job -> address.
+    for Prometheus' file_sd that goes with it. others: what else to announce there, job -> address, and to pass on at
+    `/JOB`, for who cannot reach it.
     Raises OSError where the address cannot be bound or the directory cannot be made.
     """
 
@@ -43,6 +45,7 @@ class NodeExporter:
     ) -> None:
         registry = node_registry(directory, PREFIX)
         self._server, self._thread = prometheus_client.start_http_server(port, host, registry)
+        self._server.set_app(with_others(prometheus_client.make_wsgi_app(registry), others))
         self.host, self.port = host, self._server.server_port
         self._announcement = None if targets is None else targets / f"{directory.name}.json"
         if self._announcement is not None:
@@ -102,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     parser.add_argument("--targets", type=Path, help="directory in which to announce the address, for file_sd")
-    parser.add_argument("--also", action="append", default=[], metavar="JOB=ADDRESS", help="announce this as well")
+    parser.add_argument("--also", action="append", default=[], metavar="JOB=ADDRESS", help="announce and pass on this")
     parser.add_argument("--linger-s", type=float, help="end when no process has recorded for so many seconds")
     options = parser.parse_args(arguments)
     stop = threading.Event()

@@ -20,17 +20,40 @@ DEFAULT_PORT = 9090
 def configuration(targets: Path, interval_s: float = 5.0) -> str:
     """Prometheus' YAML: scrape what is announced in `targets`, evaluate the recording rules and the alerts."""
     return f"""\
+{_head(RULES, interval_s)}\
+  - job_name: starcoder
+    file_sd_configs:
+      - files: ["{targets.absolute()}/*.json"]
+        refresh_interval: {interval_s:g}s
+"""
+
+
+def configuration_elsewhere(exporter: str, rules: Path, interval_s: float = 5.0) -> str:
+    """The same for a Prometheus of another machine or container, which has the rules in `rules`.
+
+    exporter: host:port of the node's. It passes on what Ray shows, which is on loopback there.
+    """
+    jobs = {"starcoder": "/metrics", "ray": "/ray"}
+    return _head(rules, interval_s) + "".join(
+        f"""\
+  - job_name: {job}
+    metrics_path: {path}
+    static_configs:
+      - targets: ["{exporter}"]
+"""
+        for job, path in jobs.items()
+    )
+
+
+def _head(rules: Path, interval_s: float) -> str:
+    return f"""\
 global:
   scrape_interval: {interval_s:g}s
   scrape_timeout: {interval_s:g}s
   evaluation_interval: {interval_s:g}s
 rule_files:
-  - {RULES}/*.yaml
+  - {rules}/*.yaml
 scrape_configs:
-  - job_name: starcoder
-    file_sd_configs:
-      - files: ["{targets.absolute()}/*.json"]
-        refresh_interval: {interval_s:g}s
 """
 
 

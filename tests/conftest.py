@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,25 @@ def cluster_collector() -> Iterator[Collector]:
         yield collector
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(
-    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, cluster_collector: Collector
-) -> Iterator[Cluster]:
-    directory = tmp_path_factory.mktemp("cluster")
-    options = (*CLUSTER_OPTIONS, "--metrics-dir", str(directory / "metrics"))
-    server = Cluster(tiny_checkpoint, directory / "serve.txt", *options, "--otlp-endpoint", cluster_collector.url)
-    server.metrics_directory = directory / "metrics"
-    with server.running():
-        yield server
+    request: pytest.FixtureRequest,
+    tiny_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    cluster_collector: Collector,
+) -> Cluster:
+    from tests.support.sharing import shared  # a plugin, which pytest wants to import itself
+
+    @contextmanager
+    def served() -> Iterator[Cluster]:
+        directory = tmp_path_factory.mktemp("cluster")
+        options = (*CLUSTER_OPTIONS, "--metrics-dir", str(directory / "metrics"))
+        server = Cluster(tiny_checkpoint, directory / "serve.txt", *options, "--otlp-endpoint", cluster_collector.url)
+        server.metrics_directory = directory / "metrics"
+        with server.running():
+            yield server
+
+    return shared(request.config, "cluster", served)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -1,4 +1,4 @@
-"""`starcoder plan`: whether a model fits GPUs of a size, and how many tokens its cache then holds."""
+"""`starcoder plan`: whether a model fits GPUs of a size, how many tokens its cache holds, how many people it serves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import get_args
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from deployments.command import plan_developers
+from deployments.command.gpus import GPUS
 from deployments.command.tables import table
 from model.checkpoint.family import FAMILY, known_shape
 from model.config import ConfigError, EngineConfig, ModelConfig, Quantization
@@ -20,6 +22,10 @@ def run(arguments: Sequence[str]) -> int:
     """Print the table; 0 where something fits, else 1. Raises ConfigError for a model or size that cannot work."""
     options = _parser().parse_args(arguments)
     models = _models(options.model)
+    if options.developers is not None:
+        return plan_developers.report(options, models)
+    if options.gpu is not None:
+        options.gpu_memory = GPUS[options.gpu].memory
     rows = [row for name, model in models for row in _rows(name, model, options)]
     print(table(HEADINGS, [row.cells() for row in rows], numbers=range(1, len(HEADINGS))))
     weights = "" if options.quantization == "none" else f", linear layers in {options.quantization}"
@@ -115,7 +121,9 @@ def _share(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="starcoder plan", description=__doc__)
     parser.add_argument("--model", action="append", help="name of the family, or a checkpoint directory; repeatable")
-    parser.add_argument("--gpu-memory", type=_memory, required=True, help="of one GPU, as 24GiB or 80GB")
+    gpu = parser.add_mutually_exclusive_group(required=True)
+    gpu.add_argument("--gpu-memory", type=_memory, help="of one GPU, as 24GiB or 80GB")
+    gpu.add_argument("--gpu", choices=GPUS, help="one that is known, instead")
     parser.add_argument(
         "--tensor-parallel-size", type=_positive, action="append", help="GPUs that share the model; repeatable"
     )
@@ -136,4 +144,5 @@ def _parser() -> argparse.ArgumentParser:
         default=EngineConfig.model_fields["gpu_memory_utilization"].default,
         help="default: %(default)s",
     )
+    plan_developers.add_arguments(parser, _positive, _share)
     return parser

@@ -20,7 +20,6 @@ from deployments.teams.directory import Directory
 from deployments.teams.drainer import Drainer, Progress
 from deployments.teams.journal import Journal
 from deployments.teams.money import dollars
-from deployments.teams.oidc import Provider
 from deployments.teams.opening import journal_directory, open_store, pepper
 from deployments.teams.private_file import read_or_make
 from deployments.teams.records import Accepted, LedgerEntry, Team
@@ -41,6 +40,8 @@ BUDGETS_S = 5.0
 
 def people(settings: TeamsSettings, directory: Directory, reached: Callable[[], Awaitable[Store]]) -> People:
     """Those who sign in, as the settings say."""
+    from deployments.teams.oidc import Provider  # a third of a second, which only servers with sign-on pay
+
     assert settings.oidc_issuer is not None
     assert settings.oidc_client_id is not None
     assert settings.public_url is not None

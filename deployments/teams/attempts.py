@@ -9,8 +9,8 @@ from collections.abc import Callable
 import msgspec
 
 from deployments.teams.exchanges import ATTEMPT_S
-from deployments.teams.oidc import Attempt
 from deployments.teams.seal import Seal
+from deployments.teams.sign_in import Attempt
 
 _PURPOSE = "sign-in"
 

@@ -21,6 +21,7 @@ from joserfc.errors import JoseError
 
 from deployments.teams.exchanges import Exchanges
 from deployments.teams.provider_keys import ProviderKeys
+from deployments.teams.sign_in import Attempt, Person
 from deployments.teams.sign_in_errors import ProviderAwayError, SignInError
 
 TIMEOUT_S = 10.0
@@ -36,28 +37,6 @@ RETRY_S = 2.0
 _VERIFIER_BYTES = 48  # 64 characters, of the 43 to 128 that RFC 7636 allows
 _MAX_NAME_CHARS = 200
 _MAX_GROUPS = 2000
-
-
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a browser keeps while its person is at the provider: nobody else can finish what they began.
-
-    state: comes back with the answer; nonce: with the token; verifier: shows the provider that who asks for the token
-    is who sent the person there. target: where they go then.
-    """
-
-    state: str
-    nonce: str
-    verifier: str
-    target: str
-
-
-class Person(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the provider says it is. user: its `sub`. email: only one that it has verified."""
-
-    user: str
-    email: str | None
-    name: str | None
-    groups: frozenset[str]
 
 
 class Discovery(msgspec.Struct, frozen=True):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from deployments.sign_on_settings import GroupRole, TeamRole
 from deployments.teams import actors
 from deployments.teams.attempts import Attempts
-from deployments.teams.oidc import Attempt, Person, Provider
 from deployments.teams.records import Member, Role, Team
 from deployments.teams.sessions import Sessions
+from deployments.teams.sign_in import Attempt, Person
 from deployments.teams.sign_in_errors import SignInError
 from deployments.teams.store_errors import NotFoundError, StoreUnavailableError
 from monitoring import logs
+
+if TYPE_CHECKING:
+    from deployments.teams.oidc import Provider
 
 _RANKS: tuple[Role, ...] = get_args(TeamRole)
 

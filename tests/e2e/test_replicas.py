@@ -1,29 +1,78 @@
-"""Two replicas on one machine: prefixes stay where they are cached, and load spreads. Serve's own proxy is in front."""
+"""Two engines, of which load starts the second: prefixes stay where they are cached. Serve's own proxy speaks TLS."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
+from deployments.certificate import Certificate
+from tests.support.certificates import make_certificate
 from tests.support.cluster import Cluster
+from tests.support.over_tls import OverTls, Secure, options_of, serving
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    options = ("--min-replicas", "2", "--dtype", "float32", "--num-threads", "1", "--routing-imbalance", "2")
-    options += ("--proxy", "python")
-    server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options)
-    with server.running():
-        wait_until(lambda: len(server.pids("RankProcess")) == 2, server.text)
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="module")
+def pair(
+    tiny_checkpoint: Path, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Of one engine at first: load has brought the second."""
+    options = ("--proxy", "python", "--dtype", "float32", "--num-threads", "1", "--routing-imbalance", "2")
+    options += ("--max-replicas", "2", "--upscale-delay-s", "0")
+    options += ("--target-queue-delay-s", "0.00001")  # which no engine reaches that has work: the tiny one is quick
+    server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options, *options_of(certificate))
+    with serving(server, certificate):
+        assert len(server.pids("RankProcess")) == 1
+        load_until(server, lambda: len(server.lines("engine.ready")) == 2)
         yield server
+
+
+@pytest.fixture
+def secure(pair: Cluster, certificate: Certificate) -> Secure:
+    return Secure(pair, certificate)
+
+
+def load_until(server: Cluster, condition: Callable[[], bool]) -> None:
+    """Prompts come faster than one engine computes them."""
+    enough = threading.Event()
+
+    def ask(client: int) -> None:
+        number = 0
+        while not enough.is_set():
+            number += 1
+            prompt = [10 + client, 10 + number % 200, *range(20, 120)]
+            complete(server, prompt)
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(ask, client) for client in range(8)]
+        try:
+            wait_until(condition, server.text, 120)
+        finally:
+            enough.set()
+        for client in clients:
+            client.result()
+
+
+class TestOverTls(OverTls):
+    pass
+
+
+def test_load_starts_a_second_engine(pair: Cluster) -> None:
+    """Serve took the scaling policy, and had no reason to start a third."""
+    assert len(pair.pids("RankProcess")) == 2
 
 
 def complete(cluster: Cluster, prompt: list[int], max_tokens: int = 2) -> int:

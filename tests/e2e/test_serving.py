@@ -116,6 +116,7 @@ def test_bad_input_is_a_clear_error(cluster: Cluster, sdk: openai.OpenAI) -> Non
 
 def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
     before, limit = counted(cluster, "starcoder_generation_tokens_total"), 1900
+    cancelled = counted(cluster, "starcoder_requests_cancelled_total")
     body = long_request(cluster, limit)
     with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=120) as response:
         lines = response.iter_lines()
@@ -126,7 +127,8 @@ def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
     wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays")
     generated = counted(cluster, "starcoder_generation_tokens_total") - before
     print(f"left the batch after {generated:.0f} of {limit} tokens")
-    assert generated < limit / 2
+    assert generated < limit
+    assert counted(cluster, "starcoder_requests_cancelled_total") == cancelled + 1
 
 
 async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:

@@ -1,17 +1,22 @@
-"""Single sign-on on a real server with two ingresses: a session that one began is known to both, and ends in both."""
+"""Single sign-on over TLS on a real server with two ingresses: a session that one began is known to both."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 import httpx
 import pytest
 
+from benchmarks.closed import closed
+from deployments.certificate import Certificate
+from tests.support.certificates import make_certificate
 from tests.support.cluster import Cluster
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, identity_provider
+from tests.support.over_tls import OverTls, Secure, options_of, serving
 from tests.support.signed_in_app import sign_in
 from tests.support.waiting import PATIENCE_S
 
@@ -20,26 +25,28 @@ pytestmark = pytest.mark.e2e
 BODY = {"prompt": "def f(", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
 
 
-@asynccontextmanager
-async def browser_at(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """New connections for every request, so that either ingress may get it."""
-    limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=url, headers={"origin": url}, limits=limits, timeout=120) as browser:
-        yield browser
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
-async def test_people_on_a_real_server(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    secret = tmp_path / "client-secret"
+@pytest.fixture(scope="module")
+def secure(
+    tiny_checkpoint: Path, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Secure]:
+    """With a team that has a key already."""
+    directory = tmp_path_factory.mktemp("signed-on")
+    secret = directory / "client-secret"
     secret.touch(mode=0o600)
     secret.write_text(CLIENT_SECRET)
+    (key,), environment = astuple(closed(directory))
     options = ("--dtype", "float32", "--num-threads", "1", "--ingress-replicas", "2")
     with identity_provider() as provider:
         provider.add("ada", "Ada Lovelace", "admins")
         provider.add("bob", "Bob Jansen", "searchers")
-        cluster = Cluster(tiny_checkpoint, tmp_path / "serve.txt", *options)
+        cluster = Cluster(tiny_checkpoint, directory / "serve.txt", *options, *options_of(certificate), **environment)
         settings = {
-            "database": f"sqlite+aiosqlite:///{tmp_path / 'teams.sqlite'}",
-            "public_url": cluster.url,
+            "public_url": cluster.url.replace("http:", "https:"),
             "oidc_issuer": provider.issuer,
             "oidc_client_id": CLIENT_ID,
             "oidc_client_secret_file": str(secret),
@@ -47,10 +54,21 @@ async def test_people_on_a_real_server(tiny_checkpoint: Path, tmp_path: Path) ->
             "oidc_team_groups": "searchers=search:member",
         }
         cluster.environment.update({f"STARCODER_TEAMS__{name.upper()}": value for name, value in settings.items()})
-        with cluster.running():
-            await _people(cluster)
-        text = cluster.text()
-        assert CLIENT_SECRET not in text
+        with serving(cluster, certificate):
+            yield Secure(cluster, certificate, key)
+
+
+class TestOverTls(OverTls):
+    pass
+
+
+@asynccontextmanager
+async def browser_at(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """New connections for every request, so that either ingress may get it."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    headers = {"origin": url}
+    async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=120) as browser:
+        yield browser
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -59,12 +77,11 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             pass
 
 
-async def _people(cluster: Cluster) -> None:
+async def test_people(secure: Secure) -> None:
+    cluster = secure.server
     async with AsyncExitStack() as stack:
         ada, bob = [await stack.enter_async_context(browser_at(cluster.url)) for _ in range(2)]
-        assert (await ada.post("/v1/completions", json=BODY)).status_code == 401, (
-            "nobody gets in, though there is no key"
-        )
+        assert (await ada.post("/v1/completions", json=BODY)).status_code == 401
         await sign_in(cluster.url, ada, "ada")
         made = await ada.post("/v1/organization/projects", json={"name": "search"})
         assert made.status_code == 200, made.text
@@ -87,15 +104,17 @@ async def _people(cluster: Cluster) -> None:
             return {row["api_key_name"] for row in found[0]["results"]} == {None, "laptop"}  # a person's own has no key
 
         async def key_works() -> bool:
-            async with httpx.AsyncClient(timeout=120, headers={"authorization": f"Bearer {key}"}) as program:
+            headers = {"authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(timeout=120, headers=headers) as program:
                 return (await program.post(f"{cluster.url}/v1/completions", json=BODY)).status_code == 200
 
         await until(key_works)  # within two seconds, too
         await until(is_on_the_bill)
 
-        session = bob.cookies["starcoder-session"]
+        session = bob.cookies["__Host-starcoder-session"]
         assert (await bob.post("/logout")).status_code == 200
-        bob.cookies.set("starcoder-session", session)
+        bob.cookies.set("__Host-starcoder-session", session)
         await until(lambda: all_answer(401))
         assert session.partition(".")[0] not in cluster.text()
         assert key not in cluster.text()
+    assert CLIENT_SECRET not in cluster.text()

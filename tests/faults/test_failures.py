@@ -1,4 +1,4 @@
-"""Processes of a real server are killed and stopped while it serves. Each test leaves it whole again."""
+"""Processes of a real server are killed and stopped while it serves. Each test but the last leaves it whole again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.faults.test_shutdown import directories_of
 from tests.support.cluster import Cluster
-from tests.support.processes import is_gone, kill
+from tests.support.leftovers import directories_of
+from tests.support.processes import command_line, is_gone, kill
+from tests.support.ray_end import end_with_ray
+from tests.support.sharing import is_last
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
@@ -49,7 +52,10 @@ def failures(counted: dict[str, float], *causes: str) -> float:
 
 
 @pytest.fixture(autouse=True)
-def whole_again(cluster: Cluster) -> Iterator[None]:
+def whole_again(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[None]:
+    if is_last(request.node):
+        yield
+        return
     before, counted, pids = text(cluster), counters(cluster), cluster.pids()
     assert before is not None
     yield
@@ -242,3 +248,40 @@ def test_an_idle_engine_that_hangs_is_replaced(cluster: Cluster, recovered: Call
     wait_until(lambda: is_gone(stopped), cluster.text)
     wait_until(lambda: text(cluster) is not None, cluster.text, period_s=0.2)
     recovered(time.monotonic() - stopped_at)
+
+
+@pytest.mark.fault(
+    "a second `starcoder serve` comes to the cluster",
+    "nothing: it is refused, and the first goes on",
+    until="the second command's end",
+)
+def test_a_second_command_leaves_the_first_ones_application_alone(
+    cluster: Cluster, tiny_checkpoint: Path, tmp_path: Path, recovered: Callable[[float], None]
+) -> None:
+    started_with = "\n".join(map(command_line, cluster.pids("raylet")))
+    [address, *_] = re.findall(r"gcs[-_]address=([\w.:]+)", started_with)
+    # a cluster on loopback only is found there by who is told so, as the first command tells itself
+    environment = {"RAY_ADDRESS": address, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    second = Cluster(tiny_checkpoint, tmp_path / "second.txt", **environment)
+    try:
+        launched_at = time.monotonic()
+        second.launch()
+        assert second.process.wait(120) == 1
+        recovered(time.monotonic() - launched_at)
+    finally:
+        second.stop()
+    assert "has an application 'starcoder' already" in second.text()
+    assert "Traceback" not in second.text()
+    assert cluster.health() is not None
+    request = {"prompt": "def f(x):", "max_tokens": 3}
+    assert httpx.post(f"{cluster.url}/v1/completions", json=request, timeout=60).status_code == 200
+
+
+@pytest.mark.last
+@pytest.mark.fault(
+    "Ray's GCS is killed",
+    "streams end with an error event (`node_lost`); `starcoder serve` exits with 1 and leaves nothing",
+    until="the command's end",
+)
+def test_the_command_ends_with_the_gcs(cluster: Cluster, recovered: Callable[[float], None]) -> None:
+    recovered(end_with_ray(cluster, "gcs_server"))

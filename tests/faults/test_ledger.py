@@ -1,4 +1,4 @@
-"""What a team has used is on the ledger, though the process that kept account of it is killed."""
+"""A closed server: what a team has used is on the ledger, though whoever kept account of it is killed; and its end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
 from tests.support.cluster import Cluster
 from tests.support.processes import kill
+from tests.support.ray_end import end_with_ray
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
@@ -23,15 +24,20 @@ pytestmark = pytest.mark.faults
 MOST_TOKENS = 1900
 
 
-@pytest.fixture
-def closing(tmp_path: Path) -> Closed:
-    return closed(tmp_path)
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("closed")
 
 
-@pytest.fixture
-def server(closing: Closed, tiny_checkpoint: Path, tmp_path: Path) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def closing(directory: Path) -> Closed:
+    return closed(directory)
+
+
+@pytest.fixture(scope="module")
+def server(closing: Closed, tiny_checkpoint: Path, directory: Path) -> Iterator[Cluster]:
     options = ("--dtype", "float32", "--num-threads", "1", "--speculative-tokens", "0")
-    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", *options, **closing.environment)
+    server = Cluster(tiny_checkpoint, directory / "serve.txt", *options, **closing.environment)
     with server.running():
         yield server
 
@@ -95,3 +101,13 @@ def test_an_ingress_is_killed(server: Cluster, closing: Closed, recovered: Calla
         if entry is not cut_off:
             assert (entry.kind, entry.prompt_tokens) == ("completed", usage["prompt_tokens"])
             assert entry.completion_tokens == usage["completion_tokens"] == 8
+
+
+@pytest.mark.last
+@pytest.mark.fault(
+    "Ray's raylet is killed",
+    "streams end with an error event (`node_lost`); `starcoder serve` exits with 1 and leaves nothing",
+    until="the command's end",
+)
+def test_the_command_ends_with_the_raylet(server: Cluster, closing: Closed, recovered: Callable[[float], None]) -> None:
+    recovered(end_with_ray(server, "raylet", {"authorization": f"Bearer {closing.keys[0]}"}))

@@ -1,12 +1,14 @@
-"""No engine is alive, and none comes back in time: everybody is told so, soon and in order."""
+"""A server of one engine: it dies, and none comes back in time, which everybody is told soon; and the server's end."""
 
 from __future__ import annotations
 
 import json
 import signal
+import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import httpx
 import pytest
 
 from tests.support.cluster import Cluster
-from tests.support.processes import kill
+from tests.support.leftovers import directories_of
+from tests.support.processes import is_gone, kill
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
@@ -24,19 +27,25 @@ BODY = {"prompt": "def f(x):", "max_tokens": 8}
 LONG = {**BODY, "max_tokens": 1900, "ignore_eos": True, "stream": True}
 
 
+@pytest.fixture(scope="module")
+def server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    directory = tmp_path_factory.mktemp("alone")
+    options = ("--dtype", "float32", "--num-threads", "1", "--max-queued-requests", "16")
+    options += ("--metrics-dir", str(directory / "metrics"), "--resume-timeout-s", str(RESUME_S))
+    server = Cluster(tiny_checkpoint, directory / "serve.txt", *options)
+    with server.running():
+        yield server
+
+
 @pytest.mark.fault(
     "the only engine is killed and none takes its place; `resume-timeout-s` is 2",
     "64 requests and `/health` get 503, `engine_unavailable`; an open stream ends with an error event",
     until="the last of them",
 )
-def test_no_request_waits_for_ever(tiny_checkpoint: Path, tmp_path: Path, recovered: Callable[[float], None]) -> None:
-    options = ("--dtype", "float32", "--num-threads", "1", "--max-queued-requests", "16")
-    metrics = ("--metrics-dir", str(tmp_path / "metrics"))
-    server = Cluster(tiny_checkpoint, tmp_path / "serve.txt", *options, *metrics, "--resume-timeout-s", str(RESUME_S))
-    with server.running():
-        recovered(_without_an_engine(server))
-        wait_until(lambda: _post(server)[0] == 200, server.text)
-        assert "Traceback" not in server.text()
+def test_no_request_waits_for_ever(server: Cluster, recovered: Callable[[float], None]) -> None:
+    recovered(_without_an_engine(server))
+    wait_until(lambda: _post(server)[0] == 200, server.text)
+    assert "Traceback" not in server.text()
 
 
 def _without_an_engine(server: Cluster) -> float:
@@ -79,3 +88,36 @@ def _post(server: Cluster) -> tuple[int, str | None, str | None]:
     answer = httpx.post(f"{server.url}/v1/completions", json=BODY, timeout=120)
     code = answer.json()["error"]["code"] if answer.status_code != 200 else None
     return answer.status_code, code, answer.headers.get("retry-after")
+
+
+@pytest.mark.last
+@pytest.mark.fault(
+    "SIGTERM, while a stream is open",
+    "the stream is finished, new connections are refused; the command exits with 0 and leaves nothing",
+    until="the command's end",
+)
+def test_sigterm_lets_streams_finish_and_leaves_nothing(server: Cluster, recovered: Callable[[float], None]) -> None:
+    tree = [server.process.pid, *server.pids()]
+    assert directories_of(tree) == directories_of([server.process.pid])
+    lines: list[str] = []
+
+    def read() -> None:
+        request = {"prompt": "def f(x):", "max_tokens": 600, "temperature": 0, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=request, timeout=120) as response:
+            lines.extend(response.iter_lines())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    wait_until(lambda: len(lines) > 3, server.text)
+    told_at = time.monotonic()
+    assert server.stop(signal.SIGTERM) == 0
+    recovered(time.monotonic() - told_at)
+    reader.join(120)
+    assert "data: [DONE]" in lines, (len(lines), lines[-3:], server.text()[-3000:])
+    assert not any('"error"' in line for line in lines)
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
+    assert directories_of(tree) == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", server.port)) != 0
+    assert "Traceback" not in server.text()
+    assert "Stopped." in server.text()

@@ -1,9 +1,10 @@
-"""Two engines: when one dies, the other takes its streams over, at once and exactly where they were."""
+"""Two engines: when one dies, the other takes its streams over, at once and exactly where they were; and their end."""
 
 from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.faults
 @pytest.fixture(scope="module")
 def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     options = ("--min-replicas", "2", "--dtype", "float32", "--num-threads", "1", "--resume-timeout-s", "120")
-    options += ("--health-check-period-s", "2")
+    options += ("--health-check-period-s", "2", "--drain-timeout-s", "20")
     # noise repeats itself: with drafts a stream would be over before it is disturbed
     options += ("--speculative-tokens", "0")
     server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options)
@@ -76,6 +77,13 @@ def seconds_for_a_short_one(server: Cluster) -> float:
     return time.monotonic() - started_at
 
 
+def both_ready(pair: Cluster) -> int:
+    """Engines that have started so far."""
+    started = len(pair.lines("engine.starting"))
+    wait_until(lambda: len(pair.lines("engine.ready")) == started, pair.text)
+    return started
+
+
 def break_the_one_that_streams(
     pair: Cluster, kind: str, number: signal.Signals, meanwhile: Callable[[], None] = lambda: None
 ) -> float:
@@ -86,8 +94,7 @@ def break_the_one_that_streams(
     options: dict[str, object] = {"temperature": 0.8, "seed": 3}
     undisturbed = "".join(pieces(pair, "def f(x):", **options))
     for _ in range(5):
-        started = len(pair.lines("engine.starting"))
-        wait_until(lambda started=started: len(pair.lines("engine.ready")) == started, pair.text)
+        started = both_ready(pair)
         resumed = len(pair.lines("request.resuming"))
         before = {pid: seconds_of(pid) for pid in pair.pids(kind)}
         stream, text = pieces(pair, "def f(x):", **options), ""
@@ -109,3 +116,32 @@ def break_the_one_that_streams(
         if len(pair.lines("request.resuming")) > resumed:
             return max(pauses)
     raise AssertionError("no engine that was broken had a stream")
+
+
+@pytest.mark.last
+@pytest.mark.fault(
+    "SIGTERM, while a client is slow to read",
+    "what was generated before `drain-timeout-s` is over reaches it",
+)
+def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(pair: Cluster) -> None:
+    """The engine is done before all is written that it has handed on; then the client has the rest of the time."""
+    body = json.dumps(
+        {"prompt": "def f(x):", "max_tokens": 500, "n": 32, "logprobs": 5, "ignore_eos": True, "stream": True}
+    )
+    both_ready(pair)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(120)
+        client.connect(("127.0.0.1", pair.port))
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+        answer = bytearray(client.recv(4096))
+        pair.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: pair.lines("engine.stopping"), pair.text)
+        told_at = time.monotonic()
+        while part := client.recv(1 << 14):
+            answer += part
+            if time.monotonic() < told_at + 2:
+                time.sleep(0.1)  # so slow is this client
+    assert b"data: [DONE]" in answer[-100:], (len(answer), answer[-300:], pair.text()[-3000:])
+    assert pair.process.wait(120) == 0

@@ -14,7 +14,9 @@ import yaml
 from deployments.app import bundles
 from deployments.cluster import haproxy, proxy, proxy_settings
 from deployments.settings import Settings, check_environment
-from k8s import generate
+from k8s import generate, memory
+from model.checkpoint.family import known_shape
+from model.checkpoint.memory import parameter_bytes
 from tests.k8s.conftest import K8S, OVERLAYS
 from tests.support.kuberay import Pod
 from tests.support.kustomize import Manifest
@@ -152,6 +154,35 @@ def test_a_worker_has_room_for_exactly_one_engine(settings: Settings, pods: list
     assert sum(bundle.get("GPU", 0) for bundle in engine) == limits.get("nvidia.com/gpu", 0)
     if settings.device == "cuda":
         assert limits["nvidia.com/gpu"] == settings.tensor_parallel_size
+
+
+def test_a_worker_asks_for_the_memory_that_its_model_needs(settings: Settings, pods: list[Pod]) -> None:
+    spec = worker(pods).spec
+    [volume] = [v for v in spec["volumes"] if v["name"] == "shared-memory"]
+    assert volume["emptyDir"]["sizeLimit"] == f"{memory.shared_mebibytes(settings)}Mi"
+    resources = spec["containers"][0]["resources"]
+    asked = f"{memory.worker_gibibytes(settings)}Gi"
+    assert resources["requests"]["memory"] == resources["limits"]["memory"] == asked
+
+
+@pytest.mark.parametrize("name", ["bigcode/starcoder", "bigcode/starcoderbase-7b", "bigcode/starcoderbase-1b"])
+def test_memory_follows_the_model(name: str) -> None:
+    settings = Settings(model=name, device="cuda")
+    shape = known_shape(name)
+    assert shape is not None
+    beside = memory.WORKER + memory.INGRESS + memory.RANK["cuda"] + memory.shared_mebibytes(settings) / 1024
+    asked = memory.worker_gibibytes(settings)
+    assert asked is not None
+    assert 0 <= asked - parameter_bytes(shape, 0, 1, 2) / memory.GIB - beside < 1
+    wider = memory.worker_gibibytes(Settings(model=name, device="cuda", dtype="float32"))
+    assert wider is not None
+    assert round(wider - asked - parameter_bytes(shape, 0, 1, 2) / memory.GIB) in (0, 1)
+
+
+def test_of_a_model_without_files_or_name_the_overlay_says_the_memory() -> None:
+    unknown = Settings(model="/models/ours", device="cuda")
+    assert memory.worker_gibibytes(unknown) is None
+    assert not [one for one in generate.rayservice_patch(unknown, {}) if one["path"].endswith("/memory")]
 
 
 def test_workers_for_every_engine_and_one_to_move_to(settings: Settings, rayservice: Manifest) -> None:

@@ -21,6 +21,7 @@ DNS = Peer({"k8s-app": "kube-dns"}, "kube-system")
 API_SERVER = Peer(address="10.96.0.1")
 HUB = Peer(address="203.0.113.10")
 DATABASE = Peer(address="10.20.0.5")
+INGRESS_CONTROLLER = Peer({"app.kubernetes.io/name": "traefik"}, "traefik")
 GATEWAY = Peer({"gateway.networking.k8s.io/gateway-name": "starcoder-gateway"}, "starcoder")
 
 DASHBOARD, CLIENT_SERVER, GCS, AGENT, SERVE = 8265, 10001, 6379, 52365, 8000
@@ -172,6 +173,18 @@ def test_a_gateway_reaches_the_workers_and_is_reached(
         assert allowed(policies, HUB, GATEWAY, port)
     assert allowed(policies, GATEWAY, Peer({"app": "istiod"}, "istio-system"), 15012)
     assert not allowed(policies, GATEWAY, HUB, 443)
+
+
+def test_an_ingress_controller_reaches_the_workers_with_its_component(
+    composed: Callable[..., list[Manifest]],
+) -> None:
+    for components, reachable in (([], False), (["ingress"], True)):
+        manifests = composed("dev", *components)
+        policies, pods = policies_of(manifests), pods_of(manifests)
+        assert allowed(policies, INGRESS_CONTROLLER, peer(pods, "worker"), SERVE) is reachable
+        assert not allowed(policies, INGRESS_CONTROLLER, peer(pods, "head"), SERVE)
+        assert not allowed(policies, INGRESS_CONTROLLER, peer(pods, "worker"), GCS)
+        assert not allowed(policies, Peer({"app": "other"}, "traefik"), peer(pods, "worker"), SERVE)
 
 
 def test_traces_leave_only_with_their_component(composed: Callable[..., list[Manifest]]) -> None:

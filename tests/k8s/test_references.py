@@ -11,6 +11,7 @@ import pytest
 
 from deployments.cluster.proxy_settings import ProxySettings
 from deployments.command import admin_secret
+from deployments.limits import ApiLimits
 from tests.k8s.conftest import ROOT
 from tests.support.kuberay import Pod, pods_of, services_of
 from tests.support.kustomize import Manifest
@@ -181,6 +182,22 @@ def test_the_route_leads_to_the_servers_service(composed: Callable[..., list[Man
     for listener in gateway["spec"]["listeners"]:
         for certificate in listener["tls"]["certificateRefs"]:
             assert certificate["name"] in OPERATORS_SECRETS
+
+
+def test_the_ingress_leads_to_the_servers_service(composed: Callable[..., list[Manifest]]) -> None:
+    manifests = composed("dev", "ingress", "certificate")
+    [ingress] = [m for m in manifests if m["kind"] == "Ingress"]
+    [rayservice] = [m for m in manifests if m["kind"] == "RayService"]
+    [certificate] = [m for m in manifests if m["kind"] == "Certificate"]
+    [tls], [rule] = ingress["spec"]["tls"], ingress["spec"]["rules"]
+    assert tls["secretName"] == certificate["spec"]["secretName"]
+    assert tls["hosts"] == [rule["host"]]
+    assert rule["host"] in certificate["spec"]["dnsNames"]
+    [path] = rule["http"]["paths"]
+    service = path["backend"]["service"]
+    assert service["port"]["number"] in services_of(rayservice)[service["name"]].values()
+    body = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
+    assert int(body.removesuffix("m")) << 20 == ApiLimits().max_body_bytes
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/metrics/x"])

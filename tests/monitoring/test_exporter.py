@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter, start_http_server
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -275,3 +277,28 @@ def test_other_libraries_metrics_stay_out(tmp_path: Path, start: Start) -> None:
     text = render(tmp_path).decode()
     assert "other" not in {line.split(" ")[0] for line in text.splitlines()}
     assert "\nother" not in text
+
+
+def test_what_is_on_loopback_alone_is_passed_on(tmp_path: Path) -> None:
+    """Ray's series, for a Prometheus of another machine or container."""
+    recorder = CollectorRegistry()
+    Counter("ray_serve_made_up", "Nothing.", registry=recorder).inc(3)
+    server, thread = start_http_server(0, "127.0.0.1", recorder)
+    others = {"ray": f"127.0.0.1:{server.server_port}"}
+
+    def get(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{exporter.address}{path}", timeout=120) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    with NodeExporter(tmp_path, port=0, others=others) as exporter:
+        assert "ray_serve_made_up_total 3.0" in get("/ray")[1]
+        assert "ray_serve" not in get("/metrics")[1]
+        server.shutdown()
+        server.server_close()
+        thread.join(120)
+        status, said = get("/ray")
+    assert status == 502
+    assert others["ray"] in said

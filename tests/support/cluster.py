@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -96,12 +97,18 @@ class Cluster:
 
     def status_of_an_endless_head(self) -> int:
         """What a client is answered that goes on sending a header, until it is refused."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+        with self._connection() as connection:
             connection.sendall(b"GET /version HTTP/1.1\r\nhost: localhost\r\nx: ")
             with contextlib.suppress(OSError):
                 for _ in range(1000):
                     connection.sendall(b"a" * 10_000)
             return int(connection.recv(65_536).split(b" ", 2)[1])
+
+    def _connection(self) -> socket.socket:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        if self.url.startswith("http:"):
+            return plain
+        return ssl.create_default_context().wrap_socket(plain, server_hostname="127.0.0.1")
 
     def health(self) -> dict[str, Any] | None:
         """The body of a healthy answer, else None."""

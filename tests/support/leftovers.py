@@ -53,4 +53,9 @@ def watch_directories(owners: Iterable[int]) -> None:
 
 
 def directories() -> list[Path]:
-    return [path for pid in _owners for path in short_parent().glob(f"{PREFIX}{pid}-*")]
+    return directories_of(_owners)
+
+
+def directories_of(pids: Iterable[int]) -> list[Path]:
+    """Private ones of these processes."""
+    return [path for pid in pids for path in short_parent().glob(f"{PREFIX}{pid}-*")]

@@ -3,13 +3,18 @@
 Clusters wait most of the time, but need the cores in between, so there are never more than two: the one that serves,
 and those that are broken. The browser, PostgreSQL and other people's clients are started once. Other tests stay with
 those of their file.
+
+A cluster takes 20 seconds of a core to start and a tenth of one to idle: tests share it, it ends with their room, and
+who needs its end (`@pytest.mark.last`) takes one that others have used.
 """
 
 from __future__ import annotations
 
 import gc
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -33,8 +38,50 @@ def room(nodeid: str) -> str:
     return next((name for start, name in _ROOMS.items() if nodeid.startswith(start)), nodeid.partition("::")[0])
 
 
+_T = TypeVar("_T")
+
+
+class _Shared:
+    """What the tests of a room share, from the first that asks for it."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._known: dict[str, Any] = {}
+
+    def get(self, name: str, make: Callable[[], AbstractContextManager[_T]]) -> _T:
+        if name not in self._known:
+            self._known[name] = self._stack.enter_context(make())
+        found: _T = self._known[name]
+        return found
+
+    def end(self) -> None:
+        self._known.clear()
+        self._stack.close()
+
+
+_SHARED = pytest.StashKey[_Shared]()
+
+
+def shared(config: pytest.Config, name: str, make: Callable[[], AbstractContextManager[_T]]) -> _T:
+    """What `make` made for an earlier test of this room; what it makes now ends after the room's last test."""
+    return config.stash[_SHARED].get(name, make)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SHARED] = _Shared()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or room(nextitem.nodeid) != room(item.nodeid):
+        item.config.stash[_SHARED].end()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes the longest comes first: clusters, and the compiler. Raises UsageError where two ids are one."""
+    """What takes the longest comes first: clusters, and the compiler. What ends a file's server comes last in it.
+
+    Raises UsageError where two ids are one.
+    """
     for item in items:
         if not item.nodeid.endswith(item.name) and item.parent is not None:
             # Schemathesis names its tests apart, but their ids are the same: workers would run only one of them.
@@ -42,7 +89,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if twice := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
         raise pytest.UsageError(f"tests with the same id: {twice}")
     first = [_BROKEN, _CLUSTER, _LONG]
-    items.sort(key=lambda item: first.index(name) if (name := room(item.nodeid)) in first else len(first))
+    files = {item.path: number for number, item in enumerate(items)}
+
+    def place(item: pytest.Item) -> tuple[int, int, bool]:
+        name = room(item.nodeid)
+        return (first.index(name) if name in first else len(first), files[item.path], is_last(item))
+
+    items.sort(key=place)
+
+
+def is_last(item: pytest.Item) -> bool:
+    return item.get_closest_marker("last") is not None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -57,7 +114,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByRoom(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker has five seconds left, else it is interrupted; pytest would search its memory for garbage five times."""
+    session.config.stash[_SHARED].end()  # where a run ended before its rooms
     if hasattr(session.config, "workerinput"):
         gc.freeze()

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from deployments.teams.exchanges import Exchanges
-from deployments.teams.oidc import Attempt
 from deployments.teams.records import Member
+from deployments.teams.sign_in import Attempt
 from deployments.teams.store import Store
 from model.text.tokenizer import Tokenizer
 from tests.support.identity_provider import IdentityProvider, identity_provider

@@ -7,8 +7,8 @@ import pytest
 from deployments.teams.attempts import Attempts
 from deployments.teams.exchanges import ATTEMPT_S
 from deployments.teams.keys import Pepper
-from deployments.teams.oidc import Attempt
 from deployments.teams.seal import Seal
+from deployments.teams.sign_in import Attempt
 from tests.support.stores import PEPPER, Clock
 
 ATTEMPT = Attempt(state="s", nonce="n", verifier="v", target="/teams")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from deployments.teams.records import UsageRow
-from deployments.teams.store import Store
+
+if TYPE_CHECKING:
+    from deployments.teams.store import Store
 
 
 @dataclass(frozen=True)

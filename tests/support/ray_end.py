@@ -1,0 +1,42 @@
+"""One of Ray's own servers dies, and the whole server with it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+import httpx
+
+from tests.support.cluster import Cluster
+from tests.support.leftovers import directories_of
+from tests.support.processes import command_line, is_gone, kill
+from tests.support.waiting import wait_until
+
+NOTICED_S = 30.0
+"""The command looks every second; ending Ray and what it started takes the rest, on a busy machine."""
+
+
+def end_with_ray(server: Cluster, victim: str, headers: Mapping[str, str] | None = None) -> float:
+    """Kill Ray's program of this name under an open stream; seconds until the command has ended.
+
+    Asserts that the stream ends with an error event, the command with a reason, and that nothing is left.
+    """
+    tree = [server.process.pid, *server.pids()]
+    [pid] = [pid for pid in tree if command_line(pid).split("\0")[0].split(" ")[0].endswith(f"/{victim}")]
+    request = {"prompt": "def f(x):", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+    address = f"{server.url}/v1/completions"
+    with httpx.stream("POST", address, json=request, headers=headers, timeout=60) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        killed_at = time.monotonic()
+        kill(pid)
+        *_, last = (line for line in lines if line)
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "node_lost"
+    assert server.process.wait(NOTICED_S) == 1
+    took = time.monotonic() - killed_at
+    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
+    assert directories_of(tree) == []
+    # Ray itself may print tracebacks of calls that its end has interrupted
+    assert f"Ray's {victim} ended" in server.text()
+    return took
