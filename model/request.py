@@ -20,6 +20,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     top_k: 0 means the whole vocabulary.
     logprobs: how many alternatives to report a token; 0 reports the chosen token only.
     prompt_logprobs: the same for the prompt (`echo`); switches prefix-cache reads off for the sequence.
+    barred_token_ids: never drawn, unless they end a text; log-probabilities know nothing of it.
     seed: the same seed and logits give the same tokens; None: the engine draws one. Logits do not depend on what else
         is in the batch with our kernels on a CPU; elsewhere their last bits do.
     """
@@ -39,6 +40,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt_logprobs: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    barred_token_ids: tuple[int, ...] = ()
 
     @property
     def greedy(self) -> bool:
