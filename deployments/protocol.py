@@ -158,8 +158,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Completions that an engine has still to generate."""
         return len(self.prompts) * self.best_of - sum(one.finished for one in self.earlier)
 
-    def sequences(self) -> Iterator[Request]:
-        """The engine requests this fans out to, in `Delta.index` order.
+    def sequences(self, barred_ids: tuple[int, ...] = ()) -> Iterator[Request]:
+        """The engine requests this fans out to, in `Delta.index` order. barred_ids: see `model.request.Request`.
 
         Completion i of a seeded prompt draws with `seed + i`: completions differ, the request repeats. Where the seed
         is not the client's, equal prompts differ as well.
@@ -184,6 +184,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
                     weight=self.weight,
                     service_class=self.service_class,
                     cache_root=self.cache_root,
+                    barred_ids=barred_ids,
                 )
                 yield _continued(sequence, self.earlier[index]) if self.earlier else sequence
 

@@ -14,19 +14,19 @@ import numpy as np
 import torch
 
 from model.device import to_device
-from model.request import SamplingParams
+from model.request import Request
 
 
 @contextmanager
-def barred(logits: torch.Tensor, params: Sequence[SamplingParams], eos_ids: tuple[int, ...]) -> Iterator[None]:
-    """Keep each row of `logits` [R, vocabulary] from its `barred_token_ids`, in place, for the length of the block.
+def barred(logits: torch.Tensor, requests: Sequence[Request], eos_ids: tuple[int, ...]) -> Iterator[None]:
+    """Keep each row of `logits` [R, vocabulary] from its request's `barred_ids`, in place, for the length of the block.
 
     eos_ids: may be drawn all the same. Nothing in it waits for the device.
     """
     rows: dict[tuple[int, ...], list[int]] = {}
-    for row, one in enumerate(params):
-        if one.barred_token_ids:
-            rows.setdefault(one.barred_token_ids, []).append(row)
+    for row, request in enumerate(requests):
+        if request.barred_ids:
+            rows.setdefault(request.barred_ids, []).append(row)
     places = [_Places(logits, of, _columns(ids, eos_ids, logits.device)) for ids, of in rows.items()]
     for place in places:
         place.bar()

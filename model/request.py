@@ -20,7 +20,6 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     top_k: 0 means the whole vocabulary.
     logprobs: how many alternatives to report a token; 0 reports the chosen token only.
     prompt_logprobs: the same for the prompt (`echo`); switches prefix-cache reads off for the sequence.
-    barred_token_ids: never drawn, unless they end a text; log-probabilities know nothing of it.
     seed: the same seed and logits give the same tokens; None: the engine draws one. Logits do not depend on what else
         is in the batch with our kernels on a CPU; elsewhere their last bits do.
     """
@@ -40,7 +39,6 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt_logprobs: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
-    barred_token_ids: tuple[int, ...] = ()
 
     @property
     def greedy(self) -> bool:
@@ -71,6 +69,7 @@ class Request(msgspec.Struct, frozen=True):
         what lies beyond counts as the nearer of them.
     service_class: 0 (interactive) runs before 1 (standard), and that before 2 (batch).
     cache_root: only requests of the same one find each other's blocks.
+    barred_ids: tokens that are not drawn, but for the model's end of text; log-probabilities know nothing of it.
     """
 
     request_id: str
@@ -84,6 +83,7 @@ class Request(msgspec.Struct, frozen=True):
     weight: float = 1.0
     service_class: int = 1
     cache_root: str = ""
+    barred_ids: tuple[int, ...] = ()
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True):

@@ -99,10 +99,9 @@ def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...], choose
 
     Nothing in it waits for the device, whatever the rows ask for. choose: the definition, or a kernel that repeats it.
     """
-    params = [s.request.params for s in rows]
-    with barred(logits, params, eos_ids):
+    with barred(logits, [s.request for s in rows], eos_ids):
         tokens, best = choose(_adjust(logits, rows, eos_ids), _table(rows))
-    return Drawn(logits, tokens, best, [p.logprobs for p in params])
+    return Drawn(logits, tokens, best, [s.request.params.logprobs for s in rows])
 
 
 def _table(rows: Rows[Row]) -> Table:

@@ -144,11 +144,11 @@ def generate(engine: Engine, tokenizer: Tokenizer, gaps: list[Gap], max_tokens: 
     logprobs: dict[str, list[TokenLogprobs]] = {}
     finished: set[str] = set()
     barred = tuple(sorted(tokenizer.special_ids - {tokenizer.eos_id}))
-    params = SamplingParams(max_tokens=max_tokens, temperature=0.0, logprobs=0, barred_token_ids=barred)
+    params = SamplingParams(max_tokens=max_tokens, temperature=0.0, logprobs=0)
     window = Window(engine.max_model_len - max_tokens, block_size=16)
     for number, gap in enumerate(gaps):
         prompt = render(tokenizer, gap.prefix, Infill(mode, gap.suffix), window)
-        engine.add(Request(str(number), prompt, params))
+        engine.add(Request(str(number), prompt, params, barred_ids=barred))
     while engine.has_work():
         for output in engine.step():
             if output.finish_reason == "abort":

@@ -8,19 +8,26 @@ from deployments.protocol import GenerationRequest
 from model.text.tokenizer import Tokenizer
 
 
-def with_special_tokens(request: GenerationRequest, tokenizer: Tokenizer) -> GenerationRequest:
-    """With the special tokens that stop strings name as stop tokens, since they have no text that could match.
+def barred_ids(request: GenerationRequest, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """All but end-of-text, and those that the request names; none where it allows them.
 
-    Beside end-of-text, only those are drawn that the request names, or all of them where it says so. Editors name the
-    markers of fill-in-the-middle as stop strings to be rid of them: that asks for none.
+    Editors name the markers of fill-in-the-middle as stop strings to be rid of them: that asks for none.
     """
-    params, stops = request.params, special_stops(request, tokenizer)
-    named = {tokenizer.eos_id, *params.stop_token_ids, *params.logit_bias, *(stops.keys() - tokenizer.fim_ids)}
-    changes = {
-        "stop_token_ids": (*params.stop_token_ids, *stops),
-        "barred_token_ids": () if request.special_tokens else tuple(sorted(tokenizer.special_ids - named)),
-    }
-    return msgspec.structs.replace(request, params=msgspec.structs.replace(params, **changes))
+    if request.special_tokens:
+        return ()
+    params = request.params
+    stops = special_stops(request, tokenizer).keys() - tokenizer.fim_ids
+    named = {tokenizer.eos_id, *params.stop_token_ids, *params.logit_bias, *stops}
+    return tuple(sorted(tokenizer.special_ids - named))
+
+
+def with_special_stops(request: GenerationRequest, tokenizer: Tokenizer) -> GenerationRequest:
+    """With the special tokens that stop strings name as stop tokens: they have no text that could match."""
+    ids = tuple(special_stops(request, tokenizer))
+    if not ids:
+        return request
+    params = msgspec.structs.replace(request.params, stop_token_ids=(*request.params.stop_token_ids, *ids))
+    return msgspec.structs.replace(request, params=params)
 
 
 def special_stops(request: GenerationRequest, tokenizer: Tokenizer) -> dict[int, str]:

@@ -25,8 +25,9 @@ from model.scheduling.sequence import Sequence
 EOS = (0,)
 
 
-def sequence(prompt=(1,), output=(), seed=0, **params) -> Sequence:
-    one = Sequence(Request("r", list(prompt), SamplingParams(**params)), seed=seed, arrival=0, limit=1000)
+def sequence(prompt=(1,), output=(), seed=0, barred=(), **params) -> Sequence:
+    request = Request("r", list(prompt), SamplingParams(**params), barred_ids=barred)
+    one = Sequence(request, seed=seed, arrival=0, limit=1000)
     one.tokens += output
     return one
 
@@ -119,9 +120,7 @@ def test_barred_tokens_are_never_drawn_and_reported_all_the_same(inferred):
     before = logits.clone()
     bars = [(0, 1, 2), (0, 1), (), (0, 1, 2)]
     for which in (bars, [bars[0]] * 4):
-        rows = [
-            sequence(seed=i, temperature=float(i % 2), logprobs=2, barred_token_ids=bar) for i, bar in enumerate(which)
-        ]
+        rows = [sequence(seed=i, temperature=float(i % 2), logprobs=2, barred=bar) for i, bar in enumerate(which)]
         sampled = draw(logits, rows, EOS).read()
         assert torch.equal(logits, before)
         for row, bar, token, entry in zip(before, which, sampled.tokens, sampled.logprobs, strict=True):
@@ -135,7 +134,7 @@ def test_what_is_barred_stays_so_under_a_bias_and_penalties():
     logits = torch.zeros(1, 10)
     logits[0, 3], logits[0, 5] = 9.0, 2.0
     asked = {"logit_bias": {3: 50.0, 5: -100.0}, "presence_penalty": -2.0, "min_tokens": 1}
-    row = sequence([3], [4], temperature=0, barred_token_ids=(3,), **asked)
+    row = sequence([3], [4], temperature=0, barred=(3,), **asked)
     assert draw(logits, [row], EOS).read().tokens == [4]
 
 

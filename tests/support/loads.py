@@ -95,15 +95,17 @@ def run_load(engine: Engine, arrivals: list[Arrival], after_step: Callable[[], N
     pending_aborts: list[tuple[int, str]] = []
     step = 0
     for number, one in enumerate(arrivals):
-        params = SamplingParams(
-            max_tokens=one.max_tokens,
-            temperature=0,
-            prompt_logprobs=one.prompt_logprobs,
-            barred_token_ids=one.barred,
-        )
+        params = SamplingParams(max_tokens=one.max_tokens, temperature=0, prompt_logprobs=one.prompt_logprobs)
         tenant, weight, service_class = one.whose
         request = Request(
-            str(number), one.prompt, params, one.priority, tenant=tenant, weight=weight, service_class=service_class
+            str(number),
+            one.prompt,
+            params,
+            one.priority,
+            tenant=tenant,
+            weight=weight,
+            service_class=service_class,
+            barred_ids=one.barred,
         )
         load.requests[request.request_id] = request
         engine.add(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.protocol import GenerationRequest
-from deployments.replica.special_tokens import with_special_tokens
+from deployments.replica.special_tokens import barred_ids, with_special_stops
 from model.request import SamplingParams
 from model.text.tokenizer import Tokenizer
 from tests.support.tokenizers import starcoder_rules
@@ -15,16 +15,14 @@ SPECIAL = TOKENIZER.special
 FILENAME, OUTPUT, MIDDLE = SPECIAL["<filename>"], SPECIAL["<jupyter_output>"], SPECIAL["<fim_middle>"]
 
 
-def engine_params(allowed: bool = False, stop: tuple[str, ...] = (), **params: object) -> SamplingParams:
-    request = GenerationRequest(
+def request(allowed: bool = False, stop: tuple[str, ...] = (), **params: object) -> GenerationRequest:
+    return GenerationRequest(
         request_id="r",
         prompts=[[1]],
         params=SamplingParams(**params),  # type: ignore[arg-type]
         stop=stop,
         special_tokens=allowed,
     )
-    (sequence,) = with_special_tokens(request, TOKENIZER).sequences()
-    return sequence.params
 
 
 @pytest.mark.parametrize(
@@ -41,11 +39,11 @@ def engine_params(allowed: bool = False, stop: tuple[str, ...] = (), **params: o
 )
 def test_special_tokens_are_barred_unless_the_request_names_them(asked: dict[str, object], drawn: set[int]) -> None:
     """Editors name the markers of fill-in-the-middle as stop strings to be rid of them: that asks for none."""
-    barred = engine_params(**asked).barred_token_ids  # type: ignore[arg-type]
+    barred = barred_ids(request(**asked), TOKENIZER)  # type: ignore[arg-type]
     assert set(barred) == set(SPECIAL.values()) - {TOKENIZER.eos_id} - drawn
 
 
 def test_stop_strings_that_name_special_tokens_stop_at_these() -> None:
     """They have no text that could match."""
-    params = engine_params(stop=("return", "<jupyter_output>"), stop_token_ids=(7,))
-    assert params.stop_token_ids == (7, OUTPUT)
+    asked = with_special_stops(request(stop=("return", "<jupyter_output>"), stop_token_ids=(7,)), TOKENIZER)
+    assert asked.params.stop_token_ids == (7, OUTPUT)
