@@ -34,7 +34,7 @@ class StopRules(msgspec.Struct, frozen=True, kw_only=True):
     """Rules that end a completion of code early; `deployments.stop_rules` has them, and its `ask` makes this.
 
     language: an editor's identifier. prefixes, suffixes: of each prompt, the text just before and after the cursor.
-    settings: of the rules that are on, by name. special_ids: special tokens that end it.
+    settings: of the rules that are on, by name.
     needs_logprobs: a rule reads the tokens' log-probabilities.
     """
 
@@ -43,7 +43,6 @@ class StopRules(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     settings: dict[str, Setting] = {}
-    special_ids: tuple[int, ...] = ()
     needs_logprobs: bool = False
 
 
@@ -95,7 +94,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     n: completions a prompt that the client wants.
     best_of: completions a prompt that are sampled, at least n; the API keeps the n best.
     stop: stop strings, looked for in the generated text only; include_stop: leave the match in the text.
-    skip_special: leave special tokens out of the text.
+    skip_special: leave special tokens out of the text. special_tokens: all of them may be drawn, beside end-of-text.
     priority: lower runs first, among its tenant's requests of its class.
     user: the client's own name for its end user or session; never a metric label.
     rules: what else ends a completion; None leaves the text as the model says it.
@@ -122,6 +121,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     skip_special: bool = True
+    special_tokens: bool = False
     priority: int = 0
     user: str | None = None
     rules: StopRules | None = None
@@ -158,17 +158,16 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
         """Completions that an engine has still to generate."""
         return len(self.prompts) * self.best_of - sum(one.finished for one in self.earlier)
 
-    def sequences(self) -> Iterator[Request]:
-        """The engine requests this fans out to, in `Delta.index` order.
+    def sequences(self, barred_ids: tuple[int, ...] = ()) -> Iterator[Request]:
+        """The engine requests this fans out to, in `Delta.index` order. barred_ids: see `model.request.Request`.
 
         Completion i of a seeded prompt draws with `seed + i`: completions differ, the request repeats. Where the seed
         is not the client's, equal prompts differ as well.
         """
         shared = self.params
         if self.rules is not None:
-            ids = (*shared.stop_token_ids, *self.rules.special_ids)
             logprobs = 0 if shared.logprobs is None and self.rules.needs_logprobs else shared.logprobs
-            shared = msgspec.structs.replace(shared, stop_token_ids=ids, logprobs=logprobs)
+            shared = msgspec.structs.replace(shared, logprobs=logprobs)
         for prompt_index, prompt_ids in enumerate(self.prompts):
             for i in range(self.best_of):
                 params, index = shared, prompt_index * self.best_of + i
@@ -185,6 +184,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
                     weight=self.weight,
                     service_class=self.service_class,
                     cache_root=self.cache_root,
+                    barred_ids=barred_ids,
                 )
                 yield _continued(sequence, self.earlier[index]) if self.earlier else sequence
 

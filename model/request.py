@@ -69,6 +69,7 @@ class Request(msgspec.Struct, frozen=True):
         what lies beyond counts as the nearer of them.
     service_class: 0 (interactive) runs before 1 (standard), and that before 2 (batch).
     cache_root: only requests of the same one find each other's blocks.
+    barred_ids: tokens that are not drawn, but for the model's end of text; log-probabilities know nothing of it.
     """
 
     request_id: str
@@ -82,6 +83,7 @@ class Request(msgspec.Struct, frozen=True):
     weight: float = 1.0
     service_class: int = 1
     cache_root: str = ""
+    barred_ids: tuple[int, ...] = ()
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True):

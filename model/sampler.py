@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from model import drawing
+from model.barred import barred
 from model.device import CopyToHost, to_device
 from model.drawing import ROWS_AT_ONCE, Choose, Table, parts, table_of
 from model.request import Request, TokenLogprobs
@@ -98,7 +99,8 @@ def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...], choose
 
     Nothing in it waits for the device, whatever the rows ask for. choose: the definition, or a kernel that repeats it.
     """
-    tokens, best = choose(_adjust(logits, rows, eos_ids), _table(rows))
+    with barred(logits, [s.request for s in rows], eos_ids):
+        tokens, best = choose(_adjust(logits, rows, eos_ids), _table(rows))
     return Drawn(logits, tokens, best, [s.request.params.logprobs for s in rows])
 
 

@@ -143,11 +143,12 @@ def generate(engine: Engine, tokenizer: Tokenizer, gaps: list[Gap], max_tokens: 
     ids: dict[str, list[int]] = {}
     logprobs: dict[str, list[TokenLogprobs]] = {}
     finished: set[str] = set()
+    barred = tuple(sorted(tokenizer.special_ids - {tokenizer.eos_id}))
     params = SamplingParams(max_tokens=max_tokens, temperature=0.0, logprobs=0)
     window = Window(engine.max_model_len - max_tokens, block_size=16)
     for number, gap in enumerate(gaps):
         prompt = render(tokenizer, gap.prefix, Infill(mode, gap.suffix), window)
-        engine.add(Request(str(number), prompt, params))
+        engine.add(Request(str(number), prompt, params, barred_ids=barred))
     while engine.has_work():
         for output in engine.step():
             if output.finish_reason == "abort":
@@ -159,7 +160,7 @@ def generate(engine: Engine, tokenizer: Tokenizer, gaps: list[Gap], max_tokens: 
     return [Answer(gap, ids[str(n)], logprobs[str(n)], str(n) in finished) for n, gap in enumerate(gaps)]
 
 
-def rules_of(name: str, gap: Gap, tokenizer: Tokenizer, options: argparse.Namespace) -> StopRules | None:
+def rules_of(name: str, gap: Gap, options: argparse.Namespace) -> StopRules | None:
     """The rules of a set; None: those of `off`."""
     if name == "off":
         return None
@@ -171,7 +172,6 @@ def rules_of(name: str, gap: Gap, tokenizer: Tokenizer, options: argparse.Namesp
     return ask(
         mode,
         wanted,
-        tokenizer,
         language=guess_language(None, gap.name, gap.prefix),
         prefixes=(gap.prefix,),
         suffixes=(gap.suffix,),
@@ -187,14 +187,13 @@ def _setting(rule: StopRule, options: argparse.Namespace) -> Setting:
 
 def apply(answer: Answer, name: str, tokenizer: Tokenizer, options: argparse.Namespace) -> Outcome:
     """Feed the answer token by token, as a replica does, until it ends."""
-    rules = rules_of(name, answer.gap, tokenizer, options)
+    rules = rules_of(name, answer.gap, options)
     params = SamplingParams(max_tokens=options.max_tokens)
     request = GenerationRequest(request_id="", prompts=[[0]], params=params, rules=rules)
-    special = rules.special_ids if rules is not None else ()
     sequence, text = SequenceText(0, request, tokenizer), ""
     for count, (token, logprob) in enumerate(zip(answer.token_ids, answer.logprobs, strict=True), start=1):
         output = Output("", [token], logprobs=[logprob])
-        if token in special or (count == len(answer.token_ids) and answer.finished):
+        if count == len(answer.token_ids) and answer.finished:
             output.finish_reason, output.stop_token_id = "stop", token
         elif count == len(answer.token_ids):
             output.finish_reason = "length"

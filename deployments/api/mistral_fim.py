@@ -26,7 +26,6 @@ from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.protocol import GenerationRequest
-from model.text.prompts import Infill, Plain
 
 DIALECT = Dialect("mistral", "Mistral")
 
@@ -38,7 +37,7 @@ class FimRequest(CodeFields):
 
     model: str | None = Field(default=None, description="Id of the model; the served one if left out.")
     prompt: str = Field(description="Text before the cursor.")
-    suffix: str = Field(default="", description="Text after the cursor; without it, `prompt` is continued.")
+    suffix: str = Field(default="", description="Text after the cursor.")
     temperature: float = TEMPERATURE.field(default=_TEMPERATURE)
     max_tokens: int | None = MAX_TOKENS.field(
         default=None, ge=1, description="Most tokens to generate; left out: what the window holds."
@@ -51,7 +50,7 @@ class FimRequest(CodeFields):
 async def to_generation_request(body: FimRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError, ContextLengthError or ModelNotFoundError."""
     model = await api.served_model(body.model)
-    form = Plain() if body.prompt and not body.suffix else Infill(api.fim_mode(), body.suffix)
+    form = api.gap(body.suffix)
     fitted = await fit_prompts(api, model, [body.prompt], Rendering(form, truncate=-1), body.max_tokens)
     sampling = body if body.random_seed is None else body.model_copy(update={"seed": body.random_seed})
     return GenerationRequest(

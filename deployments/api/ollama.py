@@ -39,7 +39,7 @@ from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import ModelNotFoundError, ServeError, shown
 from deployments.protocol import Delta, GenerationRequest, ModelInfo
-from model.text.prompts import Infill, Raw
+from model.text.prompts import Raw
 from monitoring.version import package_version
 
 _TAG = ":latest"
@@ -61,9 +61,18 @@ class OllamaRequest(DialectModel):
 
     model: str = Field(description="Id of the model, with or without `:latest`.")
     prompt: str = Field(default="", description="The prompt, or the text before the cursor. Empty: answer at once.")
-    suffix: str = Field(default="", description="Text after the cursor; both sides are then plain text.")
+    suffix: str = Field(
+        default="",
+        description="Text after the cursor; both sides are then plain text, where it is empty too, unless `raw`.",
+    )
+    raw: bool = Field(default=False, description="The prompt is whole as it is: an empty `suffix` asks for nothing.")
     options: OllamaOptions = Field(default_factory=OllamaOptions, description="How to generate.")
     stream: bool = Field(default=True, description="Answer with a line of JSON for each part.")
+
+    @property
+    def fills(self) -> bool:
+        """Some clients send every field, those with nothing in them too, beside a template of their own."""
+        return bool(self.suffix) or ("suffix" in self.model_fields_set and not self.raw)
 
 
 class OllamaGeneration(BaseModel):
@@ -153,9 +162,9 @@ async def named_model(api: ApiContext, name: str) -> ModelInfo:
 async def to_generation_request(body: OllamaRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError or ModelNotFoundError."""
     options, model = body.options, await named_model(api, body.model)
-    if body.suffix and "completion_mode" not in options.model_fields_set:
+    if body.fills and "completion_mode" not in options.model_fields_set:
         options = options.model_copy(update={"completion_mode": "auto"})  # only editors send a suffix
-    form = Infill(api.fim_mode(), body.suffix) if body.suffix else Raw()
+    form = api.gap(body.suffix) if body.fills else Raw()
     wanted = options.num_predict if options.num_predict > 0 else None
     fitted = await fit_prompts(api, model, [body.prompt], Rendering(form, truncate=-1), wanted)
     sampling = options.model_copy(update={"seed": None}) if options.seed < 0 else options

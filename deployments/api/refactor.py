@@ -105,6 +105,8 @@ async def to_generation_request(body: RefactorRequest, api: ApiContext) -> Gener
         prompts=fitted.prompts,
         params=body.to_params(max_tokens=fitted.max_tokens, limits=api.limits, vocab_size=api.tokenizer.vocab_size),
         stop=body.stop,
+        skip_special=body.skip_special_tokens,
+        special_tokens=not body.skip_special_tokens,
         user=body.user,
         dos_prompts=dos_prompts(api.tokenizer, [body.code], Plain()),
     )

@@ -42,7 +42,6 @@ from deployments.protocol import GenerationRequest
 from deployments.teams.principal import Principal, principal_of
 from deployments.teams.records import Accepted
 from model.text.context import ContextFile, RepositoryContext
-from model.text.prompts import Infill
 from monitoring import IngressMetrics
 from monitoring.labels import LANGUAGES
 
@@ -163,7 +162,7 @@ class ServerSetting(BaseModel):
 async def to_generation_request(body: SegmentsRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError."""
     segments = body.segments
-    form = Infill(api.fim_mode(), segments.suffix, segments.to_context())
+    form = api.gap(segments.suffix, segments.to_context())
     fitted = await fit_prompts(api, await api.model(), [segments.prefix], Rendering(form, truncate=-1), _MAX_TOKENS)
     return GenerationRequest(
         request_id=uuid.uuid4().hex,

@@ -72,6 +72,6 @@ def ready_message(settings: Settings, seconds: float, forward: Forward | None) -
         f"Ready after {seconds:.1f} s: {settings.model_id} at {url} (in a browser, too; the API: {url}/docs){by}. "
         "Try:\n"
         f"  {curl} {url}/v1/completions -H 'Content-Type: application/json' \\\n"
-        f'    -d \'{{"model": "{settings.model_id}", "prompt": "def add(a, b):\\n    return ", '
-        f'"suffix": "\\n\\nprint(add(1, 2))\\n", "max_tokens": 16, "temperature": 0}}\''
+        f'    -d \'{{"model": "{settings.model_id}", "prompt": "import logging\\n\\nlogger = logging.", '
+        f'"suffix": "\\n", "max_tokens": 16, "temperature": 0}}\''
     )

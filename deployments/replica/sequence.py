@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from deployments.protocol import Delta, Earlier, GenerationRequest
-from deployments.stop_rules import special
+from deployments.replica.special_tokens import special_stops
 from deployments.stop_rules.pipeline import RulePipeline, build_pipeline
 from deployments.stop_rules.rule import StopRule
 from model.request import Output, Request
@@ -36,11 +34,10 @@ class SequenceText:
         self._skip_special = request.skip_special
         self._detokenizer = Detokenizer(tokenizer, request.skip_special)
         self._stops = StopStrings(request.stop, request.include_stop)
-        self._special_stops = _special_stops(request, tokenizer)
+        self._special_stops = special_stops(request, tokenizer)
         self._may_stop = bool(request.stop) or request.rules is not None
         self._rules: RulePipeline | None = None
         if request.rules is not None:
-            self._special_ids = request.rules.special_ids
             self._rules = build_pipeline(request.rules, index // request.best_of, tokenizer)
         self._tokens = 0
         self._behind = 0
@@ -139,8 +136,6 @@ class SequenceText:
         delta.finish_reason = output.finish_reason
         if output.stop_token_id in self._special_stops or output.stop_token_id in self._params.stop_token_ids:
             delta.stop_reason = self._special_stops.get(output.stop_token_id, output.stop_token_id)
-        elif self._rules is not None and output.stop_token_id in self._special_ids:
-            delta.ended_by = special.RULE.name
         delta.text += self._rest()
         if self._stops.matched is not None:
             delta.finish_reason, delta.stop_reason = "stop", self._stops.matched
@@ -188,19 +183,6 @@ class SequenceText:
         if self._stops.matched is None:
             rest += self._stops.flush()
         return rest if self._rules is None else self._rules.push(rest) + self._rules.flush()
-
-
-def with_special_stops(request: GenerationRequest, tokenizer: Tokenizer) -> GenerationRequest:
-    """With the special tokens that stop strings name as stop tokens: they have no text that could match."""
-    ids = tuple(_special_stops(request, tokenizer))
-    if not ids:
-        return request
-    params = msgspec.structs.replace(request.params, stop_token_ids=(*request.params.stop_token_ids, *ids))
-    return msgspec.structs.replace(request, params=params)
-
-
-def _special_stops(request: GenerationRequest, tokenizer: Tokenizer) -> dict[int | None, str]:
-    return {tokenizer.special[stop]: stop for stop in request.stop if stop in tokenizer.special}
 
 
 def may_end_early(request: GenerationRequest) -> bool:

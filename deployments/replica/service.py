@@ -17,9 +17,10 @@ from deployments.replica.deadline import in_time
 from deployments.replica.demand import Demand
 from deployments.replica.pieces import Pieces
 from deployments.replica.run import Run
-from deployments.replica.sequence import SequenceText, SequenceTimes, may_end_early, with_special_stops, worth_sending
+from deployments.replica.sequence import SequenceText, SequenceTimes, may_end_early, worth_sending
 from deployments.replica.sequence_trace import RequestTrace
 from deployments.replica.sessions import Sessions, Turn
+from deployments.replica.special_tokens import barred_ids, with_special_stops
 from deployments.stop_rules import max_time, superseded
 from model.limits import BATCHED_TOKENS
 from model.process.client import EngineDeadError, FailureKind
@@ -200,7 +201,7 @@ class EngineService:
                 timer = asyncio.get_running_loop().call_later(request.max_time_ms / 1000, run.end, max_time.RULE)
             try:
                 texts = await self._texts(request)
-                sequences = with_special_stops(request, self._tokenizer).sequences()
+                sequences = with_special_stops(request, self._tokenizer).sequences(barred_ids(request, self._tokenizer))
                 pairs = [pair for pair in zip(sequences, texts, strict=True) if not pair[1].finished]
                 if len(pairs) == 1 and not may_end_early(request):
                     batches = self._one(*pairs[0], run, recorder)

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from deployments.protocol import CompletionMode, Setting, StopRules
-from deployments.stop_rules import special
 from deployments.stop_rules.registry import stop_rules
-
-
-class SpecialIds(Protocol):
-    """What is needed of `model.text.tokenizer.Tokenizer`."""
-
-    special_ids: frozenset[int]
-    eos_id: int
 
 
 def settings(mode: CompletionMode, said: Mapping[str, Setting | None]) -> dict[str, Setting]:
@@ -29,7 +20,6 @@ def settings(mode: CompletionMode, said: Mapping[str, Setting | None]) -> dict[s
 def ask(
     mode: CompletionMode,
     wanted: dict[str, Setting],
-    tokenizer: SpecialIds,
     *,
     language: str,
     prefixes: tuple[str, ...],
@@ -39,13 +29,11 @@ def ask(
 
     prefixes, suffixes: of each prompt, the text before and after the cursor.
     """
-    ids = tokenizer.special_ids - {tokenizer.eos_id}
     return StopRules(
         mode=mode,
         language=language,
         prefixes=prefixes,
         suffixes=suffixes,
         settings=wanted,
-        special_ids=tuple(sorted(ids)) if special.RULE.name in wanted else (),
         needs_logprobs=any(stop_rules()[name].needs_logprobs for name in wanted),
     )

@@ -73,12 +73,11 @@ def build_pipeline(rules: StopRules, prompt: int, tokenizer: SpecialNames) -> Ru
     """The rules that a request asks for, for a completion of its prompt number `prompt`."""
     suffix = rules.suffixes[prompt]
     place = _place(rules.language, rules.prefixes[prompt], suffix, len(suffix) == SUFFIX_CHARACTERS)
-    special = list(tokenizer.special) if rules.special_ids else []
     watchers: dict[Watcher, str] = {}
     for rule in stop_rules().values():
         if rule.of_mode or rule.name in rules.settings:
             setting = rules.settings.get(rule.name, True)
-            asked = Asked(setting, rules.mode, rules.language, place, special)
+            asked = Asked(setting, rules.mode, rules.language, place, list(tokenizer.special))
             watchers |= dict.fromkeys(rule.watch(asked), rule.name)
     return RulePipeline(place, watchers)
 

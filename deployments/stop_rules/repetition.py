@@ -8,6 +8,7 @@ from deployments.request_field import RequestField
 from deployments.stop_rules.beginning import Beginning
 from deployments.stop_rules.rule import StopRule
 from deployments.stop_rules.watcher import Code
+from deployments.stop_rules.word_runs import WordRuns
 
 _COPIES = 3
 _LONGEST_PERIOD_LINES = 8
@@ -23,7 +24,8 @@ class Repetition:
     """Ends a text in which the same lines, up to eight of them, come three times in a row, and keeps them once.
 
     Blank lines do not count, nor lines without a letter. Within a line, up to 24 characters over and over end it when
-    they have filled some 72, or 112 where one sign is drawn out, as in `# -----`.
+    they have filled some 72, or 112 where one sign is drawn out, as in `# -----`: words are kept once; of signs, and
+    within a word, the first 32 characters or so are.
     """
 
     def __init__(self) -> None:
@@ -36,8 +38,10 @@ class Repetition:
         self._likely: dict[int, Beginning] = {}
         """Periods after which the current line may turn out the same."""
         self._run_from: int | None = None
+        self._words = WordRuns(_LONGEST_PERIOD_CHARACTERS)
 
     def push(self, code: Code) -> int | None:
+        self._words.push(code)
         if code.char == "\n":
             end = self._line_ended(code)
             self._run_from = None
@@ -54,8 +58,8 @@ class Repetition:
         return end
 
     def flush(self, code: Code) -> int | None:
-        """A third copy may be cut short; there is none to see in less than a line of it."""
-        return None
+        """Words that still come over and over are kept once; of lines, a third copy may be cut short, and stays."""
+        return self._words.unfinished(len(code.text), _COPIES, _LOOKED_AT)
 
     def _line_ended(self, code: Code) -> int | None:
         line = code.ended_line.rstrip()
@@ -74,7 +78,10 @@ class Repetition:
         return any(char.isalpha() for line in self._lines[-period:] for char in line)
 
     def _run(self, code: Code) -> int | None:
-        """Looks at the line now and then; a run begins where it is seen first, as what came before is out already."""
+        """Looks at the line now and then; a run begins where it is seen first, as what came before is out already.
+
+        Of words it is not: they are held back from their second copy on.
+        """
         length = len(code.text) - max(code.line_start, 0)
         if length < _LOOKED_AT or length % _LOOKS_EVERY:
             return None
@@ -86,21 +93,25 @@ class Repetition:
             self._run_from = len(code.text)
         ruler = len(set(tail)) == 1 and not tail[0].isalnum()
         longest = _LONGEST_RULER if ruler else _LONGEST_RUN
-        return self._run_from if len(code.text) - self._run_from >= longest else None
+        return self._within_line(code) if len(code.text) - self._run_from >= longest else None
 
     def _certain(self, code: Code) -> int:
-        """What comes before lines that may be a second copy, and before a long run in the current line."""
-        certain = len(code.text) if self._run_from is None else self._run_from
+        """What comes before lines that may be a second copy, and before a run in the current line."""
+        certain = self._within_line(code)
         for period in self._likely:
             certain = min(certain, self._ends[len(self._lines) - self._matches[period]])
         return certain
+
+    def _within_line(self, code: Code) -> int:
+        ends = (self._run_from, self._words.once)
+        return min((end for end in ends if end is not None), default=len(code.text))
 
 
 RULE = StopRule(
     name="repetition",
     order=40,
-    description="where the same lines come a third time, and keeps them once; or where the same few characters fill a "
-    "line",
+    description="where the same lines come a third time, and keeps them once; or where the same words fill a line, and "
+    "keeps them once, or the same few signs",
     word="cut: went in circles",
     field=RequestField(
         "stop_repetition",

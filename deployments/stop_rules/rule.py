@@ -15,7 +15,7 @@ from deployments.stop_rules.watcher import Place, Watcher
 class Asked:
     """What a request wants of one rule, and where.
 
-    setting: what the rule's field says; True where it has none. special: names of special tokens, where they end it.
+    setting: what the rule's field says; True where it has none. special: names of the model's special tokens.
     """
 
     setting: Setting

@@ -1,4 +1,4 @@
-"""The rule `special_token`: special tokens that a model spells out in letters."""
+"""The rule `special_token`: special tokens that a model spells out in letters, or draws where a request lets it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.text.stop_strings import StopStrings
 
 
 class SpecialText:
-    """Ends before the name of a special token. The tokens themselves end generation in the engine."""
+    """Ends before the name of a special token."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.safe = 0
@@ -34,7 +34,8 @@ class SpecialText:
 RULE = StopRule(
     name="special_token",
     order=50,
-    description="at a special token that is not end-of-text (fill in the middle, metadata), or at its name in letters",
+    description="where the name of a special token begins (fill in the middle, metadata): the token, where it may be "
+    "drawn, or its letters",
     word="cut: special token",
     by_mode=True,
     watch=lambda asked: [SpecialText(asked.special)] if asked.special else [],

@@ -60,6 +60,10 @@ class FimTokens:
         return None
 
     @property
+    def ids(self) -> frozenset[int]:
+        return frozenset({self.prefix, self.middle, self.suffix} | ({self.pad} if self.pad is not None else set()))
+
+    @property
     def order(self) -> FimOrder:
         """The order for a checkpoint that names none.
 

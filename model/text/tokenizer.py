@@ -43,7 +43,7 @@ class Tokenizer:
 
     vocab_size: one more than the highest id; the model's embedding may be padded beyond it.
     special: name to id of every special token. special_ids: the ids alone.
-    fim: the fill-in-the-middle markers, or None if the vocabulary has none.
+    fim: the fill-in-the-middle markers, or None if the vocabulary has none. fim_ids: their ids.
     fim_order: of a fill-in-the-middle prompt: what the checkpoint's maker says, else what its family was trained on.
     chat_template: Jinja source that writes a conversation as the model was trained on it, or None.
     """
@@ -82,6 +82,7 @@ class Tokenizer:
         if fim_mode is not None:
             self.fim_order = FimOrder(fim_mode, "checkpoint")
         self.special_ids = frozenset(self.special.values())
+        self.fim_ids = frozenset() if self.fim is None else self.fim.ids
         names = sorted(self.special, key=len, reverse=True)
         self._special_pattern = re.compile("(" + "|".join(map(re.escape, names)) + ")")
         self._longest_token = max(map(len, self._bytes))

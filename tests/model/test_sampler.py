@@ -25,8 +25,9 @@ from model.scheduling.sequence import Sequence
 EOS = (0,)
 
 
-def sequence(prompt=(1,), output=(), seed=0, **params) -> Sequence:
-    one = Sequence(Request("r", list(prompt), SamplingParams(**params)), seed=seed, arrival=0, limit=1000)
+def sequence(prompt=(1,), output=(), seed=0, barred=(), **params) -> Sequence:
+    request = Request("r", list(prompt), SamplingParams(**params), barred_ids=barred)
+    one = Sequence(request, seed=seed, arrival=0, limit=1000)
     one.tokens += output
     return one
 
@@ -108,6 +109,33 @@ def test_logit_bias_and_minimum_length():
         sequence(temperature=0, output=[5], min_tokens=1),
     ]
     assert draw(logits, rows, EOS).read().tokens == [4, 7, 9, 0]
+
+
+@pytest.mark.parametrize("inferred", [False, True])
+def test_barred_tokens_are_never_drawn_and_reported_all_the_same(inferred):
+    """Some rows bar, or all; a network's logits were made in inference mode, and stand as they were."""
+    with torch.inference_mode(inferred):
+        logits = torch.randn(4, 60, generator=torch.Generator().manual_seed(3))
+        logits[:, [0, 1, 2]] += 9
+    before = logits.clone()
+    bars = [(0, 1, 2), (0, 1), (), (0, 1, 2)]
+    for which in (bars, [bars[0]] * 4):
+        rows = [sequence(seed=i, temperature=float(i % 2), logprobs=2, barred=bar) for i, bar in enumerate(which)]
+        sampled = draw(logits, rows, EOS).read()
+        assert torch.equal(logits, before)
+        for row, bar, token, entry in zip(before, which, sampled.tokens, sampled.logprobs, strict=True):
+            allowed = {0, 1, 2} - {*bar} | {0}
+            assert token in allowed, "end of text may always be drawn"
+            assert entry.logprob == pytest.approx(float(row.log_softmax(0)[token]), abs=1e-5)
+            assert {t for t, _ in entry.top} < {0, 1, 2}
+
+
+def test_what_is_barred_stays_so_under_a_bias_and_penalties():
+    logits = torch.zeros(1, 10)
+    logits[0, 3], logits[0, 5] = 9.0, 2.0
+    asked = {"logit_bias": {3: 50.0, 5: -100.0}, "presence_penalty": -2.0, "min_tokens": 1}
+    row = sequence([3], [4], temperature=0, barred=(3,), **asked)
+    assert draw(logits, [row], EOS).read().tokens == [4]
 
 
 def test_one_row_of_each_kind_in_one_batch_equals_each_alone():

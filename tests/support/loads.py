@@ -22,7 +22,10 @@ prompts = st.builds(
 
 @dataclass(frozen=True)
 class Arrival:
-    """gap: steps until the next one. abort_after: steps; None: it is not aborted. whose: tenant, weight and class."""
+    """gap: steps until the next one. abort_after: steps; None: it is not aborted. whose: tenant, weight and class.
+
+    barred: tokens that are not drawn.
+    """
 
     prompt: list[int]
     max_tokens: int
@@ -31,6 +34,7 @@ class Arrival:
     abort_after: int | None
     prompt_logprobs: int | None
     whose: tuple[str, float, int] = ("", 1.0, 1)
+    barred: tuple[int, ...] = ()
 
 
 arrivals = st.lists(
@@ -43,6 +47,7 @@ arrivals = st.lists(
         abort_after=st.one_of(st.none(), st.integers(0, 8)),
         prompt_logprobs=st.sampled_from([None, None, 0, 2]),
         whose=st.sampled_from([("", 1.0, 1), ("", 1.0, 1), ("a", 1.0, 1), ("a", 1.0, 2), ("b", 3.0, 1), ("b", 3.0, 0)]),
+        barred=st.sampled_from([(), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (7,)]),
     ),
     min_size=1,
     max_size=14,
@@ -93,7 +98,14 @@ def run_load(engine: Engine, arrivals: list[Arrival], after_step: Callable[[], N
         params = SamplingParams(max_tokens=one.max_tokens, temperature=0, prompt_logprobs=one.prompt_logprobs)
         tenant, weight, service_class = one.whose
         request = Request(
-            str(number), one.prompt, params, one.priority, tenant=tenant, weight=weight, service_class=service_class
+            str(number),
+            one.prompt,
+            params,
+            one.priority,
+            tenant=tenant,
+            weight=weight,
+            service_class=service_class,
+            barred_ids=one.barred,
         )
         load.requests[request.request_id] = request
         engine.add(request)

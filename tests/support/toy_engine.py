@@ -124,8 +124,9 @@ def tokens_of(outputs: list[Output]) -> list[int]:
 def naive(request: Request, max_model_len: int = 64) -> list[int]:
     """One request alone, without cache, scheduler or batch: the definition of greedy generation."""
     tokens = list(request.prompt_ids)
+    barred = torch.tensor([t for t in request.barred_ids if t != EOS], dtype=torch.int64)
     while len(tokens) < max_model_len and len(tokens) - len(request.prompt_ids) < request.params.max_tokens:
-        tokens.append(int(toy_logits(tokens).argmax()))
+        tokens.append(int(toy_logits(tokens).index_fill(0, barred, -torch.inf).argmax()))
         if tokens[-1] == EOS and not request.params.ignore_eos:
             break
     return tokens[len(request.prompt_ids) :]

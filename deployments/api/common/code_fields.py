@@ -28,7 +28,7 @@ from deployments.stop_rules.ask import ask, settings
 from deployments.stop_rules.languages import guess_language
 from deployments.stop_rules.registry import stop_rules
 from deployments.teams.principal import principal_of
-from model.text.prompts import PromptForm
+from model.text.prompts import Infill, PromptForm
 from model.text.tokenizer import Tokenizer
 
 CompletionModeField = Annotated[
@@ -77,9 +77,9 @@ class CodeFields(_RuleFields):
         path = self.filename or path
         dos = dos_prompts(tokenizer, prompts, form)
         prompts, form = with_unix_lines(tokenizer, prompts, form)
-        suffix = form.suffix
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-        places = [(text, suffix) if suffix else _around_the_cursor(tokenizer, text) for text in texts]
+        filled = isinstance(form, Infill)
+        places = [(text, form.suffix) if filled else _around_the_cursor(tokenizer, text) for text in texts]
         rules = self._rules(tokenizer, places, path, all_text=len(texts) == len(prompts))
         key = self._session_key(caller, user, path)
         session = None
@@ -91,7 +91,14 @@ class CodeFields(_RuleFields):
                 prefix_length=len(prefix),
                 surroundings=_digest(after, msgspec.msgpack.encode((form, dos))),
             )
-        return CodeOptions(rules=rules, session=session, max_time_ms=max_time.FIELD.of(self), dos_prompts=dos)
+        return CodeOptions(
+            rules=rules,
+            session=session,
+            max_time_ms=max_time.FIELD.of(self),
+            dos_prompts=dos,
+            skip_special=self.skip_special_tokens,
+            special_tokens=not self.skip_special_tokens,
+        )
 
     def _rules(
         self, tokenizer: Tokenizer, places: list[tuple[str, str]], path: str | None, all_text: bool
@@ -110,7 +117,6 @@ class CodeFields(_RuleFields):
         return ask(
             mode,
             wanted,
-            tokenizer,
             language=guess_language(self.language, path, seen),
             prefixes=tuple(prefix[-PREFIX_CHARACTERS:] for prefix, _ in places),
             suffixes=tuple(after[:SUFFIX_CHARACTERS] for _, after in places),
@@ -134,6 +140,8 @@ class CodeOptions(TypedDict):
     session: EditorSession | None
     max_time_ms: int | None
     dos_prompts: tuple[int, ...]
+    skip_special: bool
+    special_tokens: bool
 
 
 @dataclass(frozen=True)

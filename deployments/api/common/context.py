@@ -19,9 +19,11 @@ from deployments.limits import ApiLimits
 from deployments.protocol import Backend, ModelInfo
 from deployments.teams.records import Accepted
 from model.text.fim import FimMode, FimOrder
+from model.text.prompts import Infill, Plain
 
 if TYPE_CHECKING:
     from deployments.teams.administration import Administration
+    from model.text.context import RepositoryContext
     from model.text.tokenizer import Tokenizer
 
 
@@ -74,9 +76,16 @@ class ApiContext:
                 code="too_many_completions",
             )
 
-    def fim_mode(self, asked: FimMode | Literal["auto"] = "auto") -> FimMode:
-        """The order of a fill-in-the-middle prompt: see `fim_order`."""
-        return self.fim_order(asked).mode
+    def gap(
+        self, suffix: str, context: RepositoryContext | None = None, asked: FimMode | Literal["auto"] = "auto"
+    ) -> Infill | Plain:
+        """What the text before a cursor stands for, with `suffix` behind it, which may be empty.
+
+        A model that cannot fill gaps goes on with the text, where nothing is behind it.
+        """
+        if self.tokenizer.fim is None and asked == "auto" and not suffix:
+            return Plain(context)
+        return Infill(self.fim_order(asked).mode, suffix, context)
 
     def fim_order(self, asked: FimMode | Literal["auto"] = "auto") -> FimOrder:
         """What is asked, else what is set, else what the checkpoint says, else what its family was trained on."""

@@ -67,7 +67,11 @@ class SamplingFields(_ParameterFields):
         description="Strings that end generation; not part of the text. At most 16 unless the server is set otherwise.",
     )
     include_stop_str_in_output: bool = Field(default=False, description="Leave the stop string in the text.")
-    skip_special_tokens: bool = Field(default=True, description="Leave special tokens out of the text.")
+    skip_special_tokens: bool = Field(
+        default=True,
+        description="Special tokens other than end-of-text are not drawn, and not in the text. False: they may be, and "
+        "are. Those that `stop_token_ids` or `logit_bias` names may be drawn in any case.",
+    )
 
     def to_params(
         self,

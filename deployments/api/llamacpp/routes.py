@@ -39,7 +39,7 @@ from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import ServeError
 from deployments.protocol import Delta, GenerationRequest
 from model.text.context import ContextFile, RepositoryContext
-from model.text.prompts import Infill, Raw
+from model.text.prompts import PromptForm, Raw
 
 
 def _bias_pairs(value: Any) -> Any:
@@ -176,7 +176,7 @@ DIALECT = Dialect("llamacpp", "llama.cpp", error_shape=llama_error)
 async def infill_request(body: InfillRequest, api: ApiContext, caller: Caller = ANYBODY) -> GenerationRequest:
     """Translate; raise InvalidRequestError."""
     files = tuple(ContextFile(file.filename, file.text) for file in body.input_extra)
-    form = Infill(api.fim_mode(), body.input_suffix, RepositoryContext(files=files))
+    form = api.gap(body.input_suffix, RepositoryContext(files=files))
     return await _generation_request(body, api, [body.input_prefix + body.prompt], form, caller)
 
 
@@ -191,7 +191,7 @@ async def _generation_request(
     body: LlamaSampling,
     api: ApiContext,
     prompts: list[str] | list[list[int]],
-    form: Infill | Raw,
+    form: PromptForm,
     caller: Caller,
 ) -> GenerationRequest:
     api.check_fan_out(len(prompts), body.n_cmpl)

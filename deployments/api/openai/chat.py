@@ -130,6 +130,7 @@ async def to_generation_request(body: ChatRequest, api: ApiContext) -> tuple[Gen
         stop=(*body.stop, *prompt.stops),
         include_stop=body.include_stop_str_in_output,
         skip_special=body.skip_special_tokens,
+        special_tokens=not (body.skip_special_tokens and prompt.plain),  # a template's turns end in some
         user=body.user,
     )
     return request, prompt.plain

@@ -1,8 +1,9 @@
 """OpenAI's legacy completions, with fill-in-the-middle behind `suffix`. `completions_path` gives them their route.
 
 Source: https://platform.openai.com/docs/api-reference/completions. Fields OpenAI does not have are vLLM's where
-vLLM has them. Decisions: an empty `suffix` is no suffix; a prompt that does not fit beside `max_tokens` is refused
-unless `truncate_prompt_tokens` asks for a cut; `max_tokens` 0 runs the prompt and generates nothing.
+vLLM has them. Decisions: a `suffix` asks for infilling, an empty one too; a prompt that does not fit beside
+`max_tokens` is refused unless `truncate_prompt_tokens` asks for a cut; `max_tokens` 0 runs the prompt and generates
+nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.logprobs import LOGPROBS
 from deployments.protocol import Delta, GenerationRequest
 from model.text.context import ContextFile, RepositoryContext
-from model.text.prompts import Infill, Plain, PromptForm, Raw
+from model.text.prompts import Plain, PromptForm, Raw
 
 DIALECT = Dialect("openai", "OpenAI")
 
@@ -72,7 +73,7 @@ class CompletionRequest(CodeFields):
     suffix: str | None = Field(
         default=None,
         description="Text after the cursor: the completion fills the gap between `prompt` and `suffix`. Plain "
-        "text always. Empty: as if left out, unless `prompt` is empty too.",
+        "text always. Empty: the cursor is at the end of the file.",
     )
     fim_mode: Literal["auto", "psm", "spm"] = Field(
         default="auto",
@@ -122,18 +123,17 @@ class CompletionRequest(CodeFields):
 
     @property
     def is_fim(self) -> bool:
-        return bool(self.suffix) or self.fim_mode != "auto" or self._is_empty_file
+        return self.suffix is not None or self.fim_mode != "auto" or self._is_empty_file
 
     @property
     def _is_empty_file(self) -> bool:
-        """Nothing on either side of a cursor, which is what an editor asks for that has just made a file."""
-        given = self.suffix is not None or self.repository is not None
-        return given and all(prompt == "" for prompt in self.prompt)
+        """Of a repository, which is what an editor asks for that has just made it."""
+        return self.repository is not None and all(prompt == "" for prompt in self.prompt)
 
     def form(self, api: ApiContext) -> PromptForm:
         context = self.repository.to_context() if self.repository else None
         if self.is_fim:
-            return Infill(api.fim_mode(self.fim_mode), self.suffix or "", context)
+            return api.gap(self.suffix or "", context, self.fim_mode)
         return Raw() if context is None else Plain(context)
 
 
@@ -164,7 +164,6 @@ async def to_generation_request(
         best_of=best_of,
         stop=body.stop,
         include_stop=body.include_stop_str_in_output,
-        skip_special=body.skip_special_tokens,
         priority=body.priority,
         user=body.user,
         **body.options(

@@ -1,15 +1,16 @@
-// Example snippets. ‸ marks the cursor.
+// Example snippets. ‸ marks the cursor. The embedded model completes those in Python, which a test asks it; it knows no
+// other language, and has seen no commits.
 
 const CURSOR = "‸";
 
 const sources = [
   {
-    title: "Python: a body from a docstring",
+    title: "Python: the end of a line",
     language: "python",
     path: "statistics.py",
     code: `def mean(values):
     """Return the arithmetic mean of a list of numbers."""
-    ‸
+    return sum(values) / len(‸
 
 
 print(mean([1, 2, 3]))
@@ -27,14 +28,41 @@ def count_words(path):
     with open(path) as file:
         for line in file:
             for word in line.split():
-                ‸
+                counts[word] = counts.get(word, 0) + 1
     return counts
 
 
 if __name__ == "__main__":
-    for word, count in sorted(count_words(sys.argv[1]).items()):
+    for word, count in sorted(count_words(sys.argv[1]).‸):
         print(word, count)
 `,
+  },
+  {
+    title: "Python: a decorator",
+    language: "python",
+    path: "timing.py",
+    code: `import functools
+import time
+
+
+def timed(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        started = time.monotonic()
+        result = function(*‸
+        print(time.monotonic() - started)
+        return result
+
+    return wrapper
+`,
+  },
+  {
+    title: "Python: nothing behind the cursor",
+    language: "python",
+    path: "main.py",
+    code: `import logging
+
+logger = logging.‸`,
   },
   {
     title: "Python: other files as context",
@@ -47,16 +75,15 @@ if __name__ == "__main__":
         content: 'RATES = {"books": 7, "food": 7, "other": 19}\n\n\ndef tax_of(price, kind):\n    return price * RATES[kind] / 100\n',
       },
     ],
-    code: `from shop.tax import tax_of
+    code: `from shop.tax import RATES
 
 
-def total(items):
-    """Sum of the prices, with tax."""
-    return sum(‸)
+def rate_of(kind):
+    return RATES[‸
 `,
   },
   {
-    title: "Python: something to refactor",
+    title: "Python: something to refactor (for a real StarCoder)",
     language: "python",
     path: "report.py",
     task: "refactor",
@@ -69,7 +96,7 @@ def total(items):
 `,
   },
   {
-    title: "JavaScript: a function",
+    title: "JavaScript: a function (for a real StarCoder)",
     language: "javascript",
     path: "debounce.js",
     code: `/** Calls \`action\` once, when nobody has asked for it for \`wait\` milliseconds. */
@@ -82,7 +109,7 @@ export function debounce(action, wait) {
 `,
   },
   {
-    title: "Java: a method",
+    title: "Java: a method (for a real StarCoder)",
     language: "java",
     path: "Stack.java",
     code: `import java.util.ArrayList;
@@ -101,7 +128,7 @@ public class Stack<T> {
 `,
   },
   {
-    title: "Go: an error to handle",
+    title: "Go: an error to handle (for a real StarCoder)",
     language: "go",
     path: "config.go",
     code: `package config
@@ -122,7 +149,7 @@ func Load(path string) (*Config, error) {
 `,
   },
   {
-    title: "SQL: a query",
+    title: "SQL: a query (for a real StarCoder)",
     language: "sql",
     path: "orders.sql",
     code: `-- Customers with more than ten orders, the busiest first.

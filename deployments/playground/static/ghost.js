@@ -52,7 +52,9 @@ const field = StateField.define({
     }),
 });
 
-const visible = (ghost) => (ghost ? ghost.text.slice(ghost.taken) : "");
+const rest = (ghost) => (ghost ? ghost.text.slice(ghost.taken) : "");
+/** White space alone is no suggestion: there is nothing to see, and Tab indents. */
+const visible = (ghost) => (rest(ghost).trim() ? rest(ghost) : "");
 const isAt = (state, place) => state.selection.main.empty && state.selection.main.head === place;
 
 /** The suggestion after a change of the document: shorter if the change is its own start, else gone. */
@@ -63,7 +65,7 @@ function typedAhead(ghost, transaction) {
     changes += from === ghost.at && to === ghost.at ? 1 : 2;
     inserted = text.toString();
   });
-  if (changes !== 1 || !inserted || !visible(ghost).startsWith(inserted)) return null;
+  if (changes !== 1 || !inserted || !rest(ghost).startsWith(inserted)) return null;
   return { ...ghost, at: ghost.at + inserted.length, taken: ghost.taken + inserted.length };
 }
 
@@ -72,11 +74,11 @@ function accept(view, piece) {
   const text = piece(visible(ghost));
   if (!text) return false;
   const at = ghost.at + text.length;
-  const rest = { ...ghost, at, taken: ghost.taken + text.length };
+  const left = { ...ghost, at, taken: ghost.taken + text.length };
   view.dispatch({
     changes: { from: ghost.at, insert: text },
     selection: { anchor: at },
-    effects: offer.of(visible(rest) ? rest : null),
+    effects: offer.of(visible(left) ? left : null),
     userEvent: "input.complete",
     scrollIntoView: true,
   });

@@ -58,7 +58,7 @@ export function completionBody({ model, language, before, after, typing = false 
   return compact({
     model,
     prompt: before,
-    suffix: after || undefined,
+    suffix: after,
     max_tokens: number("max_tokens"),
     temperature: number("temperature"),
     top_p: number("top_p"),

@@ -54,10 +54,21 @@ async def test_editors_get_sensible_ends(
     assert (rules.mode, rules.language) == ("auto", "python")
     assert rules.settings == {"suffix": True, "repetition": True, "special_token": True}
     assert (rules.prefixes, rules.suffixes) == ((PREFIX,), (SUFFIX,))
-    assert rules.special_ids
-    assert fake_backend.tokenizer.eos_id not in rules.special_ids
     raw = await asked(client, fake_backend, path, with_fields(path, body, completion_mode="raw"))
     assert raw.rules is None
+
+
+@pytest.mark.parametrize(("path", "body"), [*EDITORS, *RAW])
+async def test_special_tokens_are_drawn_only_where_the_request_allows_them(
+    client: httpx.AsyncClient, fake_backend: FakeBackend, path: str, body: Any
+) -> None:
+    for fields, expected in (
+        ({}, (True, False)),
+        ({"completion_mode": "auto"}, (True, False)),
+        ({"skip_special_tokens": False}, (False, True)),
+    ):
+        request = await asked(client, fake_backend, path, with_fields(path, body, **fields))
+        assert (request.skip_special, request.special_tokens) == expected
 
 
 @pytest.mark.parametrize(("path", "body"), RAW)

@@ -70,10 +70,14 @@ async def test_templates_count_in_a_prompt_but_not_beside_a_suffix(
     await generate(client, prompt=raw, raw=True)
     await generate(client, prompt="a<fim_suffix>", suffix="b")
     await generate(client, suffix="b")
+    await generate(client, prompt="a", suffix="")
+    await generate(client, prompt=raw, suffix="", raw=True)
     assert [request.prompts[0] for request in fake_backend.requests] == [
         Raw().encode(tokenizer, raw),
         tokenizer.fim.join("spm", tokenizer.encode("a<fim_suffix>"), tokenizer.encode("b")),
         tokenizer.fim.join("spm", [], tokenizer.encode("b")),
+        tokenizer.fim.join("spm", tokenizer.encode("a"), []),
+        Raw().encode(tokenizer, raw),
     ]
 
 

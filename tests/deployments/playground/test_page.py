@@ -71,6 +71,21 @@ async def test_ghost_text_appears_as_one_types_and_tab_takes_it(page: Page, fake
     assert fake_backend.tokenizer.decode(typed.prompts[0]).endswith("x =")
 
 
+async def test_white_space_alone_is_no_suggestion_and_tab_indents(
+    page: Page, fake_backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_backend, "tokens", lambda number=0: fake_backend.tokenizer.encode("\n    "))
+    async with page.expect_response("**/v1/completions") as answer:
+        await write(page, "x = 1")
+    await (await answer.value).finished()
+    await expect(page.locator(GHOST)).to_have_count(0)
+    await page.keyboard.press("Tab")
+    assert await document(page) == "x = 1    "
+    fim = fake_backend.tokenizer.fim
+    assert fim is not None
+    assert fake_backend.requests[0].prompts[0][:2] == [fim.prefix, fim.suffix], "an infill, with nothing behind it"
+
+
 async def test_a_word_at_a_time_typing_ahead_and_escape(page: Page, fake_backend: FakeBackend) -> None:
     await suggested(page)
     asked = len(fake_backend.requests)

@@ -22,6 +22,7 @@ class LetterTokenizer:
     """Token i is a letter; every seventh is a newline."""
 
     special_ids: frozenset[int] = frozenset()
+    fim_ids: frozenset[int] = frozenset()
     special: dict[str, int] = {}  # noqa: RUF012
     eos_id = 0
 

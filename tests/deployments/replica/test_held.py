@@ -49,7 +49,6 @@ def request(id: str, prefixes: list[str], suffix: str = "", **changes: object) -
         prefixes=tuple(prefixes),
         suffixes=(suffix,) * len(prefixes),
         settings=settings,
-        special_ids=(2,),
     )
     options: dict[str, object] = {"params": SamplingParams(max_tokens=20_000), "rules": rules} | changes
     return GenerationRequest(request_id=id, prompts=[[1]] * len(prefixes), **options)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.protocol import Delta, GenerationRequest, gather
-from deployments.replica.sequence import SequenceText, with_special_stops
+from deployments.replica.sequence import SequenceText
 from model.request import Output, SamplingParams, TokenLogprobs
 from model.text.tokenizer import Tokenizer
 from tests.support.tokenizers import starcoder_rules
@@ -85,17 +85,11 @@ def test_tokens_behind_the_one_that_completes_a_stop_string_are_nobodys(stop_tok
 
 
 def test_a_stop_string_that_names_a_special_token_stops_at_the_token() -> None:
-    """Editors send `<fim_suffix>`: it has no text that could match."""
-    special = tokens().special["<fim_suffix>"]
-    text = sequence(("return", "<fim_suffix>"))
-    request = GenerationRequest(
-        request_id="r", prompts=[[1]], params=SamplingParams(stop_token_ids=(7,)), stop=("return", "<fim_suffix>")
-    )
-    (engine,) = with_special_stops(request, tokens()).sequences()
-    assert engine.params.stop_token_ids == (7, special)
+    """It has no text that could match."""
+    special = tokens().special["<jupyter_output>"]
     ids = [*tokens().encode("a = 1"), special]
-    whole = run(text, outputs(ids, [], "stop", special))
-    assert (whole.text, whole.finish_reason, whole.stop_reason) == ("a = 1", "stop", "<fim_suffix>")
+    whole = run(sequence(("return", "<jupyter_output>")), outputs(ids, [], "stop", special))
+    assert (whole.text, whole.finish_reason, whole.stop_reason) == ("a = 1", "stop", "<jupyter_output>")
 
 
 def test_held_back_text_comes_out_at_the_end() -> None:

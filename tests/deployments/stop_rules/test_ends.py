@@ -17,7 +17,7 @@ from deployments.stop_rules.ask import ask, settings
 from deployments.stop_rules.languages import LANGUAGES, guess_language
 from deployments.stop_rules.pipeline import build_pipeline
 
-TOKENIZER = SimpleNamespace(special={"<fim_middle>": 2, "<|endoftext|>": 0}, special_ids=frozenset({0, 2}), eos_id=0)
+TOKENIZER = SimpleNamespace(special={"<fim_middle>": 2, "<|endoftext|>": 0})
 HELD_OUT = (Path(__file__).parents[2] / "model/data/pico_heldout.txt").read_text()
 
 
@@ -38,7 +38,6 @@ def rules(
     return ask(
         mode,
         settings(mode, said),
-        TOKENIZER,
         language=language,
         prefixes=(prefix,),
         suffixes=(suffix[:SUFFIX_CHARACTERS],),
@@ -88,7 +87,16 @@ def read_characters(wanted: StopRules, text: str) -> int:
         pytest.param("    a\n    ", "\n    return res\n", "b\n    return resist", "b\n    return resist", None),
         pytest.param("a = 1", "", "\n<fim_middle>b", "\n", "special_token"),
         pytest.param("    ", "", "a()\n    b()\n    a()\n    b()\n    a()\n    b()\n", "a()\n    b()", "repetition"),
+        pytest.param("    ", "", "a()\n    a()\n    b()", "a()\n    a()\n    b()", None, id="two equal lines"),
         pytest.param("x = ", "", "ab" * 100, "ab" * 16, "repetition"),
+        pytest.param("# A ", "", "simple " * 20, "simple ", "repetition", id="a word"),
+        pytest.param("# sim", "", "ple simple" + " simple" * 20, "ple simple ", "repetition", id="a word half typed"),
+        pytest.param("# ", "", "is not, " + "and it is not, " * 9, "is not, and it ", "repetition", id="words"),
+        pytest.param("# ", "", "and so on " * 3 + "an", "and so on ", "repetition", id="words at the end"),
+        pytest.param("# ", "", "and so on " * 2, "and so on " * 2, None, id="words twice"),
+        pytest.param("def f", "", "_value" * 20, "_value_", "repetition", id="a name"),
+        pytest.param("x = [", "", "0, " * 20 + "1]", "0, " * 20 + "1]", None, id="a row of numbers"),
+        pytest.param("x, y = ", "", "self.x, self.y", "self.x, self.y", None, id="a word twice"),
         pytest.param("# ", "", "-" * 100, "-" * 100, None, id="a ruler"),
         pytest.param("x = [", "\n]\n", "1, 2\n", "1, 2", "suffix", id="no newline twice"),
         pytest.param("class A:\n    def f(self):\n        return 1", "\n", "\n\nclass B:\n    pass\n", "", "block"),

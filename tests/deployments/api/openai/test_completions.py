@@ -99,9 +99,10 @@ async def test_suffix_is_infilled(
     assert fake_backend.requests[0].prompts == [expected]
 
 
-async def test_an_empty_suffix_is_none_unless_fim_mode_asks(
+async def test_a_suffix_asks_for_infilling_an_empty_one_too(
     client: httpx.AsyncClient, fake_backend: FakeBackend, tokenizer: Tokenizer
 ) -> None:
+    await complete(client, prompt="x = ")
     await complete(client, prompt="x = ", suffix="")
     await complete(client, prompt="x = ", suffix="", fim_mode="spm")
     await complete(client, prompt="", suffix="x = ")
@@ -109,6 +110,7 @@ async def test_an_empty_suffix_is_none_unless_fim_mode_asks(
     ids = tokenizer.encode("x = ")
     assert [request.prompts for request in fake_backend.requests] == [
         [ids],
+        [tokenizer.fim.join("spm", ids, [])],
         [tokenizer.fim.join("spm", ids, [])],
         [tokenizer.fim.join("psm", [], ids)],
     ]

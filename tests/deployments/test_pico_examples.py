@@ -1,0 +1,120 @@
+"""Every example that a newcomer meets is one that the embedded model gets right."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.command.ready import ready_message
+from deployments.settings import Settings
+from tests.support.packages import ROOT
+from tests.support.programs import program
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ANSWERS = {
+    "README.md": ["values)"],
+    "docs/deploy.md": [' == "__main__":'],
+    "docs/teams.md": [" Path"],
+    "docs/api.md": ["items"],
+}
+"""Of the requests to `/v1/completions` that are typed into a shell, in order."""
+
+PLAYGROUND = {
+    "Python: the end of a line": "values)",
+    "Python: the middle of a loop": "items()",
+    "Python: a decorator": "args, **kwargs)",
+    "Python: nothing behind the cursor": "getLogger(__name__)",
+    "Python: other files as context": "kind] / 100",
+}
+"""Greedy, as the form stands otherwise."""
+
+OTHERS = "(for a real StarCoder)"
+
+
+def typed(text: str) -> list[dict[str, Any]]:
+    """Bodies of `curl` to `/v1/completions`."""
+    commands = re.findall(r"curl (?:.|\n)*?/v1/completions(?:.|\n)*?-d '(\{(?:.|\n)*?\})'", text)
+    return [json.loads(body) for body in commands]
+
+
+async def answered(pico: httpx.AsyncClient, body: dict[str, Any]) -> str:
+    response = await pico.post("/v1/completions", json=body)
+    assert response.status_code == 200, response.text
+    text: str = response.json()["choices"][0]["text"]
+    return text
+
+
+@pytest.mark.parametrize("document", ANSWERS)
+async def test_what_is_typed_into_a_shell(pico: httpx.AsyncClient, document: str) -> None:
+    text = (ROOT / document).read_text()
+    bodies = typed(text)
+    assert all(body["temperature"] == 0 for body in bodies)
+    assert [await answered(pico, body) for body in bodies] == ANSWERS[document]
+    if document != "docs/teams.md":
+        assert all(f"`{answer}`" in text for answer in ANSWERS[document])
+
+
+async def test_what_the_command_offers_to_try(pico: httpx.AsyncClient) -> None:
+    (body,) = typed(ready_message(Settings(), 1.0, None))
+    assert await answered(pico, body) == "getLogger(__name__)"
+
+
+async def test_the_python_of_the_readme(pico: httpx.AsyncClient) -> None:
+    text = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(from openai import .*?)```", text, re.DOTALL)
+    tree = ast.parse(code)
+    names = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+    }
+    (call,) = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "client.completions.create"
+    ]
+    body = {
+        word.arg: names[ast.unparse(word.value)] if isinstance(word.value, ast.Name) else ast.literal_eval(word.value)
+        for word in call.keywords
+    }
+    answer = await answered(pico, {**body, "stream": False})
+    assert answer == "append(item)"
+    assert f"this prints `{answer}`" in text
+
+
+def examples() -> list[dict[str, Any]]:
+    """Of the playground."""
+    path = ROOT / "deployments/playground/static/examples.js"
+    source = path.read_text() + "\nconsole.log(JSON.stringify(examples));"
+    command = [program("node", "nodejs"), "--input-type=module", "-"]
+    found: list[dict[str, Any]] = json.loads(subprocess.check_output(command, input=source, text=True, timeout=60))
+    return found
+
+
+async def test_the_examples_of_the_playground(pico: httpx.AsyncClient) -> None:
+    answers = {}
+    for example in examples():
+        if example["title"].endswith(OTHERS):
+            assert example["language"] != "python" or example["task"] == "refactor"
+            continue
+        repository = {"path": example["path"], "name": example.get("repository"), "files": example.get("files")}
+        body = {
+            "prompt": example["code"][: example["cursor"]],
+            "suffix": example["code"][example["cursor"] :],
+            "max_tokens": 64,
+            "temperature": 0,
+            "completion_mode": "auto",
+            "language": example["language"],
+            "repository": {name: value for name, value in repository.items() if value},
+        }
+        answers[example["title"]] = await answered(pico, body)
+    assert answers == PLAYGROUND
