@@ -16,7 +16,7 @@ import { forgetPast, remember, showPast } from "./past.js";
 import { showPrompt } from "./prompt_view.js";
 import { Refactoring, renderRefactoring } from "./refactoring.js";
 import { addFile, completionBody, files, parameters, refactorBody, replaceFiles, restoreParameters } from "./request.js";
-import { clearOutput, endingOf, renderChoices, showFigures } from "./results.js";
+import { clearOutput, endingOf, hideOutput, renderChoices, showFigures } from "./results.js";
 import { Server } from "./server.js";
 import { fromFragment } from "./share.js";
 import { share } from "./share_dialog.js";
@@ -134,6 +134,7 @@ function conclude(completion) {
   noteOnce(completion, found);
   if (found.length) return;
   const [choice] = completion.choices;
+  hideOutput();
   showNotice({ kind: "empty", tone: "plain", title: "The model adds nothing here.", detail: `It was asked, and gave no text (${endingOf(choice)}). Try another place, or more temperature.` });
 }
 
@@ -194,7 +195,8 @@ async function follow(request, start) {
 const update = eachFrame((request) => {
   if (running !== null && running !== request) return;
   showFigures(request, server.model?.max_model_len);
-  if (request instanceof Refactoring) renderRefactoring(request, request.apply);
+  if (request.failed && request.ttft === null) hideOutput();
+  else if (request instanceof Refactoring) renderRefactoring(request, request.apply);
   else renderChoices(request);
 });
 

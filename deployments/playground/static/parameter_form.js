@@ -21,7 +21,7 @@ const CONTROLS = {
     { name: "logprobs", label: "Colour tokens by probability", kind: "switch", checked: true, task: "complete", instead: "Shows where the model was unsure, and what else it could have written." },
   ],
   ending: [
-    { name: "completion_mode", label: "Ends with", kind: "select", options: { auto: "what suits the cursor", line: "the line", block: "the block", raw: "the model’s own end" } },
+    { name: "completion_mode", label: "Ends with", kind: "select", options: { auto: "automatic", line: "the line", block: "the block", raw: "the model’s end" } },
     { name: "min_logprob", label: "Least certainty", kind: "number", step: 0.1, placeholder: "any", says: "A natural logarithm: −1 is a token that had a chance of 37 %." },
   ],
   repeating: [
@@ -38,7 +38,7 @@ const CONTROLS = {
   context: [
     { name: "repository", label: "Repository", kind: "text", placeholder: "acme/shop", task: "complete", says: "Its name tells the model what kind of code to expect." },
     { name: "path", field: "filename", label: "This file", kind: "text", placeholder: "src/cart.py" },
-    { name: "fim_mode", label: "Prompt order", kind: "select", options: { auto: "what suits the model", psm: "PSM", spm: "SPM" }, task: "complete" },
+    { name: "fim_mode", label: "Prompt order", kind: "select", options: { auto: "automatic", psm: "PSM", spm: "SPM" }, task: "complete" },
     { name: "truncate", field: "truncate_prompt_tokens", label: "Cut what does not fit", kind: "switch", task: "complete", instead: "A prompt that is too long loses what is farthest from the cursor, where it would be refused." },
   ],
 };

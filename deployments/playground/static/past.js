@@ -54,7 +54,9 @@ function line({ at, state, texts }, onRestore) {
   back.type = "button";
   back.setAttribute("aria-label", `Bring back: ${name || "an empty file"}`);
   back.addEventListener("click", () => onRestore(state));
-  node.append(...texts.map((text) => element("pre", "", text || "(nothing)")));
+  const indentation = /(?<=^|\n)[ \t]*$/.exec(state.code.slice(0, state.cursor))?.[0] ?? "";
+  node.append(...texts.map((text) => element("pre", "", state.task === "complete" ? indentation + text : text)));
+  if (texts.length === 0) node.append(element("p", "note", "It gave no text."));
   return node;
 }
 

@@ -100,12 +100,19 @@ function describe(choice, completion) {
 /** Why a choice ended, in words. */
 export const endingOf = ({ endedBy, finishReason }) => RULES[endedBy] ?? ENDINGS[finishReason] ?? finishReason;
 
+/** As if nothing had been asked. */
 export function clearOutput() {
+  hideOutput();
+  byId("no-output").hidden = false;
+}
+
+/** Of a request without an answer, of which a notice tells. */
+export function hideOutput() {
   shown = null;
   cards = [];
   byId("choices").replaceChildren();
   byId("refactoring").hidden = true;
-  byId("no-output").hidden = false;
+  byId("no-output").hidden = true;
 }
 
 /** Figures of a completion or a refactoring; `maxModelLen` is the window in tokens. */

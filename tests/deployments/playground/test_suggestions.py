@@ -92,11 +92,13 @@ async def test_an_answer_without_text_looks_like_a_refused_one(page: Page) -> No
     await answer_with(page, ("", -1))
     await page.click("#run")
     await expect(page.locator("#problem")).to_contain_text("The model adds nothing here.")
+    await expect(page.locator(".choice")).to_have_count(0)
     await page.unroute("**/v1/completions")
     await page.uncheck("#as-you-type")
     await write(page, "word " * 2000)
     await page.keyboard.press("Control+Enter")
     await expect(page.locator("#problem")).to_contain_text("Too long")
+    await expect(page.locator(".choice")).to_have_count(0)
     await page.click("#problem-action")
     await expect(page.locator("#problem")).to_be_hidden()
 
