@@ -85,6 +85,8 @@ function showProblem(error) {
   showNotice({ kind: error.kind, title, detail, action: ACTIONS[action] ?? null });
 }
 
+const showEmpty = (title, detail) => showNotice({ kind: "empty", tone: "plain", title, detail });
+
 // Requests
 
 const language = () => byId("language").value;
@@ -135,7 +137,7 @@ function conclude(completion) {
   if (found.length) return;
   const [choice] = completion.choices;
   hideOutput();
-  showNotice({ kind: "empty", tone: "plain", title: "The model adds nothing here.", detail: `It was asked, and gave no text (${endingOf(choice)}). Try another place, or more temperature.` });
+  showEmpty("The model adds nothing here.", `It was asked, and gave no text (${endingOf(choice)}). Try another place, or more temperature.`);
 }
 
 async function refactor() {
@@ -161,7 +163,7 @@ async function refactor() {
   if (!refactoring.finishReason) return;
   announce("The refactoring is done.");
   note(asked, [refactoring.diff || refactoring.code]);
-  if (refactoring.diff === "") showNotice({ kind: "empty", tone: "plain", title: "The model changes nothing.", detail: "The new code is the old one. Say in other words what is to change." });
+  if (refactoring.diff === "") showEmpty("The model changes nothing.", "The new code is the old one. Say in other words what is to change.");
 }
 
 /** Keeps the page in step with one request from its start to its end. */
@@ -362,16 +364,16 @@ const currentState = () => ({
 
 byId("share").addEventListener("click", () => share(currentState()));
 
-async function openLink() {
+async function openLink(show) {
   try {
     const state = await fromFragment(location.hash);
-    if (state) showState(state);
+    if (state) show(state);
   } catch {
     showProblem(new ApiError("link", ""));
   }
 }
 
-addEventListener("hashchange", openLink);
+addEventListener("hashchange", () => openLink(replaceState));
 addEventListener("pagehide", () => keepDraft(currentState()));
 
 // History
@@ -391,9 +393,8 @@ function noteOnce(completion, found) {
 
 const account = new Account({ onChange: () => (server.find(), refresh()) });
 const draft = recallDraft();
-
 showState(draft ?? toState(examples[0]), true);
-if (!draft) await openLink();
+if (!draft) await openLink(showState);
 await account.begin();
 server.find();
 if (matchMedia("(pointer: fine)").matches && !document.querySelector("dialog[open]")) view.focus();

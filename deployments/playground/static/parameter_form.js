@@ -15,14 +15,28 @@ const slider = (name, label, { value, step, from = FIELDS[name].least, to = FIEL
 const CONTROLS = {
   writing: [
     slider("temperature", "Temperature", { value: 0.2, step: 0.05, says: "How daring it is." }),
-    slider("max_tokens", "Maximum length", { value: 64, step: 1, from: 1, to: 512, least: 1, task: "complete", says: "A token is about three characters." }),
+    slider("max_tokens", "Maximum length", {
+      value: 64, step: 1, from: 1, to: 512, least: 1, task: "complete", says: "In tokens, of about three characters.",
+    }),
     slider("n", "Choices", { value: 1, step: 1, to: 8, most: 8, task: "complete", says: "How many you want to choose from." }),
-    { name: "stop", label: "Stop at", kind: "lines", placeholder: "\\n\\n is an empty line", says: "One a line; \\n is a line end, \\t a tab." },
-    { name: "logprobs", label: "Colour tokens by probability", kind: "switch", checked: true, task: "complete", instead: "Shows where the model was unsure, and what else it could have written." },
+    {
+      name: "stop", label: "Stop at", kind: "lines", placeholder: "\\n\\n is an empty line",
+      says: "One a line; \\n is a line end, \\t a tab.",
+    },
+    {
+      name: "logprobs", label: "Colour tokens by probability", kind: "switch", checked: true, task: "complete",
+      instead: "Shows where the model was unsure, and what else it could have written.",
+    },
   ],
   ending: [
-    { name: "completion_mode", label: "Ends with", kind: "select", options: { auto: "automatic", line: "the line", block: "the block", raw: "the model’s end" } },
-    { name: "min_logprob", label: "Least certainty", kind: "number", step: 0.1, placeholder: "any", says: "A natural logarithm: −1 is a token that had a chance of 37 %." },
+    {
+      name: "completion_mode", label: "Ends with", kind: "select",
+      options: { auto: "automatic", line: "the line", block: "the block", raw: "the model’s end" },
+    },
+    {
+      name: "min_logprob", label: "Least certainty", kind: "number", step: 0.1, placeholder: "any",
+      says: "A natural logarithm: −1 is a token that had a chance of 37 %.",
+    },
   ],
   repeating: [
     slider("frequency_penalty", "Frequency penalty", { value: 0, step: 0.1 }),
@@ -36,10 +50,20 @@ const CONTROLS = {
     { name: "seed", label: "Seed", kind: "number", step: 1, least: 0, placeholder: "random" },
   ],
   context: [
-    { name: "repository", label: "Repository", kind: "text", placeholder: "acme/shop", task: "complete", says: "Its name tells the model what kind of code to expect." },
+    {
+      name: "repository", label: "Repository", kind: "text", placeholder: "acme/shop", task: "complete",
+      says: "Its name tells the model what kind of code to expect.",
+    },
     { name: "path", field: "filename", label: "This file", kind: "text", placeholder: "src/cart.py" },
-    { name: "fim_mode", label: "Prompt order", kind: "select", options: { auto: "automatic", psm: "PSM", spm: "SPM" }, task: "complete" },
-    { name: "truncate", field: "truncate_prompt_tokens", label: "Cut what does not fit", kind: "switch", task: "complete", instead: "A prompt that is too long loses what is farthest from the cursor, where it would be refused." },
+    {
+      name: "fim_mode", label: "Prompt order", kind: "select", options: { auto: "automatic", psm: "PSM", spm: "SPM" },
+      task: "complete",
+    },
+    {
+      name: "truncate", field: "truncate_prompt_tokens", label: "Cut what does not fit", kind: "switch",
+      task: "complete",
+      instead: "A prompt that is too long loses what is farthest from the cursor, where it would be refused.",
+    },
   ],
 };
 
