@@ -16,6 +16,7 @@ from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
 from deployments.http.needs import needs, public
 from model.statistics import Products
+from model.text.commit import CommitKnowledge, commit_knowledge
 from model.text.fim import FimMode
 from monitoring.version import package_version
 
@@ -46,6 +47,11 @@ class Version(BaseModel):
     fim_mode_chosen_by: str | None = Field(
         description="Why it is that: `setting`, `checkpoint` (its tokenizer_config.json), `family` (BigCode's models "
         "were trained in both orders, and SPM keeps the cache while people type), `default`."
+    )
+    commits: CommitKnowledge = Field(
+        description="What the model makes of `/v1/refactor`: `trained`: it has the tokens of commits; `untrained`: its "
+        "checkpoint says that it has seen none, so answers are noise; `none`: it has no such tokens, and every request "
+        "is refused."
     )
 
 
@@ -99,6 +105,7 @@ def create_router(api: ApiContext) -> APIRouter:
             forward=Forward(path=path.path, reason=path.reason, products=path.products) if path else None,
             fim_mode=order and order.mode,
             fim_mode_chosen_by=order and order.chosen_by,
+            commits=commit_knowledge(api.tokenizer),
         )
 
     @router.get(

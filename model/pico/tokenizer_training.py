@@ -62,6 +62,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path, window: int) -> None:
         additional_special_tokens=SPECIAL_TOKENS,
         model_max_length=window,
         clean_up_tokenization_spaces=False,
+        commits_seen=False,  # for whoever serves it: refactoring is not to be expected
     )
     wrapped.save_pretrained(str(directory))
 

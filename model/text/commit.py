@@ -6,10 +6,24 @@ end-of-text (StarCoder, arXiv:2305.06161, section 3.3). Parts are encoded separa
 
 from __future__ import annotations
 
+from typing import Literal
+
 from model.text.fim import UnsupportedError
 from model.text.tokenizer import Tokenizer
 
 _MARKERS = ("<commit_before>", "<commit_msg>", "<commit_after>")
+
+CommitKnowledge = Literal["trained", "untrained", "none"]
+
+
+def commit_knowledge(tokenizer: Tokenizer) -> CommitKnowledge:
+    """What a model makes of the format.
+
+    `none`: its vocabulary lacks the tokens. `untrained`: the checkpoint's maker says that it has seen no commit.
+    """
+    if _missing(tokenizer):
+        return "none"
+    return "trained" if tokenizer.commits_seen else "untrained"
 
 
 def render_commit(tokenizer: Tokenizer, code: str, message: str) -> list[int]:
@@ -17,8 +31,11 @@ def render_commit(tokenizer: Tokenizer, code: str, message: str) -> list[int]:
 
     Raises UnsupportedError where the vocabulary lacks the tokens.
     """
-    missing = [marker for marker in _MARKERS if marker not in tokenizer.special]
-    if missing:
+    if missing := _missing(tokenizer):
         raise UnsupportedError(f"this model has no {missing[0]}: it cannot refactor")
     before, said, after = (tokenizer.special[marker] for marker in _MARKERS)
     return [before, *tokenizer.encode(code), said, *tokenizer.encode(message), after]
+
+
+def _missing(tokenizer: Tokenizer) -> list[str]:
+    return [marker for marker in _MARKERS if marker not in tokenizer.special]

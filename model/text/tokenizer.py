@@ -46,6 +46,7 @@ class Tokenizer:
     fim: the fill-in-the-middle markers, or None if the vocabulary has none. fim_ids: their ids.
     fim_order: of a fill-in-the-middle prompt: what the checkpoint's maker says, else what its family was trained on.
     chat_template: Jinja source that writes a conversation as the model was trained on it, or None.
+    commits_seen: what the checkpoint's maker says of its training; True where nothing is said.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Tokenizer:
         eos_token: str = _END_OF_TEXT,
         chat_template: str | None = None,
         fim_mode: FimMode | None = None,
+        commits_seen: bool = True,
     ) -> None:
         """Build from the contents of a `tokenizer.json`. Raises ConfigError where they do not fit."""
         _check_byte_level(rules)
@@ -77,6 +79,7 @@ class Tokenizer:
             self._bytes[token["id"]] = token["content"].encode()
         self.eos_token, self.eos_id = eos_token, self.special[eos_token]
         self.chat_template = chat_template
+        self.commits_seen = commits_seen
         self.fim = FimTokens.find(self.special)
         self.fim_order = self.fim.order if self.fim is not None else DEFAULT_ORDER
         if fim_mode is not None:
@@ -104,7 +107,8 @@ class Tokenizer:
         if not isinstance(rules, dict):
             raise ConfigError(f"{path} is not a tokenizer: its JSON is no object")
         try:
-            return cls(rules, _eos_token(directory), _chat_template(directory), _fim_mode(directory))
+            said = _eos_token(directory), _chat_template(directory), _fim_mode(directory), _commits_seen(directory)
+            return cls(rules, *said)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
@@ -216,6 +220,13 @@ def _fim_mode(directory: Path) -> FimMode | None:
     if mode is not None and mode not in get_args(FimMode):
         raise ConfigError(f"fim_mode of tokenizer_config.json is {mode!r}, not one of {', '.join(get_args(FimMode))}")
     return mode
+
+
+def _commits_seen(directory: Path) -> bool:
+    seen = _configuration(directory).get("commits_seen", True)
+    if not isinstance(seen, bool):
+        raise ConfigError(f"commits_seen of tokenizer_config.json is {seen!r}, not true or false")
+    return seen
 
 
 def _configuration(directory: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ async def take(url: str, directory: Path) -> list[Path]:
 
 def shrink(path: Path) -> None:
     """A screen has few colours: 256 of them look the same and take half the bytes."""
-    Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+    Image.open(path).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
         path, optimize=True
     )
     size = path.stat().st_size
@@ -59,7 +59,9 @@ async def _choices(page: Page, path: Path) -> None:
     await page.fill("[name=n]", "3")
     await page.fill("[name=temperature]", "0.6")
     await page.fill("[name=max_tokens]", "32")
+    await page.get_by_text("Drawing tokens").click()
     await page.fill("[name=seed]", "7")
+    await page.get_by_text("Drawing tokens").click()
     await _complete(page)
     tokens = page.locator(".choice").first.locator(".token")
     await tokens.nth(min(2, await tokens.count() - 1)).hover()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from fastapi import APIRouter
 
 from deployments.api.common.context import ApiContext
+from deployments.api.openai.completions import CompletionRequest
 from deployments.api.pages.markdown_page import to_page
 from deployments.api.pages.static_content import StaticContent
 from deployments.clients.client import ANSWER_SHARE, NO_KEY
@@ -55,6 +58,24 @@ def configurations() -> bytes:
     )
 
 
+def request_fields() -> bytes:
+    """A script with what the API declares of each field of a completion: what it does, its range and its default."""
+    fields = {name: _declared(schema) for name, schema in CompletionRequest.model_json_schema()["properties"].items()}
+    return b"export const FIELDS = " + msgspec.json.encode(fields) + b";\n"
+
+
+def _declared(schema: dict[str, Any]) -> dict[str, object]:
+    """Of a field that may be null, the range is that of its values."""
+    ranged = next((kind for kind in schema.get("anyOf", ()) if "maximum" in kind), schema)
+    said = {
+        "description": schema["description"],
+        "least": ranged.get("minimum"),
+        "most": ranged.get("maximum"),
+        "default": schema.get("default"),
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
 def resources(api: ApiContext) -> dict[str, StaticContent]:
     """Everything the playground is made of, by path."""
     found = {
@@ -62,8 +83,12 @@ def resources(api: ApiContext) -> dict[str, StaticContent]:
         for path in sorted(STATIC.iterdir())
         if path.name not in _WHOLE.values()
     }
-    found["/playground/stop-rules.js"] = StaticContent(stop_rule_words(), _MEDIA_TYPES[".js"])
-    found["/playground/clients.js"] = StaticContent(configurations(), _MEDIA_TYPES[".js"])
+    made = {
+        "stop-rules.js": stop_rule_words(),
+        "clients.js": configurations(),
+        "request-fields.js": request_fields(),
+    }
+    found.update({f"/playground/{name}": StaticContent(text, _MEDIA_TYPES[".js"]) for name, text in made.items()})
     found.update({path: StaticContent((STATIC / name).read_bytes(), _HTML) for path, name in _WHOLE.items()})
     found["/model-card"] = StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)
     found["/terms"] = StaticContent(to_page("Use restrictions", TERMS.read_text(encoding="utf-8")), _HTML)

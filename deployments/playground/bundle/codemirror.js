@@ -1,5 +1,6 @@
 // What the playground uses of CodeMirror. `npm run build` writes it, minified, to ../static/codemirror.js.
 
+export { closeBrackets, closeBracketsKeymap, insertBracket } from "@codemirror/autocomplete";
 export { defaultKeymap, history, historyKeymap, indentLess, indentMore } from "@codemirror/commands";
 export {
   bracketMatching,
@@ -19,7 +20,7 @@ export { rust } from "@codemirror/legacy-modes/mode/rust";
 export { shell } from "@codemirror/legacy-modes/mode/shell";
 export { standardSQL } from "@codemirror/legacy-modes/mode/sql";
 export { swift } from "@codemirror/legacy-modes/mode/swift";
-export { Annotation, Compartment, EditorSelection, EditorState, Prec, StateEffect, StateField } from "@codemirror/state";
+export { Annotation, Compartment, EditorSelection, EditorState, Prec, StateEffect, StateField, Transaction } from "@codemirror/state";
 export {
   Decoration,
   drawSelection,

@@ -11,9 +11,8 @@ export class Account {
   #asking = false;
   #refused = false;
 
-  /** keepDraft(): before the page is left. onChange(): somebody else asks from now on. */
-  constructor({ keepDraft, onChange }) {
-    this.keepDraft = keepDraft;
+  /** onChange(): somebody else asks from now on. */
+  constructor({ onChange }) {
     this.onChange = onChange;
     byId("team").addEventListener("change", ({ target }) => (setTeam(target.value), onChange()));
   }
@@ -41,7 +40,6 @@ export class Account {
     const found = await askForKey({
       signOn: this.#here.sign_on,
       target: "/",
-      before: this.keepDraft,
       check: () => getJson("v1/models"),
     });
     this.#asking = false;
@@ -60,7 +58,6 @@ export class Account {
       target: "/",
       enterKey: () => this.enterKey(),
       onChange: () => this.#changed(),
-      before: this.keepDraft,
     });
   }
 

@@ -19,6 +19,11 @@ export class Completion extends Streamed {
     });
   }
 
+  /** Takes the choices of another completion of the same place. */
+  join(other) {
+    for (const choice of other.choices) this.choices.push({ ...choice, index: this.choices.length });
+  }
+
   add(news, onText) {
     const choice = this.choices[news.index];
     if (news.text || news.logprobs) this.noteText();

@@ -46,7 +46,7 @@ export function ask({ title, note, fields = [], action, danger = false, extra = 
   const form = dialog.appendChild(element("form"));
   const box = form.appendChild(element("div", "fields"));
   box.append(...fields.map(field));
-  const problem = form.appendChild(element("p", "problem"));
+  const problem = form.appendChild(element("p", "notice"));
   problem.setAttribute("role", "alert");
   problem.hidden = true;
   const buttons = form.appendChild(element("div", "buttons"));

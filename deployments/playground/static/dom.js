@@ -11,6 +11,9 @@ export function element(tag, className = "", text = undefined) {
 
 export const announce = (text) => (byId("announcer").textContent = text);
 
+/** Whether the browser let the page copy. */
+export const copy = (text) => navigator.clipboard?.writeText(text).then(() => true, () => false) ?? false;
+
 /** At most one call a frame, with the newest arguments. */
 export function eachFrame(action) {
   let newest = null;

@@ -3,6 +3,7 @@
 
 import {
   bracketMatching,
+  closeBracketsKeymap,
   Compartment,
   defaultKeymap,
   drawSelection,
@@ -22,9 +23,11 @@ import {
   Prec,
   syntaxHighlighting,
   tags,
+  Transaction,
 } from "./codemirror.js";
 import { ghost } from "./ghost.js";
 import { languageSupport } from "./languages.js";
+import { typing } from "./typing.js";
 
 const theme = EditorView.theme({
   "&": { height: "100%", fontSize: "13px", color: "var(--text)", backgroundColor: "var(--surface)" },
@@ -32,7 +35,7 @@ const theme = EditorView.theme({
   ".cm-scroller": { fontFamily: "var(--mono)", lineHeight: "1.6" },
   ".cm-content": { padding: "8px 0", caretColor: "var(--text)" },
   ".cm-line": { padding: "0 12px 0 6px" },
-  ".cm-gutters": { backgroundColor: "transparent", color: "var(--dim)", border: "none", paddingLeft: "4px" },
+  ".cm-gutters": { backgroundColor: "var(--surface)", color: "var(--dim)", border: "none", paddingLeft: "4px" },
   ".cm-activeLine": { backgroundColor: "color-mix(in oklab, var(--raised) 55%, transparent)" },
   ".cm-activeLineGutter": { backgroundColor: "transparent", color: "var(--text)" },
   ".cm-cursor": { borderLeftColor: "var(--text)", borderLeftWidth: "2px" },
@@ -57,25 +60,11 @@ function indent(view) {
 }
 
 /**
- * Typing over a selection, done here: Chromium's own editing would keep the look of the first replaced character in
- * an inline style, and report that the page's policy forbids it.
- */
-const replaceSelection = EditorView.domEventHandlers({
-  beforeinput(event, view) {
-    const { ranges, main } = view.state.selection;
-    if (event.inputType !== "insertText" || !event.data || event.isComposing || main.empty || ranges.length > 1) return false;
-    event.preventDefault();
-    view.dispatch(view.state.replaceSelection(event.data), { userEvent: "input.type", scrollIntoView: true });
-    return true;
-  },
-});
-
-/**
  * @param host an element, which gets a shadow root
- * @param run, escape what Ctrl-Enter and Esc do; `escape` says whether it did something
+ * @param keys key names of CodeMirror to what they do, which says whether it did something
  * @param onUpdate told of every update; onGhostGone: when a suggestion ends
  */
-export function createEditor(host, { run, escape, onUpdate, onGhostGone }) {
+export function createEditor(host, { keys, onUpdate, onGhostGone }) {
   const root = host.attachShadow({ mode: "open" });
   const language = new Compartment();
   const view = new EditorView({
@@ -83,8 +72,8 @@ export function createEditor(host, { run, escape, onUpdate, onGhostGone }) {
     parent: root,
     state: EditorState.create({
       extensions: [
-        Prec.highest(keymap.of([{ key: "Mod-Enter", run: () => (run(), true) }, { key: "Escape", run: escape }])),
-        replaceSelection,
+        Prec.highest(keymap.of(Object.entries(keys).map(([key, run]) => ({ key, run })))),
+        typing,
         ghost({ onGone: onGhostGone }),
         lineNumbers(),
         highlightActiveLine(),
@@ -95,7 +84,7 @@ export function createEditor(host, { run, escape, onUpdate, onGhostGone }) {
         indentOnInput(),
         language.of(languageSupport("python")),
         syntaxHighlighting(colours),
-        keymap.of([...defaultKeymap, ...historyKeymap, { key: "Tab", run: indent, shift: indentLess }]),
+        keymap.of([...closeBracketsKeymap, ...defaultKeymap, ...historyKeymap, { key: "Tab", run: indent, shift: indentLess }]),
         EditorView.contentAttributes.of({ "aria-label": "Code editor", "aria-multiline": "true", spellcheck: "false" }),
         theme,
         EditorView.updateListener.of(onUpdate),
@@ -105,8 +94,10 @@ export function createEditor(host, { run, escape, onUpdate, onGhostGone }) {
   return {
     view,
     setLanguage: (name) => view.dispatch({ effects: language.reconfigure(languageSupport(name)) }),
-    setDocument(code, cursor = code.length) {
+    /** asFirst: there was none before, which undoing would bring back. */
+    setDocument(code, cursor = code.length, asFirst = false) {
       view.dispatch({
+        annotations: Transaction.addToHistory.of(!asFirst),
         changes: { from: 0, to: view.state.doc.length, insert: code },
         selection: { anchor: Math.min(cursor, code.length) },
         scrollIntoView: true,

@@ -6,6 +6,7 @@ import { Decoration, EditorView, keymap, Prec, StateEffect, StateField, WidgetTy
 
 const offer = StateEffect.define(); // {at, text, taken}, or null
 const grow = StateEffect.define(); // more text, for the suggestion that is there
+const swap = StateEffect.define(); // another text, which begins as what was taken of the one that is there
 
 /** One word with the white space before it; line ends count as white space. */
 const WORD = /^\s*(?:[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]+|$)/u;
@@ -42,6 +43,7 @@ const field = StateField.define({
     for (const effect of transaction.effects) {
       if (effect.is(offer)) ghost = effect.value;
       else if (effect.is(grow) && ghost) ghost = { ...ghost, text: ghost.text + effect.value };
+      else if (effect.is(swap) && ghost) ghost = { ...ghost, text: effect.value };
     }
     return ghost;
   },
@@ -89,17 +91,27 @@ export const acceptAll = (view) => accept(view, (text) => text);
 export const acceptWord = (view) => accept(view, (text) => WORD.exec(text)?.[0] ?? "");
 
 export const ghostText = (view) => visible(view.state.field(field));
+/** The suggestion as it came, and what of it stands in the document already; empty where there is none. */
+export const wholeGhost = (state) => state.field(field)?.text ?? "";
+export const takenGhost = (state) => wholeGhost(state).slice(0, state.field(field)?.taken ?? 0);
 export const hasGhost = (view) => view.state.field(field) !== null;
 
 /** Begin a suggestion at the cursor, empty as yet. */
 export const beginGhost = (view) => view.dispatch({ effects: offer.of({ at: view.state.selection.main.head, text: "", taken: 0 }) });
 export const growGhost = (view, text) => text && view.dispatch({ effects: grow.of(text) });
+export const swapGhost = (view, text) => view.dispatch({ effects: swap.of(text) });
 export const dropGhost = (view) => hasGhost(view) && view.dispatch({ effects: offer.of(null) });
+
+/** A tap takes it, but for one that ends a scroll, which cannot be cancelled. */
+const tap = EditorView.domEventHandlers({
+  touchend: (event, view) => event.cancelable && Boolean(event.target.closest(".cm-ghost")) && acceptAll(view),
+});
 
 /** onGone is told when a suggestion ends, however it does. */
 export function ghost({ onGone }) {
   return [
     field,
+    tap,
     Prec.highest(
       keymap.of([
         { key: "Tab", run: acceptAll },

@@ -6,14 +6,14 @@ import { element } from "./dom.js";
 
 /**
  * Whether there is another key now. signOn: whether people can sign in; target: the page that they come back to;
- * before: what is done before they leave; check(): asks the server something with the key, and throws if it is refused.
+ * check(): asks the server something with the key, and throws if it is refused.
  */
-export function askForKey({ signOn, target, before = async () => {}, check }) {
+export function askForKey({ signOn, target, check }) {
   const extra = [];
   if (signOn) {
     const button = element("button", "", "Sign in instead");
     button.type = "button";
-    button.addEventListener("click", async () => (await before(), signIn(target)));
+    button.addEventListener("click", () => signIn(target));
     extra.push(button, element("span", "spacer"));
   }
   return ask({

@@ -1,104 +1,101 @@
 // Puts the page together: what the user does becomes a request, what comes back becomes ghost text and results.
 
-import { hasKey } from "./access.js";
 import { Account } from "./account.js";
-import { ApiError, explain, getJson } from "./api.js";
+import { texts } from "./alternatives.js";
+import { ApiError, explain } from "./api.js";
 import { Completion } from "./completion.js";
 import { announce, byId, debounce, eachFrame, tabs } from "./dom.js";
+import { keepDraft, recallDraft } from "./draft.js";
 import { createEditor } from "./editor.js";
 import { examples } from "./examples.js";
-import { beginGhost, dropGhost, ghostText, growGhost, hasGhost } from "./ghost.js";
+import { acceptAll, acceptWord, beginGhost, dropGhost, ghostText, growGhost, hasGhost, wholeGhost } from "./ghost.js";
 import { languages } from "./languages.js";
+import { clearNotice, showNotice } from "./notice.js";
+import { buildParameters } from "./parameter_form.js";
+import { forgetPast, remember, showPast } from "./past.js";
 import { showPrompt } from "./prompt_view.js";
 import { Refactoring, renderRefactoring } from "./refactoring.js";
 import { addFile, completionBody, files, parameters, refactorBody, replaceFiles, restoreParameters } from "./request.js";
-import { clearOutput, renderChoices, showChoices, showFigures } from "./results.js";
-import { fromFragment, keepDraft, takeDraft, toFragment } from "./share.js";
-import { snippets } from "./snippets.js";
+import { clearOutput, endingOf, hideOutput, renderChoices, showFigures } from "./results.js";
+import { Server } from "./server.js";
+import { fromFragment } from "./share.js";
+import { share } from "./share_dialog.js";
+import { createSnippetView, offerSnippets } from "./snippet_view.js";
+import { createBar, Suggestions } from "./suggestions.js";
 
 const TYPING_PAUSE = 150; // ms without a key before a suggestion is asked for
-const POLL = 2000; // ms between looks for a server that is down
 
 const session = crypto.getRandomValues(new Uint32Array(4)).join("-");
 const form = byId("parameters");
-let model = null; // {id, max_model_len}, once known
+buildParameters(form);
 let task = "complete";
 let running = null; // Completion or Refactoring
+let replaced = null; // what the page held before an example or the history came over it
 let quietUntil = 0; // typing asks for nothing before this time
-let poll = 0;
 
-const editor = createEditor(byId("editor"), { run: () => run(), escape, onUpdate, onGhostGone: () => running?.abort() });
+const keys = {
+  "Mod-Enter": () => (run(), true),
+  Escape: () => escape(),
+  "Alt-]": () => suggestions.cycle(1),
+  "Alt-[": () => suggestions.cycle(-1),
+  "Mod-z": () => bringBack(),
+};
+const editor = createEditor(byId("editor"), { keys, onUpdate, onGhostGone: () => running?.abort() });
 const { view } = editor;
 
-// The server
+const suggestions = new Suggestions(view, {
+  insert: (text) => insert(text),
+  async follow(completion) {
+    if (running !== null) return false;
+    await follow(completion, () => completion.run(() => {}));
+    return !completion.aborted && !completion.failed;
+  },
+});
+createBar({
+  accept: () => (acceptAll(view), view.focus()),
+  word: () => (acceptWord(view), view.focus()),
+  previous: () => suggestions.cycle(-1),
+  next: () => suggestions.cycle(1),
+  dismiss: () => (escape(), view.focus()),
+});
 
-async function findModel() {
-  clearTimeout(poll);
-  try {
-    [model] = (await getJson("v1/models")).data;
-    serverState("ready", `${model.id} · window of ${model.max_model_len.toLocaleString("en")} tokens`);
-    clearProblem("unreachable");
-    clearProblem("unauthorized");
+const server = new Server({
+  onFound() {
+    clearNotice("unreachable");
+    clearNotice("unauthorized");
     refresh();
-  } catch (error) {
-    serverFailed(error);
-  }
-}
-
-function serverState(state, text) {
-  byId("server").dataset.state = state;
-  byId("server-text").textContent = text;
-}
+  },
+  onFailed: serverFailed,
+});
 
 function serverFailed(error) {
   if (error.kind === "unauthorized") account.refused();
-  if (error.kind === "unreachable" || (model === null && error.kind !== "unauthorized")) {
-    serverState("down", error.kind === "unreachable" ? "Server down" : "Model not available");
-    clearTimeout(poll);
-    poll = setTimeout(findModel, POLL);
-  }
+  server.lookAgain(error);
   showProblem(error);
 }
 
-// Problems
-
 const ACTIONS = {
-  retry: ["Try again", () => run()],
-  truncate: ["Cut it to fit", () => ((form.elements.truncate.checked = true), run())],
-  key: ["Enter a key", () => account.enterKey()],
+  retry: { label: "Try again", act: () => run() },
+  truncate: { label: "Cut it to fit", act: () => ((form.elements.truncate.checked = true), run()) },
+  key: { label: "Enter a key", act: () => account.enterKey() },
 };
-let problem = null;
-let problemAction = null;
 
 function showProblem(error) {
   const { title, detail, action } = explain(error);
-  problem = error.kind;
-  byId("problem-title").textContent = title;
-  byId("problem-detail").textContent = detail;
-  const [label, act] = ACTIONS[action] ?? [null, null];
-  byId("problem-action").hidden = !label;
-  byId("problem-action").textContent = label ?? "";
-  problemAction = act;
-  byId("problem").hidden = false;
+  showNotice({ kind: error.kind, title, detail, action: ACTIONS[action] ?? null });
 }
 
-function clearProblem(kind = problem) {
-  if (kind !== problem) return;
-  problem = null;
-  byId("problem").hidden = true;
-}
-
-byId("problem-action").addEventListener("click", () => problemAction?.());
+const showEmpty = (title, detail) => showNotice({ kind: "empty", tone: "plain", title, detail });
 
 // Requests
 
 const language = () => byId("language").value;
-const body = (typing = false) => completionBody({ model: model?.id, language: language(), ...editor.parts(), typing });
+const body = (typing = false) => completionBody({ model: server.model?.id, language: language(), ...editor.parts(), typing });
 
 function refactoringBody() {
   const { selected } = editor.parts();
   const code = selected || view.state.doc.toString();
-  return refactorBody({ model: model?.id, language: language(), code, instruction: byId("instruction").value.trim() });
+  return refactorBody({ model: server.model?.id, language: language(), code, instruction: byId("instruction").value.trim() });
 }
 
 /** What the button and Ctrl-Enter do. */
@@ -116,19 +113,31 @@ async function complete(typing) {
   dropGhost(view);
   const completion = new Completion(body(typing), { session: typing ? session : null });
   completion.typing = typing;
+  completion.before = currentState();
   beginGhost(view);
-  showChoices(completion, (choice) => insert(choice.text));
+  suggestions.begin(completion);
   await follow(completion, () =>
     completion.run((choice, text) => {
       if (choice.index === 0 && running === completion) growGhost(view, text);
       update(completion);
     }),
   );
-  if (running !== null) return; // a newer one took over
+  if (running !== null || suggestions.completion !== completion) return; // a newer one took over
   if (completion.aborted && !typing) return;
-  const text = ghostText(view);
-  if (text) announce(`Suggestion: ${text.trim().slice(0, 300)}. Tab accepts it.`);
+  suggestions.end();
+  if (!typing && !completion.failed) conclude(completion);
+  if (ghostText(view)) suggestions.announce();
   else dropGhost(view);
+}
+
+/** Of a completion that somebody asked for by hand. */
+function conclude(completion) {
+  const found = texts(completion.choices);
+  noteOnce(completion, found);
+  if (found.length) return;
+  const [choice] = completion.choices;
+  hideOutput();
+  showEmpty("The model adds nothing here.", `It was asked, and gave no text (${endingOf(choice)}). Try another place, or more temperature.`);
 }
 
 async function refactor() {
@@ -138,6 +147,7 @@ async function refactor() {
     return;
   }
   stop();
+  const asked = currentState();
   const { from, to } = editor.parts();
   const before = view.state.doc;
   const range = from === to ? { from: 0, to: before.length } : { from, to };
@@ -150,19 +160,22 @@ async function refactor() {
   refactoring.apply = apply;
   renderRefactoring(refactoring, apply);
   await follow(refactoring, () => refactoring.run(() => update(refactoring)));
-  if (refactoring.finishReason) announce("The refactoring is done.");
+  if (!refactoring.finishReason) return;
+  announce("The refactoring is done.");
+  note(asked, [refactoring.diff || refactoring.code]);
+  if (refactoring.diff === "") showEmpty("The model changes nothing.", "The new code is the old one. Say in other words what is to change.");
 }
 
 /** Keeps the page in step with one request from its start to its end. */
 async function follow(request, start) {
   running = request;
   byId("stop").hidden = request.typing === true;
-  showFigures(request, model?.max_model_len);
-  if (!request.typing) clearProblem();
+  showFigures(request, server.model?.max_model_len);
+  if (!request.typing) clearNotice();
   try {
     await start();
-    if (request.ttft !== null) clearProblem();
-    if (!request.aborted && byId("server").dataset.state !== "ready") findModel();
+    if (request.ttft !== null) clearNotice();
+    if (!request.aborted && !server.ready) server.find();
   } catch (error) {
     if (running === request || running === null) {
       request.failed = true;
@@ -183,8 +196,9 @@ async function follow(request, start) {
 /** The newest request on the page; an older one that is being given up no longer is. */
 const update = eachFrame((request) => {
   if (running !== null && running !== request) return;
-  showFigures(request, model?.max_model_len);
-  if (request instanceof Refactoring) renderRefactoring(request, request.apply);
+  showFigures(request, server.model?.max_model_len);
+  if (request.failed && request.ttft === null) hideOutput();
+  else if (request instanceof Refactoring) renderRefactoring(request, request.apply);
   else renderChoices(request);
 });
 
@@ -204,8 +218,9 @@ function escape() {
 
 function insert(text) {
   escape();
+  noteOnce(suggestions.completion, [text]);
   const { head } = editor.parts();
-  view.dispatch({ changes: { from: head, insert: text }, selection: { anchor: head + text.length }, userEvent: "input.complete" });
+  view.dispatch({ changes: { from: head, insert: text }, selection: { anchor: head + text.length }, userEvent: "input.choice" });
   view.focus();
 }
 
@@ -218,9 +233,12 @@ const suggest = debounce(() => {
 }, TYPING_PAUSE);
 
 function onUpdate(update) {
+  suggestions.show();
+  if (update.transactions.some((one) => one.isUserEvent("input.complete"))) noteOnce(suggestions.completion, [wholeGhost(update.startState)]);
   if (update.docChanged) {
     const typed = update.transactions.some((one) => one.isUserEvent("input") || one.isUserEvent("delete"));
     suggest.cancel();
+    if (typed) forgetReplaced();
     if (typed && task === "complete" && byId("as-you-type").checked && !(running && hasGhost(view)) && !ghostText(view)) suggest();
     refresh();
   } else if (update.selectionSet) {
@@ -236,36 +254,14 @@ const shownView = { id: "view-output" };
 const refresh = debounce(() => {
   if (shownView.id === "view-prompt") showPrompt(body());
   if (shownView.id === "view-request") showSnippet();
+  if (shownView.id === "view-past") showPast(replaceState);
 }, 120);
 
-function showSnippet() {
-  const kind = snippets[byId("snippet-kind").value] ?? snippets.curl;
-  const [path, current] = task === "refactor" ? ["v1/refactor", refactoringBody()] : ["v1/completions", body()];
-  const origin = new URL(".", document.baseURI).href.replace(/\/$/, "");
-  const window = model?.max_model_len ?? 0;
-  byId("snippet").textContent = kind.write({ origin, path, body: current, withKey: account.known, window });
-  const aboutKey = account.known ? `The key is not in it: set the variable, or put it in where it says YOUR_KEY.${hasKey() ? "" : " The page “Teams” makes you one."}` : "";
-  byId("snippet-note").textContent = [kind.note, aboutKey].filter(Boolean).join(" ");
-}
-
-function offerSnippets() {
-  const options = Object.entries(snippets)
-    .filter(([, { task: only }]) => !only || only === task)
-    .map(([name, { label }]) => new Option(label, name));
-  const before = byId("snippet-kind").value;
-  byId("snippet-kind").replaceChildren(...options);
-  if (options.some((option) => option.value === before)) byId("snippet-kind").value = before;
-}
-
-byId("snippet-kind").addEventListener("change", showSnippet);
-byId("snippet-copy").addEventListener("click", async (event) => {
-  const copied = await copy(byId("snippet").textContent);
-  event.target.textContent = copied ? "Copied" : "Not allowed here";
-  announce(event.target.textContent);
-  setTimeout(() => (event.target.textContent = "Copy"), 1500);
+const showSnippet = createSnippetView({
+  current: () => (task === "refactor" ? { path: "v1/refactor", body: refactoringBody() } : { path: "v1/completions", body: body() }),
+  known: () => account.known,
+  window: () => model?.max_model_len ?? 0,
 });
-
-const copy = (text) => navigator.clipboard?.writeText(text).then(() => true, () => false) ?? false;
 
 // Tasks, views, language, examples
 
@@ -281,9 +277,9 @@ const selectTask = tabs(byId("tasks"), (tab) => {
   byId("work").setAttribute("aria-labelledby", tab.id);
   for (const node of document.querySelectorAll("[data-for]")) node.hidden = node.dataset.for !== task;
   byId("run-text").textContent = task === "refactor" ? "Refactor" : "Complete";
-  clearProblem();
+  clearNotice();
   clearOutput();
-  offerSnippets();
+  offerSnippets(task);
   selectView(byId("view-output-tab"));
 });
 const setTask = (name) => selectTask(byId(`task-${name}`));
@@ -293,22 +289,50 @@ function setLanguage(name) {
   editor.setLanguage(byId("language").value);
 }
 
-function showState({ code, cursor, language: name, task: wanted = "complete", instruction = "", files: list = [], parameters: values = {} }) {
+function showState({ code, cursor, language: name, task: wanted = "complete", instruction = "", files: list = [], parameters: values = {} }, asFirst = false) {
   setTask(wanted);
   setLanguage(name);
   byId("instruction").value = instruction;
   replaceFiles(list);
   restoreParameters(values);
-  editor.setDocument(code, cursor);
+  editor.setDocument(code, cursor, asFirst);
   refresh();
 }
 
-const showExample = ({ path, repository = "", ...example }) => showState({ ...example, parameters: { path, repository } });
+/** In place of what somebody may still want: it can be brought back. */
+function replaceState(state) {
+  const before = currentState();
+  showState(state);
+  replaced = before;
+  byId("undo").hidden = false;
+  announce("The editor holds something else now. Undo brings back what was there.");
+  view.focus();
+}
+
+/** Whether there was something to bring back. */
+function bringBack() {
+  if (replaced === null) return false;
+  const before = replaced;
+  forgetReplaced();
+  showState(before);
+  view.focus();
+  return true;
+}
+
+function forgetReplaced() {
+  replaced = null;
+  byId("example").value = ""; // so that the same one can be chosen again
+  byId("undo").hidden = true;
+}
+
+const toState = ({ path, repository = "", ...example }) => ({ ...example, parameters: { path, repository } });
 
 byId("language").append(...Object.entries(languages).map(([name, { label }]) => new Option(label, name)));
 byId("example").append(new Option("choose …", ""), ...examples.map(({ title }, i) => new Option(title, i)));
 byId("language").addEventListener("change", () => (setLanguage(language()), refresh()));
-byId("example").addEventListener("change", ({ target }) => target.value && showExample(examples[target.value]));
+byId("example").addEventListener("change", ({ target }) => target.value && replaceState(toState(examples[target.value])));
+byId("undo").addEventListener("click", bringBack);
+byId("forget-past").addEventListener("click", () => (forgetPast(), showPast(replaceState), view.focus()));
 byId("as-you-type").addEventListener("change", escape);
 byId("run").addEventListener("click", () => (run(), view.focus()));
 byId("stop").addEventListener("click", () => (escape(), view.focus()));
@@ -339,35 +363,39 @@ const currentState = () => ({
   parameters: parameters(),
 });
 
-byId("share").addEventListener("click", async () => {
-  const fragment = await toFragment(currentState());
-  byId("share-note").textContent = fragment
-    ? `${(await copy(new URL(fragment, location.href).href)) ? "The link is copied. " : ""}It holds the code and the parameters in its last part, which browsers send to no server. Your key is not in it.`
-    : "This is too much for a link: take out code or context files.";
-  byId("share-link").hidden = !fragment;
-  if (fragment) {
-    history.replaceState(null, "", fragment);
-    byId("share-link").value = location.href;
-  }
-  byId("share-dialog").showModal();
-  if (fragment) byId("share-link").select();
-});
+byId("share").addEventListener("click", () => share(currentState()));
 
-async function openLink() {
+async function openLink(show) {
   try {
-    const state = await fromFragment(takeDraft() || location.hash);
-    if (state) showState(state);
+    const state = await fromFragment(location.hash);
+    if (state) show(state);
   } catch {
     showProblem(new ApiError("link", ""));
   }
 }
 
-addEventListener("hashchange", openLink);
-// Accounts
+addEventListener("hashchange", () => openLink(replaceState));
+addEventListener("pagehide", () => keepDraft(currentState()));
 
-const account = new Account({ keepDraft: async () => keepDraft(await toFragment(currentState())), onChange: () => (findModel(), refresh()) });
+// History
 
-showExample(examples[0]);
-await openLink();
+/** What was asked for by hand, and the suggestions that were taken. */
+function note(state, found) {
+  remember(state, found);
+  refresh();
+}
+
+function noteOnce(completion, found) {
+  if (completion.before) note(completion.before, found);
+  completion.before = null;
+}
+
+// Begin
+
+const account = new Account({ onChange: () => (server.find(), refresh()) });
+const draft = recallDraft();
+showState(draft ?? toState(examples[0]), true);
+if (!draft) await openLink(showState);
 await account.begin();
-findModel();
+server.find();
+if (matchMedia("(pointer: fine)").matches && !document.querySelector("dialog[open]")) view.focus();

@@ -1,5 +1,8 @@
 // From the page's form to request bodies.
 
+import { matchSliders } from "./parameter_form.js";
+import { FIELDS } from "./request-fields.js"; // made by the server
+
 const form = document.getElementById("parameters");
 const filesBox = document.getElementById("files");
 
@@ -10,6 +13,9 @@ const number = (name) => {
   const { value } = form.elements[name];
   return value === "" || !Number.isFinite(Number(value)) ? undefined : Number(value);
 };
+/** What the form says in a field, where that is not what the API takes by itself. */
+const unusual = (names) => Object.fromEntries(names.map((name) => [name, number(name)]).filter(([name, value]) => value !== FIELDS[name].default));
+const DRAWN = ["top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty"];
 const text = (name) => form.elements[name].value.trim() || undefined;
 const stops = () => {
   const lines = form.elements.stop.value.split("\n").filter(Boolean).map(unescape);
@@ -63,6 +69,7 @@ export function completionBody({ model, language, before, after, typing = false 
     temperature: number("temperature"),
     top_p: number("top_p"),
     n: typing || number("n") === 1 ? undefined : number("n"),
+    ...unusual(DRAWN),
     seed: number("seed"),
     stop: stops(),
     logprobs: form.elements.logprobs.checked ? 5 : undefined,
@@ -85,6 +92,7 @@ export function refactorBody({ model, language, code, instruction }) {
     filename: text("path"),
     temperature: number("temperature"),
     top_p: number("top_p"),
+    ...unusual(DRAWN),
     seed: number("seed"),
     stop: stops(),
   });
@@ -105,6 +113,7 @@ export function restoreParameters(values) {
     if (field.type === "checkbox") field.checked = value === true;
     else if (typeof value === "string") field.value = value;
   }
+  matchSliders(form);
 }
 
 export const replaceFiles = (list) => {

@@ -37,8 +37,8 @@ export async function fromFragment(fragment) {
   return checked(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
 }
 
-/** What somebody else wrote: only fields that are known, only of the right kind. */
-function checked(state) {
+/** What somebody else wrote, or an older page: only fields that are known, only of the right kind. */
+export function checked(state) {
   const text = (value, otherwise = "") => (typeof value === "string" ? value : otherwise);
   const list = Array.isArray(state.files) ? state.files.slice(0, 256) : [];
   const parameters = state.parameters !== null && typeof state.parameters === "object" ? state.parameters : {};
@@ -52,22 +52,4 @@ function checked(state) {
     files: list.map((file) => ({ path: text(file?.path), content: text(file?.content) })),
     parameters: { ...parameters },
   };
-}
-
-const DRAFT = "starcoder-draft";
-
-/** What is in the editor, over a way to the identity provider and back. fragment: null where it is too long for that. */
-export function keepDraft(fragment) {
-  try { if (fragment) sessionStorage.setItem(DRAFT, fragment); } catch { /* then it is lost */ }
-}
-
-/** The draft that was kept, which then no longer is; an empty text where there is none. */
-export function takeDraft() {
-  try {
-    const draft = sessionStorage.getItem(DRAFT);
-    sessionStorage.removeItem(DRAFT);
-    return draft ?? "";
-  } catch {
-    return "";
-  }
 }

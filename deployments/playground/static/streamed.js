@@ -2,6 +2,9 @@
 
 import { postStream } from "./api.js";
 
+/** Fewer say nothing of the speed: they may have come in one piece. */
+const LEAST_TOKENS = 8;
+
 export class Streamed {
   constructor(path, body, session = null) {
     this.path = path;
@@ -48,6 +51,6 @@ export class Streamed {
   /** Tokens a second, of those behind the first ones; null if there is too little to tell. */
   rate(tokens) {
     const seconds = (this.lastAt - this.firstAt) / 1000;
-    return seconds > 0.005 && tokens > 0 ? tokens / seconds : null;
+    return seconds > 0.005 && tokens >= LEAST_TOKENS ? tokens / seconds : null;
   }
 }

@@ -1,26 +1,36 @@
-// The page's theme: the system's until somebody chooses. Not a module, so that it runs before the first paint.
+// The page's theme: the system's until somebody chooses another. Not a module, so that it runs before the first paint.
 "use strict";
 (() => {
   const root = document.documentElement;
   const KEY = "starcoder-theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
+  const buttons = () => document.querySelectorAll("[data-theme-toggle]");
   let chosen = null;
   try { chosen = localStorage.getItem(KEY); } catch { /* storage is forbidden: the system's theme it is */ }
 
-  const isDark = () => (chosen ?? (system.matches ? "dark" : "light")) === "dark";
-  const apply = () => {
+  const systems = () => (system.matches ? "dark" : "light");
+  const other = () => ((chosen ?? systems()) === "dark" ? "light" : "dark");
+
+  function apply() {
     if (chosen) root.dataset.theme = chosen;
-    for (const button of document.querySelectorAll("[data-theme-toggle]")) button.setAttribute("aria-pressed", isDark());
-  };
+    else delete root.dataset.theme;
+    for (const button of buttons()) button.textContent = other() === "dark" ? "Dark theme" : "Light theme";
+  }
+
+  function change() {
+    chosen = other();
+    if (chosen === systems()) chosen = null; // who is back at the system's follows it again
+    try {
+      if (chosen) localStorage.setItem(KEY, chosen);
+      else localStorage.removeItem(KEY);
+    } catch { /* then only for this page */ }
+    apply();
+  }
+
   apply();
   system.addEventListener("change", apply);
   document.addEventListener("DOMContentLoaded", () => {
     apply();
-    for (const button of document.querySelectorAll("[data-theme-toggle]"))
-      button.addEventListener("click", () => {
-        chosen = isDark() ? "light" : "dark";
-        try { localStorage.setItem(KEY, chosen); } catch { /* then only for this page */ }
-        apply();
-      });
+    for (const button of buttons()) button.addEventListener("click", change);
   });
 })();

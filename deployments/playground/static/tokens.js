@@ -19,11 +19,10 @@ function pieces(text, offsets) {
 }
 
 export class TokenView {
-  constructor(label) {
+  constructor() {
     this.node = element("pre", "tokens");
     this.node.tabIndex = 0;
     this.node.setAttribute("role", "group");
-    this.node.setAttribute("aria-label", label);
     this.choice = null;
     this.node.addEventListener("mouseover", (event) => this.show(event.target));
     this.node.addEventListener("mouseleave", hide);

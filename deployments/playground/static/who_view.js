@@ -13,9 +13,9 @@ function button(text, act, label = text) {
 
 /**
  * here: what `whoIsHere` found. target: the page that people come back to. enterKey(): asks for one. onChange(): a key
- * was forgotten. before(): what is done before the page is left.
+ * was forgotten.
  */
-export function showWho(node, { here, target, enterKey, onChange, before = async () => {} }) {
+export function showWho(node, { here, target, enterKey, onChange }) {
   const parts = [];
   if (hasKey()) {
     const forget = () => {
@@ -26,12 +26,11 @@ export function showWho(node, { here, target, enterKey, onChange, before = async
     parts.push(element("span", "", `Key …${keyEnd()}`), button("Forget key", forget));
   } else if (here.user) {
     const leave = async () => {
-      await before();
       if (!(await signOut())) announce("Signing out did not work. Try again.");
     };
     parts.push(element("strong", "", nameOf(here.user)), button("Sign out", leave));
   } else {
-    if (here.sign_on) parts.push(button("Sign in", async () => (await before(), signIn(target))));
+    if (here.sign_on) parts.push(button("Sign in", () => signIn(target)));
     parts.push(button("API key", enterKey, "Enter an API key"));
   }
   node.replaceChildren(...parts);

@@ -54,7 +54,7 @@ async def test_health_is_the_engines(client: httpx.AsyncClient, fake_backend: Fa
 async def test_version(client: httpx.AsyncClient) -> None:
     answer = (await client.get("/version")).json()
     assert re.match(r"\d", answer.pop("version"))
-    assert answer == {"forward": None, "fim_mode": "spm", "fim_mode_chosen_by": "family"}
+    assert answer == {"forward": None, "fim_mode": "spm", "fim_mode_chosen_by": "family", "commits": "trained"}
 
 
 @pytest.mark.parametrize(

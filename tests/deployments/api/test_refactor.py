@@ -119,6 +119,7 @@ async def test_a_model_without_the_tokens_says_so(tokenizer: Tokenizer) -> None:
     app = create_app(backend=FakeBackend(santacoder), tokenizer=santacoder)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         response = await client.post("/v1/refactor", json={"code": "a", "instruction": "b"})
+        assert (await client.get("/version")).json()["commits"] == "none"
     assert response.status_code == 400
     assert "no <commit_before>" in response.json()["error"]["message"]
     assert render_commit(tokenizer, "a", "b")[0] == tokenizer.special["<commit_before>"]

@@ -88,6 +88,7 @@ async def test_code_to_copy_runs(page: Page, fake_backend: FakeBackend) -> None:
     for number, (kind, command) in enumerate(programs.items()):
         await page.select_option("#snippet-kind", kind)
         await expect(page.locator("#snippet")).to_contain_text("größe")
+        await expect(page.locator("#snippet")).not_to_contain_text("logprobs")
         text = await page.locator("#snippet").inner_text()
         result = await asyncio.to_thread(subprocess.run, [*command, text], capture_output=True, text=True, timeout=120)
         assert "def größe(a, b):" in result.stdout, (kind, result)
@@ -106,8 +107,10 @@ async def test_the_key_goes_to_the_server_and_nowhere_else(page: Page, fake_back
     async with page.expect_request("**/v1/completions") as asked:
         await page.click("#run")
     assert (await asked.value).headers["authorization"] == "Bearer sk-secret"
-    kept = await page.evaluate("[document.cookie, {...localStorage}, {...sessionStorage}]")
-    assert kept == ["", {}, {"starcoder-key": "sk-secret"}]  # as long as the tab
+    await expect(page.locator(".choice")).to_contain_text("ended")
+    cookies, for_ever, for_the_tab = await page.evaluate("[document.cookie, {...localStorage}, {...sessionStorage}]")
+    assert (cookies, for_ever) == ("", {})
+    assert [name for name, value in for_the_tab.items() if "sk-secret" in value] == ["starcoder-key"]
     await page.click("#view-request-tab")
     await expect(page.locator("#snippet")).to_contain_text("STARCODER_API_KEY")
     for kind in await page.locator("#snippet-kind option").evaluate_all("all => all.map(one => one.value)"):
@@ -143,9 +146,12 @@ async def test_dark_and_light(page: Page) -> None:
     await page.emulate_media(color_scheme="dark")
     dark = await ground()
     assert dark != light
-    await page.click("#theme")  # from the system's dark to light, and kept
+    await page.get_by_role("button", name="Light theme").click()  # from the system's dark, and kept
     assert await ground() == light
     await page.reload()
+    assert await ground() == light
+    await page.get_by_role("button", name="Dark theme").click()
+    await page.emulate_media(color_scheme="light")  # the page follows again
     assert await ground() == light
 
 
@@ -160,6 +166,7 @@ async def test_axe_finds_no_barrier(page: Page) -> None:
             problems = [(v["id"], [node["html"][:120] for node in v["nodes"]]) for v in found["violations"]]
             assert problems == [], (place, scheme)
 
+    await page.evaluate("for (const group of document.querySelectorAll('details')) group.open = true")
     await page.fill("[name=n]", "2")
     await page.click("#add-file")
     await page.click("#run")
@@ -170,6 +177,10 @@ async def test_axe_finds_no_barrier(page: Page) -> None:
     await check("exact prompt")
     await page.click("#view-request-tab")
     await check("request")
+    await page.click("#view-past-tab")
+    await expect(page.locator("#past pre").first).to_be_visible()
+    await page.locator(".parameter .name").first.hover()
+    await check("history")
     await page.click("#task-refactor")
     await page.fill("#instruction", "Rename it")
     await page.keyboard.press("Enter")

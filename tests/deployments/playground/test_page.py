@@ -183,10 +183,12 @@ async def test_what_ended_a_completion(page: Page) -> None:
     await expect(page.locator(".choice footer")).to_have_text("ended with the line")
     await expect(page.locator(GHOST)).to_have_text("x = 1")
     await expect(page.locator("#figure-left")).to_have_text("243 of 256")
+    await expect(page.locator("#figure-speed")).to_have_text("–")  # four tokens tell nothing
 
 
 async def test_the_exact_prompt_with_its_special_tokens(page: Page) -> None:
     await write(page, "größe = '<fim_middle>'")
+    await page.get_by_text("File and repository").click()
     await page.fill("[name=repository]", "acme/shop")
     await page.click("#add-file")
     await page.fill(".file input", "tax.py")
@@ -208,6 +210,7 @@ async def test_the_exact_prompt_with_its_special_tokens(page: Page) -> None:
 
 async def test_refactor_shows_a_diff_that_can_be_applied(page: Page, fake_backend: FakeBackend) -> None:
     await page.click("#task-refactor")
+    await expect(page.locator("#ability")).to_contain_text("knows the format of commits")
     await write(page, "def größe(a, b):\n    return a - b\n")
     await page.fill("#instruction", "Add, not subtract")
     await page.keyboard.press("Enter")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from model.config import ConfigError
+from model.text.commit import commit_knowledge
 from model.text.fim import FimMode, FimOrder
 from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
@@ -173,6 +174,19 @@ def test_a_checkpoint_names_its_fim_order(tmp_path: Path) -> None:
         assert Tokenizer.from_checkpoint(directory).fim_order == FimOrder(mode, "checkpoint")
     file.write_text(json.dumps(configuration | {"fim_mode": "mps"}))
     with pytest.raises(ConfigError, match="fim_mode"):
+        Tokenizer.from_checkpoint(directory)
+
+
+def test_a_checkpoint_says_that_it_has_seen_no_commits(tmp_path: Path) -> None:
+    directory = write_tokenizer(tmp_path, starcoder_rules())
+    file = directory / "tokenizer_config.json"
+    configuration = json.loads(file.read_text()) if file.exists() else {}
+    assert commit_knowledge(Tokenizer.from_checkpoint(directory)) == "trained"
+    file.write_text(json.dumps(configuration | {"commits_seen": False}))
+    assert commit_knowledge(Tokenizer.from_checkpoint(directory)) == "untrained"
+    assert commit_knowledge(Tokenizer(santacoder_rules())) == "none"
+    file.write_text(json.dumps(configuration | {"commits_seen": "no"}))
+    with pytest.raises(ConfigError, match="commits_seen"):
         Tokenizer.from_checkpoint(directory)
 
 
