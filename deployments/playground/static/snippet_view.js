@@ -6,15 +6,16 @@ import { snippets } from "./snippets.js";
 
 const kind = byId("snippet-kind");
 
-/** current(): {path, body} of the request. known(): whether the server knows who asks. window(): the model's, in tokens. */
-export function createSnippetView({ current, known, window }) {
+/** current(): {path, body} of the request. served(): {withKey, window}: whether the server asks for one, and the model's tokens. */
+export function createSnippetView({ current, served }) {
   function show() {
     const { write, note } = snippets[kind.value] ?? snippets.curl;
     const { path, body } = current();
     const { logprobs: _, ...wanted } = body; // they colour this page
     const origin = new URL(".", document.baseURI).href.replace(/\/$/, "");
-    byId("snippet").textContent = write({ origin, path, body: wanted, withKey: known(), window: window() });
-    const aboutKey = known() ? `The key is not in it: set the variable, or put it in where it says YOUR_KEY.${hasKey() ? "" : " The page “Teams” makes you one."}` : "";
+    const { withKey, window } = served();
+    byId("snippet").textContent = write({ origin, path, body: wanted, withKey, window });
+    const aboutKey = withKey ? `The key is not in it: set the variable, or put it in where it says YOUR_KEY.${hasKey() ? "" : " The page “Teams” makes you one."}` : "";
     byId("snippet-note").textContent = [note, aboutKey].filter(Boolean).join(" ");
   }
   kind.addEventListener("change", show);
