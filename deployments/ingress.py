@@ -58,9 +58,6 @@ from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
 from monitoring.version import package_version
 
-PUBLIC_PATHS = ("/openapi.json",)
-"""Of FastAPI's own routes."""
-
 DESCRIPTION = """\
 Code completion and fill-in-the-middle with the StarCoder family. OpenAI-compatible: any client of OpenAI works with
 `/v1` below this address, and editors find the dialect that they speak.
@@ -112,14 +109,13 @@ def create_app(
     )
     count_refusal = RefusalCounter(context, metrics)
     routers = [dialect.create_router(context) for dialect in dialect_modules()]
-    needs = Needs((route for router in routers for route in router.routes), PUBLIC_PATHS)
+    needs = Needs(route for router in routers for route in router.routes)
     app = DocumentedApp(
         needs,
         title="StarCoder Serve",
         version=package_version(),
         description=DESCRIPTION,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,  # which its pages would need, too
         redirect_slashes=False,
         # FastAPI's own telemetry would record what it validates, prompts included, and knows neither outcomes nor
         # clients that leave: `ObservationMiddleware` does what we want of it.

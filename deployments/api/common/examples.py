@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ConfigDict, JsonValue
 
 HERE = "http://127.0.0.1:8000"
-"""Where a server listens if nobody says otherwise. The page at `/docs` writes its own address for it."""
+"""Where a server listens if nobody says otherwise. The page at `/docs` writes its own address instead."""
 
 SERVED_MODEL = "SERVED-MODEL"
-"""In place of the served model's id, where one has to be named: the page at `/docs` writes the id for it."""
+"""In place of the served model's id, where one has to be named: the page at `/docs` writes the id instead."""
 
 TITLED = "x-examples"
 """In a body's schema until the reference is made: titles, each with a body in JSON. Keys of objects would be sorted."""

@@ -40,7 +40,7 @@ def resources(api: ApiContext) -> dict[str, StaticContent]:
     found = {
         f"/playground/{path.name}": StaticContent(path.read_bytes(), _MEDIA_TYPES[path.suffix])
         for path in sorted(STATIC.iterdir())
-        if path.name not in _WHOLE.values()
+        if path.suffix != ".html"
     }
     found["/playground/stop-rules.js"] = StaticContent(stop_rule_words(), _MEDIA_TYPES[".js"])
     found.update({path: StaticContent((STATIC / name).read_bytes(), _HTML) for path, name in _WHOLE.items()})

@@ -6,11 +6,11 @@ Code stands in `x-codeSamples`, a word of Redoc's that other renderers know too.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from deployments.api.common.dialect import Dialect
-from deployments.api.common.examples import TITLED
+from deployments.api.common.examples import HERE, SERVED_MODEL, TITLED
 from deployments.api.common.section import FIRST, LAST, Section
 from deployments.api.reference.call import calls_of
 from deployments.api.reference.samples import LANGUAGES
@@ -27,6 +27,7 @@ def arrange(document: Document, dialects: Mapping[str, Dialect], is_public: Call
     sections = _sections(document, dialects)
     places = {section.name: place for place, section in enumerate(sections)}
     document["paths"] = dict(sorted(document["paths"].items(), key=lambda item: _place(item[1], places)))
+    document["x-placeholders"] = {"here": HERE, "model": SERVED_MODEL}
     document["tags"] = [{"name": section.name, "description": section.text} for section in sections]
     for path, method, operation in _operations(document):
         operation["x-codeSamples"] = [
@@ -68,6 +69,7 @@ def _move_examples(document: Document) -> None:
     titled = {name: _bodies(schema.pop(TITLED)) for name, schema in schemas.items() if TITLED in schema}
     for name, of_schema in titled.items():
         schemas[name]["examples"] = list(of_schema.values())
+        schemas[name]["properties"] = _as_needed(schemas[name]["properties"], of_schema.values())
     for _, _, operation in _operations(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
             names = [reference.rpartition("/")[2] for reference in _references(content["schema"])]
@@ -77,6 +79,12 @@ def _move_examples(document: Document) -> None:
         for parameter in operation.get("parameters", ()):
             if "examples" in parameter["schema"]:
                 parameter["example"] = parameter["schema"]["examples"][0]
+
+
+def _as_needed(properties: Document, bodies: Iterable[Document]) -> Document:
+    """First what the examples have, in their order."""
+    names = [name for body in bodies for name in body if name in properties]
+    return {name: properties[name] for name in dict.fromkeys([*names, *properties])}
 
 
 def _bodies(listed: list[tuple[str, str]]) -> Document:

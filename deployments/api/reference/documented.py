@@ -1,7 +1,8 @@
-"""The app whose `/openapi.json` is the reference."""
+"""The app whose OpenAPI document is the reference."""
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,11 +18,15 @@ class DocumentedApp(FastAPI):
     def __init__(self, needs: Needs, **of_fastapi: Any) -> None:
         super().__init__(**of_fastapi)
         self._needs = needs
+        self._document: Document | None = None
+        self._making = Lock()
 
     def openapi(self) -> Document:
-        if self.openapi_schema is None:
-            self.openapi_schema = arrange(super().openapi(), dialects(), self._is_public)
-        return self.openapi_schema
+        """Made once, in whichever thread comes first."""
+        with self._making:
+            if self._document is None:
+                self._document = arrange(super().openapi(), dialects(), self._is_public)
+            return self._document
 
     def _is_public(self, method: str, path: str) -> bool:
         return self._needs(method, path) == "public"

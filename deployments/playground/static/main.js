@@ -363,7 +363,7 @@ async function openLink() {
 addEventListener("hashchange", openLink);
 // Accounts
 
-const account = new Account({ keepDraft: async () => keepDraft(await toFragment(currentState())), onChange: () => (findModel(), refresh()) });
+const account = new Account({ target: "/", keepDraft: async () => keepDraft(await toFragment(currentState())), onChange: () => (findModel(), refresh()) });
 
 showExample(examples[0]);
 await openLink();
