@@ -40,7 +40,7 @@ class FimRequest(CodeFields):
 
     model_config = example(
         "Fill the gap at a cursor",
-        prompt="def mean(values):\n    return sum(values) / ",
+        prompt="def mean(values):\n    return sum(values) / len(",
         suffix="\n\nprint(mean([1, 2, 3]))\n",
         max_tokens=16,
         temperature=0,

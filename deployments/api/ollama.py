@@ -63,7 +63,7 @@ class OllamaRequest(DialectModel):
     model_config = example(
         "Fill the gap at a cursor",
         model=SERVED_MODEL,
-        prompt="def mean(values):\n    return sum(values) / ",
+        prompt="def mean(values):\n    return sum(values) / len(",
         suffix="\n\nprint(mean([1, 2, 3]))\n",
         options={"num_predict": 16, "temperature": 0},
         stream=False,

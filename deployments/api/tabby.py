@@ -94,7 +94,7 @@ class SegmentsRequest(CodeFields):
         "Fill the gap as Tabby's clients ask",
         language="python",
         segments={
-            "prefix": "def mean(values):\n    return sum(values) / ",
+            "prefix": "def mean(values):\n    return sum(values) / len(",
             "suffix": "\n\nprint(mean([1, 2, 3]))\n",
             "filepath": "mean.py",
         },

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from deployments.api.common.examples import SERVED_MODEL
 from deployments.ingress import create_app
 from deployments.protocol import ModelInfo
 from model.config import EngineConfig
@@ -16,8 +17,17 @@ from model.pico import CHECKPOINT
 from model.text.tokenizer import Tokenizer
 from tests.support.local_backend import LocalBackend
 from tests.support.ranks import RankGroup
+from tests.support.samples import samples_of, sent_by_python
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OF_THE_REFERENCE = {
+    "Continue a prompt": "getLogger(__name__)",
+    "Fill the gap at a cursor": "values)",
+    "Fill the gap as Tabby's clients ask": "values)",
+    "Know another file": "RETRIES",
+}
+"""Examples at `/docs`, and what is to be in the answer."""
 
 PUSH = "class Stack:\n    def __init__(self):\n        self._items = []\n\n    def push(self, item):\n        "
 LOGGING = "import logging\n\nlogger = logging."
@@ -70,3 +80,16 @@ async def test_they_are_filled_in_files_with_dos_line_ends(
     body = {"prompt": prefix.replace("\n", "\r\n"), "suffix": suffix.replace("\n", "\r\n"), "temperature": 0}
     body |= {"max_tokens": 24, "completion_mode": "auto"}
     assert (await http.post("/v1/completions", json=body)).json()["choices"][0]["text"] == middle
+
+
+async def test_the_references_examples_are_right(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    asked = 0
+    for sample in samples_of(document):
+        if sample.title not in OF_THE_REFERENCE or sample.operation.endswith(("/render", "_stream")):
+            continue
+        sent = sent_by_python(sample.sources["Python"].replace(SERVED_MODEL, "pico"))
+        answer = await http.request(sent.method, sent.target, json=sent.body)
+        assert f'{OF_THE_REFERENCE[sample.title]}"' in answer.text, (sample.operation, sample.title, answer.text)
+        asked += 1
+    assert asked > 12

@@ -17,7 +17,11 @@ COMPLETIONS = Section(
     "Completions", "Code after a prompt, or in the gap before a `suffix`: OpenAI's route, with fields that know code."
 )
 INFILLING = Section("Fill in the middle", "What is missing at a cursor, as editors of Mistral's and DeepSeek's ask.")
-CHAT = Section("Chat and editing", "Conversations, and code changed as an instruction says.")
+CHAT = Section(
+    "Chat and editing",
+    "Conversations, and code changed as an instruction says. The embedded model has seen neither conversations nor "
+    "commits: it answers, but not to the point.",
+)
 MODELS = Section("Models", "What is served here.")
 OPERATIONS = Section("Operations", "For whoever runs the server.")
 ADMINISTRATION = Section(

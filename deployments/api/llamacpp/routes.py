@@ -104,7 +104,9 @@ class LlamaSampling(CodeFields):
 
 
 class LlamaCompletionRequest(LlamaSampling):
-    model_config = example("Continue a prompt", prompt="def add(a, b):\n    return ", n_predict=16, temperature=0)
+    model_config = example(
+        "Continue a prompt", prompt="import logging\n\nlogger = logging.", stop=["\n"], n_predict=16, temperature=0
+    )
 
     prompt: PromptField = Field(
         description="Text, several texts, token ids, or several lists of ids; several: an array answers. Special "
@@ -121,7 +123,7 @@ class InfillRequest(LlamaSampling):
     model_config = example(
         "Fill the gap at a cursor",
         input_prefix="def mean(values):\n",
-        prompt="    return sum(values) / ",
+        prompt="    return sum(values) / len(",
         input_suffix="\n\nprint(mean([1, 2, 3]))\n",
         n_predict=16,
         temperature=0,

@@ -67,25 +67,37 @@ class CompletionRequest(CodeFields):
 
     model_config = examples(
         {
-            "Continue a prompt": {"prompt": "def add(a, b):\n    return ", "max_tokens": 16, "temperature": 0},
+            "Continue a prompt": {
+                "prompt": "import logging\n\nlogger = logging.",
+                "stop": ["\n"],
+                "max_tokens": 16,
+                "temperature": 0,
+            },
             "Fill the gap at a cursor": {
-                "prompt": "def mean(values):\n    return sum(values) / ",
+                "prompt": "def mean(values):\n    return sum(values) / len(",
                 "suffix": "\n\nprint(mean([1, 2, 3]))\n",
                 "completion_mode": "auto",
                 "max_tokens": 16,
                 "temperature": 0,
             },
             "Know another file": {
-                "prompt": "from shop import Cart\n\ncart = Cart()\ncart.",
-                "suffix": "\n",
+                "prompt": "from settings import MAX_RETRIES\n\nfor attempt in range(MAX_",
+                "suffix": "):\n    print(attempt)\n",
                 "repository": {
                     "path": "app.py",
-                    "files": [{"path": "shop.py", "content": "class Cart:\n    def add(self, item):\n        ...\n"}],
+                    "files": [{"path": "settings.py", "content": "MAX_RETRIES = 3\n"}],
                 },
+                "completion_mode": "auto",
                 "max_tokens": 16,
                 "temperature": 0,
             },
-            "Stream": {"prompt": "def add(a, b):\n    return ", "max_tokens": 16, "temperature": 0, "stream": True},
+            "Stream": {
+                "prompt": "import logging\n\nlogger = logging.",
+                "stop": ["\n"],
+                "max_tokens": 16,
+                "temperature": 0,
+                "stream": True,
+            },
         }
     )
 

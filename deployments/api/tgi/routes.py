@@ -77,7 +77,9 @@ class GenerateParameters(CodeFields):
 
 class GenerateRequest(DialectModel):
     model_config = example(
-        "Continue a prompt", inputs="def add(a, b):\n    return ", parameters={"max_new_tokens": 16, "do_sample": False}
+        "Continue a prompt",
+        inputs="import logging\n\nlogger = logging.",
+        parameters={"max_new_tokens": 16, "stop": ["\n"]},
     )
 
     inputs: str = Field(min_length=1, description="The prompt; special tokens written in it count as such.")
