@@ -90,6 +90,7 @@ async def test_the_references_examples_are_right(http: httpx.AsyncClient) -> Non
             continue
         sent = sent_by_python(sample.sources["Python"].replace(SERVED_MODEL, "pico"))
         answer = await http.request(sent.method, sent.target, json=sent.body)
-        assert f'{OF_THE_REFERENCE[sample.title]}"' in answer.text, (sample.operation, sample.title, answer.text)
+        text = answer.text.replace(r"\n", "")  # TGI leaves the stop string in the text
+        assert f'{OF_THE_REFERENCE[sample.title]}"' in text, (sample.operation, sample.title, text)
         asked += 1
     assert asked > 12

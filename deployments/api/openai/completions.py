@@ -69,7 +69,7 @@ class CompletionRequest(CodeFields):
         {
             "Continue a prompt": {
                 "prompt": "import logging\n\nlogger = logging.",
-                "stop": ["\n"],
+                "stop": "\n",
                 "max_tokens": 16,
                 "temperature": 0,
             },
@@ -93,7 +93,7 @@ class CompletionRequest(CodeFields):
             },
             "Stream": {
                 "prompt": "import logging\n\nlogger = logging.",
-                "stop": ["\n"],
+                "stop": "\n",
                 "max_tokens": 16,
                 "temperature": 0,
                 "stream": True,
