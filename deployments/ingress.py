@@ -18,6 +18,7 @@ from deployments.api.common.json_body import validation_error
 from deployments.api.common.line_ends import DocumentLines
 from deployments.api.error_shapes import ErrorShapes
 from deployments.api.openai.organization.routes import organization_router
+from deployments.api.reference.documented import DocumentedApp
 from deployments.api.registry import dialect_modules
 from deployments.errors import (
     ForbiddenError,
@@ -57,8 +58,14 @@ from monitoring import IngressMetrics
 from monitoring.tracing import OFF, Tracing
 from monitoring.version import package_version
 
-PUBLIC_PATHS = ("/openapi.json",)
-"""Of FastAPI's own routes."""
+DESCRIPTION = """\
+Code completion and fill-in-the-middle with the StarCoder family. OpenAI-compatible: any client of OpenAI works with
+`/v1` below this address, and editors find the dialect that they speak.
+
+A server that has keys takes one as `Authorization: Bearer sk-sc-...`. What OpenAI's documentation leaves open is in
+`docs/api.md`; what ends a completion is in `docs/stop-rules.md`.
+"""
+"""What the API is, in Markdown."""
 
 
 def create_app(
@@ -101,18 +108,19 @@ def create_app(
         accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
-    app = FastAPI(
+    routers = [dialect.create_router(context) for dialect in dialect_modules()]
+    needs = Needs(route for router in routers for route in router.routes)
+    app = DocumentedApp(
+        needs,
         title="StarCoder Serve",
         version=package_version(),
-        description="Code completion and fill-in-the-middle with the StarCoder family. OpenAI-compatible.",
-        docs_url=None,
-        redoc_url=None,
+        description=DESCRIPTION,
+        openapi_url=None,  # which its pages would need, too
         redirect_slashes=False,
         # FastAPI's own telemetry would record what it validates, prompts included, and knows neither outcomes nor
         # clients that leave: `ObservationMiddleware` does what we want of it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    routers = [dialect.create_router(context) for dialect in dialect_modules()]
     for router in routers:
         app.include_router(router)
     app.add_exception_handler(HTTPException, _http_error)
@@ -126,7 +134,6 @@ def create_app(
         on_refused=count_refusal,
     )
     if gatekeeper is not None:
-        needs = Needs((route for router in routers for route in router.routes), PUBLIC_PATHS)
         app.add_middleware(AuthenticationMiddleware, gatekeeper=gatekeeper, needs=needs, people=people)
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
     app.user_middleware[:0] = access.cors()

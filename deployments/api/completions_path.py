@@ -16,6 +16,7 @@ from deployments.api import tabby
 from deployments.api.common.code_fields import CallerOf
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.section import COMPLETIONS
 from deployments.api.openai import completions
 from deployments.api.openai.completions import CompletionRequest
 from deployments.api.openai.schemas import Completion
@@ -36,15 +37,21 @@ Body = Annotated[
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(completions.DIALECT), tags=["completions"])
+    router = APIRouter(route_class=JsonRoute.of(completions.DIALECT), tags=[COMPLETIONS.name])
 
     @router.post(
         "/v1/completions",
         response_model=Completion | SegmentsCompletion,
         responses=completions.RESPONSES,
-        summary="Complete a prompt, or fill the gap before a suffix; as OpenAI does, or with `segments` as Tabby does",
+        summary="Complete a prompt, or fill the gap before a suffix",
     )
     async def complete(body: Body, request: Request, caller: CallerOf) -> Response:
+        """As OpenAI does, with more fields; as Tabby does where the body has `segments`.
+
+        - `suffix` makes it an infill: what belongs between `prompt` and `suffix`, both plain text.
+        - `completion_mode` ends it where the code does: `line`, `block`, or `auto`, by what is around the cursor.
+        - `stream` sends the text as it comes, as server-sent events.
+        """
         if isinstance(body, SegmentsRequest):
             set_dialect(tabby.DIALECT.name)
             return await tabby.answer(body, api, caller)

@@ -12,6 +12,7 @@ from deployments.api.common.code_fields import CallerOf
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.section import INFILLING
 from deployments.api.openai import completions
 from deployments.api.openai.schemas import Completion
 
@@ -19,7 +20,7 @@ DIALECT = Dialect("deepseek", "DeepSeek")
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["fill in the middle"])
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=[INFILLING.name])
 
     for path in ("/beta/completions", "/v1/beta/completions"):
 

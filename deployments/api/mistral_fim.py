@@ -15,10 +15,12 @@ from starlette.responses import Response
 from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFields, CompletionModeField
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
+from deployments.api.common.examples import example
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.rendering import Rendering
+from deployments.api.common.section import INFILLING
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.api.openai.chat_answers import ChatCompletion, ChatWriter
 from deployments.api.openai.schemas import ERROR_RESPONSES
@@ -34,6 +36,14 @@ _TEMPERATURE = 0.2
 
 class FimRequest(CodeFields):
     """Unknown fields are ignored; null stands for a field's default."""
+
+    model_config = example(
+        "Fill the gap at a cursor",
+        prompt="def mean(values):\n    return sum(values) / len(",
+        suffix="\n\nprint(mean([1, 2, 3]))\n",
+        max_tokens=16,
+        temperature=0,
+    )
 
     model: str | None = Field(default=None, description="Id of the model; the served one if left out.")
     prompt: str = Field(description="Text before the cursor.")
@@ -63,7 +73,7 @@ async def to_generation_request(body: FimRequest, api: ApiContext, caller: Calle
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["fill in the middle"])
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=[INFILLING.name])
 
     @router.post(
         "/v1/fim/completions",

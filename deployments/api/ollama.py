@@ -25,6 +25,7 @@ from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFi
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.ended_by import EndedBy
+from deployments.api.common.examples import SERVED_MODEL, example
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
@@ -59,6 +60,15 @@ class OllamaOptions(CodeFields):
 class OllamaRequest(DialectModel):
     """Unknown fields are ignored; null stands for a field's default."""
 
+    model_config = example(
+        "Fill the gap at a cursor",
+        model=SERVED_MODEL,
+        prompt="def mean(values):\n    return sum(values) / len(",
+        suffix="\n\nprint(mean([1, 2, 3]))\n",
+        options={"num_predict": 16, "temperature": 0},
+        stream=False,
+    )
+
     model: str = Field(description="Id of the model, with or without `:latest`.")
     prompt: str = Field(default="", description="The prompt, or the text before the cursor. Empty: answer at once.")
     suffix: str = Field(
@@ -91,6 +101,8 @@ class OllamaGeneration(BaseModel):
 
 
 class ShowRequest(DialectModel):
+    model_config = example("Ask for the served model", model=SERVED_MODEL)
+
     model: str | None = Field(default=None, description="Id of the model.")
     name: str | None = Field(default=None, description="Older name of the same.")
 
@@ -250,7 +262,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["ollama"], responses=_ERRORS)
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=[DIALECT.title], responses=_ERRORS)
 
     @router.post(
         "/api/generate",

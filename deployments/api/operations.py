@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 import monitoring
 from deployments.api.common.context import ApiContext
+from deployments.api.common.section import OPERATIONS
 from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.errors import EngineUnavailableError
 from deployments.http.needs import needs, public
@@ -66,7 +67,7 @@ class Health(BaseModel):
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(tags=["operations"])
+    router = APIRouter(tags=[OPERATIONS.name])
 
     @router.get(
         "/health",

@@ -22,12 +22,14 @@ from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
+from deployments.api.common.examples import example
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.line_ends import dos_prompts, unix
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import SamplingFields
+from deployments.api.common.section import CHAT
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.schemas import ERROR_RESPONSES, Usage, UsageCounter
 from deployments.api.parameters.length import MAX_TOKENS
@@ -51,6 +53,14 @@ _GROWTH, _LEAST_TOKENS = 2, 256
 
 class RefactorRequest(SamplingFields):
     """Unknown fields are ignored; null stands for a field's default."""
+
+    model_config = example(
+        "Rename a name",
+        code="def total(a, b):\n    x = a + b\n    return x\n",
+        instruction="Rename x to result",
+        filename="total.py",
+        temperature=0,
+    )
 
     model: str | None = Field(default=None, description="Id of the model; the served one if left out.")
     code: str = Field(description="The code to change. Plain text always.")
@@ -183,7 +193,7 @@ class RefactorWriter:
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["refactoring"])
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=[CHAT.name])
 
     @router.post(
         "/v1/refactor",

@@ -28,6 +28,7 @@ from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields, Comp
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.ended_by import EndedBy
+from deployments.api.common.examples import example
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
@@ -88,6 +89,17 @@ class Segments(DialectModel):
 class SegmentsRequest(CodeFields):
     """Tabby's completion request. Unknown fields are ignored; null stands for a field's default."""
 
+    model_config = example(
+        "Fill the gap as Tabby's clients ask",
+        language="python",
+        segments={
+            "prefix": "def mean(values):\n    return sum(values) / len(",
+            "suffix": "\n\nprint(mean([1, 2, 3]))\n",
+            "filepath": "mean.py",
+        },
+        temperature=0,
+    )
+
     language: str = Field(default="other", max_length=64, description="The editor's identifier of the language.")
     segments: Segments = Field(description="What is around the cursor. Plain text always.")
     temperature: float = TEMPERATURE.field(default=_TEMPERATURE)
@@ -112,6 +124,8 @@ class SegmentsCompletion(BaseModel):
 
 
 class EventRequest(DialectModel):
+    model_config = example("Tell that a completion was taken", type="select", completion_id="cmpl-1", choice_index=0)
+
     type: Literal["view", "select", "dismiss"] = Field(description="What somebody did with a completion.")
     completion_id: str = Field(max_length=256, description="Id of the completion, in any dialect.")
     choice_index: int = Field(default=0, ge=0, le=INT32_MAX, description="Number of the choice.")
@@ -231,7 +245,7 @@ def accepted_by(principal: Principal, event: EventRequest, kind: str, model: str
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["tabby"], responses=ERROR_RESPONSES)
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=[DIALECT.title], responses=ERROR_RESPONSES)
 
     @cache
     def metrics(model: str) -> IngressMetrics:

@@ -32,13 +32,10 @@ public = needs("public")
 
 
 class Needs:
-    """From a method and a path to what is needed. What is no route needs a key: strangers learn nothing of it.
+    """From a method and a path to what is needed. What is no route needs a key: strangers learn nothing of it."""
 
-    public_paths: for routes whose endpoints are not ours.
-    """
-
-    def __init__(self, routes: Iterable[BaseRoute], public_paths: Iterable[str] = ()) -> None:
-        self._exact: dict[tuple[str, str], Need] = {("GET", path): "public" for path in public_paths}
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._exact: dict[tuple[str, str], Need] = {}
         self._patterns: list[tuple[re.Pattern[str], str, Need]] = []
         for route in routes:
             if not isinstance(route, Route):

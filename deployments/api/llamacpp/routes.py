@@ -21,6 +21,7 @@ from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFi
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.ended_by import EndedBy
+from deployments.api.common.examples import example
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.off_loop import is_long, off_loop
@@ -103,6 +104,10 @@ class LlamaSampling(CodeFields):
 
 
 class LlamaCompletionRequest(LlamaSampling):
+    model_config = example(
+        "Continue a prompt", prompt="import logging\n\nlogger = logging.", stop=["\n"], n_predict=16, temperature=0
+    )
+
     prompt: PromptField = Field(
         description="Text, several texts, token ids, or several lists of ids; several: an array answers. Special "
         "tokens written in a text count as such."
@@ -115,6 +120,15 @@ class InfillFile(DialectModel):
 
 
 class InfillRequest(LlamaSampling):
+    model_config = example(
+        "Fill the gap at a cursor",
+        input_prefix="def mean(values):\n",
+        prompt="    return sum(values) / len(",
+        input_suffix="\n\nprint(mean([1, 2, 3]))\n",
+        n_predict=16,
+        temperature=0,
+    )
+
     input_prefix: str = Field(default="", description="Text before the cursor's line.")
     input_suffix: str = Field(default="", description="Text after the cursor.")
     prompt: str = Field(default="", description="The cursor's line, up to the cursor.")
@@ -238,7 +252,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["llama.cpp"], responses=_RESPONSES)
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=[DIALECT.title], responses=_RESPONSES)
     answer_model = LlamaCompletion | list[LlamaCompletion]
 
     async def answer(body: LlamaSampling, request: GenerationRequest, several: bool) -> Response:

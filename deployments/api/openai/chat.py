@@ -17,11 +17,13 @@ from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
+from deployments.api.common.examples import example
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.json_body import JsonRoute
 from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.rendering import Rendering
 from deployments.api.common.sampling import DialectModel, SamplingFields
+from deployments.api.common.section import CHAT
 from deployments.api.common.streaming import EVENT_STREAM_CONTENT, EventStream
 from deployments.api.openai.chat_answers import ChatCompletion, ChatWriter
 from deployments.api.openai.chat_prompt import Turn, render_chat
@@ -56,6 +58,13 @@ class ResponseFormat(DialectModel):
 
 class ChatRequest(SamplingFields):
     """Unknown fields are ignored; null stands for a field's default."""
+
+    model_config = example(
+        "Ask for code",
+        messages=[{"role": "user", "content": "Write a Python function that reverses a string."}],
+        max_completion_tokens=64,
+        temperature=0,
+    )
 
     model: ModelName = Field(default=None, description="Id of the model; the served one if left out.")
     messages: list[ChatMessage] = Field(
@@ -146,7 +155,7 @@ def _too_long(model: ModelInfo, message_tokens: str, wanted: int | None) -> Cont
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["chat"])
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=[CHAT.name])
 
     @router.post(
         "/v1/chat/completions",

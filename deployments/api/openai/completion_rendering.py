@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import JsonRoute
+from deployments.api.common.section import COMPLETIONS
 from deployments.api.openai.completions import CompletionRequest, to_generation_request
 from deployments.api.openai.logprobs import token_string
 from deployments.api.openai.schemas import ERROR_RESPONSES
@@ -57,7 +58,7 @@ async def render(body: CompletionRequest, api: ApiContext) -> dict[str, Any]:
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["completions"])
+    router = APIRouter(route_class=JsonRoute, tags=[COMPLETIONS.name])
 
     @router.post(
         "/v1/completions/render",

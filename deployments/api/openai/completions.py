@@ -22,6 +22,7 @@ from starlette.responses import Response
 from deployments.api.common.code_fields import ANYBODY, Caller, CodeFields
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
+from deployments.api.common.examples import examples
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.off_loop import is_long, off_loop
 from deployments.api.common.rendering import PromptField, Rendering, render_prompts
@@ -64,6 +65,42 @@ class Repository(DialectModel):
 
 class CompletionRequest(CodeFields):
     """Unknown fields are ignored; null stands for a field's default."""
+
+    model_config = examples(
+        {
+            "Continue a prompt": {
+                "prompt": "import logging\n\nlogger = logging.",
+                "stop": "\n",
+                "max_tokens": 16,
+                "temperature": 0,
+            },
+            "Fill the gap at a cursor": {
+                "prompt": "def mean(values):\n    return sum(values) / len(",
+                "suffix": "\n\nprint(mean([1, 2, 3]))\n",
+                "completion_mode": "auto",
+                "max_tokens": 16,
+                "temperature": 0,
+            },
+            "Know another file": {
+                "prompt": "from settings import MAX_RETRIES\n\nfor attempt in range(MAX_",
+                "suffix": "):\n    print(attempt)\n",
+                "repository": {
+                    "path": "app.py",
+                    "files": [{"path": "settings.py", "content": "MAX_RETRIES = 3\n"}],
+                },
+                "completion_mode": "auto",
+                "max_tokens": 16,
+                "temperature": 0,
+            },
+            "Stream": {
+                "prompt": "import logging\n\nlogger = logging.",
+                "stop": "\n",
+                "max_tokens": 16,
+                "temperature": 0,
+                "stream": True,
+            },
+        }
+    )
 
     model: ModelName = Field(default=None, description="Id of the model; the served one if left out.")
     prompt: PromptField = Field(

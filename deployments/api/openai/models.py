@@ -8,7 +8,9 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from deployments.api.common.context import ApiContext
+from deployments.api.common.examples import SERVED_MODEL
 from deployments.api.common.paths import ANY_TEXT
+from deployments.api.common.section import MODELS
 from deployments.api.openai.schemas import ERROR_RESPONSES
 from deployments.protocol import ModelInfo
 
@@ -37,7 +39,7 @@ def to_card(model: ModelInfo) -> ModelCard:
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(tags=["models"], responses=ERROR_RESPONSES)
+    router = APIRouter(tags=[MODELS.name], responses=ERROR_RESPONSES)
 
     @router.get("/v1/models", summary="List the served models", response_description="The models.")
     async def list_models() -> ModelList:
@@ -45,7 +47,9 @@ def create_router(api: ApiContext) -> APIRouter:
 
     # A hub id holds a slash, and clients do not always escape it.
     @router.get(f"/v1/models/{{model_id:{ANY_TEXT}}}", summary="Describe one model", response_description="The model.")
-    async def get_model(model_id: Annotated[str, Path(description="Id of the model, slashes and all.")]) -> ModelCard:
+    async def get_model(
+        model_id: Annotated[str, Path(description="Id of the model, slashes and all.", examples=[SERVED_MODEL])],
+    ) -> ModelCard:
         return to_card(await api.served_model(model_id))
 
     return router

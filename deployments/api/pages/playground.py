@@ -81,7 +81,7 @@ def resources(api: ApiContext) -> dict[str, StaticContent]:
     found = {
         f"/playground/{path.name}": StaticContent(path.read_bytes(), _MEDIA_TYPES[path.suffix])
         for path in sorted(STATIC.iterdir())
-        if path.name not in _WHOLE.values()
+        if path.suffix != ".html"
     }
     made = {
         "stop-rules.js": stop_rule_words(),

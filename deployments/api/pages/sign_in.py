@@ -19,7 +19,7 @@ from deployments.teams.exchanges import ATTEMPT_S
 from deployments.teams.sign_in_errors import LaterError, ProviderAwayError, SignInError
 from monitoring import logs
 
-TARGETS = ("/teams", "/")
+TARGETS = ("/teams", "/", "/docs")
 """Where people may go once they have signed in: pages of ours, and nowhere else."""
 
 _PRIVATE = {"cache-control": "no-store", "referrer-policy": "no-referrer"}

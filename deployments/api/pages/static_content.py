@@ -9,23 +9,31 @@ from functools import cached_property
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.api.common.off_loop import off_loop
 from deployments.http.needs import public
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+_EVERYWHERE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Content-Security-Policy of every page: nothing inline, no eval, nothing from elsewhere, in nobody's frame."""
+
+POLICY = f"{_EVERYWHERE}; img-src 'self'; require-trusted-types-for 'script'"
+"""Content-Security-Policy of our pages: nothing inline, no eval, nothing from elsewhere, in nobody's frame."""
+
+POLICY_OF_OTHERS = f"{_EVERYWHERE}; img-src 'self' data:"
+"""The same for scripts of other people, which write HTML (cleaned by themselves) and have pictures in their styles."""
 
 _COMPRESSED_FROM = 1024
+_LONG = 65_536
+"""Bytes that are compressed off the event loop."""
 
 
-def page_headers(media_type: str) -> dict[str, str]:
+def page_headers(media_type: str, policy: str = POLICY) -> dict[str, str]:
     """What goes with every page and file of ours."""
     return {
         "content-type": media_type,
         "cache-control": "no-cache",
-        "content-security-policy": POLICY,
+        "content-security-policy": policy,
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
         "referrer-policy": "no-referrer",
@@ -40,9 +48,9 @@ class StaticContent:
     (`no-cache`) and mostly get a 304, so that after an upgrade no page mixes old files with new ones.
     """
 
-    def __init__(self, content: bytes, media_type: str) -> None:
+    def __init__(self, content: bytes, media_type: str, policy: str = POLICY) -> None:
         self.content = content
-        self._headers = page_headers(media_type)
+        self._headers = page_headers(media_type, policy)
 
     @cached_property
     def _digest(self) -> str:
@@ -51,6 +59,9 @@ class StaticContent:
     @cached_property
     def _compressed(self) -> bytes:
         return gzip.compress(self.content, 9, mtime=0)
+
+    def _body(self, compress: bool) -> bytes:
+        return self._compressed if compress else self.content
 
     @public
     async def respond(self, request: Request) -> Response:
@@ -61,7 +72,7 @@ class StaticContent:
         if _matches(request.headers.get("if-none-match", ""), etag):
             del headers["content-type"]
             return Response(status_code=304, headers=headers)
-        body = self._compressed if compress else self.content
+        body = await off_loop(len(self.content) > _LONG, self._body, compress)
         if compress:
             headers["content-encoding"] = "gzip"
         headers["content-length"] = str(len(body))

@@ -22,6 +22,7 @@ from deployments.api.common.code_fields import ANYBODY, Caller, CallerOf, CodeFi
 from deployments.api.common.context import ApiContext
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.ended_by import EndedBy
+from deployments.api.common.examples import SERVED_MODEL, example
 from deployments.api.common.fitting import fit_prompts
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.json_body import JsonRoute
@@ -75,6 +76,12 @@ class GenerateParameters(CodeFields):
 
 
 class GenerateRequest(DialectModel):
+    model_config = example(
+        "Continue a prompt",
+        inputs="import logging\n\nlogger = logging.",
+        parameters={"max_new_tokens": 16, "stop": ["\n"]},
+    )
+
     inputs: str = Field(min_length=1, description="The prompt; special tokens written in it count as such.")
     parameters: GenerateParameters = Field(default_factory=GenerateParameters, description="How to generate.")
 
@@ -312,7 +319,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=["text generation inference"], responses=_ERRORS)
+    router = APIRouter(route_class=JsonRoute.of(DIALECT), tags=[DIALECT.title], responses=_ERRORS)
 
     async def whole(body: GenerateRequest, full_text: bool, caller: Caller) -> tuple[dict[str, Any], dict[str, str]]:
         request = await to_generation_request(body, api, caller, stream=False)
@@ -359,7 +366,7 @@ def create_router(api: ApiContext) -> APIRouter:
         summary="The same for a model by name, as Hugging Face's inference API has it",
     )
     async def by_model(
-        model_id: Annotated[str, Path(description="Id of the model, slashes and all.")],
+        model_id: Annotated[str, Path(description="Id of the model, slashes and all.", examples=[SERVED_MODEL])],
         body: CompatRequest,
         caller: CallerOf,
     ) -> Response:

@@ -1,4 +1,4 @@
-// The playground's account: who asks, for which team, and the dialog that asks for a key.
+// A page's account: who asks, for which team, and the dialog that asks for a key.
 
 import { hasKey, setTeam, team, whoIsHere } from "./access.js";
 import { getJson } from "./api.js";
@@ -11,8 +11,9 @@ export class Account {
   #asking = false;
   #refused = false;
 
-  /** onChange(): somebody else asks from now on. */
-  constructor({ onChange }) {
+  /** target: this page. onChange(): somebody else asks from now on. */
+  constructor({ target, onChange }) {
+    this.target = target;
     this.onChange = onChange;
     byId("team").addEventListener("change", ({ target }) => (setTeam(target.value), onChange()));
   }
@@ -39,7 +40,7 @@ export class Account {
     this.#asking = true;
     const found = await askForKey({
       signOn: this.#here.sign_on,
-      target: "/",
+      target: this.target,
       check: () => getJson("v1/models"),
     });
     this.#asking = false;
@@ -55,7 +56,7 @@ export class Account {
   #show() {
     showWho(byId("who"), {
       here: this.#here,
-      target: "/",
+      target: this.target,
       enterKey: () => this.enterKey(),
       onChange: () => this.#changed(),
     });

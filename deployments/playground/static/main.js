@@ -391,7 +391,7 @@ function noteOnce(completion, found) {
 
 // Begin
 
-const account = new Account({ onChange: () => (server.find(), refresh()) });
+const account = new Account({ target: "/", onChange: () => (server.find(), refresh()) });
 const draft = recallDraft();
 showState(draft ?? toState(examples[0]), true);
 if (!draft) await openLink(showState);

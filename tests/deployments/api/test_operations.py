@@ -119,6 +119,20 @@ async def test_docs_need_nothing_from_outside(client: httpx.AsyncClient) -> None
     assert response.headers["content-type"].startswith("text/html")
     assert not re.search(r"(https?:)?//[a-z]", response.text)
     assert "default-src 'none'" in response.headers["content-security-policy"]
+    for name, words in {
+        "swagger-ui-bundle.js": "SwaggerUI",
+        "swagger-ui.css": ".swagger-ui",
+        "LICENSE": "Apache",
+    }.items():
+        assert words in (await client.get(f"/docs/{name}")).text
+
+
+async def test_the_document_is_sent_once(client: httpx.AsyncClient) -> None:
+    first = await client.get("/openapi.json")
+    assert first.headers["content-encoding"] == "gzip"
+    assert first.json()["info"]["title"] == "StarCoder Serve"
+    again = await client.get("/openapi.json", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
 
 
 def test_every_field_and_route_is_described(app: FastAPI) -> None:

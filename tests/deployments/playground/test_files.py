@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 import deployments.playground
+from deployments.api.pages.docs_page import resources
 from deployments.api.pages.markdown_page import to_page
 from deployments.ingress import create_app
 from deployments.playground import STATIC
@@ -23,7 +24,7 @@ from tests.support.fake_backend import ANSWER, FakeBackend
 
 ROOT = Path(__file__).parents[3]
 BUNDLE = STATIC.parent / "bundle"
-PAGES = ("/", "/teams", "/model-card", "/terms")
+PAGES = ("/", "/teams", "/docs", "/model-card", "/terms")
 MADE = ("clients.js", "request-fields.js", "stop-rules.js")
 FILES = sorted(
     f"/playground/{name}" for name in (*MADE, *(path.name for path in STATIC.iterdir())) if not name.endswith(".html")
@@ -94,6 +95,7 @@ def test_nothing_is_inline_and_nothing_is_loaded_from_elsewhere() -> None:
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=", page)
         loaded = re.findall(r'\b(?:src|href)="([^"]*)"', page)
         assert {f"/{address}" for address in loaded if "playground/" in address} <= set(FILES)
+        assert {f"/{address}" for address in loaded if "docs/" in address} <= resources().keys()
     ours = [
         path for path in STATIC.iterdir() if path.suffix in (".js", ".css", ".html") and path.name != "codemirror.js"
     ]

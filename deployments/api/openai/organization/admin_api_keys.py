@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from deployments.api.common.examples import example
 from deployments.api.openai.organization.api_keys import redacted
 from deployments.api.openai.organization.fields import ExpiryFields, Name, seconds
 from deployments.api.openai.organization.listing import After, Deleted, Limit, ListPage, after
@@ -45,6 +46,8 @@ class NewAdminApiKey(AdminApiKey):
 
 
 class AdminKeyCreation(ExpiryFields):
+    model_config = example("Make one for a script", name="billing-script", expires="90d")
+
     name: Name = Field(description="For people.")
 
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query
 from msgspec import UNSET
 from pydantic import BaseModel, Field
 
+from deployments.api.common.examples import example
 from deployments.api.openai.organization.fields import Body, ExpiryFields, LimitFields, LimitsAnswer, Name, seconds
 from deployments.api.openai.organization.listing import After, Deleted, Limit, ListPage, after
 from deployments.api.openai.organization.path_ids import AccountId, KeyId, ProjectId
@@ -71,6 +72,8 @@ class NewApiKey(ProjectApiKey):
 
 
 class KeyCreation(ExpiryFields, LimitFields):
+    model_config = example("Make a key for 90 days", name="editor", scopes=["generate", "usage"], expires="90d")
+
     name: Name = Field(description="For people.")
     scopes: list[TeamScope] = Field(
         default=_USUAL,
@@ -81,15 +84,21 @@ class KeyCreation(ExpiryFields, LimitFields):
 
 
 class KeyChange(ExpiryFields, LimitFields):
+    model_config = example("Rename it and limit it", name="nightly", requests_per_minute=60)
+
     name: Name | None = Field(default=None, description="For people.")
     scopes: list[str] | None = Field(default=None, description="Refused: what a key may do never changes.")
 
 
 class Rotation(Body):
+    model_config = example("Let the old one go on for an hour", grace_seconds=3600)
+
     grace_seconds: int = Field(default=0, ge=0, le=30 * 86_400, description="The old key goes on for so long.")
 
 
 class ServiceAccountCreation(ExpiryFields):
+    model_config = example("Make one for a program", name="review-bot", expires="365d")
+
     name: Name = Field(description="For people.")
 
 

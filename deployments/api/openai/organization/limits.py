@@ -12,6 +12,7 @@ import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from deployments.api.common.examples import example
 from deployments.api.openai.organization.fields import Body, cents, of_cents
 from deployments.api.openai.organization.listing import After, Limit, ListPage, after
 from deployments.api.openai.organization.path_ids import ProjectId, RateLimitId
@@ -37,6 +38,8 @@ class RateLimit(BaseModel):
 
 
 class RateLimitChange(Body):
+    model_config = example("Limit requests and tokens", max_requests_per_1_minute=600, max_tokens_per_1_minute=200_000)
+
     max_requests_per_1_minute: int | None = Field(default=None, ge=1, description="Most requests a minute.")
     max_tokens_per_1_minute: int | None = Field(default=None, ge=1, description="Most tokens a minute.")
     max_parallel_requests: int | None = Field(default=None, ge=1, description="Most requests at once.")
@@ -55,6 +58,8 @@ class SpendLimit(BaseModel):
 
 
 class SpendLimitChange(Body):
+    model_config = example("Limit it to 250 USD a month", threshold_amount=25_000, currency="USD", interval="month")
+
     threshold_amount: int = Field(ge=0, le=_MOST_CENTS, description="Cents a month.")
     currency: Literal["USD"] = Field(description="Of the amount.")
     interval: Literal["month"] = Field(description="A calendar month in UTC.")

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from deployments.api.common.examples import example
 from deployments.api.common.paths import ANY_TEXT
 from deployments.api.openai.organization.fields import Body
 from deployments.api.openai.organization.listing import After, Deleted, Limit, ListPage
@@ -49,6 +50,8 @@ class ProjectUser(BaseModel):
 
 
 class UserAddition(Body):
+    model_config = example("Add a member", user_id="ada@example.com", role="member")
+
     user_id: UserId | None = Field(default=None, description="Who, as the identity provider has it (`sub`).")
     email: str | None = Field(
         default=None,
@@ -59,6 +62,8 @@ class UserAddition(Body):
 
 
 class UserChange(Body):
+    model_config = example("Make them an owner", role="owner")
+
     role: Role = Field(description="What they may do.")
 
 

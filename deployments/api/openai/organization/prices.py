@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, Field
 
+from deployments.api.common.examples import example
 from deployments.api.openai.organization.fields import Body
 from deployments.api.openai.organization.route import VisitOf
 from deployments.errors import InvalidRequestError
@@ -56,6 +57,10 @@ class PriceList(BaseModel):
 
 
 class NewPrice(Body):
+    model_config = example(
+        "Set a model's price", model="starcoder", input_usd_per_1k="0.0005", output_usd_per_1k="0.0015"
+    )
+
     model: str = Field(min_length=1, max_length=256, description="The model, as requests name it.")
     input_usd_per_1k: ThousandTokens = Field(description="USD for 1,000 prompt tokens.")
     cached_usd_per_1k: ThousandTokens | None = Field(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from msgspec import UNSET
 from pydantic import Field
 
+from deployments.api.common.examples import example
 from deployments.api.openai.organization.fields import (
     Body,
     BudgetAnswer,
@@ -61,6 +62,13 @@ class Project(LimitsAnswer):
 
 
 class ProjectCreation(LimitFields):
+    model_config = example(
+        "Make a team with a budget",
+        name="search-team",
+        tokens_per_minute=200_000,
+        budget={"amount_usd": "250", "period": "month", "hard": False},
+    )
+
     name: str = Field(max_length=64, description="1 to 64 of a-z, 0-9, `-`, `_` and `.`.")
     weight: Weight = Field(default=1.0, description="Its share of a full server, against others of its class.")
     service_class: ServiceClass = Field(default="standard", description="In this order teams are served.")
@@ -68,6 +76,8 @@ class ProjectCreation(LimitFields):
 
 
 class ProjectChange(LimitFields):
+    model_config = example("Give it twice the share", weight=2.0, requests_per_minute=600)
+
     name: str | None = Field(default=None, max_length=64, description="Its new name.")
     weight: Weight | None = Field(default=None, description="Its share of a full server.")
     service_class: ServiceClass | None = Field(default=None, description="In this order teams are served.")
@@ -75,6 +85,8 @@ class ProjectChange(LimitFields):
 
 
 class Terms(Body):
+    model_config = example("Accept them", version="BigCode OpenRAIL-M v1")
+
     version: str = Field(min_length=1, max_length=200, description="Of the use restrictions, as `/terms` says it.")
 
 

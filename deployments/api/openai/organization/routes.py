@@ -10,6 +10,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from deployments.api.common.context import ApiContext
+from deployments.api.common.section import ADMINISTRATION
 from deployments.api.openai.organization import (
     admin_api_keys,
     all_keys,
@@ -47,7 +48,7 @@ def organization_router(administration: OpenAdministration | None) -> APIRouter:
     router = APIRouter(
         prefix="/v1/organization",
         route_class=OrganizationRoute.over(administration),
-        tags=["administration"],
+        tags=[ADMINISTRATION.name],
         responses=ERROR_RESPONSES,
     )
     for add_routes in _SUBJECTS:

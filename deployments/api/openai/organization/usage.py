@@ -37,7 +37,9 @@ _GROUPINGS: dict[str, Grouping] = {
 _MOST_BUCKETS = {"1h": 168, "1d": 31, "all": 1}
 _MOST_DAYS = 180
 
-Start = Annotated[int, Query(ge=_FIRST, le=_LAST, description="What began then or later, in Unix seconds.")]
+Start = Annotated[
+    int, Query(ge=_FIRST, le=_LAST, description="What began then or later, in Unix seconds.", examples=[1_767_225_600])
+]
 End = Annotated[int | None, Query(ge=_FIRST, le=_LAST, description="What began before; else before this hour ends.")]
 Page = Annotated[str | None, Query(max_length=40, description="`next_page` of the page before.")]
 ProjectIds = Annotated[list[str] | None, Query(max_length=500, description="Of these teams only.")]
