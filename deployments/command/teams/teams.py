@@ -12,6 +12,7 @@ from deployments.command.tables import table
 from deployments.command.teams.office import Body, Office, OfficeError, path_to
 from deployments.command.teams.running import day, limit, part, say
 from deployments.command.teams.running import run as run_parser
+from deployments.options import OptionParser
 from deployments.teams.money import picodollars, shown
 from deployments.teams.records import Period, ServiceClass
 from model.request import LEAST_WEIGHT, MOST_WEIGHT
@@ -20,7 +21,7 @@ _LIMITS = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "parallel":
 
 
 def run(arguments: Sequence[str]) -> int:
-    return run_parser(_parser(), arguments)
+    return run_parser(parser(), arguments)
 
 
 async def create(office: Office, options: argparse.Namespace) -> int:
@@ -157,9 +158,9 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("starcoder teams", description="Teams that share the server.")
-    parts = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> OptionParser:
+    whole = OptionParser("starcoder teams", "Teams that share the server.")
+    parts = whole.parts()
     making = part(parts, "create", create, "make a team", makes=True)
     making.add_argument("name", help="1 to 64 of a-z, 0-9, '-', '_' and '.'")
     _add_changes(making)
@@ -178,4 +179,4 @@ def _parser() -> argparse.ArgumentParser:
     accepting = part(parts, "accept-terms", accept_terms, "accept the use restrictions of the model for a team")
     accepting.add_argument("name", help="its name or id")
     accepting.add_argument("version", help="of the use restrictions, as /terms says it")
-    return parser
+    return whole
