@@ -84,7 +84,7 @@ def test_the_sdk_streams_over_it(secure: Cluster) -> None:
 def test_the_command_completes_over_it(secure: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "x.py"
     source.write_text("def add(a, b):\n    return")
-    assert cli.main(["complete", str(source), "--max-tokens", "8", "--url", secure.url]) == 0
+    assert cli.main(["complete", str(source), "--mode", "raw", "--max-tokens", "8", "--url", secure.url]) == 0
     assert capsys.readouterr().out.strip()
 
 

@@ -142,15 +142,20 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
     missing = argparse.SUPPRESS
     parser.add_argument(
         "--weight",
+        metavar="X",
         type=float,
         help=f"share of a full server, against others of its class: {LEAST_WEIGHT:g} to {MOST_WEIGHT:g} (1)",
     )
     parser.add_argument(
         "--class", dest="service_class", choices=get_args(ServiceClass), help="in this order they are served (standard)"
     )
-    parser.add_argument("--rpm", type=limit, default=missing, help="most requests a minute; none: no limit")
-    parser.add_argument("--tpm", type=limit, default=missing, help="most tokens a minute; none: no limit")
-    parser.add_argument("--parallel", type=limit, default=missing, help="most requests at once; none: no limit")
+    parser.add_argument(
+        "--rpm", metavar="N", type=limit, default=missing, help="most requests a minute; none: no limit"
+    )
+    parser.add_argument("--tpm", metavar="N", type=limit, default=missing, help="most tokens a minute; none: no limit")
+    parser.add_argument(
+        "--parallel", metavar="N", type=limit, default=missing, help="most requests at once; none: no limit"
+    )
     parser.add_argument("--budget-usd", metavar="USD", help="for each period; none: no limit")
     parser.add_argument("--period", choices=get_args(Period), help="of the budget, in UTC (month)")
     parser.add_argument(
