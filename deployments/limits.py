@@ -7,12 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
+from deployments.sizes import ByteCount
+from deployments.written_as import WrittenAs
+
 
 def _split(value: Any) -> Any:
     return [name for part in value.split(",") if (name := part.strip())] if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), WrittenAs("NAME,...")]
 """A setting that is a list, or one text with commas."""
 
 
@@ -25,9 +28,9 @@ class ApiLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_body_bytes: int = Field(default=4 << 20, ge=1024, description="Largest request body.")
+    max_body_bytes: ByteCount = Field(default=4 << 20, ge=1024, description="Largest request body.")
     body_timeout_s: float = Field(default=60.0, gt=0, description="A body must have arrived after this long.")
-    max_head_bytes: int = Field(
+    max_head_bytes: ByteCount = Field(
         default=64 << 10, ge=4096, description="Largest head of a request: its first line and its header fields."
     )
     head_timeout_s: float = Field(default=20.0, gt=0, description="A head must have arrived after this long.")

@@ -7,25 +7,23 @@ defaults. Only this module reads the environment, and `deployments.cluster.proxy
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    CliSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from deployments.certificate import AbsolutePath, Certificate
 from deployments.limits import ApiLimits, Names
+from deployments.options import OptionParser
+from deployments.settings_options import add_options, declared, given
+from deployments.sizes import Size
+from deployments.spelling import did_you_mean
 from deployments.team_settings import TeamsSettings
-from deployments.wrong_settings import did_you_mean, explain
+from deployments.variables import ENV_PREFIX, NESTED, check_environment
+from deployments.wrong_settings import explain
 from model.config import (
     AttentionBackend,
     ConfigError,
@@ -39,9 +37,22 @@ from model.config import (
 from monitoring.logs import LogFormat, LogLevel
 from monitoring.tracing import check_otlp, endpoint_of
 
-ENV_PREFIX = "STARCODER_"
-NESTED = "__"
-CLIENT_VARIABLES = ("url", "admin_key", "api_key")  # of commands that speak to a server
+SUBJECTS = {
+    "model": "the model",
+    "tensor_parallel_size": "the engine",
+    "host": "the server",
+    "api": "bounds of requests and connections",
+    "teams": "teams, keys, prices and sign-on",
+    "min_replicas": "replicas",
+    "start_timeout_s": "failure and shutdown",
+    "log_level": "log, metrics and traces",
+}
+"""Titles for people, by the setting that each part begins with."""
+
+_EPILOG = (
+    "Each is a variable and a line of the YAML file, too: --api.max-fan-out is STARCODER_API__MAX_FAN_OUT, and "
+    "max_fan_out below api. Options go before variables, and these before the file. Sizes are written 24GiB or 1.5GB."
+)
 
 
 def _engine(name: str) -> Any:
@@ -59,10 +70,6 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         protected_namespaces=(),
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
     )
 
     config: Path | None = Field(default=None, description="YAML file of these settings, by their names.")
@@ -71,7 +78,7 @@ class Settings(BaseSettings):
     model: str = Field(
         default="pico",
         min_length=1,
-        description="Checkpoint directory, Hugging Face hub id, or 'pico', the small embedded model.",
+        description="Checkpoint directory, Hugging Face hub id, or an embedded model: pico or nano.",
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
     served_model_name: str | None = Field(default=None, min_length=1, description="The name that clients use.")
@@ -104,7 +111,7 @@ class Settings(BaseSettings):
     )
     block_size: int = Field(default=_engine("block_size"), ge=1, description="Tokens in one cache block.")
     num_kv_blocks: int | None = Field(default=_engine("num_kv_blocks"), ge=2, description="KV blocks; else computed.")
-    kv_cache_memory: int = Field(default=_engine("kv_cache_memory"), gt=0, description="Bytes of cache on a CPU.")
+    kv_cache_memory: Size = Field(default=_engine("kv_cache_memory"), gt=0, description="KV cache on a CPU.")
     gpu_memory_utilization: float = Field(
         default=_engine("gpu_memory_utilization"),
         gt=0,
@@ -147,7 +154,7 @@ class Settings(BaseSettings):
     quantization: Quantization = Field(
         default=_engine("quantization"),
         description="int8: weights in 8 bits, on a CPU also what they are multiplied with; faster and less exact. "
-        "fp8: the same on GPUs of the kinds Ada and Hopper. On GPUs neither has run yet.",
+        "fp8: the same on GPUs of the kinds Ada and Hopper.",
     )
     seed: int | None = Field(
         default=_engine("seed"),
@@ -245,8 +252,10 @@ class Settings(BaseSettings):
         description="Port of an exporter on each node; 0: a free one, announced below metrics-dir in targets/. "
         "/metrics shows them too.",
     )
-    device_bandwidth: float | None = Field(
-        default=None, gt=0, description="Bytes a second that one device can read, to show how near the engine comes."
+    device_bandwidth: Size | None = Field(
+        default=None,
+        gt=0,
+        description="What one device can read in a second (3.35TB), to show how near the engine comes.",
     )
     device_flops: float | None = Field(
         default=None, gt=0, description="Floating-point operations a second that one device can do, likewise."
@@ -315,17 +324,20 @@ class Settings(BaseSettings):
             )
 
     @classmethod
-    def from_command_line(cls, arguments: Sequence[str], program: str = "starcoder serve") -> Settings:
-        """Parse the options of `program`. Raises ConfigError; exits after `--help` and on unknown options."""
+    def parser(cls, program: str = "starcoder serve", description: str | None = None) -> OptionParser:
+        """An option for each setting. description: of the program, if it does something else than to serve."""
+        parser = OptionParser(program, description or cls.__doc__ or "", f"{program} [options]", _EPILOG)
+        add_options(parser, cls, SUBJECTS)
+        return parser
+
+    @classmethod
+    def from_command_line(cls, arguments: Sequence[str], parser: OptionParser | None = None) -> Settings:
+        """parser: of `parser`. Raises ConfigError; exits after `--help` and on what is no option."""
+        options = (parser or cls.parser()).parse_args(list(arguments))
         try:
-            source: CliSettingsSource[Any] = CliSettingsSource(cls, cli_prog_name=program)
-            parsed = source(args=list(arguments))
-            # The file's name is needed before the sources are merged.
-            config = parsed.env_vars.get("config")
-            given: dict[str, Any] = {"config": config} if config else {}
-            return cls(_cli_settings_source=parsed, **given)
+            return cls(**given(options))
         except ValidationError as error:
-            raise ConfigError(explain(error, cls.model_fields)) from error
+            raise ConfigError(explain(error, [name for name, _ in declared(cls)])) from error
 
     @classmethod
     def settings_customise_sources(
@@ -336,7 +348,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        check_environment(os.environ)
+        check_environment(os.environ, settings_cls.model_fields)
         given = init_settings() if isinstance(init_settings, InitSettingsSource) else {}
         path = given.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
         file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path)) if path else {})
@@ -361,25 +373,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
             hint = did_you_mean(name, Settings.model_fields)
             raise ConfigError(f"settings file {path}: unknown setting {name!r}{hint}")
     return values
-
-
-# Kubernetes adds these to every pod for a Service that is called "starcoder" or "starcoder-...".
-_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?$")
-
-
-def check_environment(environment: Mapping[str, str]) -> None:
-    """Raise ConfigError on a `STARCODER_*` variable that is no setting, rather than ignore a typing error."""
-    for variable, value in environment.items():
-        if not variable.startswith(ENV_PREFIX):
-            continue
-        name = variable.removeprefix(ENV_PREFIX).lower()
-        if name == "port" and "://" in value:
-            raise ConfigError(
-                f"{variable}={value} comes from a Kubernetes Service called 'starcoder': set "
-                "enableServiceLinks: false in the pod, or call the Service something else"
-            )
-        nested = name.startswith((f"api{NESTED}", f"teams{NESTED}"))
-        known = nested or name in Settings.model_fields or name in CLIENT_VARIABLES
-        if not known and not _SERVICE_LINK.search(variable):
-            hint = did_you_mean(name, Settings.model_fields)
-            raise ConfigError(f"environment variable {variable} is no setting{hint}")

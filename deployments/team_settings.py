@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from deployments.sign_on_settings import GroupRole, group_roles, web_address
+from deployments.sizes import ByteCount
 
 
 def data_directory() -> Path:
@@ -42,7 +43,7 @@ class TeamsSettings(BaseModel):
         description="Directory, one a node and kept over restarts, for usage that is not in the database yet; beside "
         "an SQLite database if not given.",
     )
-    journal_bytes: int = Field(
+    journal_bytes: ByteCount = Field(
         default=1 << 30,
         gt=0,
         description="Largest journal of one HTTP front process: with the database away for so long that it is full "

@@ -1,26 +1,23 @@
-"""What is said of settings that are none, or cannot be."""
+"""What is said of settings that cannot be."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from pydantic import ValidationError
 
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the one of `known` which is nearest; empty where none is near."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+from deployments.spelling import did_you_mean
 
 
-def explain(error: ValidationError, known: Iterable[str]) -> str:
-    """A validation error in one line a setting. known: names of settings."""
+def explain(error: ValidationError, known: Collection[str]) -> str:
+    """A validation error in one line a setting. known: names of settings, those of settings within as `api.name`."""
     lines = []
     for problem in error.errors(include_url=False):
-        name = ".".join(str(part) for part in problem["loc"])
+        name, given = ".".join(str(part) for part in problem["loc"]), problem["input"]
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown setting{'' if '.' in name else did_you_mean(name, known)}"
+            message = f"unknown setting{did_you_mean(name, known)}"
+        elif problem["type"] != "value_error" and isinstance(given, str | int | float):
+            name = f"{name}={given}"
         lines.append(f"{name}: {message}" if name else message)
     return "; ".join(lines)

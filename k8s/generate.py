@@ -134,7 +134,7 @@ def budget_patch(settings: Settings) -> list[dict[str, Any]]:
 
 def weights_patches(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     """Over components/weights: what the Job downloads, and what workers wait for."""
-    arguments = ["--model", settings.model]
+    arguments = [settings.model]
     if settings.revision is not None:
         arguments += ["--revision", settings.revision]
     paths = {

@@ -19,6 +19,7 @@ import torch
 from benchmarks.engine.limits import Limits, measure_limits
 from benchmarks.metrics import Timeline
 from benchmarks.shapes import SHAPES, write_config
+from deployments.options import size_given
 from model.config import EngineConfig, ModelConfig, Quantization
 from model.engine import Engine
 from model.process.rank import Rank
@@ -246,7 +247,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-num-seqs", type=int, default=256)
     group.add_argument("--max-num-batched-tokens", type=int)
     group.add_argument("--target-inter-token-latency-s", type=float, metavar="S", help="default: by device; 0: none")
-    group.add_argument("--kv-cache-memory", type=int, default=1 << 30, metavar="BYTES", help="on CPU")
+    group.add_argument("--kv-cache-memory", type=size_given, default=1 << 30, metavar="SIZE", help="on CPU (1GiB)")
     group.add_argument("--prefix-caching", action="store_true", help="off unless asked for: prompts share nothing")
     group.add_argument("--seed", type=int, default=0)
     limits = parser.add_argument_group("limits of the machine, measured after the runs")

@@ -8,7 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.certificate import AbsolutePath, Certificate
 from deployments.limits import ApiLimits
-from deployments.settings import ENV_PREFIX, NESTED, Settings
+from deployments.settings import Settings
+from deployments.variables import ENV_PREFIX, NESTED
 from monitoring.logs import LogFormat, LogLevel
 
 _LIMITS = (

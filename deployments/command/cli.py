@@ -2,136 +2,158 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from deployments.command.declaration import Command, CommandModule
+from deployments.spelling import did_you_mean
 from model.config import ConfigError
 
-USAGE = """\
-usage: starcoder COMMAND [options]
-
-  serve        serve a model behind an OpenAI-compatible API (starcoder serve --help)
-  complete     complete code at a place in a file, with a running server (starcoder complete --help)
-  plan         compute what fits a GPU's memory (starcoder plan --help)
-  teams        make and change teams, their limits and budgets (starcoder teams --help)
-  keys         make, list and revoke API keys (starcoder keys --help)
-  members      who may do what in a team (starcoder members --help)
-  usage        what was used by whom, and what it cost (starcoder usage --help)
-  prices       what tokens cost (starcoder prices --help)
-  audit        what was changed by whom (starcoder audit --help)
-  environment  print what Ray's processes need in a cluster of your own (starcoder environment --help)
-  download     fetch a checkpoint for servers that run offline (starcoder download --help)
-  version      print the version
-"""
+INTERRUPTED = 128 + 2
+"""What a shell makes of a command that SIGINT has ended."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. 2: the command line or the settings are wrong."""
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if command in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return 0
-    if command not in COMMANDS:
-        print(f"starcoder: unknown command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
+    command = {"-h": "help", "--help": "help", "--version": "version"}.get(command, command)
+    if command != "help" and command not in COMMANDS:
+        wrong = f"there is no command {command!r}{did_you_mean(command, COMMANDS)}"
+        print(f"starcoder: {wrong}\n`starcoder --help` says what there is.", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[command](rest)
+        code = _help() if command == "help" else COMMANDS[command].module().run(rest)
+        sys.stdout.flush()
     except ConfigError as error:
         print(f"starcoder {command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read has seen enough. What is left is for nobody, at the interpreter's end, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except RuntimeError as error:
         print(f"starcoder {command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
 
 
-def serve(arguments: Sequence[str]) -> int:
-    from deployments.command.local import serve_forever
-    from deployments.settings import Settings
-
-    return serve_forever(Settings.from_command_line(arguments))
-
-
-def complete(arguments: Sequence[str]) -> int:
-    from deployments.command.complete import run
-
-    return run(arguments)
-
-
-def plan(arguments: Sequence[str]) -> int:
-    from deployments.command.plan import run
-
-    return run(arguments)
-
-
-def teams(arguments: Sequence[str]) -> int:
-    from deployments.command.teams.teams import run
-
-    return run(arguments)
-
-
-def keys(arguments: Sequence[str]) -> int:
-    from deployments.command.teams.keys import run
-
-    return run(arguments)
-
-
-def members(arguments: Sequence[str]) -> int:
-    from deployments.command.teams.members import run
-
-    return run(arguments)
-
-
-def usage(arguments: Sequence[str]) -> int:
-    from deployments.command.teams.usage import run
-
-    return run(arguments)
-
-
-def prices(arguments: Sequence[str]) -> int:
-    from deployments.command.teams.prices import run
-
-    return run(arguments)
-
-
-def audit(arguments: Sequence[str]) -> int:
-    from deployments.command.teams.audit import run
-
-    return run(arguments)
-
-
-def download(arguments: Sequence[str]) -> int:
-    from deployments.command.download import run
-
-    return run(arguments)
-
-
-def environment(arguments: Sequence[str]) -> int:
-    from deployments.command.front import run
-
-    return run(arguments)
-
-
-def version(arguments: Sequence[str]) -> int:
-    from importlib.metadata import version as installed
-
-    print(installed("starcoder-serve"))
+def _help() -> int:
+    print("usage: starcoder COMMAND [options]")
+    width = max(map(len, COMMANDS))
+    for subject, commands in SUBJECTS.items():
+        print(f"\n{subject}:")
+        for name, command in commands.items():
+            print(f"  {name:{width}}  {command.help}")
+    print("\n`starcoder COMMAND --help` says more of each.")
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "serve": serve,
-    "complete": complete,
-    "plan": plan,
-    "teams": teams,
-    "keys": keys,
-    "members": members,
-    "usage": usage,
-    "prices": prices,
-    "audit": audit,
-    "environment": environment,
-    "download": download,
-    "version": version,
+def _serve() -> CommandModule:
+    from deployments.command import serve
+
+    return serve
+
+
+def _complete() -> CommandModule:
+    from deployments.command import complete
+
+    return complete
+
+
+def _plan() -> CommandModule:
+    from deployments.command import plan
+
+    return plan
+
+
+def _download() -> CommandModule:
+    from deployments.command import download
+
+    return download
+
+
+def _environment() -> CommandModule:
+    from deployments.command import front
+
+    return front
+
+
+def _teams() -> CommandModule:
+    from deployments.command.teams import teams
+
+    return teams
+
+
+def _keys() -> CommandModule:
+    from deployments.command.teams import keys
+
+    return keys
+
+
+def _members() -> CommandModule:
+    from deployments.command.teams import members
+
+    return members
+
+
+def _usage() -> CommandModule:
+    from deployments.command.teams import usage
+
+    return usage
+
+
+def _prices() -> CommandModule:
+    from deployments.command.teams import prices
+
+    return prices
+
+
+def _audit() -> CommandModule:
+    from deployments.command.teams import audit
+
+    return audit
+
+
+def _completion() -> CommandModule:
+    from deployments.command.completion import Completion
+
+    return Completion(COMMANDS)
+
+
+def _version() -> CommandModule:
+    from deployments.command import version
+
+    return version
+
+
+SUBJECTS: dict[str, dict[str, Command]] = {
+    "a server": {
+        "serve": Command(_serve, "serve a model behind an OpenAI-compatible API"),
+        "plan": Command(_plan, "compute what fits a GPU's memory"),
+        "download": Command(_download, "fetch a checkpoint for servers that run offline"),
+        "environment": Command(_environment, "print what Ray's processes need in a cluster of your own"),
+    },
+    "code": {
+        "complete": Command(_complete, "complete code at a place in a file, with a running server"),
+    },
+    "teams, keys and money": {
+        "teams": Command(_teams, "make and change teams, their limits and budgets"),
+        "keys": Command(_keys, "make, list and revoke API keys"),
+        "members": Command(_members, "say who may do what in a team"),
+        "usage": Command(_usage, "show what was used by whom, and what it cost"),
+        "prices": Command(_prices, "say what tokens cost"),
+        "audit": Command(_audit, "show what was changed by whom"),
+    },
+    "this command": {
+        "completion": Command(_completion, "print a script that completes its command lines, for bash, zsh or fish"),
+        "version": Command(_version, "print the version"),
+    },
 }
+
+COMMANDS = {name: command for commands in SUBJECTS.values() for name, command in commands.items()}
 
 if __name__ == "__main__":
     sys.exit(main())

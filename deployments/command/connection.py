@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from deployments.settings import ENV_PREFIX
+from deployments.variables import ENV_PREFIX
 from model.config import ConfigError
 
 URL_VARIABLE = f"{ENV_PREFIX}URL"

@@ -7,6 +7,7 @@ otherwise they go to standard output as they are, and so does everything else, w
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ class Console:
         self._out = out or sys.__stdout__ or sys.stdout
         self._progress = progress or sys.__stderr__ or sys.stderr
         self._terminal = self._out.isatty()
+        self._colour = self._terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
         self._writer = LineWriter(lambda count: f"({count} lines of the log could not be written)\n")
         self._to_out, self._to_progress = to_stream(self._out), to_stream(self._progress)
         self.as_json = format == "json" or (format == "auto" and not self._terminal)
@@ -91,7 +93,7 @@ class Console:
                 self._write(text)
             else:
                 clear = _CLEAR_LINE if self._terminal else ""
-                self._write(clear + logs.as_text(line, colour=self._terminal))
+                self._write(clear + logs.as_text(line, colour=self._colour))
         name = str(data.get("actor_name") or data.get("task_name") or "")
         # Serve's controller prints the traceback of every start that fails. What went wrong is said in one line by
         # `StartError`, and by the replica itself.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments.cluster import haproxy, proxy
+from deployments.options import OptionParser
 from deployments.settings import Settings
 from model.config import ConfigError
 
@@ -20,9 +21,13 @@ BEHIND = "127.0.0.1"
 """Where a machine's ingress processes listen for its HAProxy, and for nobody else."""
 
 
+def parser() -> OptionParser:
+    return Settings.parser("starcoder environment", "Print the environment that Ray needs for these settings.")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Print the environment that `ray start` needs on each node for these settings, for a shell. Raises ConfigError."""
-    settings = Settings.from_command_line(arguments, "starcoder environment")
+    settings = Settings.from_command_line(arguments, parser())
     command = haproxy_command(settings)
     front = None if command is None else haproxy.environment(command)
     for name, value in proxy.environment(settings, front).items():

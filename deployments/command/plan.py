@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
 from deployments.command import plan_developers
 from deployments.command.gpus import GPUS
 from deployments.command.tables import table
+from deployments.options import OptionParser, positive, size_given
 from model.checkpoint.family import FAMILY, known_shape
 from model.config import ConfigError, EngineConfig, ModelConfig, Quantization
 
@@ -20,7 +19,7 @@ GIB = 1 << 30
 
 def run(arguments: Sequence[str]) -> int:
     """Print the table; 0 where something fits, else 1. Raises ConfigError for a model or size that cannot work."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(list(arguments))
     models = _models(options.model)
     if options.developers is not None:
         return plan_developers.report(options, models)
@@ -97,52 +96,57 @@ def _checkpoint(name: str) -> ModelConfig:
     return ModelConfig.from_checkpoint(resolve_checkpoint(name))
 
 
-def _memory(text: str) -> int:
-    try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
-    except ValidationError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 24GiB or 80GB") from None
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
-
-
 def _share(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and at most 1")
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="starcoder plan", description=__doc__)
-    parser.add_argument("--model", action="append", help="name of the family, or a checkpoint directory; repeatable")
+def parser() -> OptionParser:
+    parser = OptionParser(
+        "starcoder plan",
+        "Compute whether a model fits GPUs of a size, and how many tokens its cache then holds. Nothing is downloaded.",
+        epilog="Example: starcoder plan --model starcoder --gpu-memory 24GiB --tensor-parallel-size 4",
+    )
+    parser.add_argument(
+        "--model", metavar="MODEL", action="append", help="name of the family, or a checkpoint directory; repeatable"
+    )
     gpu = parser.add_mutually_exclusive_group(required=True)
-    gpu.add_argument("--gpu-memory", type=_memory, help="of one GPU, as 24GiB or 80GB")
+    gpu.add_argument("--gpu-memory", metavar="SIZE", type=size_given, help="of one GPU, as 24GiB or 80GB")
     gpu.add_argument("--gpu", choices=GPUS, help="one that is known, instead")
     parser.add_argument(
-        "--tensor-parallel-size", type=_positive, action="append", help="GPUs that share the model; repeatable"
+        "--tensor-parallel-size",
+        metavar="N",
+        type=positive,
+        action="append",
+        help="GPUs that share the model; repeatable (default: 1, 2, 4 and 8)",
     )
     parser.add_argument(
         "--decode-context-parallel-size",
-        type=_positive,
+        metavar="N",
+        type=positive,
         default=1,
         help="of these, how many share one key/value cache instead of a copy each (default: %(default)s)",
     )
-    parser.add_argument("--dtype", choices=BYTES_PER_VALUE, default="bfloat16", help="default: %(default)s")
+    parser.add_argument(
+        "--dtype", choices=BYTES_PER_VALUE, default="bfloat16", help="of weights and cache (default: %(default)s)"
+    )
     parser.add_argument(
         "--quantization", choices=get_args(Quantization), default="none", help="of the weights (default: %(default)s)"
     )
-    parser.add_argument("--max-model-len", type=_positive, help="longest prompt plus completion (default: the window)")
+    parser.add_argument(
+        "--max-model-len", metavar="N", type=positive, help="longest prompt plus completion (default: the window)"
+    )
     parser.add_argument(
         "--gpu-memory-utilization",
+        metavar="X",
         type=_share,
         default=EngineConfig.model_fields["gpu_memory_utilization"].default,
-        help="default: %(default)s",
+        help="share of it for weights and cache (default: %(default)s)",
     )
-    plan_developers.add_arguments(parser, _positive, _share)
+    plan_developers.add_arguments(parser, positive, _share)
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from model.config import ConfigError
@@ -10,6 +11,7 @@ EMBEDDED = "pico"
 """What is served where nobody names a model."""
 EMBEDDED_MODELS = (EMBEDDED, "nano")
 _TEXT_FILES = ["*.json", "*.txt", "*.jinja", "README.md"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_CARD_BYTES = 1 << 20
 
 
@@ -30,6 +32,11 @@ def resolve_checkpoint(model: str, revision: str | None = None) -> Path:
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or not model.strip():
         raise ConfigError(f"model {model!r}: no such directory, and not a hub id of the form 'owner/name'")
     return _download(model, revision)
+
+
+def revision_of(checkpoint: Path) -> str | None:
+    """The commit of a checkpoint in the hub's cache; None where it is elsewhere."""
+    return checkpoint.name if checkpoint.parent.name == "snapshots" and _COMMIT.fullmatch(checkpoint.name) else None
 
 
 def model_card(checkpoint: Path) -> str | None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.settings import Settings, check_environment
+from deployments.settings import SUBJECTS, Settings
+from deployments.settings_options import declared
+from deployments.variables import check_environment
 from model.config import ConfigError, EngineConfig, ModelConfig
 
 SHAPE: dict[str, Any] = {"vocab_size": 100, "n_positions": 256, "n_embd": 64, "n_layer": 1, "n_head": 8}
@@ -38,6 +40,39 @@ def test_command_line_beats_environment_beats_file_beats_default(
     assert (settings.model, settings.port, settings.seed) == ("option", 1002, 7)
     assert settings.max_num_seqs == 3
     assert settings.host == "127.0.0.1"
+
+
+def test_sizes_are_written_alike_wherever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "s.yaml", api={"max_head_bytes": "16KiB", "max_body_bytes": 5000}, kv_cache_memory="1.5GB")
+    monkeypatch.setenv("STARCODER_TEAMS__JOURNAL_BYTES", "2GB")
+    settings = Settings.from_command_line(["--config", str(file), "--device-bandwidth", "3.35TB"])
+    assert (settings.api.max_head_bytes, settings.api.max_body_bytes) == (16 << 10, 5000)
+    assert (settings.teams.journal_bytes, settings.kv_cache_memory) == (2_000_000_000, 1_500_000_000)
+    assert settings.device_bandwidth == 3_350_000_000_000
+    assert Settings.from_command_line(["--kv-cache-memory", "64MiB"]).kv_cache_memory == 64 << 20
+    assert Settings.model_validate({"kv_cache_memory": "134217728"}).kv_cache_memory == 128 << 20
+
+
+def test_every_setting_is_an_option_with_help_for_people() -> None:
+    """Each in a group of its subject, without words of the program's own."""
+    parser = Settings.parser()
+    help = parser.format_help()
+    for name, field in declared(Settings):
+        assert f"--{name.replace('_', '-')} " in help.replace(",", " ").replace("\n", " ")
+        assert field.description, name
+    assert [title for title in SUBJECTS.values() if f"\n{title}:\n" not in help] == []
+    assert len(parser._optionals._group_actions) == 2, "a setting without a subject"  # --help and --config
+    for internal in ("None", "factory", "Undefined", "lambda", "Decimal", "tuple", "Path", "<"):
+        assert internal not in help
+    assert "(default: 512MiB)" in help
+    assert "(default: 1800)" in help
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "200"])
+def test_help_fits_the_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = Settings.parser().format_help().splitlines()
+    assert max(len(line) for line in lines if " " in line.strip()) <= max(100, int(columns))
 
 
 def test_builder_argument_meets_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +110,6 @@ def test_names_are_a_list_or_one_text(tmp_path: Path, monkeypatch: pytest.Monkey
         (["--max-num-seqs", "64", "--max-num-batched-tokens", "32"], "below max_num_seqs"),
         (["--port", "70000"], "port"),
         (["--port", "abc"], "port"),
-        (["--dtype", "int8"], "dtype"),
         (["--device", "cpu", "--dtype", "float16"], "float16"),
         (["--tensor-parallel-size", "0"], "tensor_parallel_size"),
         (["--gpu-memory-utilization", "1.5"], "gpu_memory_utilization"),
@@ -88,18 +122,37 @@ def test_wrong_settings_are_named(arguments: list[str], message: str) -> None:
         Settings.from_command_line(arguments)
 
 
-def test_unknown_option_exits_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--modle", "x"], "there is no option --modle (did you mean '--model'?)"),
+        (["--api.max-fan=3"], "there is no option --api.max-fan (did you mean '--api.max-fan-out'?)"),
+        (["--port", "1", "--xyzzy"], "there is no option --xyzzy"),
+        (["--max-num-seq", "4"], "there is no option --max-num-seq (did you mean '--max-num-seqs'?)"),
+        (["pico"], "'pico' is one argument too many"),
+        (["--port"], "argument --port: expected one argument"),
+        (
+            ["--device", "gpu"],
+            "argument --device: invalid choice: 'gpu' (choose from 'auto', 'cpu', 'cuda')",
+        ),
+    ],
+)
+def test_a_wrong_option_is_answered_in_two_lines(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit:
-        Settings.from_command_line(["--modle", "x"])
+        Settings.from_command_line(arguments)
     assert exit.value.code == 2
-    assert "--modle" in capsys.readouterr().err
+    first, second = capsys.readouterr().err.splitlines()
+    assert (first, second) == (f"starcoder serve: {message}", "`starcoder serve --help` says what there is.")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("modle: x", "unknown setting 'modle' .did you mean 'model'"),
-        ("api: {max_fan: 1}", "api.max_fan"),
+        ("api: {max_fan: 1}", r"api.max_fan: unknown setting \(did you mean 'api.max_fan_out'"),
+        ("kv_cache_memory: 24", "kv_cache_memory: 24 may mean two sizes: write 24GiB or 24GB"),
         ("[1, 2]", "not a list"),
         ("a: [", "not YAML"),
         ("config: other.yaml", "unknown setting 'config'"),
@@ -138,9 +191,9 @@ def test_kubernetes_service_links_are_no_settings() -> None:
         "STARCODER_SERVE_SVC_SERVICE_HOST": "10.0.0.1",
         "STARCODER_SERVE_SVC_PORT": "tcp://10.0.0.1:8000",
     }
-    check_environment(links)
+    check_environment(links, Settings.model_fields)
     with pytest.raises(ConfigError, match="enableServiceLinks"):
-        check_environment({"STARCODER_PORT": "tcp://10.0.0.1:8000"})
+        check_environment({"STARCODER_PORT": "tcp://10.0.0.1:8000"}, Settings.model_fields)
 
 
 def test_every_engine_field_is_a_setting_with_the_same_default() -> None:

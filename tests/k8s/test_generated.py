@@ -13,7 +13,8 @@ import yaml
 
 from deployments.app import bundles
 from deployments.cluster import haproxy, proxy, proxy_settings
-from deployments.settings import Settings, check_environment
+from deployments.settings import Settings
+from deployments.variables import check_environment
 from k8s import generate, memory
 from model.checkpoint.family import known_shape
 from model.checkpoint.memory import parameter_bytes
@@ -96,7 +97,7 @@ def test_what_is_in_the_environment_are_settings(pods: list[Pod]) -> None:
     for pod in pods:
         for container in pod.containers:
             given = {v["name"]: v.get("value", "postgresql+asyncpg://u:p@h/n") for v in container.get("env", [])}
-            check_environment(given)
+            check_environment(given, Settings.model_fields)
 
 
 def test_nobody_gets_in_without_a_key(
@@ -242,7 +243,7 @@ def test_the_job_downloads_what_is_served(settings: Settings, pods: list[Pod]) -
     [job] = jobs
     [container] = job.spec["containers"]
     assert container["command"] == ["starcoder", "download"]
-    assert container["args"] == ["--model", settings.model, "--revision", settings.revision]
+    assert container["args"] == [settings.model, "--revision", settings.revision]
     engine = worker(pods).spec["containers"][0]
     wait = next(c for c in worker(pods).spec["initContainers"] if c["name"] == "wait-for-weights")
     assert wait["args"] == container["args"]
@@ -265,7 +266,7 @@ def test_workers_wait_until_the_weights_are_there(pods: list[Pod], tmp_path: Pat
     command = [*wait["command"], *wait["args"]]
     result = subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=120)
     assert result.returncode == 0
-    assert log.read_text() == "download --model bigcode/starcoder --revision main\n" * 3
+    assert log.read_text() == "download bigcode/starcoder --revision main\n" * 3
 
 
 def test_production_fits_the_gpus_it_names() -> None:

@@ -99,7 +99,9 @@ class OverTls:
             monkeypatch.setenv("STARCODER_API_KEY", secure.key)
         source = tmp_path / "x.py"
         source.write_text("def add(a, b):\n    return")
-        assert cli.main(["complete", str(source), "--max-tokens", "8", "--url", secure.server.url]) == 0
+        assert (
+            cli.main(["complete", str(source), "--mode", "raw", "--max-tokens", "8", "--url", secure.server.url]) == 0
+        )
         assert capsys.readouterr().out.strip()
 
     def test_plain_http_is_shut_out(self, secure: Secure) -> None:

@@ -7,9 +7,11 @@ engine; msgspec's refuses them.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import math
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -19,6 +21,7 @@ from starlette.responses import Response
 
 from deployments.api.common.dialect import Dialect
 from deployments.api.common.json_size import MAX_CONTAINERS, MAX_VALUES, has_too_many_values
+from deployments.api.common.unknown_fields import UnknownField, log_once, tell, unknown_fields
 from deployments.errors import InvalidRequestError, shown
 from deployments.http.middleware import set_error_shape
 from deployments.http.request_record import set_dialect
@@ -31,6 +34,9 @@ _THREAD_BYTES = 16_384
 """A longer body is read off the event loop: one of small values takes about 0.3 us a byte."""
 
 _MAX_REPORTED = 3
+_MAX_COMPARED = 32
+_MAX_NAME_CHARS = 32
+"""Of names that were sent, so many and so long ones are compared with one that is missing."""
 
 
 def _number(literal: str) -> float | int:
@@ -97,22 +103,27 @@ class _BodyField(Protocol):
 
 
 class _JsonRequest(Request):
-    async def read(self, field: _BodyField) -> None:
-        """Parse the body and, off the event loop where it is long, validate it too; raise InvalidRequestError."""
+    async def read(self, field: _BodyField) -> list[UnknownField]:
+        """Parse and validate the body, off the event loop where it is long; raise InvalidRequestError.
+
+        Returns what it has of fields that there are not.
+        """
         check_content_type(self.headers.get("content-type"))
         body = await self.body()
         if len(body) > _THREAD_BYTES:
-            self._json = await asyncio.to_thread(_validated, body, field)
+            self._json, unknown = await asyncio.to_thread(_validated, body, field)
         else:
-            self._json = decode_json(body)
+            self._json, unknown = _validated(body, field)
+        return unknown
 
 
-def _validated(body: bytes, field: _BodyField) -> Any:
+def _validated(body: bytes, field: _BodyField) -> tuple[Any, list[UnknownField]]:
     """An instance of the field's model: validated again, that is done at once."""
-    value, errors = field.validate(decode_json(body), {}, loc=("body",))
+    sent = decode_json(body)
+    value, errors = field.validate(sent, {}, loc=("body",))
     if errors:
         raise validation_error(errors)
-    return value
+    return value, unknown_fields(sent, value)
 
 
 class JsonRoute(APIRoute):
@@ -137,10 +148,15 @@ class JsonRoute(APIRoute):
                 set_error_shape(request.scope, self.dialect.error_shape)
                 set_dialect(self.dialect.name)
             request = _JsonRequest(request.scope, request.receive)
-            if field is not None:
-                # Read before FastAPI does, which would wrap what is raised here.
-                await request.read(field)
-            return await handle(request)
+            if field is None:
+                return await handle(request)
+            # Read before FastAPI does, which would wrap what is raised here.
+            unknown = await request.read(field)
+            log_once(self.path, unknown)
+            response = await handle(request)
+            if unknown:
+                tell(response, unknown)
+            return response
 
         return handle_strictly
 
@@ -151,6 +167,11 @@ def validation_error(errors: Sequence[Any]) -> InvalidRequestError:
     if len(errors) > _MAX_REPORTED:
         lines.append(f"and {len(errors) - _MAX_REPORTED} more")
     return InvalidRequestError("; ".join(lines) + ".", param=_field(errors[0]["loc"]), code="invalid_value")
+
+
+def _under_another_name(field: str, sent: Iterable[str]) -> str:
+    near = difflib.get_close_matches(field, (name for name in sent if len(name) <= _MAX_NAME_CHARS), n=1)
+    return f" (`{near[0]}` was sent)" if near else ""
 
 
 def _field(location: Sequence[int | str]) -> str | None:
@@ -166,7 +187,8 @@ def _describe(error: dict[str, Any]) -> str:
         # Either fields that contradict each other, or no object at all.
         return problem if error["type"] == "value_error" else "The body must be a JSON object"
     if error["type"] == "missing":
-        return f"`{field}` is required"
+        sent = islice(error["input"] if isinstance(error.get("input"), dict) else (), _MAX_COMPARED)
+        return f"`{field}` is required{_under_another_name(str(error['loc'][-1]), sent)}"
     problem = problem[:1].lower() + problem[1:]
     value = error.get("input")
     if isinstance(value, str | int | float) and error["type"] != "value_error":

@@ -19,7 +19,7 @@ from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.streaming import DONE, sse
 from deployments.api.openai.logprobs import chat_logprobs
-from deployments.api.openai.schemas import Usage, UsageCounter, ending
+from deployments.api.openai.schemas import WARNINGS, Usage, UsageCounter, ending
 from deployments.protocol import Delta, GenerationRequest
 from monitoring.version import package_version
 
@@ -59,6 +59,7 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str = Field(description="Name and version of the server: another one may answer otherwise.")
     choices: list[ChatChoice] = Field(description="The completions.")
     usage: Usage = Field(description="Tokens used.")
+    warnings: list[str] | None = Field(default=None, description=WARNINGS)
 
 
 UsageChunk = Literal["none", "own", "last"]

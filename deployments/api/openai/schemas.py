@@ -73,6 +73,9 @@ class CompletionChoice(BaseModel):
     ended_by: EndedBy = None
 
 
+WARNINGS = "Only where the body had fields that there are not: which. Of a stream, in the header `x-warnings`."
+
+
 class Completion(BaseModel):
     id: str = Field(description="Unique to the request; the same in every chunk of a stream.")
     object: Literal["text_completion"] = Field(description="What this is.")
@@ -82,6 +85,7 @@ class Completion(BaseModel):
     usage: Usage | None = Field(
         default=None, description="In a stream, in the last chunk and only if `stream_options` asks for it."
     )
+    warnings: list[str] | None = Field(default=None, description=WARNINGS)
 
 
 def ending(delta: Delta | None) -> dict[str, Any]:

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from deployments.api.openai.organization.audit_logs import AuditEntry, AuditPage, Verification
 from deployments.command.tables import table
 from deployments.command.teams.office import Office, OfficeError
-from deployments.command.teams.running import day, part, positive
+from deployments.command.teams.running import day, part
 from deployments.command.teams.running import run as run_parser
+from deployments.options import OptionParser, positive
 from deployments.teams.money import shown
 
 _PAGE = 100
 
 
 def run(arguments: Sequence[str]) -> int:
-    return run_parser(_parser(), arguments)
+    return run_parser(parser(), arguments)
 
 
 async def list_entries(office: Office, options: argparse.Namespace) -> int:
@@ -61,11 +62,11 @@ def _shown(name: str, value: str | int | float | bool) -> str:
     return f"${shown(value)}" if name.startswith("budget_amount") and isinstance(value, int) else str(value)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("starcoder audit", description="What was changed by whom.")
-    parts = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> OptionParser:
+    whole = OptionParser("starcoder audit", "What was changed by whom.")
+    parts = whole.parts()
     listing = part(parts, "list", list_entries, "list the newest changes")
     listing.add_argument("--last", type=positive, default=50, metavar="N", help="so many (default: %(default)s)")
     listing.add_argument("--json", action="store_true", help="for programs")
     part(parts, "verify", verify, "tell whether the log is as it was written")
-    return parser
+    return whole

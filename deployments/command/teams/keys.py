@@ -11,12 +11,13 @@ from deployments.api.openai.organization.all_keys import MOST_KEYS, AnyKey, Rota
 from deployments.api.openai.organization.api_keys import NewApiKey
 from deployments.command.tables import table
 from deployments.command.teams.office import Body, Office, OfficeError, path_to
-from deployments.command.teams.running import day, part, positive, say
+from deployments.command.teams.running import day, part, say
 from deployments.command.teams.running import run as run_parser
+from deployments.options import OptionParser, positive
 
 
 def run(arguments: Sequence[str]) -> int:
-    return run_parser(_parser(), arguments)
+    return run_parser(parser(), arguments)
 
 
 async def create(office: Office, options: argparse.Namespace) -> int:
@@ -108,9 +109,9 @@ def _scopes(text: str) -> list[str]:
     return [scope.strip() for scope in text.split(",")]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("starcoder keys", description="API keys of teams and administrators.")
-    parts = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> OptionParser:
+    whole = OptionParser("starcoder keys", "API keys of teams and administrators.")
+    parts = whole.parts()
     making = part(parts, "create", create, "make a key and print it", makes=True)
     whose = making.add_mutually_exclusive_group(required=True)
     whose.add_argument("--team", metavar="NAME", help="whose key it is")
@@ -119,9 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     making.add_argument("--if-none", action="store_true", help="with --admin: only where there is none")
     making.add_argument("--expires", metavar="WHEN", help="90d, 12h, or an ISO 8601 day or time (never)")
     making.add_argument("--scopes", type=_scopes, help="of generate, usage, metrics (generate,usage)")
-    making.add_argument("--rpm", type=positive, help="most requests a minute by this key")
-    making.add_argument("--tpm", type=positive, help="most tokens a minute by this key")
-    making.add_argument("--parallel", type=positive, help="most requests at once by this key")
+    making.add_argument("--rpm", metavar="N", type=positive, help="most requests a minute by this key")
+    making.add_argument("--tpm", metavar="N", type=positive, help="most tokens a minute by this key")
+    making.add_argument("--parallel", metavar="N", type=positive, help="most requests at once by this key")
     listing = part(parts, "list", list_keys, "list the keys")
     listing.add_argument("--team", metavar="NAME", help="of this team only")
     listing.add_argument("--json", action="store_true", help="for programs")
@@ -130,4 +131,4 @@ def _parser() -> argparse.ArgumentParser:
     rotating.add_argument("--grace", type=int, default=0, metavar="SECONDS", help="the old one goes on for so long (0)")
     revoking = part(parts, "revoke", revoke, "revoke a key")
     revoking.add_argument("id", help="of the key, as keys list shows it")
-    return parser
+    return whole

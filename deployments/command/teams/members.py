@@ -11,11 +11,12 @@ from deployments.command.tables import table
 from deployments.command.teams.office import Office, path_to
 from deployments.command.teams.running import part, say
 from deployments.command.teams.running import run as run_parser
+from deployments.options import OptionParser
 from deployments.teams.records import Role
 
 
 def run(arguments: Sequence[str]) -> int:
-    return run_parser(_parser(), arguments)
+    return run_parser(parser(), arguments)
 
 
 async def add(office: Office, options: argparse.Namespace) -> int:
@@ -41,9 +42,9 @@ async def remove(office: Office, options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("starcoder members", description="People in teams.")
-    parts = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> OptionParser:
+    whole = OptionParser("starcoder members", "People in teams.")
+    parts = whole.parts()
     adding = part(parts, "add", add, "put somebody into a team, or give them another role")
     adding.add_argument("--role", choices=get_args(Role), default="member", help="default: %(default)s")
     listing = part(parts, "list", list_members, "list the people of a team")
@@ -52,4 +53,4 @@ def _parser() -> argparse.ArgumentParser:
         parser_of_part.add_argument("--team", required=True, metavar="NAME", help="which team")
     for parser_of_part in (adding, removing):
         parser_of_part.add_argument("user", help="who, as the identity provider has it (sub)")
-    return parser
+    return whole

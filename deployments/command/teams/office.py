@@ -98,9 +98,10 @@ def path_to(collection: str, *names: str) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Where it speaks to."""
     group = parser.add_argument_group("where", "a server, if one is named; else the database of this machine")
-    group.add_argument("--url", help=f"server (default: {URL_VARIABLE}; else the database itself)")
+    group.add_argument("--url", metavar="URL", help=f"server (default: {URL_VARIABLE}; else the database itself)")
     group.add_argument(
         "--admin-key-file",
+        metavar="PATH",
         type=Path,
         help=f"file that holds an administrator's key, alone (default: {ADMIN_KEY_VARIABLE})",
     )

@@ -10,10 +10,11 @@ from deployments.command.tables import table
 from deployments.command.teams.office import Body, Office
 from deployments.command.teams.running import day, part, say
 from deployments.command.teams.running import run as run_parser
+from deployments.options import OptionParser
 
 
 def run(arguments: Sequence[str]) -> int:
-    return run_parser(_parser(), arguments)
+    return run_parser(parser(), arguments)
 
 
 async def set_price(office: Office, options: argparse.Namespace) -> int:
@@ -47,9 +48,9 @@ async def list_prices(office: Office, options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("starcoder prices", description="USD for 1,000 tokens.")
-    parts = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> OptionParser:
+    whole = OptionParser("starcoder prices", "USD for 1,000 tokens.")
+    parts = whole.parts()
     setting = part(parts, "set", set_price, "set a price; those before stay as they were", makes=True)
     setting.add_argument("model", help="as requests name it")
     setting.add_argument("--input", required=True, metavar="USD", help="for 1,000 prompt tokens")
@@ -57,4 +58,4 @@ def _parser() -> argparse.ArgumentParser:
     setting.add_argument("--output", metavar="USD", help="for 1,000 generated tokens (as --input)")
     setting.add_argument("--from", dest="start", metavar="DAY", help="from when on (now)")
     part(parts, "list", list_prices, "list prices")
-    return parser
+    return whole

@@ -9,26 +9,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from deployments.command.teams.office import Office, add_options, opened
+from deployments.options import OptionParser, positive
 
 Act = Callable[[Office, argparse.Namespace], Awaitable[int]]
 """Raises OfficeError and ConfigError; the exit code."""
 
 
 def part(
-    parts: argparse._SubParsersAction[argparse.ArgumentParser], name: str, act: Act, help: str, makes: bool = False
-) -> argparse.ArgumentParser:
+    parts: argparse._SubParsersAction[OptionParser], name: str, act: Act, help: str, makes: bool = False
+) -> OptionParser:
     """One part of a command, such as `teams create`. makes: it may be the first thing that is ever made."""
     parser = parts.add_parser(name, help=help, description=f"{help[:1].upper()}{help[1:]}.")
     return acting(parser, act, makes)
 
 
-def acting(parser: argparse.ArgumentParser, act: Act, makes: bool = False) -> argparse.ArgumentParser:
+def acting(parser: OptionParser, act: Act, makes: bool = False) -> OptionParser:
     add_options(parser)
     parser.set_defaults(act=act, makes=makes)
     return parser
 
 
-def run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
+def run(parser: OptionParser, arguments: Sequence[str]) -> int:
     """Raises OfficeError and ConfigError."""
     options = parser.parse_args(list(arguments))
 
@@ -47,13 +48,6 @@ def say(text: str) -> None:
 def day(at: int | None, otherwise: str = "never") -> str:
     """Unix seconds for people."""
     return otherwise if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
 
 
 def limit(text: str) -> int | None:

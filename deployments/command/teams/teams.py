@@ -12,6 +12,7 @@ from deployments.command.tables import table
 from deployments.command.teams.office import Body, Office, OfficeError, path_to
 from deployments.command.teams.running import day, limit, part, say
 from deployments.command.teams.running import run as run_parser
+from deployments.options import OptionParser
 from deployments.teams.money import picodollars, shown
 from deployments.teams.records import Period, ServiceClass
 from model.request import LEAST_WEIGHT, MOST_WEIGHT
@@ -20,7 +21,7 @@ _LIMITS = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "parallel":
 
 
 def run(arguments: Sequence[str]) -> int:
-    return run_parser(_parser(), arguments)
+    return run_parser(parser(), arguments)
 
 
 async def create(office: Office, options: argparse.Namespace) -> int:
@@ -141,15 +142,20 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
     missing = argparse.SUPPRESS
     parser.add_argument(
         "--weight",
+        metavar="X",
         type=float,
         help=f"share of a full server, against others of its class: {LEAST_WEIGHT:g} to {MOST_WEIGHT:g} (1)",
     )
     parser.add_argument(
         "--class", dest="service_class", choices=get_args(ServiceClass), help="in this order they are served (standard)"
     )
-    parser.add_argument("--rpm", type=limit, default=missing, help="most requests a minute; none: no limit")
-    parser.add_argument("--tpm", type=limit, default=missing, help="most tokens a minute; none: no limit")
-    parser.add_argument("--parallel", type=limit, default=missing, help="most requests at once; none: no limit")
+    parser.add_argument(
+        "--rpm", metavar="N", type=limit, default=missing, help="most requests a minute; none: no limit"
+    )
+    parser.add_argument("--tpm", metavar="N", type=limit, default=missing, help="most tokens a minute; none: no limit")
+    parser.add_argument(
+        "--parallel", metavar="N", type=limit, default=missing, help="most requests at once; none: no limit"
+    )
     parser.add_argument("--budget-usd", metavar="USD", help="for each period; none: no limit")
     parser.add_argument("--period", choices=get_args(Period), help="of the budget, in UTC (month)")
     parser.add_argument(
@@ -157,9 +163,9 @@ def _add_changes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("starcoder teams", description="Teams that share the server.")
-    parts = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> OptionParser:
+    whole = OptionParser("starcoder teams", "Teams that share the server.")
+    parts = whole.parts()
     making = part(parts, "create", create, "make a team", makes=True)
     making.add_argument("name", help="1 to 64 of a-z, 0-9, '-', '_' and '.'")
     _add_changes(making)
@@ -178,4 +184,4 @@ def _parser() -> argparse.ArgumentParser:
     accepting = part(parts, "accept-terms", accept_terms, "accept the use restrictions of the model for a team")
     accepting.add_argument("name", help="its name or id")
     accepting.add_argument("version", help="of the use restrictions, as /terms says it")
-    return parser
+    return whole

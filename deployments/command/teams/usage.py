@@ -12,6 +12,7 @@ from deployments.command.tables import table
 from deployments.command.teams.office import Office
 from deployments.command.teams.running import acting
 from deployments.command.teams.running import run as run_parser
+from deployments.options import OptionParser
 from deployments.teams.expiry import moment
 from deployments.teams.money import picodollars, shown
 
@@ -28,7 +29,7 @@ _SUMS = ["requests", "prompt", "cached", "generated", "USD", "accepted lines", "
 
 
 def run(arguments: Sequence[str]) -> int:
-    return run_parser(_parser(), arguments)
+    return run_parser(parser(), arguments)
 
 
 async def show(office: Office, options: argparse.Namespace) -> int:
@@ -114,14 +115,14 @@ def _this_month() -> int:
     return int(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("starcoder usage", description="What was used, by whom, and what it cost.")
-    acting(parser, show)
-    parser.add_argument("--team", metavar="NAME", help="of this team only")
-    parser.add_argument(
+def parser() -> OptionParser:
+    whole = OptionParser("starcoder usage", "What was used, by whom, and what it cost.")
+    acting(whole, show)
+    whole.add_argument("--team", metavar="NAME", help="of this team only")
+    whole.add_argument(
         "--from", dest="start", type=_moment, default=_this_month(), metavar="DAY", help="the first day (this month's)"
     )
-    parser.add_argument("--to", dest="end", type=_moment, metavar="DAY", help="the day after the last one (now)")
-    parser.add_argument("--by", type=_by, default=["team"], help=f"of {', '.join(_GROUPS)}, with commas between (team)")
-    parser.add_argument("--csv", action="store_true", help="for spreadsheets")
-    return parser
+    whole.add_argument("--to", dest="end", type=_moment, metavar="DAY", help="the day after the last one (now)")
+    whole.add_argument("--by", type=_by, default=["team"], help=f"of {', '.join(_GROUPS)}, with commas between (team)")
+    whole.add_argument("--csv", action="store_true", help="for spreadsheets")
+    return whole

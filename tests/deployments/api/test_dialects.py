@@ -93,8 +93,11 @@ def test_whatever_answers_a_completion_declares_its_dialect(fake_backend: FakeBa
         ("/v1/refactor", {"code": "x", "instruction": "y"}),
     ],
 )
-async def test_any_key_and_any_unknown_field_are_let_through(
+async def test_any_key_is_let_through_and_any_unknown_field_told(
     client: httpx.AsyncClient, path: str, body: dict[str, Any], header: str
 ) -> None:
     response = await client.post(path, json={**body, "no_such_field": [1]}, headers={header: "Bearer anything"})
     assert response.status_code == 200, response.text
+    assert response.headers["x-warnings"] == "there is no field no_such_field"
+    if response.headers["content-type"] == "application/json":
+        assert response.json()["warnings"] == ["there is no field no_such_field"]

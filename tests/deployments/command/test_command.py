@@ -15,7 +15,6 @@ from starlette.responses import PlainTextResponse
 
 from deployments.cluster import temporary
 from deployments.command import checks, cli
-from deployments.command.complete import split
 from deployments.command.processes import descendants
 from deployments.command.ready import answer, ready_message
 from deployments.settings import Settings
@@ -48,7 +47,8 @@ def test_a_host_that_is_not_ours() -> None:
     [
         (["serve", "--model", "/no/such/model"], "no such directory"),
         (["serve", "--min-replicas", "2", "--max-replicas", "1"], "below min_replicas"),
-        (["nonsense"], "unknown command"),
+        (["nonsense"], "there is no command 'nonsense'\n"),
+        (["serv"], "there is no command 'serv' (did you mean 'serve'?)\n"),
     ],
 )
 def test_wrong_settings_end_with_2_and_without_ray(
@@ -127,30 +127,12 @@ def test_a_server_asks_itself_whatever_names_its_certificate_has(tmp_path: Path)
         assert answer(Settings(port=port), "/health") is None
 
 
-def test_complete_says_what_a_server_with_tls_wants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tmp_path / "x.py"
-    source.write_text("import os")
-    with serving(PlainTextResponse(""), certificate=make_certificate(tmp_path)) as url:
-        assert cli.main(["complete", str(source), "--url", url.replace("https:", "http:")]) == 1
-        assert "if the server speaks TLS, say https://" in capsys.readouterr().err
-        assert cli.main(["complete", str(source), "--url", url]) == 1
-        assert "CERTIFICATE_VERIFY_FAILED" in capsys.readouterr().err
-
-
 def test_ready_message_says_what_computes_and_why() -> None:
     first, _, _ = ready_message(Settings(), 3.0, {"path": "native", "reason": None, "products": "amx"}).partition("\n")
     assert first.endswith("/docs), with its forward pass in C by AMX. Try:")
     reason = "no C compiler is installed"
     first, _, _ = ready_message(Settings(), 3.0, {"path": "torch", "reason": reason, "products": None}).partition("\n")
     assert first.endswith(f"/docs), with its forward pass by PyTorch's operations ({reason}). Try:")
-
-
-@pytest.mark.parametrize(
-    ("line", "prefix", "suffix"),
-    [(None, "a\n\nb", ""), (1, "a", "\n\nb\n"), (2, "a", "\n\nb\n"), (3, "a\n\nb", "\n"), (99, "a\n\nb", "\n")],
-)
-def test_complete_splits_at_the_end_of_a_line(line: int | None, prefix: str, suffix: str) -> None:
-    assert split("a\n\nb\n", line) == (prefix, suffix)
 
 
 def test_directories_of_dead_processes_are_removed(tmp_path: Path) -> None:

@@ -32,6 +32,17 @@ def batch(*lines: str, **fields: Any) -> dict[str, Any]:
     return {"lines": list(lines), "is_err": False, "pid": 7, "actor_name": "ServeReplica:starcoder:engine", **fields}
 
 
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_a_warning_has_a_colour_where_it_is_wanted(
+    no_color: str, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    console = Console("auto", out := Terminal(), io.StringIO())
+    console.worker_printed(batch(LINE), lambda _: None)
+    console.flush()
+    assert ("\033[33m" in out.getvalue()) is coloured
+
+
 def test_on_a_terminal_lines_are_text_and_ray_prints_the_rest() -> None:
     out, shown = Terminal(), []
     console = Console("auto", out, io.StringIO())

@@ -102,7 +102,7 @@ def test_download_prepares_a_cache_that_serves_offline_and_read_only(repository,
         if offline:
             environment["HF_HUB_OFFLINE"] = "1"
         return subprocess.run(
-            [sys.executable, "-m", "deployments.command.cli", "download", "--model", REPOSITORY],
+            [sys.executable, "-m", "deployments.command.cli", "download", REPOSITORY],
             env={**clean, **environment},
             cwd=ROOT,
             capture_output=True,
@@ -112,11 +112,12 @@ def test_download_prepares_a_cache_that_serves_offline_and_read_only(repository,
 
     whole = write_tokenizer(write_checkpoint(tmp_path / "repository", random_model(vocab_size=1200)))
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):  # not whole yet: a worker waits on
-        download.run(["--model", str(repository)])
+        download.run([str(repository)])
     with fake_hub(REPOSITORY, whole) as (endpoint, _):
         fetched = command(endpoint, home, offline=False)
     assert fetched.returncode == 0, fetched.stderr
-    directory = Path(fetched.stdout.strip().splitlines()[-1])
+    directory = Path(fetched.stdout.strip())
+    assert f"starcoder serve --model {REPOSITORY} --revision {directory.name}\n" in fetched.stderr
     paths = [home, *home.rglob("*")]
     modes = {path: path.stat().st_mode for path in paths if not path.is_symlink()}
     try:

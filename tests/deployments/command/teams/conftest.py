@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from deployments.command import cli
-from deployments.settings import ENV_PREFIX
+from deployments.variables import ENV_PREFIX
 from tests.support.fake_app import tokenizer  # noqa: F401
 
 

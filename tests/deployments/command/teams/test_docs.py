@@ -43,7 +43,7 @@ ROWS: dict[TeamAction, str] = {
 def test_a_command_can_be_typed(command: str) -> None:
     _, name, *arguments = shlex.split(command.partition(" > ")[0])
     module = importlib.import_module(f"deployments.command.teams.{name}")
-    assert module._parser().parse_args(arguments).act
+    assert module.parser().parse_args(arguments).act
 
 
 def test_there_are_commands() -> None:

@@ -1,0 +1,81 @@
+"""What all commands have in common: help, mistakes, a pipe that is closed, Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from deployments.command import cli, plan
+from deployments.options import OptionParser
+
+
+def parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """It, and those of its parts."""
+    parts = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [parser, *(inner for action in parts for part in action.choices.values() for inner in parsers(part))]
+
+
+EVERY_PARSER = [one for command in cli.COMMANDS.values() for one in parsers(command.module().parser())]
+
+
+def test_the_help_names_every_command_by_its_subject(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["-h"], ["help"]):
+        assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out[: len(out) // 4] * 4 == out
+    for subject, commands in cli.SUBJECTS.items():
+        part = out.partition(f"\n{subject}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in part.splitlines()] == list(commands)
+
+
+@pytest.mark.parametrize("parser", EVERY_PARSER, ids=lambda parser: parser.prog)
+def test_every_help_is_for_people(parser: argparse.ArgumentParser) -> None:
+    assert isinstance(parser, OptionParser)
+    help = parser.format_help()
+    assert parser.description
+    assert "None" not in help
+    silent = [action.dest for action in parser._actions if not action.help]
+    assert silent in ([], [argparse.SUPPRESS])  # the parts of a command, each of which has its own
+    assert "_" not in parser.format_usage()
+
+
+@pytest.mark.parametrize("parser", EVERY_PARSER, ids=lambda parser: parser.prog)
+def test_every_mistake_is_two_lines(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--hepl"])
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert len(lines) == 2
+    assert "--hepl (did you mean '--help'?)" in lines[0] or "COMMAND" in lines[0]
+    assert lines[1] == f"`{parser.prog} --help` says what there is."
+
+
+def test_the_version_takes_no_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == cli.main(["version"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    with pytest.raises(SystemExit):
+        cli.main(["version", "--json"])
+
+
+def test_whoever_reads_may_have_seen_enough() -> None:
+    """The pipe is closed before anything is written, and nobody hears of it."""
+    command = [sys.executable, "-m", "deployments.command.cli", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1
+
+
+def test_ctrl_c_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plan, "run", interrupted)
+    assert cli.main(["plan", "--gpu-memory", "24GiB"]) == 130
+    assert capsys.readouterr() == ("", "")

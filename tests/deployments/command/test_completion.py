@@ -1,0 +1,94 @@
+"""Scripts that complete command lines: real shells are asked, where they are installed."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deployments.command import cli
+from deployments.command.completion import Completion
+from deployments.command.completion_scripts import SCRIPTS, Place
+from deployments.settings import Settings
+from deployments.settings_options import declared
+
+LINES = {
+    "starcoder pl": {"plan"},
+    "starcoder serve --dtype ": {"auto", "float32", "bfloat16", "float16"},
+    "starcoder serve --dtype fl": {"float32", "float16"},
+    "starcoder serve --api.max-f": {"--api.max-fan-out"},
+    "starcoder serve --log-te": {"--log-text"},
+    "starcoder serve --no-log-t": {"--no-log-text"},
+    "starcoder teams cr": {"create"},
+    "starcoder teams create --cl": {"--class"},
+    "starcoder teams create x --class ": {"interactive", "standard", "batch"},
+    "starcoder keys create --team teams --rp": {"--rpm"},
+    "starcoder completion f": {"fish"},
+    "starcoder complete some": {"some file.py"},
+    "starcoder serve --config some": {"some file.py"},
+    "starcoder serve --port ": set(),
+}
+
+BASH = """
+set -- {words}
+COMP_WORDS=("$@") COMP_CWORD=$(($#-1))
+_starcoder
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.fixture(scope="module")
+def places() -> list[Place]:
+    return Completion(cli.COMMANDS).places()
+
+
+def test_every_setting_can_be_completed(places: list[Place]) -> None:
+    (serve,) = [place for place in places if place.path == ("serve",)]
+    offered = {name for option in serve.options for name in option.names}
+    assert {f"--{name.replace('_', '-')}" for name, _ in declared(Settings)} <= offered
+    assert {place.path for place in places} >= {(), ("teams", "create"), ("audit", "verify"), ("completion",)}
+
+
+def test_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    assert "complete -F _starcoder starcoder\n" in capsys.readouterr().out
+
+
+def asked(shell: str, script: str, lines: list[str], directory: Path) -> list[set[str]]:
+    """What a shell answers to each line in a directory, the options of its own making left out."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (directory / "script").write_text(script)
+    (directory / "some file.py").touch()
+    question = {
+        "bash": lambda line: BASH.format(words=shlex.join([*line.split(" ")])),
+        "fish": lambda line: f"complete -C {shlex.quote(line)}\n",
+    }[shell]
+    program = "source ./script\n" + "\necho ----\n".join(question(line) for line in lines)
+    command = [shell, *(["--no-config", "--private"] if shell == "fish" else ["--norc"])]
+    run = subprocess.run(command, input=program, cwd=directory, capture_output=True, text=True, timeout=120)
+    assert run.stderr == ""
+    return [
+        {offer.partition("\t")[0] for offer in part.splitlines() if offer.strip()}
+        for part in run.stdout.split("----\n")
+    ]
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_a_shell_completes(shell: str, places: list[Place], tmp_path: Path) -> None:
+    answers = asked(shell, SCRIPTS[shell](places), list(LINES), tmp_path)
+    assert dict(zip(LINES, answers, strict=True)) == LINES
+
+
+def test_zsh_reads_its_script(places: list[Place], tmp_path: Path) -> None:
+    """Its completion wants a terminal: here the script is read, and its places and words are there."""
+    script = SCRIPTS["zsh"](places)
+    assert "'teams create') offers=(" in script
+    assert "'serve --dtype') offers=(auto float32 bfloat16 float16) files=;;" in script
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    (tmp_path / "script").write_text(script)
+    assert subprocess.run(["zsh", "-n", tmp_path / "script"], capture_output=True, timeout=60).stderr == b""
