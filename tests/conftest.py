@@ -19,6 +19,8 @@ pytest_plugins = ("tests.support.client_table", "tests.support.fault_table", "te
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Engines that are to have more of them sleep while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Requests without a seed would differ from run to run on every server that a test starts.
 os.environ.setdefault("STARCODER_SEED", "0")
