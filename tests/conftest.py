@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 from tests.support.cluster import Cluster
 from tests.support.collector import Collector
 from tests.support.leftovers import nothing_left
+
+if TYPE_CHECKING:
+    from tests.support.triton_process import TritonPrograms
 
 pytest_plugins = ("tests.support.client_table", "tests.support.fault_table", "tests.support.sharing")
 
@@ -62,6 +65,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints") / "tiny-starcoder"
     write_checkpoint(directory, random_model(vocab_size=1200, n_positions=2048))
     return write_tokenizer(directory)
+
+
+@pytest.fixture(scope="session")
+def triton_programs() -> Iterator[TritonPrograms]:
+    from tests.support.triton_process import TritonPrograms
+
+    with TritonPrograms() as programs:
+        yield programs
 
 
 @pytest.fixture(scope="session")
