@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -16,10 +16,15 @@ from tests.support.cluster import Cluster
 from tests.support.collector import Collector
 from tests.support.leftovers import nothing_left
 
+if TYPE_CHECKING:
+    from tests.support.triton_process import TritonPrograms
+
 pytest_plugins = ("tests.support.client_table", "tests.support.fault_table", "tests.support.sharing")
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Engines that are to have more of them sleep while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Requests without a seed would differ from run to run on every server that a test starts.
 os.environ.setdefault("STARCODER_SEED", "0")
@@ -61,6 +66,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints") / "tiny-starcoder"
     write_checkpoint(directory, random_model(vocab_size=1200, n_positions=2048))
     return write_tokenizer(directory)
+
+
+@pytest.fixture(scope="session")
+def triton_programs() -> Iterator[TritonPrograms]:
+    from tests.support.triton_process import TritonPrograms
+
+    with TritonPrograms() as programs:
+        yield programs
 
 
 @pytest.fixture(scope="session")

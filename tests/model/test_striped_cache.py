@@ -21,7 +21,7 @@ from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import RankGroup, collect
 from tests.support.thread_ranks import as_ranks
 from tests.support.toy_engine import run_to_end, tokens_of
-from tests.support.triton_process import run_with_triton
+from tests.support.triton_process import TritonPrograms
 
 SIZES = [(2, 2), (4, 4), (8, 8), (8, 2)]
 """Ranks, and how many of them share a cache."""
@@ -224,11 +224,11 @@ for size, recorded in ((2, False), (4, True)):
 """
 
 
-def test_with_our_kernels_and_recorded_steps(tmp_path: Path) -> None:
+def test_with_our_kernels_and_recorded_steps(tmp_path: Path, triton_programs: TritonPrograms) -> None:
     pytest.importorskip("triton", reason="Triton has no build for this machine")
     model = random_model(n_embd=64, n_head=4, n_layer=1, n_inner=64, n_positions=64)
     directory = write_checkpoint(tmp_path / "model", model)
-    (eager, none), (recorded, replayed) = run_with_triton(TRITON, str(directory), interpret=True)
+    (eager, none), (recorded, replayed) = triton_programs.run(TRITON, str(directory), interpret=True)
     assert eager
     assert recorded
     assert none == 0 < replayed

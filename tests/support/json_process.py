@@ -70,11 +70,11 @@ class JsonProcess:
         self._input.write(json.dumps(message).encode() + b"\n")
         self._input.flush()
 
-    def next_message(self, wanted: Callable[[Any], bool] = lambda _: True) -> Any:
-        """The next message that is wanted; others are dropped. AssertionError when none comes."""
+    def next_message(self, wanted: Callable[[Any], bool] = lambda _: True, seconds: float = ANSWER_SECONDS) -> Any:
+        """The next message that is wanted; others are dropped. AssertionError when none comes for so long."""
         while True:
             try:
-                message = self._messages.get(timeout=ANSWER_SECONDS)
+                message = self._messages.get(timeout=seconds)
             except queue.Empty:
                 raise AssertionError(f"{self._command} does not answer: {self._last_words()}") from None
             assert message is not None, f"{self._command} ended: {self._last_words()}"

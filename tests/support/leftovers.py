@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from pathlib import Path
 
 from deployments.cluster.temporary import PREFIX, short_parent
@@ -16,7 +17,7 @@ _MARK = "TESTS_OF_STARCODER"
 """Processes inherit this variable, also those whose parent has ended."""
 
 _HELPER = "multiprocessing.resource_tracker"
-"""Python's own, which ends with its parent."""
+"""Python's own, which ends with its parent, as does the server of forks."""
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def processes() -> dict[int, str]:
         with suppress(OSError):
             if mark in entry.read_bytes().split(b"\0"):
                 pids.add(int(entry.parent.name))
-    lines = {pid: command_line(pid) for pid in pids - {os.getpid()}}
+    lines = {pid: command_line(pid) for pid in pids - {os.getpid(), forkserver._forkserver._forkserver_pid}}
     return {pid: line for pid, line in lines.items() if line and _HELPER not in line}
 
 

@@ -19,6 +19,11 @@ from model.process.client import EngineClient
 from model.request import Output, Request
 
 START_SECONDS = 240.0
+_FORKS = multiprocessing.get_context("forkserver")
+"""Ranks are forked from a process that has imported what all of them do, which takes seconds."""
+# PyTorch imports the last two, where they are installed, when the group is joined: they are no weights either.
+_FORKS.set_forkserver_preload(["tests.support.ranks", "model.process.rank", "torch._dynamo", "triton"])
+
 Prepare = Callable[[int], None]
 """Called in a rank's process with its number before it loads. Has to be picklable."""
 
@@ -37,10 +42,6 @@ def rank_process(config: EngineConfig, rank: int, pipe: Connection, socket_path:
     one = Rank(config, rank)
     pipe.send(one.listen() if rank == 0 else None)
     address = pipe.recv()
-    # PyTorch imports Triton, where it is installed, when the group is joined: that is no weight either.
-    with contextlib.suppress(ImportError):
-        import torch._dynamo  # noqa: F401
-        import triton  # noqa: F401
     # Not getrusage: its peak survives fork and exec, so a child of a large process starts with that one's.
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
@@ -92,14 +93,13 @@ class RankGroup:
         self.reports: list[dict[str, Any]] = []
 
     def __enter__(self) -> RankGroup:
-        context = multiprocessing.get_context("spawn")
         self._dir = tempfile.TemporaryDirectory(prefix="sc-")
         self.socket_path = str(Path(self._dir.name) / "engine")
         self.processes, pipes = [], []
         for rank in range(self.config.tensor_parallel_size):
-            ours, theirs = context.Pipe()
+            ours, theirs = _FORKS.Pipe()
             arguments = (self.config, rank, theirs, self.socket_path, self.prepare)
-            process = context.Process(target=rank_process, args=arguments)
+            process = _FORKS.Process(target=rank_process, args=arguments)
             process.start()
             theirs.close()
             self.processes.append(process)

@@ -13,7 +13,7 @@ from benchmarks.engine.linear_tiles import CANDIDATES, name_of
 from benchmarks.shapes import SHAPES, shape_config
 from model.config import ModelConfig
 from model.kernels.linear_tiles import ROW_CLASSES
-from tests.support.triton_process import run_with_triton
+from tests.support.triton_process import TritonPrograms
 
 WAYS = """
 import json, torch
@@ -35,9 +35,9 @@ def test_layers_hold_the_weights_of_the_blocks() -> None:
     )
 
 
-def test_every_way_multiplies() -> None:
+def test_every_way_multiplies(triton_programs: TritonPrograms) -> None:
     pytest.importorskip("triton", reason="Triton has no build for this machine")
-    [errors] = run_with_triton(WAYS, interpret=True)
+    [errors] = triton_programs.run(WAYS, interpret=True)
     assert set(errors) == {"int8 kernel", "int8 widened", "fp8 kernel", "fp8 widened"}
     assert 0 < errors["int8 kernel"] < 0.5
     assert 0 < errors["fp8 kernel"] < 2
@@ -61,9 +61,9 @@ print(json.dumps([result.metrics, result.settings["refused"], result.text()]))
 """
 
 
-def test_tiles_are_timed_and_what_fails_is_named() -> None:
+def test_tiles_are_timed_and_what_fails_is_named(triton_programs: TritonPrograms) -> None:
     pytest.importorskip("triton", reason="Triton has no build for this machine")
-    (metrics, refused, text), (none, why, _) = run_with_triton(TILES, interpret=True)
+    (metrics, refused, text), (none, why, _) = triton_programs.run(TILES, interpret=True)
     assert metrics["int8/1/1x8 o16 d32 s2 w1 r3/c_attn_us"] > 0
     assert metrics["int8/1/1x16 o32 d32 s2 w1 r3 two kernels/mlp.c_proj_us"] > 0
     assert metrics["int8/40/2x32 o16 d32 s2 w1 r3/c_fc_us"] > 0
@@ -74,12 +74,12 @@ def test_tiles_are_timed_and_what_fails_is_named() -> None:
     assert "no time was left" in why["int8 1x8 o16 d32 s2 w1 r3"]
 
 
-def test_candidates_are_of_their_class_and_compile_elsewhere() -> None:
+def test_candidates_are_of_their_class_and_compile_elsewhere(triton_programs: TritonPrograms) -> None:
     """No GPU is needed to compile one; what is no tile is told apart."""
     assert set(CANDIDATES) == set(ROW_CLASSES)
     assert all(len(set(map(name_of, tiles))) == len(tiles) for tiles in CANDIDATES.values())
     pytest.importorskip("triton", reason="Triton has no build for this machine")
-    assert run_with_triton(COMPILED, interpret=False) == [[None, True]]
+    assert triton_programs.run(COMPILED, interpret=False) == [[None, True]]
 
 
 COMPILED = """

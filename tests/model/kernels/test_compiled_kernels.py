@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.kernels.linear_tiles import tiles
-from tests.support.triton_process import run_with_triton
+from tests.support.triton_process import TritonPrograms
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
@@ -43,9 +43,9 @@ Compiled = dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]]
 
 
 @pytest.fixture(scope="module")
-def compiled(cache: Path) -> Compiled:
+def compiled(cache: Path, triton_programs: TritonPrograms) -> Compiled:
     """Of each capability the variants in bfloat16, and all that were compiled for it."""
-    lines = run_with_triton(COMPILE, *map(str, SHARED_MEMORY), interpret=False, cache=cache)
+    lines = triton_programs.run(COMPILE, *map(str, SHARED_MEMORY), interpret=False, cache=cache)
     return dict(zip(SHARED_MEMORY, lines, strict=True))
 
 
@@ -95,8 +95,8 @@ print(json.dumps([dataclasses.asdict(variant) for variant in ahead_of_time.varia
 """
 
 
-def test_the_kernels_of_a_striped_cache_fit(cache: Path) -> None:
-    [variants] = run_with_triton(STRIPED, interpret=False, cache=cache)
+def test_the_kernels_of_a_striped_cache_fit(cache: Path, triton_programs: TritonPrograms) -> None:
+    [variants] = triton_programs.run(STRIPED, interpret=False, cache=cache)
     kernels = [variant["kernel"] for variant in variants]
     # all heads of a token take a tile of 64 rows; split or whole
     assert [kernels.count(kernel) for kernel in ("attend", "combine_splits", "join_stripes")] == [2, 1, 1]
@@ -166,9 +166,9 @@ with ahead_of_time.pretend(90):
 
 
 @pytest.mark.parametrize("heads", [48, 6])
-def test_nothing_is_compiled_after_the_start(heads: int, cache: Path) -> None:
+def test_nothing_is_compiled_after_the_start(heads: int, cache: Path, triton_programs: TritonPrograms) -> None:
     """Alone, and as one of eight ranks."""
-    [(at_start, later, shapes)] = run_with_triton(STEPS, str(heads), "10000", interpret=False, cache=cache)
+    [(at_start, later, shapes)] = triton_programs.run(STEPS, str(heads), "10000", interpret=False, cache=cache)
     assert shapes > 15, "the steps are too much alike"
     assert at_start > 8
     assert later == 0
@@ -197,14 +197,16 @@ print(json.dumps([hits.count(True), hits.count(False)]))
 """
 
 
-def test_what_an_image_brings_is_not_compiled_again(compiled: Compiled, cache: Path, tmp_path: Path) -> None:
+def test_what_an_image_brings_is_not_compiled_again(
+    compiled: Compiled, cache: Path, tmp_path: Path, triton_programs: TritonPrograms
+) -> None:
     """By a process like those that serve, whose own cache is empty; what it brings is not written to."""
     before = sorted(cache.rglob("*"))
-    [(found, missed)] = run_with_triton(FROM_THE_IMAGE, str(cache), interpret=False, cache=tmp_path / "own")
+    [(found, missed)] = triton_programs.run(FROM_THE_IMAGE, str(cache), interpret=False, cache=tmp_path / "own")
     assert found > 10
     assert missed == 0
     assert sorted(cache.rglob("*")) == before
-    [(found, missed)] = run_with_triton(FROM_THE_IMAGE, interpret=False, cache=tmp_path / "other")
+    [(found, missed)] = triton_programs.run(FROM_THE_IMAGE, interpret=False, cache=tmp_path / "other")
     assert found == 0 < missed
 
 
@@ -232,6 +234,6 @@ print(json.dumps(float((found - exact).abs().max())))
 """
 
 
-def test_a_cache_of_more_values_than_32_bits_count() -> None:
-    [error] = run_with_triton(FAR_AWAY, interpret=True)
+def test_a_cache_of_more_values_than_32_bits_count(triton_programs: TritonPrograms) -> None:
+    [error] = triton_programs.run(FAR_AWAY, interpret=True)
     assert error < 2e-3

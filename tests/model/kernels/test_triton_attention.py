@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from model.config import ConfigError, EngineConfig
 from model.process.rank import Rank
 from tests.support.checkpoints import random_model, write_checkpoint
-from tests.support.triton_process import run_with_triton
+from tests.support.triton_process import TritonPrograms
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
@@ -68,8 +68,8 @@ STRIPED = [
 
 
 @pytest.fixture(scope="module")
-def answers() -> list[Any]:
-    return run_with_triton(CASES, json.dumps([*EQUAL, *SPLIT]), json.dumps(STRIPED))
+def answers(triton_programs: TritonPrograms) -> list[Any]:
+    return triton_programs.run(CASES, json.dumps([*EQUAL, *SPLIT]), json.dumps(STRIPED))
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +154,10 @@ print(json.dumps([ways, steps, len(replayed), checked]))
 """
 
 
-def test_the_engine_writes_the_same_with_it(tmp_path: Path) -> None:
+def test_the_engine_writes_the_same_with_it(tmp_path: Path, triton_programs: TritonPrograms) -> None:
     model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=64)
     directory = write_checkpoint(tmp_path / "model", model)
-    [(ways, replayed, replayed_with_drafts, checked)] = run_with_triton(WHOLE, str(directory), interpret=True)
+    [(ways, replayed, replayed_with_drafts, checked)] = triton_programs.run(WHOLE, str(directory), interpret=True)
     assert ways == [ways[0]] * 4
     assert replayed >= 11
     assert replayed_with_drafts > 0
@@ -180,8 +180,8 @@ print(triton_check.max_error(*sizes))
 """
 
 
-def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one() -> None:
-    right, striped, wrong = run_with_triton(CHECK)
+def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one(triton_programs: TritonPrograms) -> None:
+    right, striped, wrong = triton_programs.run(CHECK)
     assert max(right, striped) < 0.05 < wrong
 
 

@@ -8,7 +8,7 @@ import torch
 from model import drawing
 from model.backends.draws import choose_draws
 from model.config import EngineConfig
-from tests.support.triton_process import run_with_triton
+from tests.support.triton_process import TritonPrograms
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
@@ -42,9 +42,9 @@ for vocabulary in map(int, sys.argv[3:]):
 """
 
 
-def test_equals_the_definition() -> None:
+def test_equals_the_definition(triton_programs: TritonPrograms) -> None:
     for vocabulary, (best, possible, equal, alone, again) in zip(
-        VOCABULARIES, run_with_triton(AGAINST_THE_DEFINITION, DEVICE, *map(str, (ROWS, *VOCABULARIES))), strict=True
+        VOCABULARIES, triton_programs.run(AGAINST_THE_DEFINITION, DEVICE, *map(str, (ROWS, *VOCABULARIES))), strict=True
     ):
         assert best, vocabulary
         assert possible == 1, vocabulary
@@ -79,8 +79,8 @@ right()
 """
 
 
-def test_a_draw_is_the_token_on_which_the_uniform_number_falls() -> None:
-    assert run_with_triton(AGAINST_PLAIN_PYTHON, interpret=True) == []
+def test_a_draw_is_the_token_on_which_the_uniform_number_falls(triton_programs: TritonPrograms) -> None:
+    assert triton_programs.run(AGAINST_PLAIN_PYTHON, interpret=True) == []
 
 
 CHECK = """
@@ -102,8 +102,8 @@ for wrong in (
 """
 
 
-def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one() -> None:
-    right, token, best, outside = run_with_triton(CHECK, DEVICE)
+def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one(triton_programs: TritonPrograms) -> None:
+    right, token, best, outside = triton_programs.run(CHECK, DEVICE)
     assert right is None
     assert "other tokens than the definition in 1 of 9 rows" in token
     assert best == "does not find the largest logits"
@@ -166,11 +166,11 @@ print(json.dumps([write("torch", 0), write("triton", 0), write("triton", 3)]))
 """
 
 
-def test_the_engine_writes_the_same_with_it(tmp_path) -> None:
+def test_the_engine_writes_the_same_with_it(tmp_path, triton_programs: TritonPrograms) -> None:
     from tests.support.checkpoints import random_model, write_checkpoint
 
     model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=64)
     directory = write_checkpoint(tmp_path / "model", model)
-    [(plain, ours, with_drafts)] = run_with_triton(ENGINE, str(directory), interpret=True)
+    [(plain, ours, with_drafts)] = triton_programs.run(ENGINE, str(directory), interpret=True)
     assert plain == ours == with_drafts
     assert all(len(ids) == 8 for ids in plain.values())

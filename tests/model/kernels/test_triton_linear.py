@@ -20,7 +20,7 @@ from model.network.gpt_bigcode import GPTBigCode
 from model.network.parallel import TensorParallel
 from model.process.rank import Rank
 from tests.support.checkpoints import random_model, write_checkpoint
-from tests.support.triton_process import run_with_triton
+from tests.support.triton_process import TritonPrograms
 
 triton = pytest.importorskip("triton", reason="Triton has no build for this machine")
 
@@ -115,9 +115,9 @@ print(json.dumps([torch.equal(narrow.cpu().float(), data.float()), torch.equal(s
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> list[Any]:
+def outcomes(triton_programs: TritonPrograms) -> list[Any]:
     """Of every case, of rounding, and of fp8 by fp8. Ways to add parts up compare themselves."""
-    return run_with_triton(KERNELS + JOINED_OR_NOT + FP8_BY_FP8 + ROUNDING, json.dumps(CASES), DEVICE)
+    return triton_programs.run(KERNELS + JOINED_OR_NOT + FP8_BY_FP8 + ROUNDING, json.dumps(CASES), DEVICE)
 
 
 def test_one_pass_rounds_rows_like_many(outcomes: list[Any]) -> None:
@@ -233,9 +233,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engines(checkpoint: Path) -> list[Any]:
+def engines(checkpoint: Path, triton_programs: TritonPrograms) -> list[Any]:
     """Of every kind of weights, of two ranks, and their error."""
-    return run_with_triton(ENGINE + RANKS, str(checkpoint), DEVICE, *KINDS)
+    return triton_programs.run(ENGINE + RANKS, str(checkpoint), DEVICE, *KINDS)
 
 
 def test_a_quantised_engine_is_one_with_rounded_weights(checkpoint: Path, engines: list[Any]) -> None:

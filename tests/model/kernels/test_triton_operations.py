@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.support.triton_process import run_with_triton
+from tests.support.triton_process import TritonPrograms
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
@@ -53,8 +53,8 @@ SHAPES = [
 ]
 
 
-def test_equals_pytorch() -> None:
-    errors = run_with_triton(CASES, json.dumps(SHAPES))
+def test_equals_pytorch(triton_programs: TritonPrograms) -> None:
+    errors = triton_programs.run(CASES, json.dumps(SHAPES))
     assert len(errors) == len(SHAPES)
     assert max(errors) < 5e-4
     assert max(errors[:3]) < 1e-5
@@ -97,9 +97,9 @@ print(json.dumps([max(float((a.float() - b.float()).abs().max()) for a, b in zip
 """
 
 
-def test_products_of_a_few_rows_equal_the_definition() -> None:
+def test_products_of_a_few_rows_equal_the_definition(triton_programs: TritonPrograms) -> None:
     shapes = [(1, 40, 300, None), (8, 64, 512, None), (9, 33, 70, None), (16, 17, 257, (32, 128, 4, 3))]
-    found = run_with_triton(PRODUCTS, json.dumps(shapes))
+    found = triton_programs.run(PRODUCTS, json.dumps(shapes))
     assert len(found) == len(shapes) + 1
     assert max(error for error, _ in found[:-1]) < 1e-5
     assert max(alone for _, alone in found) < 1e-5, "a row's result depends on the rows beside it"

@@ -1,0 +1,49 @@
+"""Runs programs in forks of this process, which has imported what they all need: `python -m tests.support.triton_forks`.
+
+It reads what to run as JSON, one a line, and says how each ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+
+import triton.language  # noqa: F401
+
+import model.process.rank  # noqa: F401
+
+
+def run(program: str, arguments: list[str], environment: dict[str, str], output: str, errors: str) -> int:
+    """The exit code of a fork that runs the program. output, errors: files that get what it prints."""
+    if (pid := os.fork()) == 0:
+        _become(program, arguments, environment, output, errors)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _become(program: str, arguments: list[str], environment: dict[str, str], output: str, errors: str) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        for number, path in enumerate((os.devnull, output, errors)):
+            os.dup2(os.open(path, os.O_RDWR), number)
+        os.environ.update(environment)
+        sys.argv[1:] = arguments
+        exec(program, {"__name__": "__main__"})
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        print(run(**json.loads(line)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
