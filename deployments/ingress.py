@@ -17,6 +17,7 @@ from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
 from deployments.api.common.line_ends import DocumentLines
 from deployments.api.error_shapes import ErrorShapes
+from deployments.api.openai.organization.route import OpenAdministration, administer
 from deployments.api.openai.organization.routes import organization_router
 from deployments.api.reference.documented import DocumentedApp
 from deployments.api.registry import dialect_modules
@@ -82,7 +83,7 @@ def create_app(
     access: Access = ANYBODY,
     gatekeeper: Gatekeeper | None = None,
     people: People | None = None,
-    administration: Callable[[], Administration | None] | None = None,
+    administration: OpenAdministration | None = None,
     accepted: Callable[[Accepted], None] | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
@@ -94,7 +95,7 @@ def create_app(
     log_text: the log line of a request holds its prompts and completions.
     access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
     people: who has signed in; None: there is no sign-on.
-    administration, accepted: see `ApiContext`.
+    administration: of teams and keys, see `administer`. accepted: see `ApiContext`.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(
@@ -104,7 +105,6 @@ def create_app(
         metrics_directory,
         model_card,
         people=people,
-        administration=administration,
         accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
@@ -123,6 +123,7 @@ def create_app(
     )
     for router in routers:
         app.include_router(router)
+    administer(app, administration)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     # The last one added is the outermost.
@@ -147,7 +148,8 @@ def create_app(
 def create_administration_app(administration: Administration) -> FastAPI:
     """Only the routes of administrators, for whoever runs commands on the server's machine: no key is asked for."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
-    app.include_router(organization_router(lambda: administration))
+    app.include_router(organization_router())
+    administer(app, lambda: administration)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_middleware(AsLocalMiddleware)

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.support.fake_app import app, fake_backend, tokenizer, url  # noqa: F401
+from tests.support.fake_app import app, fake_backend, served, shared_app, stage, tokenizer, url  # noqa: F401

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,33 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.http.authentication import credential
 from deployments.ingress import create_app
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
 from model.text.tokenizer import Tokenizer
 from tests.clients.configured import WINDOW, configuration
 from tests.support.fake_backend import FakeBackend
 from tests.support.http_server import serving
 from tests.support.json_process import ClientDriver
 from tests.support.packages import CLIENTS, npm_packages, python_packages
+from tests.support.stage import Stage
 from tests.support.tokenizers import starcoder_rules
-
-
-class Stage:
-    """A backend that is another one in each test, so that one server does for all of them."""
-
-    def __init__(self, actor: FakeBackend) -> None:
-        self.actor = actor
-
-    def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        return self.actor.stream(request)
-
-    async def generate(self, request: GenerationRequest) -> list[Delta]:
-        return await self.actor.generate(request)
-
-    async def health(self) -> HealthReport:
-        return await self.actor.health()
-
-    async def info(self) -> ModelInfo:
-        return await self.actor.info()
 
 
 class Door:

@@ -2,5 +2,20 @@
 
 from __future__ import annotations
 
-from tests.support.fake_app import app, client, fake_backend, page, tokenizer, url, watched  # noqa: F401
+from tests.support.fake_app import (  # noqa: F401
+    app,
+    client,
+    fake_backend,
+    new_app,
+    new_client,
+    page,
+    served,
+    shared_app,
+    stage,
+    tokenizer,
+    url,
+    watched,
+    wide_app,
+    wide_url,
+)
 from tests.support.pico_app import pico  # noqa: F401

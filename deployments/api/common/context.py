@@ -22,7 +22,6 @@ from model.text.fim import FimMode, FimOrder
 from model.text.prompts import Infill, Plain
 
 if TYPE_CHECKING:
-    from deployments.teams.administration import Administration
     from model.text.context import RepositoryContext
     from model.text.tokenizer import Tokenizer
 
@@ -33,7 +32,6 @@ class ApiContext:
 
     metrics_directory: where the node's processes share their metrics.
     model_card: what the checkpoint says of itself, in Markdown; None: nothing.
-    administration: of teams and keys, once their database was reached; None: this server has none.
     accepted: told of completions that somebody took; must not wait.
     known_model: what the backend said of its model, once it has.
     people: who has signed in; None: there is no sign-on.
@@ -44,7 +42,6 @@ class ApiContext:
     limits: ApiLimits = field(default_factory=ApiLimits)
     metrics_directory: Path | None = None
     model_card: str | None = None
-    administration: Callable[[], Administration | None] | None = None
     accepted: Callable[[Accepted], None] | None = None
     known_model: ModelInfo | None = None
     people: People | None = None

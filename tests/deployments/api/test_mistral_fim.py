@@ -109,8 +109,8 @@ def test_the_mistralai_package(mistral: Mistral, fake_backend: FakeBackend) -> N
 
 
 @pytest.mark.client("mistralai (PyPI)", "OpenAI")
-def test_mistralai_chats_too(mistral: Mistral, fake_backend: FakeBackend) -> None:
-    fake_backend.window = 1024
+def test_mistralai_chats_too(wide_url: str) -> None:
+    mistral = Mistral(api_key="none", server_url=wide_url)
     answer = mistral.chat.complete(model=MODEL, messages=[{"role": "user", "content": "Add two numbers."}])
     assert answer.choices[0].message is not None
     assert answer.choices[0].message.content == ANSWER

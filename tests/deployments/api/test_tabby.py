@@ -98,15 +98,15 @@ async def test_refusals_name_the_field(client: httpx.AsyncClient) -> None:
     assert response.json()["error"]["message"] == "The body must be a JSON object."
 
 
-async def test_events_are_counted_by_language(client: httpx.AsyncClient) -> None:
+async def test_events_are_counted_by_language(new_client: httpx.AsyncClient) -> None:
     async def counts() -> dict[tuple[str, str], float]:
-        text = (await client.get("/metrics")).text
+        text = (await new_client.get("/metrics")).text
         pattern = rf'starcoder_completion_events_total{{event="(\w+)",language="(\w+)",model="{MODEL}"}} (\S+)'
         return {(event, language): float(value) for event, language, value in re.findall(pattern, text)}
 
     before = await counts()
-    python = (await complete(client, language="python", segments={"prefix": "x"}))["id"]
-    other = (await complete(client, language="x" * 30, segments={"prefix": "x"}))["id"]
+    python = (await complete(new_client, language="python", segments={"prefix": "x"}))["id"]
+    other = (await complete(new_client, language="x" * 30, segments={"prefix": "x"}))["id"]
     for event, completion, query in (
         ("view", python, ""),
         ("select", python, "?select_kind=line"),
@@ -115,7 +115,7 @@ async def test_events_are_counted_by_language(client: httpx.AsyncClient) -> None
         ("dismiss", "somebody-elses.id", ""),
     ):
         body = {"type": event, "completion_id": completion, "choice_index": 0, "view_id": "v", "elapsed": 120}
-        response = await client.post(f"/v1/events{query}", json=body)
+        response = await new_client.post(f"/v1/events{query}", json=body)
         assert (response.status_code, response.content) == (200, b"")
     after = await counts()
     changed = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
@@ -126,7 +126,7 @@ async def test_events_are_counted_by_language(client: httpx.AsyncClient) -> None
         ("dismiss", "other"): 2,
     }
     body = {"type": "explode", "completion_id": python, "choice_index": 0}
-    assert (await client.post("/v1/events", json=body)).status_code == 400
+    assert (await new_client.post("/v1/events", json=body)).status_code == 400
 
 
 async def test_health_and_settings(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:

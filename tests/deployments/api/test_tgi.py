@@ -187,9 +187,8 @@ def test_the_huggingface_hub_package(url: str, fake_backend: FakeBackend) -> Non
 
 
 @pytest.mark.client("huggingface_hub (PyPI)", "OpenAI")
-def test_huggingface_hub_chats_too(url: str, fake_backend: FakeBackend) -> None:
-    fake_backend.window = 1024
-    hub = InferenceClient(base_url=url)
+def test_huggingface_hub_chats_too(wide_url: str) -> None:
+    hub = InferenceClient(base_url=wide_url)
     answer = hub.chat_completion([{"role": "user", "content": "Add two numbers."}], model=MODEL)
     assert answer.choices[0].message.content == ANSWER
     stream = hub.chat_completion([{"role": "user", "content": "Add."}], stream=True, max_tokens=200)  # names no model

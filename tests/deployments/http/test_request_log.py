@@ -24,7 +24,6 @@ from deployments.settings import Settings
 from model.text.tokenizer import Tokenizer
 from monitoring import logs
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
-from tests.support.http_server import serving
 from tests.support.log_lines import LogLines, captured
 from tests.support.waiting import wait_until
 
@@ -217,19 +216,16 @@ async def test_a_stream_that_fails_midway_failed_whatever_its_status(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_has_a_line(
-    fake_backend: FakeBackend, tokenizer: Tokenizer, lines: LogLines, stream: bool
-) -> None:
+def test_a_client_that_leaves_has_a_line(url: str, fake_backend: FakeBackend, lines: LogLines, stream: bool) -> None:
     fake_backend.gate = asyncio.Event()
-    with serving(create_app(backend=fake_backend, tokenizer=tokenizer)) as url:
-        body = {"prompt": "x", "stream": stream, "max_tokens": 50}
-        if stream:
-            with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=120) as response:
-                next(response.iter_lines())
-        else:
-            with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{url}/v1/completions", json=body, timeout=httpx.Timeout(30, read=0.5))
-        wait_until(lambda: bool(lines.requests()), "no line is written")
+    body = {"prompt": "x", "stream": stream, "max_tokens": 50}
+    if stream:
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=120) as response:
+            next(response.iter_lines())
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/completions", json=body, timeout=httpx.Timeout(30, read=0.5))
+    wait_until(lambda: bool(lines.requests()), "no line is written")
     line = only(lines)
     assert (line["outcome"], line["level"]) == ("aborted", "info")
     assert line.get("stream") == (True if stream else None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,10 +22,17 @@ from deployments.teams.records import Key, Team
 
 RETRY_AFTER_S = 2.0
 
-_ADMINISTRATION = "starcoder.administration"
-
 OpenAdministration = Callable[[], Administration | None]
 """None while the database was never reached."""
+
+
+def administer(app: FastAPI, administration: OpenAdministration | None) -> None:
+    """Over which database the app's routes are; None: over none, so that everything but a stranger is answered 503."""
+    app.state.administration = administration or _none
+
+
+def _none() -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Visit:
 
 def _visit(request: Request) -> Visit:
     principal = known(principal_of(request.scope))
-    administration = request.scope[_ADMINISTRATION]()
+    administration: Administration | None = request.app.state.administration()
     if administration is None:
         raise _unavailable("The database of teams has not been reached yet.")
     return Visit(principal, administration)
@@ -87,19 +94,11 @@ class OrganizationRoute(JsonRoute):
     summed or listed. `name[]=a&name[]=b`, as OpenAI's clients write lists, is `name=a&name=b`.
     """
 
-    open: ClassVar[OpenAdministration]
-
-    @classmethod
-    def over(cls, administration: OpenAdministration | None) -> type[OrganizationRoute]:
-        """Routes over a database; None: over none."""
-        return type(cls.__name__, (cls,), {"open": staticmethod(administration or _none)})
-
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         parameters = {parameter.alias for parameter in self.dependant.query_params}
 
         async def handle_visit(request: Request) -> Response:
-            request.scope[_ADMINISTRATION] = type(self).open
             request.scope["query_string"] = _checked_query(request.scope["query_string"], parameters)
             try:
                 return await handle(Request(request.scope, request.receive))
@@ -107,10 +106,6 @@ class OrganizationRoute(JsonRoute):
                 raise serve_error(error) from error
 
         return handle_visit
-
-
-def _none() -> None:
-    return None
 
 
 def serve_error(error: store_errors.StoreError) -> ServeError:

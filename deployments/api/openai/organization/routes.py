@@ -7,6 +7,8 @@ classes, budgets, prices, keys with scopes) is in more fields and more routes of
 
 from __future__ import annotations
 
+from functools import cache
+
 from fastapi import APIRouter
 
 from deployments.api.common.context import ApiContext
@@ -24,7 +26,7 @@ from deployments.api.openai.organization import (
     usage,
     usage_csv,
 )
-from deployments.api.openai.organization.route import OpenAdministration, OrganizationRoute
+from deployments.api.openai.organization.route import OrganizationRoute
 from deployments.api.openai.schemas import ERROR_RESPONSES
 
 _SUBJECTS = (
@@ -43,11 +45,12 @@ _SUBJECTS = (
 )
 
 
-def organization_router(administration: OpenAdministration | None) -> APIRouter:
-    """administration: over which database; None: over none, so that everything but a stranger is answered 503."""
+@cache
+def organization_router() -> APIRouter:
+    """For every app of this process: `administer` says over which database an app's are."""
     router = APIRouter(
         prefix="/v1/organization",
-        route_class=OrganizationRoute.over(administration),
+        route_class=OrganizationRoute,
         tags=[ADMINISTRATION.name],
         responses=ERROR_RESPONSES,
     )
@@ -57,4 +60,4 @@ def organization_router(administration: OpenAdministration | None) -> APIRouter:
 
 
 def create_router(api: ApiContext) -> APIRouter:
-    return organization_router(api.administration)
+    return organization_router()

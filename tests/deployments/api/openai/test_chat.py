@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from fastapi import FastAPI
 
 from deployments.api.openai.chat_prompt import DIALOGUE_STOPS, Turn, dialogue, render_chat
 from deployments.errors import EngineUnavailableError, InvalidRequestError
@@ -25,10 +26,8 @@ TEMPLATE = """\
 
 
 @pytest.fixture
-def wide_backend(fake_backend: FakeBackend) -> FakeBackend:
-    """The introduction and the example of the plain dialogue take their place."""
-    fake_backend.window = 1024
-    return fake_backend
+def app(wide_app: FastAPI) -> FastAPI:
+    return wide_app
 
 
 async def chat(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
@@ -37,14 +36,14 @@ async def chat(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     return response.json()
 
 
-async def test_an_answer_has_openais_shape(client: httpx.AsyncClient, wide_backend: FakeBackend) -> None:
+async def test_an_answer_has_openais_shape(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
     answer = await chat(client, model=MODEL, n=2)
-    (request,) = wide_backend.requests
+    (request,) = fake_backend.requests
     prompt_tokens = len(request.prompts[0])
-    assert request.prompts == [wide_backend.tokenizer.encode(dialogue([Turn("user", "Add two numbers.")]))]
+    assert request.prompts == [fake_backend.tokenizer.encode(dialogue([Turn("user", "Add two numbers.")]))]
     assert request.stop == DIALOGUE_STOPS
-    assert request.params.max_tokens == wide_backend.window - prompt_tokens
-    generated = 2 * (len(wide_backend.tokens()) + 1)
+    assert request.params.max_tokens == fake_backend.window - prompt_tokens
+    generated = 2 * (len(fake_backend.tokens()) + 1)
     first, second = answer["choices"]
     assert first == {
         "index": 0,
@@ -63,25 +62,25 @@ async def test_an_answer_has_openais_shape(client: httpx.AsyncClient, wide_backe
     }
 
 
-async def test_both_names_of_the_limit(client: httpx.AsyncClient, wide_backend: FakeBackend) -> None:
+async def test_both_names_of_the_limit(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
     for limit in ({"max_tokens": 3}, {"max_completion_tokens": 3}, {"max_completion_tokens": 3, "max_tokens": 9}):
         answer = await chat(client, **limit)
         assert answer["choices"][0]["finish_reason"] == "length"
         assert answer["usage"]["completion_tokens"] == 3
 
 
-async def test_logprobs_have_chats_shape(client: httpx.AsyncClient, wide_backend: FakeBackend) -> None:
+async def test_logprobs_have_chats_shape(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
     answer = await chat(client, logprobs=True, top_logprobs=2)
     content = answer["choices"][0]["logprobs"]["content"]
-    ids = [*wide_backend.tokens(), wide_backend.tokenizer.eos_id]
+    ids = [*fake_backend.tokens(), fake_backend.tokenizer.eos_id]
     assert [entry["logprob"] for entry in content] == [FakeBackend.logprob(i) for i in ids]
-    assert [bytes(entry["bytes"]) for entry in content] == [wide_backend.tokenizer.token_bytes(i) for i in ids]
+    assert [bytes(entry["bytes"]) for entry in content] == [fake_backend.tokenizer.token_bytes(i) for i in ids]
     assert all(len(entry["top_logprobs"]) == 2 for entry in content)
     answer = await chat(client, logprobs=True, max_tokens=2)
     assert [entry["top_logprobs"] for entry in answer["choices"][0]["logprobs"]["content"]] == [[], []]
 
 
-async def test_a_stream_says_the_same(client: httpx.AsyncClient, wide_backend: FakeBackend) -> None:
+async def test_a_stream_says_the_same(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
     body = {"messages": MESSAGES, "stream": True, "n": 2, "stream_options": {"include_usage": True}}
     response = await client.post("/v1/chat/completions", json=body)
     *events, done, rest = response.text.split("\n\n")
@@ -94,7 +93,7 @@ async def test_a_stream_says_the_same(client: httpx.AsyncClient, wide_backend: F
         choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
         assert [choice["delta"].get("role") for choice in choices] == ["assistant"] + [None] * (len(choices) - 1)
         text = "".join(choice["delta"]["content"] for choice in choices)
-        assert text == wide_backend.tokenizer.decode(wide_backend.tokens(index)).lstrip()
+        assert text == fake_backend.tokenizer.decode(fake_backend.tokens(index)).lstrip()
         assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + ["stop"]
 
 
@@ -147,7 +146,7 @@ def test_templates_are_read_from_the_checkpoint(tmp_path: Any, as_file: bool, na
     ],
 )
 async def test_refusals_name_the_field(
-    client: httpx.AsyncClient, wide_backend: FakeBackend, body: dict[str, Any], param: str
+    client: httpx.AsyncClient, fake_backend: FakeBackend, body: dict[str, Any], param: str
 ) -> None:
     response = await client.post("/v1/chat/completions", json={"messages": MESSAGES, **body})
     assert response.status_code == 400
@@ -155,8 +154,8 @@ async def test_refusals_name_the_field(
 
 
 @pytest.mark.client("openai (PyPI)", "OpenAI")
-def test_the_openai_package(url: str, wide_backend: FakeBackend) -> None:
-    sdk = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+def test_the_openai_package(wide_url: str, fake_backend: FakeBackend) -> None:
+    sdk = openai.OpenAI(base_url=f"{wide_url}/v1", api_key="none", max_retries=0)
     parts: Any = [{"type": "text", "text": "Add "}, {"type": "text", "text": "two numbers."}]
     answer = sdk.chat.completions.create(
         model=MODEL,
@@ -168,7 +167,7 @@ def test_the_openai_package(url: str, wide_backend: FakeBackend) -> None:
     assert answer.choices[0].message.content == ANSWER.split("return")[0]
     assert answer.choices[0].logprobs is not None
     assert answer.choices[0].logprobs.content
-    prompt = wide_backend.tokenizer.decode(wide_backend.requests[0].prompts[0])
+    prompt = fake_backend.tokenizer.decode(fake_backend.requests[0].prompts[0])
     assert "Be brief." in prompt
     assert prompt.endswith("Human: Add two numbers.\n\nAssistant:")
     stream = sdk.chat.completions.create(
@@ -180,16 +179,16 @@ def test_the_openai_package(url: str, wide_backend: FakeBackend) -> None:
     *chunks, last = stream
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWER
     assert last.usage is not None
-    wide_backend.failure, wide_backend.fail_at = EngineUnavailableError("A rank died."), 4
+    fake_backend.failure, fake_backend.fail_at = EngineUnavailableError("A rank died."), 4
     with pytest.raises(openai.APIError, match=r"A rank died\."):
         list(sdk.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}], stream=True))
 
 
-async def test_llamacpps_warm_up_generates_nothing(client: httpx.AsyncClient, wide_backend: FakeBackend) -> None:
+async def test_llamacpps_warm_up_generates_nothing(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
     for n_predict, limit, text in ((0, 1, ""), (3, 3, "def gr"), (-1, None, ANSWER)):
         answer = await chat(client, n_predict=n_predict, logprobs=True, n=2)
-        request = wide_backend.requests[-1]
-        assert request.params.max_tokens == (limit or wide_backend.window - len(request.prompts[0]))
+        request = fake_backend.requests[-1]
+        assert request.params.max_tokens == (limit or fake_backend.window - len(request.prompts[0]))
         (choice, _) = answer["choices"]
         assert choice["message"]["content"] == text
         assert bool(choice["logprobs"]) == bool(text)
@@ -206,7 +205,7 @@ async def test_llamacpps_warm_up_generates_nothing(client: httpx.AsyncClient, wi
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 async def test_what_clients_call_the_model_where_nobody_named_one(
-    client: httpx.AsyncClient, wide_backend: FakeBackend, path: str
+    client: httpx.AsyncClient, fake_backend: FakeBackend, path: str
 ) -> None:
     wanted = {"messages": MESSAGES} if "chat" in path else {"prompt": "x"}
     for name, status in (

@@ -40,7 +40,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 ROUTES = [
     (method, route.path.removeprefix("/v1/organization"))
-    for route in organization_router(None).routes
+    for route in organization_router().routes
     if isinstance(route, Route)
     for method in sorted(route.methods or ())
 ]
@@ -348,7 +348,7 @@ async def test_the_audit_log_tells_when_it_was_changed(
 
 def test_bodies_of_the_test_are_those_of_the_routes() -> None:
     app = FastAPI()
-    app.include_router(organization_router(None))
+    app.include_router(organization_router())
     there = {path.removeprefix("/v1/organization") for path in posts(app.openapi())}
     assert {path.replace(":anytext", "") for path in BODIES} <= there
 
