@@ -11,7 +11,7 @@ from deployments.protocol import Delta, gather
 async def seldom(
     batches: AsyncGenerator[list[Delta], None], news_s: float, clock: Callable[[], float]
 ) -> AsyncGenerator[list[Delta], None]:
-    """The first at once; then what has come when another `news_s` seconds of the clock are full, and at the end the rest.
+    """The first at once; then what has come whenever the clock has done another `news_s`, and at the end the rest.
 
     clock: seconds. Answers with the same clock have their news at the same times, so that it leaves in one message.
     """
