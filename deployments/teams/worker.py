@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Generic, TypeVar, TypeVarTuple
 
 Batch = TypeVar("Batch")
@@ -26,10 +27,11 @@ class Worker(Generic[Batch]):
         work: Callable[[Batch], object],
         ended: Callable[[Batch, Exception | None], None],
     ) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._name = name
         self._take = take
         self._work = work
         self._ended = ended
+        self._jobs: SimpleQueue[Callable[[], None] | None] | None = None
         self._resting = asyncio.Event()
         self._resting.set()
 
@@ -49,39 +51,54 @@ class Worker(Generic[Batch]):
 
     async def do(self, work: Callable[[*Values], Result], *values: *Values) -> Result:
         """Something else, between two batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def ended(result: Result | None, error: Exception | None) -> None:
+            if done.cancelled():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(result)  # type: ignore[arg-type]
+
+        self._in_thread(lambda: work(*values), ended)
+        return await done
 
     def stop(self) -> None:
         """Once it rests."""
-        self._thread.shutdown(wait=False)
+        if self._jobs is not None:
+            self._jobs.put(None)
 
     def _go_on(self) -> None:
         if (batch := self._take()) is None:
             self._resting.set()
             return
         self._resting.clear()
-        in_thread(self._thread, self._work, batch, self._done)
 
-    def _done(self, batch: Batch, error: Exception | None) -> None:
-        self._ended(batch, error)
-        self._go_on()
+        def ended(result: object, error: Exception | None) -> None:
+            self._ended(batch, error)
+            self._go_on()
+
+        self._in_thread(lambda: self._work(batch), ended)
+
+    def _in_thread(self, work: Callable[[], Result], ended: Callable[[Result | None, Exception | None], None]) -> None:
+        """`ended` is called in the next turn of this event loop; an executor takes three, and five times the work."""
+        loop = asyncio.get_running_loop()
+
+        def job() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except Exception as failure:  # whatever it is, somebody waits for an answer
+                error = failure
+            loop.call_soon_threadsafe(ended, result, error)
+
+        if self._jobs is None:
+            self._jobs = SimpleQueue()
+            threading.Thread(target=_run, args=(self._jobs,), name=self._name, daemon=True).start()
+        self._jobs.put(job)
 
 
-def in_thread(
-    thread: ThreadPoolExecutor,
-    work: Callable[[Batch], object],
-    batch: Batch,
-    done: Callable[[Batch, Exception | None], None],
-) -> None:
-    """`done` is called in the next turn of this event loop: futures would take three."""
-    loop = asyncio.get_running_loop()
-
-    def run() -> None:
-        error = None
-        try:
-            work(batch)
-        except Exception as failure:  # whatever it is, somebody waits for an answer
-            error = failure
-        loop.call_soon_threadsafe(done, batch, error)
-
-    thread.submit(run)
+def _run(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()

@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -295,14 +294,10 @@ async def test_cancelled_wherever_it_waits_it_is_settled_and_booked(
 ) -> None:
     """In each turn of the event loop: at the counters, the journal, the engine, and the end."""
 
-    def in_next_turn(thread: object, work: Callable[[Any], object], batch: Any, done: Callable[..., None]) -> None:
-        def run() -> None:
-            work(batch)
-            done(batch, None)
+    def in_next_turn(worker: object, work: Callable[[], object], ended: Callable[..., None]) -> None:
+        asyncio.get_running_loop().call_soon(lambda: ended(work(), None))
 
-        asyncio.get_running_loop().call_soon(run)
-
-    monkeypatch.setattr("deployments.teams.worker.in_thread", in_next_turn)
+    monkeypatch.setattr("deployments.teams.worker.Worker._in_thread", in_next_turn)
     found: set[tuple[str, int]] = set()
     turns, ended = 0, False
     while not ended:
