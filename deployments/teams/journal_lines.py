@@ -34,7 +34,7 @@ class Booked(msgspec.Struct, frozen=True, array_like=True, tag="booked"):
 Record = Change | Booked
 
 _to_json = msgspec.json.Encoder().encode
-_from_json: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)  # type: ignore[arg-type]
+_from_json: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
 def to_line(record: Record) -> bytes:
