@@ -38,7 +38,7 @@ AGAIN_S = 1.0
 
 MOST_AT_ONCE = 500
 DEFAULT_BYTES = 1 << 30
-FILE_BYTES = 4 << 20
+FILE_BYTES = 16 << 20
 
 Book = Callable[[Sequence[LedgerEntry]], Awaitable[int]]
 

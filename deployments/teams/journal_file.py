@@ -95,11 +95,12 @@ class JournalFile:
         return entries
 
     def booked(self, rows: int) -> None:
-        """Those that `closed` said last, so many. Raises OSError."""
+        """Those that `closed` said last, so many."""
         self._at(["drain"], "booked")
-        self._append([Booked(self._read_to)])
         self._booked_to = self._read_to
         self.closed_rows -= rows
+        with contextlib.suppress(OSError):  # whoever reads them again books nothing new, and a full disk gets room
+            self._append([Booked(self._read_to)])
         self._at(["drain"], "noted")
 
     def oldest_closed_at(self) -> float | None:

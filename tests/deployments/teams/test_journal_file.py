@@ -99,3 +99,18 @@ def test_a_disk_that_takes_half_of_it_has_none_of_it(tmp_path: Path, monkeypatch
     file.write([Change("close", entry(1))])
     assert file.closed(9) == [entry(1)]
     file.abandon()
+
+
+def test_where_the_disk_is_full_what_is_booked_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = JournalFile(tmp_path)
+    file.write([Change("open", entry(1)), Change("close", entry(1))])
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    monkeypatch.setattr("deployments.teams.journal_file.os.pwrite", full)
+    assert len(file.closed(9)) == 1
+    file.booked(1)
+    assert file.done
+    file.end()
+    assert list(tmp_path.iterdir()) == []
