@@ -47,7 +47,7 @@ class TeamsSettings(BaseModel):
         default=1 << 30,
         gt=0,
         description="Largest journal of one HTTP front process: with the database away for so long that it is full "
-        "(a request takes some 500 bytes), what would have to be booked is refused with 503.",
+        "(a request takes some 1,000 bytes), what would have to be booked is refused with 503.",
     )
     interactive_deadline_s: float = Field(
         default=10.0,

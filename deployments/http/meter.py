@@ -63,10 +63,12 @@ class Meter:
             completion = self._completions[delta.index]
             completion.heard = True
             completion.tokens += len(delta.token_ids)
-            completion.replayed += delta.replayed_tokens
-            completion.cached = max(completion.cached, delta.cached_tokens)
             completion.finished = delta.finish_reason is not None
-            self._superseded |= delta.ended_by == superseded.RULE.name
+            completion.replayed += delta.replayed_tokens
+            if delta.cached_tokens > completion.cached:
+                completion.cached = delta.cached_tokens
+            if delta.ended_by == superseded.RULE.name:
+                self._superseded = True
 
     def asked(self) -> LedgerEntry:
         """What is owed if this process dies now."""

@@ -9,11 +9,9 @@ the machine loses power, nothing was told that is not. So the disk has as long a
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from contextvars import Context
 from typing import Protocol
 
 import msgspec
@@ -28,7 +26,6 @@ from deployments.teams.ids import uuid7
 from deployments.teams.journal import NOTED_S, Journal, JournalError
 from deployments.teams.principal import Principal
 from deployments.teams.records import LedgerEntry, Price, ServiceClass, Team
-from monitoring import logs
 
 RETRY_AFTER_S = 5.0
 
@@ -77,7 +74,6 @@ class MeteredBackend:
         self._clock = clock
         self._deadlines = deadlines or {}
         self._elapsed = elapsed
-        self._settling: set[asyncio.Task[None]] = set()
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         """Raises RateLimitedError, QuotaError, MeteringUnavailableError, ForbiddenError, and what the backend does."""
@@ -140,7 +136,7 @@ class MeteredBackend:
             owed = meter.ended(self._clock(), "failed")
             raise
         finally:
-            await self._end(asked, owed, team)
+            self._end(asked, owed, team)
 
     async def _begin(self, meter: Meter) -> asyncio.Future[None] | None:
         """What there is to wait for before anything is passed on."""
@@ -151,26 +147,15 @@ class MeteredBackend:
         await _not_refused(opened.written)
         return opened.on_disk
 
-    async def _end(self, asked: LedgerEntry, owed: LedgerEntry | None, team: Team) -> None:
-        """Nothing here is cut short by whoever cancels the request; it goes on without them."""
+    def _end(self, asked: LedgerEntry, owed: LedgerEntry | None, team: Team) -> None:
+        """Nothing here waits: whoever cancels the request cuts none of it short."""
         if owed is None:
             self._journal.withdraw(asked)
             owed = asked
         else:
             self._journal.close(owed)
             self._used(team, owed)
-        settling = asyncio.get_running_loop().create_task(self._settle(owed), context=Context())
-        self._settling.add(settling)
-        settling.add_done_callback(self._settling.discard)
-        # The client's next request finds the room that this one had.
-        await asyncio.shield(settling)
-
-    async def _settle(self, owed: LedgerEntry) -> None:
-        try:
-            await self._counters.settle(owed.id, owed.prompt_tokens + owed.completion_tokens, owed.cost)
-        except Exception as error:
-            # It expires, and the ledger has what was used.
-            logs.event("usage.not_settled", logs.describe(error, False), level=logging.ERROR)
+        self._counters.settle(owed.id, owed.prompt_tokens + owed.completion_tokens, owed.cost)
 
     def _entry(
         self, request: GenerationRequest, record: RequestRecord, principal: Principal, team: Team

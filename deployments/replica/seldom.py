@@ -11,9 +11,9 @@ from deployments.protocol import Delta, gather
 async def seldom(
     batches: AsyncGenerator[list[Delta], None], news_s: float, clock: Callable[[], float]
 ) -> AsyncGenerator[list[Delta], None]:
-    """The first at once; then what has come in so many seconds, together, and at the end the rest.
+    """The first at once; then what has come whenever the clock has done another `news_s`, and at the end the rest.
 
-    clock: seconds.
+    clock: seconds. Answers with the same clock have their news at the same times, so that it leaves in one message.
     """
     pending: dict[int, Delta] = {}
     due_at = clock()
@@ -22,6 +22,6 @@ async def seldom(
             gather(pending, batch)
             if clock() >= due_at:
                 yield list(pending.values())
-                pending, due_at = {}, clock() + news_s
+                pending, due_at = {}, (clock() // news_s + 1) * news_s
     if pending:
         yield list(pending.values())

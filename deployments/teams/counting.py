@@ -72,8 +72,8 @@ class Counters(Protocol):
         """
         ...
 
-    async def settle(self, id: str, tokens: int, cost: int) -> None:
-        """The request has ended and used so much. Waits for nothing; again, or of an unknown id, it does nothing."""
+    def settle(self, id: str, tokens: int, cost: int) -> None:
+        """The request has ended and used so much; again, or of an unknown id, it does nothing."""
         ...
 
     async def budgets(self) -> list[BudgetUse]:

@@ -1,218 +1,204 @@
-"""A journal on disk: an SQLite file of one process, and a lock that says whether the process lives.
+"""A journal on disk: a file to which one process appends, and a lock that says whether the process lives.
 
-What is written outlives the process when `write` returns, and the machine when `sync` does: SQLite leaves it to the
-kernel (synchronous=NORMAL), and its log is flushed on its own, which takes longer. Not for several threads at a time,
-but for `sync`.
+What is written outlives the process when `write` returns, and the machine when `sync` does, which takes longer. Each is
+one call of the system: whenever a thread comes back from one, it waits for Python's lock, for up to
+`sys.getswitchinterval()` where the event loop is busy.
+
+Closed rows are read in the order in which they were closed. How far they are booked is written behind them; nothing is
+ever written over, and the file goes as a whole. Not for several threads at a time, but for `sync`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
-import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
+from deployments.teams.journal_lines import Booked, Change, Record, from_line, to_line
 from deployments.teams.records import LedgerEntry
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS entries (id TEXT PRIMARY KEY, closed_at REAL, entry BLOB NOT NULL) WITHOUT ROWID"
-_OLDEST_OF = 100
-_CHECKPOINT_PAGES = 4_000  # SQLite waits for the disk at each checkpoint
-_ENDINGS = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".sqlite-journal")
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(LedgerEntry).decode
-_read_json = msgspec.json.Decoder(LedgerEntry).decode
-
-Kind = Literal["open", "note", "close", "withdraw"]
-
-
-class Change(msgspec.Struct, frozen=True):
-    """What becomes of one row. note: a newer word on one that stays open. withdraw: there is nothing to book."""
-
-    kind: Kind
-    entry: LedgerEntry
+_READ_BYTES = 1 << 18
 
 
 class JournalFile:
-    """path: ends in `.sqlite`. lock: of the file beside it, held. reached: hears where a write or a deletion stands."""
+    """path: ends in `.log`. lock: of the file beside it, once there is one. reached: hears where a write stands.
 
-    def __init__(self, path: Path, lock: int, reached: Callable[[str], None] = lambda point: None) -> None:
-        self.path = path
-        self.lock = lock
-        self.closed_rows = 0
+    open_rows: their last word is not written; whoever has the file counts them. closed_rows: not booked yet. size: in
+    bytes. damaged: there are lines that nobody can read. adopted: another process began it.
+    """
+
+    def __init__(self, directory: Path, reached: Callable[[str], None] = lambda point: None) -> None:
+        """A new one, for this process; it is made when something is written."""
+        self.path = directory / f"usage-{os.getpid()}-{uuid.uuid4().hex[:8]}.log"
+        self.lock: int | None = None
+        self.open_rows = self.closed_rows = 0
         self.size = 0
+        self.damaged = self.adopted = False
         self._reached = reached
-        with contextlib.suppress(FileExistsError):
-            # SQLite gives the files that it makes beside it the same mode.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute(_SCHEMA)
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-            _flush(path.parent)
-            (self.closed_rows,) = self._row("SELECT count(*) FROM entries WHERE closed_at IS NOT NULL")
-            self._measure()
-        except BaseException:
-            self._database.close()
-            raise
+        self._descriptor: int | None = None
+        self._booked_to = self._read_to = 0
 
     @classmethod
-    def make(cls, directory: Path, reached: Callable[[str], None] = lambda point: None) -> JournalFile:
-        """A new one, for this process. Raises OSError and sqlite3.Error."""
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        while True:
-            path = directory / f"usage-{os.getpid()}-{uuid.uuid4().hex[:8]}.sqlite"
-            # Who looks for the journals of the dead may have been faster.
-            if (lock := _locked(path.with_suffix(".lock"))) is None:
-                continue
-            try:
-                return cls(path, lock, reached)
-            except BaseException:
-                os.close(lock)
-                raise
+    def adopt(cls, path: Path, now: float, reached: Callable[[str], None]) -> tuple[JournalFile, int] | None:
+        """One whose process is dead: what is open has ended with its last word; with how many rows those were.
+
+        None where the process lives. Raises OSError.
+        """
+        if (lock := _locked(path.with_suffix(".lock"))) is None:
+            return None
+        file = cls(path.parent, reached)
+        file.path, file.lock, file.adopted = path, lock, True
+        try:
+            file._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            left = file._replay()
+            file.write([Change("close", msgspec.structs.replace(entry, estimated=True), now) for entry in left])
+        except BaseException:
+            file.abandon()
+            raise
+        return file, len(left)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing in it that has to be kept."""
+        return not self.open_rows and not self.closed_rows
 
     def write(self, changes: Sequence[Change]) -> None:
-        """All of them, or none. Raises sqlite3.Error."""
+        """All of them, or, where it raises OSError, none."""
         kinds = sorted({change.kind for change in changes})
         self._at(kinds, "asked")
-        with self._transaction():
-            closed = sum(self._apply(change) for change in changes)
-            self._at(kinds, "written")
-        self.closed_rows += closed
-        self._measure()
-        self._at(kinds, "committed")
+        self._append(changes)
+        self.closed_rows += sum(change.kind == "close" for change in changes)
+        self._at(kinds, "written")
 
     def sync(self) -> None:
         """What was written before is on the disk. Raises OSError."""
-        _flush(self.path.with_suffix(".sqlite-wal"))
+        if self._descriptor is not None:  # else all of it is booked by now
+            os.fdatasync(self._descriptor)
         self._at(["sync"], "flushed")
 
     def closed(self, most: int) -> list[LedgerEntry]:
-        """The first that are closed, in the order in which they began."""
-        rows = self._database.execute(
-            "SELECT entry FROM entries WHERE closed_at IS NOT NULL ORDER BY id LIMIT ?", (most,)
-        )
-        return [_decode(blob) for (blob,) in rows]
+        """The first that are closed and not booked, in the order in which they were. Raises OSError."""
+        entries: list[LedgerEntry] = []
+        self._read_to = self._booked_to
+        for end, record in self._records(self._booked_to):
+            if isinstance(record, Change) and record.kind == "close":
+                entries.append(record.entry)
+                self._read_to = end
+            if len(entries) == most:
+                break
+        return entries
 
-    def delete(self, entries: Sequence[LedgerEntry]) -> None:
+    def booked(self, rows: int) -> None:
+        """Those that `closed` said last, so many."""
         self._at(["drain"], "booked")
-        with self._transaction():
-            self._database.executemany("DELETE FROM entries WHERE id = ?", [(entry.id,) for entry in entries])
-            self._at(["drain"], "deleted")
-        self.closed_rows -= len(entries)
-        self._measure()
-        self._at(["drain"], "committed")
-
-    def close_all(self, now: float) -> int:
-        """Its process is dead: what is open has ended with its last word. Returns how many those were."""
-        rows = self._database.execute("SELECT entry FROM entries WHERE closed_at IS NULL").fetchall()
-        entries = [msgspec.structs.replace(_decode(blob), estimated=True) for (blob,) in rows]
-        with self._transaction():
-            self._database.executemany(
-                "UPDATE entries SET closed_at = ?, entry = ? WHERE id = ?",
-                [(now, _encode(entry), entry.id) for entry in entries],
-            )
-        self.closed_rows += len(entries)
-        return len(entries)
+        self._booked_to = self._read_to
+        self.closed_rows -= rows
+        with contextlib.suppress(OSError):  # whoever reads them again books nothing new, and a full disk gets room
+            self._append([Booked(self._read_to)])
+        self._at(["drain"], "noted")
 
     def oldest_closed_at(self) -> float | None:
-        """Of those that began first, when the first one ended."""
-        (oldest,) = self._row(
-            "SELECT min(closed_at) FROM "
-            "(SELECT closed_at FROM entries WHERE closed_at IS NOT NULL ORDER BY id LIMIT ?)",
-            _OLDEST_OF,
-        )
-        return None if oldest is None else float(oldest)
+        """In Unix seconds; None: no row waits to be booked. Raises OSError."""
+        if not self.closed_rows:
+            return None
+        records = (record for _, record in self._records(self._booked_to))
+        return next((one.closed_at for one in records if isinstance(one, Change) and one.kind == "close"), None)
 
     def abandon(self) -> None:
-        """Close it, and keep its lock."""
-        self._database.close()
+        """Leave it as it is for whoever comes next."""
+        for descriptor in (self._descriptor, self.lock):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._descriptor = self.lock = None
 
     def end(self) -> None:
-        """Give it up: removed where nothing is in it, else left for whoever comes next."""
+        """Give it up: removed where nothing is in it, else left.
+
+        What was damaged is kept, under a name by which nobody looks for it: people may.
+        """
         try:
-            (rows,) = self._row("SELECT count(*) FROM (SELECT 1 FROM entries LIMIT 1)")
-            self._database.close()
-            if not rows:
-                for ending in _ENDINGS:
-                    self.path.with_suffix(ending).unlink(missing_ok=True)
+            if self.done and self.lock is not None:
+                if self.damaged:
+                    self.path.rename(self.path.with_suffix(".damaged"))
+                self.path.unlink(missing_ok=True)
                 self.path.with_suffix(".lock").unlink(missing_ok=True)
         finally:
-            self._database.close()
-            os.close(self.lock)
+            self.abandon()
 
-    def _apply(self, change: Change) -> int:
-        """Returns how many more rows are closed."""
-        entry, execute = change.entry, self._database.execute
-        if change.kind == "open":
-            execute("INSERT INTO entries VALUES (?, NULL, ?)", (entry.id, _encode(entry)))
-        elif change.kind == "note":
-            execute("UPDATE entries SET entry = ? WHERE id = ? AND closed_at IS NULL", (_encode(entry), entry.id))
-        elif change.kind == "withdraw":
-            execute("DELETE FROM entries WHERE id = ? AND closed_at IS NULL", (entry.id,))
-        else:
-            return execute(
-                "UPDATE entries SET closed_at = ?, entry = ? WHERE id = ? AND closed_at IS NULL",
-                (entry.ended_at, _encode(entry), entry.id),
-            ).rowcount
-        return 0
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
+    def _append(self, records: Sequence[Record]) -> None:
+        descriptor = self._made()
+        lines = b"".join(map(to_line, records))
         try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+            if os.pwrite(descriptor, lines, self.size) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):  # what comes next is written over it
+                os.ftruncate(descriptor, self.size)
             raise
+        self.size += len(lines)
 
-    def _measure(self) -> None:
-        (pages,), (free,), (page,) = (self._row(f"PRAGMA {n}") for n in ("page_count", "freelist_count", "page_size"))
-        self.size = (pages - free) * page
+    def _made(self) -> int:
+        if self._descriptor is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Who looks for the journals of the dead may be faster.
+            while self.lock is None:
+                self.lock = _locked(self.path.with_suffix(".lock"))
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                _flush(self.path.parent)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._descriptor = descriptor
+        return self._descriptor
 
-    def _row(self, query: str, *values: int) -> tuple[int, ...]:
-        row: tuple[int, ...] = self._database.execute(query, values).fetchone()
-        return row
+    def _records(self, start: int) -> Iterator[tuple[int, Record | None]]:
+        """From a place on, each with the place where it ends; None for one that is damaged."""
+        with self.path.open("rb", buffering=_READ_BYTES) as file:
+            file.seek(start)
+            for line in file:
+                start += len(line)
+                if start > self.size or not line.endswith(b"\n"):
+                    return  # nobody was told that it is written
+                yield start, from_line(line)
+
+    def _replay(self) -> list[LedgerEntry]:
+        """What another process has left open, as it said last."""
+        assert self._descriptor is not None
+        opened: dict[str, LedgerEntry] = {}
+        closed: list[int] = []
+        end, self.size = 0, os.fstat(self._descriptor).st_size
+        for end, record in self._records(0):
+            match record:
+                case None:
+                    self.damaged = True
+                case Booked():
+                    self._booked_to = record.up_to
+                case Change(kind="open" | "note"):
+                    opened[record.entry.id] = record.entry
+                case Change():
+                    opened.pop(record.entry.id, None)
+                    if record.kind == "close":
+                        closed.append(end)
+        self.size = end
+        os.ftruncate(self._descriptor, end)  # half a line
+        self.closed_rows = sum(place > self._booked_to for place in closed)
+        return list(opened.values())
 
     def _at(self, kinds: Sequence[str], point: str) -> None:
         for kind in kinds:
             self._reached(f"{kind}.{point}")
 
 
-def abandoned(directory: Path) -> Iterator[tuple[Path, int]]:
-    """Journals whose process is dead, each with its lock, now held here."""
-    for path in sorted(directory.glob("usage-*.lock")):
-        if (lock := _locked(path)) is not None:
-            yield path.with_suffix(".sqlite"), lock
-
-
-def is_damage(error: Exception) -> bool:
-    """Whether a file holds something else than a journal, so that another attempt would end as this one did."""
-    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, msgspec.DecodeError) or (isinstance(error, sqlite3.DatabaseError) and code in damage)
-
-
-def set_aside(path: Path, lock: int) -> Path:
-    """A damaged journal, under a name by which nobody looks for it: people may. Returns it."""
-    kept = path.with_suffix(".damaged")
-    for ending in _ENDINGS:
-        with contextlib.suppress(FileNotFoundError):
-            path.with_suffix(ending).rename(kept.with_suffix(ending.replace(".sqlite", ".damaged")))
-    path.with_suffix(".lock").unlink(missing_ok=True)
-    os.close(lock)
-    return kept
+def journals(directory: Path) -> list[Path]:
+    """Of this node's processes, dead or alive."""
+    return [path.with_suffix(".log") for path in sorted(directory.glob("usage-*.lock"))]
 
 
 def keep_refused(directory: Path, entries: Sequence[LedgerEntry]) -> Path:
@@ -225,18 +211,6 @@ def keep_refused(directory: Path, entries: Sequence[LedgerEntry]) -> Path:
         os.fsync(file.fileno())
     _flush(directory)
     return path
-
-
-def _encode(entry: LedgerEntry) -> bytes:
-    """MessagePack has no numbers above 2^64, JSON has: whether one is too large is for the database to say."""
-    try:
-        return _pack(entry)
-    except OverflowError:
-        return msgspec.json.encode(entry)
-
-
-def _decode(row: bytes) -> LedgerEntry:
-    return _read_json(row) if row.startswith(b"{") else _unpack(row)
 
 
 def _locked(path: Path) -> int | None:

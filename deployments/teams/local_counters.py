@@ -23,7 +23,7 @@ class LocalCounters:
             raise answer
         return answer
 
-    async def settle(self, id: str, tokens: int, cost: int) -> None:
+    def settle(self, id: str, tokens: int, cost: int) -> None:
         self.book.settle(Settlement(id, tokens, cost), self._clock())
 
     async def budgets(self) -> list[BudgetUse]:

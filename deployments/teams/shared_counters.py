@@ -107,7 +107,7 @@ class SharedCounters:
         self._open[ask.id] = ask
         return answer
 
-    async def settle(self, id: str, tokens: int, cost: int) -> None:
+    def settle(self, id: str, tokens: int, cost: int) -> None:
         if (ask := self._open.pop(id, None)) is None:
             return
         settlement, now = Settlement(id, tokens, cost), self._clock()

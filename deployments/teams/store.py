@@ -178,10 +178,6 @@ class Store:
         """Of the peppers that keys were hashed with which are not revoked."""
         return await self._database.read(keys.pepper_ids)
 
-    async def has_admin_key(self) -> bool:
-        """Whether an administrator can get in by a key: neither revoked nor expired."""
-        return await self._database.read(lambda connection: keys.is_any_admin(connection, self._clock()))
-
     # People
 
     async def set_member(self, actor: str, member: Member) -> Member:

@@ -77,11 +77,11 @@ async def test_an_actor_that_is_killed_comes_back_and_hears_what_is_reserved(ray
             with pytest.raises(RateLimitedError):
                 await each.reserve(ask(team))
         for each, asked in held:
-            await each.settle(asked.id, 1, 1)
+            each.settle(asked.id, 1, 1)
         for each in counters:
             again = ask(team)
             await each.reserve(again)
-            await each.settle(again.id, 1, 1)
+            each.settle(again.id, 1, 1)
 
 
 async def notices(counters: SharedCounters, joins: int) -> None:
@@ -89,7 +89,7 @@ async def notices(counters: SharedCounters, joins: int) -> None:
     while counters.joins == joins or counters.is_away:
         asked = ask(account("key:other"))
         await counters.reserve(asked)
-        await counters.settle(asked.id, 0, 0)
+        counters.settle(asked.id, 0, 0)
         await asyncio.sleep(0.02)
 
 

@@ -72,7 +72,7 @@ class FixedBooks:
 class FakeCounters:
     """asked: every `reserve`. open: what is reserved and not settled. settled: what each came to, by id.
 
-    failure: of `reserve`. gate: `settle` waits for it.
+    failure: of `reserve`.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,6 @@ class FakeCounters:
         self.open: dict[str, Ask] = {}
         self.settled: dict[str, tuple[int, int]] = {}
         self.failure: Exception | None = None
-        self.gate: asyncio.Event | None = None
 
     async def reserve(self, ask: Ask) -> Grant:
         self.asked.append(ask)
@@ -90,10 +89,7 @@ class FakeCounters:
         self.open[ask.id] = ask
         return Grant()
 
-    async def settle(self, id: str, tokens: int, cost: int) -> None:
-        await asyncio.sleep(0)
-        if self.gate is not None:
-            await self.gate.wait()
+    def settle(self, id: str, tokens: int, cost: int) -> None:
         assert id not in self.settled, "settled twice"
         del self.open[id]
         self.settled[id] = (tokens, cost)

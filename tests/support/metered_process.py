@@ -39,8 +39,8 @@ CANCELLED, REFUSED = (2, 6), (1, 5)
 
 _KINDS = ("open", "note", "close", "withdraw")
 POINTS = (
-    *(f"{kind}.{point}" for kind in _KINDS for point in ("asked", "written", "committed")),
-    *("sync.flushed", "engine.asked", "engine.token", "book.asked", "drain.booked", "drain.deleted", "drain.committed"),
+    *(f"{kind}.{point}" for kind in _KINDS for point in ("asked", "written")),
+    *("sync.flushed", "engine.asked", "engine.token", "book.asked", "drain.booked", "drain.noted"),
 )
 
 
@@ -97,8 +97,7 @@ class CountingEngine:
             await eventually(self._is_noted)
 
     def _is_noted(self) -> bool:
-        writer = self._journal._writer
-        return not self._journal._notes and (writer is None or writer.done())
+        return not self._journal._notes and self._journal._writer.resting
 
     def _computes(self, name: str) -> None:
         os.write(self._file, f"{name}\n".encode())

@@ -127,11 +127,6 @@ async def is_any(connection: AsyncConnection) -> bool:
     return (await connection.execute(select(keys.c.id).limit(1))).first() is not None
 
 
-async def is_any_admin(connection: AsyncConnection, now: float) -> bool:
-    good = _ADMIN & keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > now))
-    return (await connection.execute(select(keys.c.id).where(good).limit(1))).first() is not None
-
-
 async def _check_room(change: Change, key: Key, team_id: str, instead_of: str | None) -> None:
     """Raises InvalidChangeError where there are as many keys as there may be."""
     good = keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > change.at))

@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -75,13 +74,11 @@ class Bench:
 
     async def booked(self) -> list[LedgerEntry]:
         """All that is owed. Nothing is left open, nothing is left reserved, and each was settled to what is owed."""
-        await eventually(lambda: not self.backend._settling and not self.counters.open)
-        await eventually(
-            lambda: not self.journal._pending and (self.journal._writer is None or self.journal._writer.done())
-        )
+        assert not self.counters.open
+        await self.journal._writer.rests()
+        assert not self.journal._pending
         await self.journal.drain(self.ledger.book)
-        for file in self.journal._files:
-            assert file._row("SELECT count(*) FROM entries") == (0,)
+        assert all(file.done for file in self.journal._files)
         found = sorted(self.ledger.entries.values(), key=lambda one: one.id)
         owed = {one.id: (one.prompt_tokens + one.completion_tokens, one.cost) for one in found}
         assert {id: sums for id, sums in self.counters.settled.items() if sums != (0, 0)} == owed
@@ -218,7 +215,7 @@ async def test_a_full_journal_refuses_before_the_engine(bench: Bench) -> None:
 
 
 async def test_a_failing_journal_refuses_before_the_engine_and_keeps_nothing_of_it(bench: Bench) -> None:
-    bench.journal._reached = Mock(side_effect=OSError(28, "No space left on device"))
+    bench.journal._own._reached = Mock(side_effect=OSError(28, "No space left on device"))
     for _ in range(20):
         with asking(), pytest.raises(MeteringUnavailableError):
             await bench.backend.generate(asked())
@@ -297,11 +294,10 @@ async def test_cancelled_wherever_it_waits_it_is_settled_and_booked(
 ) -> None:
     """In each turn of the event loop: at the counters, the journal, the engine, and the end."""
 
-    async def work_here(thread: object, work: Callable[..., Any], *values: Any) -> Any:
-        await asyncio.sleep(0)
-        return work(*values)
+    def in_next_turn(worker: object, work: Callable[[], object], ended: Callable[..., None]) -> None:
+        asyncio.get_running_loop().call_soon(lambda: ended(work(), None))
 
-    monkeypatch.setattr("deployments.teams.journal._in", work_here)
+    monkeypatch.setattr("deployments.teams.worker.Worker._in_thread", in_next_turn)
     found: set[tuple[str, int]] = set()
     turns, ended = 0, False
     while not ended:
@@ -320,40 +316,17 @@ async def test_cancelled_wherever_it_waits_it_is_settled_and_booked(
     assert expected <= found <= expected | {("cancelled", 0), ("cancelled", 3)}
 
 
-async def test_a_cancelled_settlement_goes_on(bench: Bench) -> None:
-    bench.counters.gate = asyncio.Event()
-    with asking():
-        task = asyncio.create_task(read(bench.backend, asked(max_tokens=1)))
-        await eventually(lambda: bench.backend._settling)
-        task.cancel()
-        await asyncio.wait([task])
-    assert task.cancelled()
-    bench.counters.gate.set()
-    (owed,) = await bench.booked()
-    assert owed.kind == "completed"
-
-
-async def test_counters_that_fail_to_settle_cost_nobody_their_answer(bench: Bench) -> None:
-    async def settle(id: str, tokens: int, cost: int) -> None:
-        raise RuntimeError("the actor is gone")
-
-    bench.counters.settle = settle  # type: ignore[method-assign]
-    with asking():
-        assert len(await bench.backend.generate(asked())) == 1
-    await eventually(lambda: sum(file.closed_rows for file in bench.journal._files))
-
-
 async def test_the_engine_is_asked_when_the_row_is_written_and_heard_when_it_is_on_the_disk(bench: Bench) -> None:
     flush = threading.Event()
     asked_before: list[int] = []
 
     def reached(point: str) -> None:
-        if point == "open.committed":
+        if point == "open.written":
             asked_before.append(len(bench.engine.requests))
         if point == "sync.flushed":
             assert flush.wait(60)
 
-    bench.journal._reached = reached
+    bench.journal._own._reached = reached
     with asking():
         batches = bench.backend.stream(asked())
         first = asyncio.create_task(anext(batches))
@@ -373,7 +346,7 @@ async def test_nothing_is_told_where_the_disk_fails(bench: Bench) -> None:
         if point == "sync.flushed":
             raise OSError(5, "Input/output error")
 
-    bench.journal._reached = reached
+    bench.journal._own._reached = reached
     with asking(), pytest.raises(MeteringUnavailableError):
         await bench.backend.generate(asked())
     (owed,) = await bench.booked()

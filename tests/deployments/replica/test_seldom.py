@@ -43,9 +43,25 @@ def test_the_first_comes_at_once_and_nothing_is_lost(batches: list[tuple[int, li
         if batches:
             assert times[0] == batches[0][0]
         # The rest comes at the end, whenever that is.
-        assert all(later - earlier >= every_ms for earlier, later in pairwise(times[:-1]))
+        assert all(later // every_ms > earlier // every_ms for earlier, later in pairwise(times[:-1]))
 
     asyncio.run(read())
+
+
+async def test_answers_have_their_news_at_the_same_times_whenever_they_began() -> None:
+    async def times(began_ms: int) -> list[int]:
+        now_ms = began_ms
+
+        async def answer() -> AsyncGenerator[list[Delta], None]:
+            nonlocal now_ms
+            for _ in range(40):
+                now_ms += 10
+                yield [Delta(index=0, token_ids=[1])]
+
+        return [now_ms async for _ in seldom(answer(), 100, lambda: now_ms)]
+
+    assert await times(20) == [30, 100, 200, 300, 400, 420]
+    assert await times(70) == [80, 100, 200, 300, 400, 470]
 
 
 async def test_closed_early_it_closes_what_it_reads() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-import sqlite3
 import stat
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,12 +37,10 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
 
 async def die(journal: Journal) -> None:
     """As a killed process leaves it: the rows are there, and the lock is free."""
-    if journal._flushing is not None:
-        await journal._flushing
+    await journal._flusher.rests()
     for file in journal._files:
-        await journal._do(file.abandon)
-        os.close(file.lock)
-    journal._thread.shutdown()
+        await journal._writer.do(file.abandon)
+    journal._writer.stop()
     journal._stopped = True
 
 
@@ -94,11 +92,11 @@ async def test_files_are_for_this_user_only(begin: Begin, tmp_path: Path) -> Non
     assert stat.S_IMODE((tmp_path / "journal").stat().st_mode) == 0o700
 
 
-async def test_requests_at_once_share_a_transaction(begin: Begin) -> None:
+async def test_requests_at_once_are_written_together(begin: Begin) -> None:
     commits: list[str] = []
     journal = await begin(reached=commits.append)
     await asyncio.gather(*(journal.open(entry(number)).on_disk for number in range(100)))
-    assert commits.count("open.committed") <= 2
+    assert commits.count("open.written") <= 2
 
 
 async def test_an_empty_journal_leaves_nothing(begin: Begin, tmp_path: Path) -> None:
@@ -133,7 +131,7 @@ async def test_the_estimate_is_the_last_word(begin: Begin) -> None:
     await dead.open(entry(1)).written
     for tokens in (3, 8):
         dead.note(entry(1, completion_tokens=tokens, ended_at=9.0))
-    await dead.open(entry(2)).written  # notes go with the next transaction
+    await dead.open(entry(2)).written  # notes go with whatever is written next
     await die(dead)
     await living.adopt()
     await living.drain(ledger.book)
@@ -145,7 +143,7 @@ async def test_a_note_alone_is_written_soon(begin: Begin) -> None:
     journal = await begin(reached=reached.append)
     await journal.open(entry(1)).written
     journal.note(entry(1, completion_tokens=3))
-    await eventually(lambda: "note.committed" in reached)
+    await eventually(lambda: "note.written" in reached)
 
 
 async def test_what_is_closed_needs_no_note(begin: Begin) -> None:
@@ -161,8 +159,8 @@ async def test_a_failing_disk_lets_nobody_begin_and_loses_nothing(begin: Begin) 
     broken = False
 
     def reached(point: str) -> None:
-        if broken and point.endswith(".written"):
-            raise sqlite3.OperationalError("disk I/O error")
+        if broken and point.endswith(".asked"):
+            raise OSError(errno.EIO, "disk I/O error")
 
     journal, ledger = await begin(reached=reached), FakeLedger()
     await journal.open(entry(1)).written
@@ -199,7 +197,7 @@ async def test_a_damaged_journal_is_set_aside(begin: Begin) -> None:
     await dead.open(entry(1)).written
     path = dead._files[0].path
     await dead.stop()
-    path.write_bytes(b"This is no database. " * 400)
+    path.write_bytes(b"This is no journal.\n" * 400)
     assert await living.adopt() == 0
     assert await living.drain(ledger.book) == 0
     assert path.with_suffix(".damaged").exists()
@@ -207,19 +205,21 @@ async def test_a_damaged_journal_is_set_aside(begin: Begin) -> None:
     assert not path.with_suffix(".lock").exists()
 
 
-async def test_rows_that_nobody_can_read_are_set_aside(begin: Begin) -> None:
+async def test_of_a_damaged_journal_all_is_booked_that_can_be_read(begin: Begin) -> None:
     dead, living, ledger = await begin(), await begin(), FakeLedger()
-    await dead.open(entry(1)).written
-    await dead.close(entry(1))
+    for number in (1, 2, 3):
+        await dead.open(entry(number)).written
+        await dead.close(entry(number, completion_tokens=number))
     path = dead._files[0].path
     await dead.stop()
-    with sqlite3.connect(path) as database:
-        database.execute("UPDATE entries SET entry = x'00ff'")
-    database.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b'"m"', b'"n"')
+    path.write_bytes(b"".join(lines))
     await living.adopt()
-    assert await living.drain(ledger.book) == 0
-    assert path.with_suffix(".damaged").exists()
-    assert (await living.waiting()).rows == 0
+    await living.drain(ledger.book)
+    assert {one.completion_tokens: one.estimated for one in ledger.entries.values()} == {1: False, 0: True, 3: False}
+    assert path.with_suffix(".damaged").read_bytes().startswith(b"".join(lines))
+    assert await living.waiting() == Waiting(0, None)
 
 
 async def test_stopping_writes_what_was_said_last(begin: Begin) -> None:
@@ -266,10 +266,10 @@ async def test_a_journal_that_cannot_be_opened_now_is_left_for_later(
     await die(dead)
 
     def full(*_: object, **__: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("deployments.teams.journal_file.sqlite3.connect", full)
+        patch.setattr("deployments.teams.journal_file.os.pwrite", full)
         assert await living.adopt() == 0
     assert await living.adopt() == 1
     assert await living.drain(ledger.book) == 1
@@ -277,11 +277,11 @@ async def test_a_journal_that_cannot_be_opened_now_is_left_for_later(
 
 async def test_attempts_to_make_a_journal_leave_nothing_open(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
     journal = await begin()
     with monkeypatch.context() as patch:
-        patch.setattr("deployments.teams.journal_file.sqlite3.connect", full)
+        patch.setattr("deployments.teams.journal_file.os.pwrite", full)
         with pytest.raises(JournalError):
             await journal.open(entry(0)).written
         before = len(os.listdir("/proc/self/fd"))
@@ -302,9 +302,9 @@ async def test_one_of_the_dead_that_cannot_be_read_now_holds_up_nobody(begin: Be
     await living.close(entry(2))
 
     def closed(most: int) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
+        raise OSError(errno.EIO, "disk I/O error")
 
-    living._adopted[0].closed = closed  # type: ignore[method-assign, assignment]
+    living._others[0].closed = closed  # type: ignore[method-assign, assignment]
     assert await living.drain(ledger.book) == 1
     assert ledger.entries.keys() == {"00000002"}
     assert await living.adopt() == 1
@@ -316,8 +316,8 @@ async def test_what_fails_is_told_once(begin: Begin, caplog: pytest.LogCaptureFi
     broken = True
 
     def reached(point: str) -> None:
-        if broken and point.endswith(".written"):
-            raise sqlite3.OperationalError("disk I/O error")
+        if broken and point.endswith(".asked"):
+            raise OSError(errno.EIO, "disk I/O error")
 
     journal = await begin(reached=reached)
     for round in (1, 2):
@@ -338,7 +338,7 @@ async def test_while_the_disk_fails_requests_cost_nothing_and_leave_nothing(begi
     def reached(point: str) -> None:
         if broken and point.endswith(".asked"):
             attempts.append(point)
-            raise sqlite3.OperationalError("database or disk is full")
+            raise OSError(errno.ENOSPC, "the disk is full")
 
     journal, ledger = await begin(reached=reached), FakeLedger()
     await journal.open(entry(0)).written
@@ -367,7 +367,7 @@ async def test_of_a_row_that_was_not_opened_nothing_waits(begin: Begin, tmp_path
             await opened.written
     await withdrawn
     await journal.withdraw(entry(1))
-    assert (journal._pending, journal._rows) == ([], set())
+    assert (journal._pending, journal._rows) == ([], {})
 
 
 async def test_it_says_what_is_not_booked_yet(begin: Begin) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import errno
 import shutil
-import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -18,6 +17,9 @@ from deployments.teams.journal import Journal, JournalError
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store_errors import StoreUnavailableError
 from tests.support.accounts import FakeLedger, entry
+
+FILE_BYTES = 1_000
+"""A file holds two rows or three."""
 
 
 class Journals(RuleBasedStateMachine):
@@ -41,12 +43,12 @@ class Journals(RuleBasedStateMachine):
 
     def journal(self, process: int) -> Journal:
         if process not in self.journals:
-            self.journals[process] = Journal(self.directory, reached=self.reached)
+            self.journals[process] = Journal(self.directory, reached=self.reached, file_bytes=FILE_BYTES)
         return self.journals[process]
 
     def reached(self, point: str) -> None:
-        if self.disk_fails and point.endswith(".written"):
-            raise sqlite3.OperationalError("disk I/O error")
+        if self.disk_fails and point.endswith(".asked"):
+            raise OSError(errno.EIO, "disk I/O error")
 
     @rule(process=st.integers(0, 2), requests=st.integers(1, 5), written=st.booleans())
     def refuse(self, process: int, requests: int, written: bool) -> None:
@@ -66,10 +68,9 @@ class Journals(RuleBasedStateMachine):
         async def run() -> None:
             for _ in range(requests):
                 await ask()
-            if journal._writer is not None:
-                await journal._writer
+            await journal._writer.rests()
             assert journal._pending == []
-            assert journal._rows == {id for id, (of, _) in self.open_rows.items() if of == process}
+            assert journal._rows.keys() == {id for id, (of, _) in self.open_rows.items() if of == process}
 
         self.disk_fails = True
         self.loop.run_until_complete(run())
@@ -79,8 +80,7 @@ class Journals(RuleBasedStateMachine):
     @staticmethod
     async def well_again(journal: Journal) -> None:
         journal._try_again()
-        assert journal._writer is not None
-        await journal._writer
+        await journal._writer.rests()
 
     @rule(target=running, process=st.integers(0, 2))
     def open(self, process: int) -> str:
@@ -105,8 +105,7 @@ class Journals(RuleBasedStateMachine):
                 journal = self.journal(process)
                 journal.note(noted)
                 journal._wake()
-                assert journal._writer is not None
-                await journal._writer
+                await journal._writer.rests()
 
             self.loop.run_until_complete(run())
             self.open_rows[id] = process, noted
@@ -121,8 +120,7 @@ class Journals(RuleBasedStateMachine):
                 journal = self.journal(process)
                 written = journal.withdraw(closed) if withdrawn else journal.close(closed)
                 if fails:
-                    assert journal._writer is not None
-                    await journal._writer
+                    await journal._writer.rests()
                     assert not written.done()
                     self.disk_fails = False
                     await self.well_again(journal)
@@ -152,12 +150,10 @@ class Journals(RuleBasedStateMachine):
     def kill(self, process: int) -> object:
         """With all that it had adopted."""
         if (journal := self.journals.pop(process, None)) is not None:
-            if journal._flushing is not None:
-                self.loop.run_until_complete(journal._flushing)
+            self.loop.run_until_complete(journal._flusher.rests())
             for file in journal._files:
-                self.loop.run_until_complete(journal._do(file.abandon))
-                os.close(file.lock)
-            journal._thread.shutdown()
+                self.loop.run_until_complete(journal._writer.do(file.abandon))
+            journal._writer.stop()
             self._orphaned(process)
         return multiple()
 

@@ -87,7 +87,7 @@ async def test_killed_at(directory: Path, point: str) -> None:
     assert list((directory / "journal").iterdir()) == []
 
 
-@pytest.mark.parametrize("point", ["book.asked", "drain.booked", "drain.deleted", "drain.committed"])
+@pytest.mark.parametrize("point", ["book.asked", "drain.booked", "drain.noted"])
 async def test_killed_again_while_it_books_what_the_dead_left(directory: Path, point: str) -> None:
     assert run(directory, kill_at="engine.token", nth=6) == -signal.SIGKILL
     assert run(directory, kill_at=point, adopt=True) == -signal.SIGKILL

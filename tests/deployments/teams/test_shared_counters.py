@@ -91,7 +91,7 @@ async def test_one_after_the_other_never_meets_itself() -> None:
         for _ in range(100):
             asked = ask(team)
             await counters.reserve(asked)
-            await counters.settle(asked.id, 1, 1)
+            counters.settle(asked.id, 1, 1)
         assert book.calls <= 100 + 10  # what is settled goes with the next request, mostly
 
 
@@ -101,8 +101,8 @@ async def test_settling_waits_for_nothing_and_is_told_without_another_request() 
         await counters.reserve(asked)
         before = asyncio.get_running_loop().time()
         for _ in range(2):
-            await counters.settle(asked.id, 30, 1)
-        await counters.settle("nobody's", 10**6, 1)
+            counters.settle(asked.id, 30, 1)
+        counters.settle("nobody's", 10**6, 1)
         assert asyncio.get_running_loop().time() == before
         tally = book.shared.book.tallies["team:a"]
         await eventually(lambda: tally.open == 0, timeout_s=0.1)
@@ -162,7 +162,7 @@ async def test_a_book_that_died_unnoticed_is_told_within_seconds() -> None:
         done, open_still = ask(team, tokens=50, cost=50), ask(team, tokens=20, cost=20)
         for asked in (done, open_still):
             await counters.reserve(asked)
-        await counters.settle(done.id, 30, 40)
+        counters.settle(done.id, 30, 40)
         costs["team:a"] = {day_start(NOON): 40}
         book.die()
         await eventually(lambda: "team:a" in book.shared.book.tallies, timeout_s=RENEW_S + 1)
@@ -184,7 +184,7 @@ async def test_a_budget_is_used_up_for_a_book_that_begins_anew_while_the_databas
             asked = ask(team, cost=10)
             await counters.reserve(asked)
             unbooked.ended(entry(number, team_id="a", started_at=NOON + number, cost=10))
-            await counters.settle(asked.id, 1, 10)
+            counters.settle(asked.id, 1, 10)
         await asyncio.sleep(1800)
         book.die()
         await eventually(lambda: "team:a" in book.shared.book.tallies, timeout_s=RENEW_S + 1)
@@ -203,7 +203,7 @@ async def test_what_was_used_while_a_living_book_was_away_counts_when_it_is_back
         for each in (one, other):
             asked = ask(team, tokens=40)
             await each.reserve(asked)
-            await each.settle(asked.id, 40, 0)
+            each.settle(asked.id, 40, 0)
         book.is_away = False
         await eventually(lambda: not one.is_away and not other.is_away, timeout_s=RETRY_S + 1)
         with pytest.raises(RateLimitedError):
@@ -219,7 +219,7 @@ async def test_an_error_that_nobody_expected_does_not_end_the_news(caplog: pytes
         await asyncio.sleep(10 * RETRY_S)
         assert sum("what is this" in record.getMessage() for record in caplog.records) == 1
         book.fails = False
-        await counters.settle(asked.id, 1, 1)
+        counters.settle(asked.id, 1, 1)
         await eventually(lambda: not counters.is_away, timeout_s=RETRY_S + 1)
         assert book.shared.book.tallies["team:a"].open == 0
 
@@ -278,7 +278,7 @@ async def test_what_is_settled_while_it_is_away_is_told_when_it_is_back() -> Non
         asked = ask(team, cost=9)
         await counters.reserve(asked)
         book.is_away = True
-        await counters.settle(asked.id, 1, 7)
+        counters.settle(asked.id, 1, 7)
         await eventually(lambda: counters.is_away, timeout_s=1)
         book.is_away = False
         await eventually(lambda: not counters.is_away, timeout_s=RETRY_S + 1)
@@ -294,7 +294,7 @@ async def test_what_is_not_told_yet_is_no_more_than_so_much(monkeypatch: pytest.
         for _ in range(100):
             asked = ask(account())
             await counters.reserve(asked)
-            await counters.settle(asked.id, 1, 1)
+            counters.settle(asked.id, 1, 1)
         book.is_away = False
         await eventually(lambda: not counters.is_away, timeout_s=RETRY_S + 1)
         assert 0 < book.settled <= 20
@@ -335,7 +335,7 @@ async def _whatever_happens(steps: list[tuple[str, int, float]], draw: random.Ra
                 asking.pop(draw.randrange(len(asking))).cancel()
             elif what == "settle" and open:
                 owner, id = open.pop(draw.randrange(len(open)))
-                await owner.settle(id, draw.randrange(12), draw.randrange(4))
+                owner.settle(id, draw.randrange(12), draw.randrange(4))
             elif what == "die":
                 book.die()
             else:
@@ -344,7 +344,7 @@ async def _whatever_happens(steps: list[tuple[str, int, float]], draw: random.Ra
         book.is_away = book.loses_answers = False
         await asyncio.gather(*asking, return_exceptions=True)
         for owner, id in open:
-            await owner.settle(id, 1, 1)
+            owner.settle(id, 1, 1)
         await asyncio.sleep(2 * PATIENCE_S + UNDERWAY_S + 2 * RENEW_S)
         assert not any(each.is_away for each in counters)
         for tally in book.shared.book.tallies.values():

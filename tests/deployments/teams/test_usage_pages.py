@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,13 @@ HOUR, DAY = 3600, 86_400
 
 
 @pytest_asyncio.fixture
-async def filled(tmp_path: Path) -> Store:
+async def filled(tmp_path: Path) -> AsyncIterator[Store]:
     """Entries of two teams, at every fifth hour of nine days."""
     store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'private' / 'teams.sqlite'}", Clock())
     entries = [an_entry(team_id=f"team_{n % 2}", started_at=NOON + n * 5 * HOUR + n, cost=n) for n in range(43)]
     await store.book(entries)
-    return store
+    yield store
+    await store.close()
 
 
 async def buckets_of(store: Store, asked: Asked, most: int) -> list[UsageBucket]:

@@ -1,0 +1,116 @@
+"""A file of the journal: what is in it whenever its process or its machine ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.teams.journal_file import JournalFile
+from deployments.teams.journal_lines import Change, Kind, to_line
+from deployments.teams.records import LedgerEntry
+from tests.support.accounts import entry
+
+KINDS: tuple[Kind, ...] = ("open", "note", "close", "withdraw")
+
+
+def adopted(directory: Path, written: bytes) -> tuple[JournalFile, int]:
+    path = directory / "usage-1-a.log"
+    path.write_bytes(written)
+    found = JournalFile.adopt(path, 0.0, lambda point: None)
+    assert found is not None
+    return found
+
+
+def changes(draws: list[tuple[Kind, int]]) -> list[Change]:
+    """Of rows that are there; each row has its last word once."""
+    made: list[Change] = []
+    open_rows: list[LedgerEntry] = []
+    for number, (kind, chosen) in enumerate(draws):
+        if kind == "open":
+            row = entry(number)
+            open_rows.append(row)
+        elif open_rows:
+            row = entry(int(open_rows[chosen % len(open_rows)].id), completion_tokens=number)
+            if kind != "note":
+                open_rows.pop(chosen % len(open_rows))
+        else:
+            continue
+        made.append(Change(kind, row, row.ended_at))
+    return made
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 5)), max_size=12).map(changes), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_wherever_it_is_cut_off_whole_lines_count(said: list[Change], kept: float) -> None:
+    """As a killed process leaves it, or a machine that has lost power."""
+    lines = [to_line(change) for change in said]
+    written = b"".join(lines)[: round(kept * sum(map(len, lines)))]
+    whole = sum(end <= len(written) for end in accumulate(map(len, lines)))
+    rows: dict[str, tuple[int, bool]] = {}
+    for change in said[:whole]:
+        rows[change.entry.id] = change.entry.completion_tokens, change.kind != "close"
+        if change.kind == "withdraw":
+            del rows[change.entry.id]
+    with tempfile.TemporaryDirectory() as directory:
+        file, estimated = adopted(Path(directory), written)
+        found = {one.id: (one.completion_tokens, one.estimated) for one in file.closed(100)}
+        file.abandon()
+    assert found == rows
+    assert estimated == sum(is_open for _, is_open in rows.values())
+    assert not file.damaged
+
+
+def test_what_is_booked_is_read_once_by_whoever_comes_next(tmp_path: Path) -> None:
+    said = [
+        Change(kind, entry(number), float(number))
+        for kind, number in (("open", 1), ("open", 2), ("close", 2), ("open", 3), ("close", 3), ("close", 1))
+    ]  # type: ignore[arg-type]
+    file, _ = adopted(tmp_path, b"".join(map(to_line, said)))
+    assert [one.id for one in file.closed(2)] == ["00000002", "00000003"]
+    file.booked(2)
+    assert (file.closed_rows, file.oldest_closed_at()) == (1, 1.0)
+    file.abandon()
+    file, estimated = adopted(tmp_path, file.path.read_bytes())
+    assert [one.id for one in file.closed(2)] == ["00000001"]
+    assert (file.closed_rows, estimated) == (1, 0)
+    file.booked(1)
+    assert (file.closed(2), file.oldest_closed_at(), file.done) == ([], None, True)
+    file.end()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_half_of_it_has_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, whole = JournalFile(tmp_path), os.pwrite
+    file.write([Change("open", entry(1))])
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "deployments.teams.journal_file.os.pwrite", lambda fd, data, at: whole(fd, data[: len(data) // 2], at)
+        )
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            file.write([Change("close", entry(1)), Change("open", entry(2))])
+    assert file.path.read_bytes() == to_line(Change("open", entry(1)))
+    file.write([Change("close", entry(1))])
+    assert file.closed(9) == [entry(1)]
+    file.abandon()
+
+
+def test_where_the_disk_is_full_what_is_booked_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = JournalFile(tmp_path)
+    file.write([Change("open", entry(1)), Change("close", entry(1))])
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    monkeypatch.setattr("deployments.teams.journal_file.os.pwrite", full)
+    assert len(file.closed(9)) == 1
+    file.booked(1)
+    assert file.done
+    file.end()
+    assert list(tmp_path.iterdir()) == []
