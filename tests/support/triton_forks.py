@@ -1,4 +1,4 @@
-"""Runs programs in forks of this process, which has imported what they all need: `python -m tests.support.triton_forks`.
+"""Runs programs in forks of this process, which has what they need: `python -m tests.support.triton_forks`.
 
 It reads what to run as JSON, one a line, and says how each ended.
 """

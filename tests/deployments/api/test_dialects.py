@@ -40,6 +40,7 @@ async def test_a_file_is_a_dialect(
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         with captured() as lines:
             answer = await client.post("/bare_infill", json={"before": "a", "after": "b", "stop": "return"})
+        assert answer.status_code == 200, answer.text
         assert [line["dialect"] for line in lines.requests()] == ["bare"]
         assert fake_backend.requests[-1].dialect == "bare"
         assert f'requests_total{{dialect="bare",model="{MODEL}",outcome="ok",team="default"}} 1.0' in exposed()
