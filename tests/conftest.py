@@ -51,10 +51,13 @@ CLUSTER_OPTIONS = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def machine_is_left_as_it_was() -> Iterator[None]:
+def machine_is_left_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
     """Made first, so it ends last: whatever other fixtures started has had its chance to end."""
+    from tests.support.sharing import end_shared  # a plugin, which pytest wants to import itself
+
     with nothing_left():
         yield
+        end_shared(request.config)
 
 
 @pytest.fixture(scope="session")

@@ -68,14 +68,19 @@ def shared(config: pytest.Config, name: str, make: Callable[[], AbstractContextM
     return config.stash[_SHARED].get(name, make)
 
 
+def end_shared(config: pytest.Config) -> None:
+    """Of the last room, or where a run ends before its rooms."""
+    config.stash[_SHARED].end()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SHARED] = _Shared()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    if nextitem is None or room(nextitem.nodeid) != room(item.nodeid):
-        item.config.stash[_SHARED].end()
+    if nextitem is not None and room(nextitem.nodeid) != room(item.nodeid):
+        end_shared(item.config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -115,9 +120,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByRoom(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker has five seconds left, else it is interrupted; pytest would search its memory for garbage five times."""
-    session.config.stash[_SHARED].end()  # where a run ended before its rooms
     if hasattr(session.config, "workerinput"):
         gc.freeze()
