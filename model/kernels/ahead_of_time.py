@@ -158,16 +158,21 @@ def compile_all(capability: int) -> None:
 
 def variants(capability: int) -> list[Variant]:
     """What this process has compiled for this capability."""
+    return [_variant(compiled) for compiled in binaries(capability)]
+
+
+def binaries(capability: int) -> list[Any]:
+    """The same as Triton has it: `CompiledKernel`s."""
     modules = (attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations)
     defined = [value for module in modules for value in vars(module).values()]
     caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
-    return [_variant(c) for cache in caches if capability in cache for c in cache[capability][0].values()]
+    return [compiled for cache in caches if capability in cache for compiled in cache[capability][0].values()]
 
 
 def _variant(compiled: Any) -> Variant:
     names = compiled.src.fn.arg_names
     constants = {names[place[0]]: value for place, value in compiled.src.constants.items()}
-    registers, stack = _resources(compiled.asm["cubin"])
+    registers, stack = resources(compiled.asm["cubin"])
     wgmma = "wgmma" in compiled.asm["ptx"]
     return Variant(
         compiled.metadata.name,
@@ -180,7 +185,7 @@ def _variant(compiled: Any) -> Variant:
     )
 
 
-def _resources(binary: bytes) -> tuple[int, int]:
+def resources(binary: bytes) -> tuple[int, int]:
     """Registers and bytes of stack of a thread, by the tool that comes with Triton."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)

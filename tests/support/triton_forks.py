@@ -9,8 +9,10 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from functools import cache
 
-import triton.language  # noqa: F401
+import triton.language
 
 import model.process.rank  # noqa: F401
 
@@ -40,7 +42,23 @@ def _become(program: str, arguments: list[str], environment: dict[str, str], out
         os._exit(code)
 
 
+def prepare_the_language_once() -> None:
+    """Triton's interpreter does so, and undoes it, for each call of a function, which takes half of its time."""
+    from triton.runtime import interpreter
+
+    prepare = interpreter._patch_lang
+
+    @cache
+    def prepared(function: Callable[..., object]) -> interpreter._LangPatchScope:
+        prepare(function)
+        return interpreter._LangPatchScope()  # nothing is to be undone
+
+    interpreter._patch_lang = prepared
+
+
 def main() -> None:
+    if triton.knobs.runtime.interpret:
+        prepare_the_language_once()
     for line in sys.stdin:
         print(run(**json.loads(line)), flush=True)
 

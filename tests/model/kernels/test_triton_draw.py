@@ -169,7 +169,7 @@ print(json.dumps([write("torch", 0), write("triton", 0), write("triton", 3)]))
 def test_the_engine_writes_the_same_with_it(tmp_path, triton_programs: TritonPrograms) -> None:
     from tests.support.checkpoints import random_model, write_checkpoint
 
-    model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=64)
+    model = random_model(n_embd=64, n_head=4, n_layer=1, n_inner=64)
     directory = write_checkpoint(tmp_path / "model", model)
     [(plain, ours, with_drafts)] = triton_programs.run(ENGINE, str(directory), interpret=True)
     assert plain == ours == with_drafts

@@ -28,7 +28,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KINDS = ["int8", "fp8"] if DEVICE == "cpu" or torch.cuda.get_device_capability() >= (8, 9) else ["int8"]
 
 
-SHAPES = [(rows, 150, 330) for rows in (1, 3, 16, 17, 40, 70, 130)] + [(2, 32, 128), (5, 7, 48)]
+SHAPES = [(rows, 150, 330) for rows in (1, 16, 17, 40, 70, 130)] + [(2, 32, 128), (5, 7, 48)]
 FORMS = [("int8", "float32", True, None), ("int8", "float16", False, 3), ("fp8", "float32", True, 1)]
 if DEVICE == "cuda":
     FORMS += [(kind, "bfloat16", True, splits) for kind in ("int8", "fp8") for splits in (None, 3)]
@@ -194,7 +194,7 @@ for kind in sys.argv[3:]:
     batch = batch_of([(0, 1), (0, 7), (0, 20)], 211, 3)
     plain, rounded, found = (rank._runner.run(batch).clone() for rank in (rank_of()[0], reference, ours))
     layers = [m for m in ours._runner.backend.network.modules() if isinstance(m, Linear | QuantizedLinear)]
-    assert len(layers) == 9
+    assert len(layers) == 5
     assert all(isinstance(layer, QuantizedLinear) for layer in layers)
     many = batch_of([(0, 257)], 211, 3)
     wide = [rank._runner.run(many) for rank in (reference, ours)]
@@ -213,11 +213,11 @@ partial = []
 for rank in range(2):
     config = EngineConfig(**common, tensor_parallel_size=2, quantization="int8", attention="triton")
     runner = Runner(config, LoneRank(rank, 2), torch.device(common["device"]))
-    layer = runner.backend.network.h[1].mlp.c_proj
+    layer = runner.backend.network.h[0].mlp.c_proj
     x = torch.randn(5, 96, generator=torch.Generator().manual_seed(0)).to(common["device"])
     partial.append(layer(x.chunk(2, dim=1)[rank]))
     print(json.dumps([runner.report.parameter_bytes, layer.bias is None]))
-whole = rank_of()[0]._runner.backend.network.h[1].mlp.c_proj
+whole = rank_of()[0]._runner.backend.network.h[0].mlp.c_proj
 exact = sum(
     xs @ (data.float() * scale[:, None]).T
     for xs, (data, scale) in zip(x.chunk(2, 1), (round_rows(w, "int8") for w in whole.weight.chunk(2, 1)))
@@ -228,7 +228,7 @@ print(json.dumps((sum(partial) - exact).abs().max().item()))
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = random_model(n_embd=64, n_head=4, n_layer=2, n_inner=96, n_positions=320)
+    model = random_model(n_embd=64, n_head=4, n_layer=1, n_inner=96, n_positions=320)
     return write_checkpoint(tmp_path_factory.mktemp("linear") / "model", model)
 
 
@@ -264,7 +264,7 @@ def test_the_plan_counts_a_byte_a_weight_and_the_scratch(checkpoint: Path) -> No
     added = model.vocab_size * (model.n_embd + 4)  # a tied head beside the embedding
     plain, held = parameter_bytes(model, 0, 1, 2), parameter_bytes(model, 0, 1, 2, "fp8")
     assert plain - held == saved - added
-    assert len(rounded) == 9
+    assert len(rounded) == 5
     assert scratch_values(model, 1) == max(outputs * inputs for outputs, inputs in shapes)
 
 
