@@ -101,7 +101,10 @@ def create_app(
         accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
+    routes = [route for dialect in dialect_modules() for route in dialect.create_router(context).routes]
     app = FastAPI(
+        # `include_router` would have the first request wait until each of them is built once more.
+        routes=routes,
         title="StarCoder Serve",
         version=package_version(),
         description="Code completion and fill-in-the-middle with the StarCoder family. OpenAI-compatible.",
@@ -112,9 +115,6 @@ def create_app(
         # clients that leave: `ObservationMiddleware` does what we want of it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    routers = [dialect.create_router(context) for dialect in dialect_modules()]
-    for router in routers:
-        app.include_router(router)
     administer(app, administration)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -127,21 +127,20 @@ def create_app(
         on_refused=count_refusal,
     )
     if gatekeeper is not None:
-        needs = Needs((route for router in routers for route in router.routes), PUBLIC_PATHS)
+        needs = Needs(routes, PUBLIC_PATHS)
         app.add_middleware(AuthenticationMiddleware, gatekeeper=gatekeeper, needs=needs, people=people)
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
     app.user_middleware[:0] = access.cors()
     app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)
     app.add_middleware(ObservationMiddleware, tracing=tracing, metrics=count_refusal.metrics, log_text=log_text)
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
-    app.add_middleware(ShapeMiddleware, shape_of=ErrorShapes(route for router in routers for route in router.routes))
+    app.add_middleware(ShapeMiddleware, shape_of=ErrorShapes(routes))
     return app
 
 
 def create_administration_app(administration: Administration) -> FastAPI:
     """Only the routes of administrators, for whoever runs commands on the server's machine: no key is asked for."""
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
-    app.include_router(organization_router())
+    app = FastAPI(routes=organization_router().routes, openapi_url=None, redirect_slashes=False)
     administer(app, lambda: administration)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
