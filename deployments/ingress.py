@@ -108,10 +108,12 @@ def create_app(
         accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
-    routers = [dialect.create_router(context) for dialect in dialect_modules()]
-    needs = Needs(route for router in routers for route in router.routes)
+    routes = [route for dialect in dialect_modules() for route in dialect.create_router(context).routes]
+    needs = Needs(routes)
     app = DocumentedApp(
         needs,
+        # `include_router` would have the first request wait until each of them is built once more.
+        routes=routes,
         title="StarCoder Serve",
         version=package_version(),
         description=DESCRIPTION,
@@ -121,8 +123,6 @@ def create_app(
         # clients that leave: `ObservationMiddleware` does what we want of it.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    for router in routers:
-        app.include_router(router)
     administer(app, administration)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -141,14 +141,13 @@ def create_app(
     app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)
     app.add_middleware(ObservationMiddleware, tracing=tracing, metrics=count_refusal.metrics, log_text=log_text)
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
-    app.add_middleware(ShapeMiddleware, shape_of=ErrorShapes(route for router in routers for route in router.routes))
+    app.add_middleware(ShapeMiddleware, shape_of=ErrorShapes(routes))
     return app
 
 
 def create_administration_app(administration: Administration) -> FastAPI:
     """Only the routes of administrators, for whoever runs commands on the server's machine: no key is asked for."""
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
-    app.include_router(organization_router())
+    app = FastAPI(routes=organization_router().routes, openapi_url=None, redirect_slashes=False)
     administer(app, lambda: administration)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from tests.support.authorities import read_once
 from tests.support.cluster import Cluster
 from tests.support.collector import Collector
 from tests.support.leftovers import nothing_left
@@ -41,6 +42,8 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("busy machine")
+
+read_once()
 
 CLUSTER_OPTIONS = (
     *("--tensor-parallel-size", "2", "--dtype", "float32", "--num-threads", "1"),

@@ -36,22 +36,25 @@ class ClusterSecret:
     def __init__(self, name: str, api: str = API, account: Path = ACCOUNT) -> None:
         self.name = name
         self._path = f"/api/v1/namespaces/{(account / 'namespace').read_text().strip()}/secrets/{name}"
-        self._client = httpx.Client(
-            base_url=api,
-            headers={"authorization": f"Bearer {(account / 'token').read_text().strip()}"},
-            verify=ssl.create_default_context(cafile=str(account / "ca.crt")),
-            timeout=_ANSWER_S,
-            trust_env=False,
-        )
+        self._api = api
+        self._headers = {"authorization": f"Bearer {(account / 'token').read_text().strip()}"}
+        self._authority = ssl.create_default_context(cafile=str(account / "ca.crt"))
 
     def is_filled(self) -> bool:
-        response = self._client.get(self._path).raise_for_status()
+        with self._client() as client:
+            response = client.get(self._path).raise_for_status()
         return ENTRY in (response.json().get("data") or {})
 
     def fill(self, key: str) -> None:
         change = {"data": {ENTRY: base64.b64encode(key.encode()).decode()}}
         headers = {"content-type": "application/merge-patch+json"}
-        self._client.patch(self._path, json=change, headers=headers).raise_for_status()
+        with self._client() as client:
+            client.patch(self._path, json=change, headers=headers).raise_for_status()
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=self._api, headers=self._headers, verify=self._authority, timeout=_ANSWER_S, trust_env=False
+        )
 
 
 def make_key() -> str:

@@ -1,6 +1,10 @@
-"""The ingress over a fake backend, in this process."""
+"""The ingress over a fake backend, in this process; and one PostgreSQL."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
 
 from tests.support.fake_app import (  # noqa: F401
     app,
@@ -19,3 +23,10 @@ from tests.support.fake_app import (  # noqa: F401
     wide_url,
 )
 from tests.support.pico_app import pico  # noqa: F401
+from tests.support.postgres import Postgres, running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running() as server:
+        yield server

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -27,7 +25,7 @@ from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
 from model.request import SamplingParams
 from tests.support.accounts import FixedBooks, asking
-from tests.support.environment import with_project
+from tests.support.forks import Forks
 from tests.support.waiting import eventually
 
 PROMPT_TOKENS = 40
@@ -48,13 +46,14 @@ def url(directory: Path) -> str:
     return f"sqlite+aiosqlite:///{directory / 'teams.sqlite'}"
 
 
-def run(directory: Path, *, kill_at: str = "never", nth: int = 1, adopt: bool = False) -> int:
-    """Start one; its exit status when it has ended, -9 where it was killed."""
-    arguments = [str(directory), kill_at, str(nth), "adopt" if adopt else "serve"]
-    command = [sys.executable, "-m", "tests.support.metered_process", *arguments]
-    done = subprocess.run(command, env=with_project(), capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
+class MeteredProcesses(Forks):
+    def __init__(self) -> None:
+        super().__init__(__name__, live.__name__)
+
+    def one(self, directory: Path, *, kill_at: str = "never", nth: int = 1, adopt: bool = False) -> int:
+        """Start one; its exit status when it has ended, -9 where it was killed."""
+        [status] = self.run([str(directory), kill_at, str(nth), "adopt" if adopt else "serve"])
+        return status
 
 
 def computed(directory: Path) -> dict[str, int]:
@@ -152,6 +151,5 @@ async def ask(backend: MeteredBackend, number: int) -> None:
             assert number in REFUSED
 
 
-if __name__ == "__main__":
-    place, kill_at, nth, mode = sys.argv[1:]
+def live(place: str, kill_at: str, nth: str, mode: str) -> None:
     asyncio.run(main(Path(place), Killer(kill_at, int(nth)), mode == "adopt"))

@@ -58,6 +58,15 @@ class Postgres:
             self._process.wait(60)
             self._process = None
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stopped, until the end of the block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
     def url(self, database: str, password: str = PASSWORD) -> str:
         return f"postgresql+asyncpg://{USER}:{password}@127.0.0.1:{self.port}/{database}"
 

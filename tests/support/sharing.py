@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 _CLUSTER, _BROKEN = "a cluster", "clusters that are broken"
+_DATABASE = "PostgreSQL"
 _LONG = "tests/model/kernels/test_compiled_kernels.py"
 _ROOMS = {
     "tests/e2e/": _CLUSTER,
@@ -30,7 +31,9 @@ _ROOMS = {
     "tests/clients/": "other people's clients",
     "tests/deployments/playground/": "a browser",
     "tests/deployments/test_pico_": "the embedded model",
-    "tests/deployments/teams/test_store": "PostgreSQL",
+    "tests/deployments/teams/test_store": _DATABASE,
+    "tests/deployments/teams/test_drainer.py": _DATABASE,
+    "tests/deployments/command/test_admin_secret.py": _DATABASE,
 }
 """Start of the path: room. The first that fits counts."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from deployments.teams.database.connections import engine_for
 from deployments.teams.database.url import parse
 from deployments.teams.keys import Pepper, last_four, new_key
 from deployments.teams.records import Key, LedgerEntry
+from deployments.teams.store import Store
 
 PEPPER = Pepper(b"a pepper of the tests, 32 bytes.")
 
@@ -66,6 +68,17 @@ def an_entry(**fields: Any) -> LedgerEntry:
         "cost": 31_500_000,
     }
     return LedgerEntry(**{**known, **fields})
+
+
+def begin(url: str, name: str) -> None:
+    """What a process does that opens a store, and makes a team of that name."""
+
+    async def make() -> None:
+        store = await Store.open(url)
+        await store.create_team("local", name)
+        await store.close()
+
+    asyncio.run(make())
 
 
 @asynccontextmanager

@@ -43,9 +43,9 @@ TEXTUAL = [path for path, schema in posts(DOCUMENT).items() if any(with_text(sch
 """Routes whose bodies have a text somewhere."""
 
 
-@pytest.fixture
-def app(tokenizer: Tokenizer) -> FastAPI:
-    return create_app(backend=FakeBackend(tokenizer, window=8192), tokenizer=tokenizer)
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    return create_app(backend=FakeBackend(TOKENIZER, window=8192), tokenizer=TOKENIZER)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from deployments.teams.keys import Pepper
 from deployments.teams.store import Store
 from tests.support.certificates import make_certificate
 from tests.support.http_server import serving
-from tests.support.postgres import running
+from tests.support.postgres import Postgres
 
 KEY = "sk-sc-of-an-administrator"
 TOKEN = "token-of-the-account"
@@ -127,27 +127,31 @@ def test_the_command_is_asked_for_a_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_the_first_key_of_a_new_database(
-    secret: ClusterSecret, server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    secret: ClusterSecret,
+    server: ApiServer,
+    postgres: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
 ) -> None:
     """As the Job finds it: a PostgreSQL with nothing in it, and a pepper that may only be read."""
     pepper = tmp_path / "pepper"
     pepper.write_text("p" * 64)
     pepper.chmod(0o440)
-    with running() as postgres:
-        url = postgres.url(await postgres.create())
-        monkeypatch.setenv("STARCODER_TEAMS__DATABASE", url)
-        monkeypatch.setenv("STARCODER_TEAMS__PEPPER_FILE", str(pepper))
-        await asyncio.to_thread(run, secret)
-        key = base64.b64decode(server.secret["data"]["key"]).decode()
-        said = capfd.readouterr()
-        assert key not in f"{said.out}{said.err}"
-        del server.secret["data"]  # whoever has taken it empties the Secret
-        assert "already" in await asyncio.to_thread(run, secret)
-        store = await Store.open(url)
-        try:
-            snapshot = await store.snapshot()
-        finally:
-            await store.close()
+    url = postgres.url(await postgres.create())
+    monkeypatch.setenv("STARCODER_TEAMS__DATABASE", url)
+    monkeypatch.setenv("STARCODER_TEAMS__PEPPER_FILE", str(pepper))
+    await asyncio.to_thread(run, secret)
+    key = base64.b64decode(server.secret["data"]["key"]).decode()
+    said = capfd.readouterr()
+    assert key not in f"{said.out}{said.err}"
+    del server.secret["data"]  # whoever has taken it empties the Secret
+    assert "already" in await asyncio.to_thread(run, secret)
+    store = await Store.open(url)
+    try:
+        snapshot = await store.snapshot()
+    finally:
+        await store.close()
     assert snapshot is not None
     [made] = snapshot.keys.values()
     assert (made.digest, made.team_id, made.name) == (Pepper.from_file(pepper).digest(key), None, "bootstrap")

@@ -107,7 +107,8 @@ def test_without_a_cluster_the_hook_ends_at_once(monkeypatch: pytest.MonkeyPatch
             "RAY_ADDRESS": "127.0.0.1:9",
             "RAY_TMPDIR": "/nonexistent",
             "HOME": "/tmp",
-            "RAY_gcs_rpc_server_connect_timeout_s": "1",  # Ray waits for two of these, and then half a minute
+            "RAY_gcs_rpc_server_connect_timeout_s": "1",  # Ray waits for two of these,
+            "RAY_py_gcs_connect_timeout_s": "1",  # and then for this
         },
         cwd=Path(__file__).parents[3],
         capture_output=True,

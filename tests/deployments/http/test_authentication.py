@@ -29,14 +29,22 @@ BODY = {"prompt": "x", "max_tokens": 2}
 PUBLIC = {"/", "/docs", "/health", "/login/session", "/teams", "/version", "/terms", "/model-card", "/openapi.json"}
 
 
-@pytest.fixture
-def keyring() -> Keyring:
+@pytest.fixture(scope="module")
+def gatekeeper() -> Keyring:
     return Keyring()
 
 
+@pytest.fixture(scope="module")
+def closed_app(gatekeeper: Keyring, tokenizer: Tokenizer) -> FastAPI:
+    return create_app(backend=FakeBackend(tokenizer), tokenizer=tokenizer, gatekeeper=gatekeeper)
+
+
 @pytest.fixture
-def closed_app(keyring: Keyring, tokenizer: Tokenizer) -> FastAPI:
-    return create_app(backend=FakeBackend(tokenizer), tokenizer=tokenizer, gatekeeper=keyring)
+def keyring(gatekeeper: Keyring) -> Keyring:
+    """Of `closed_app`, without the keys of other tests."""
+    gatekeeper.closed, gatekeeper.asked = True, 0
+    gatekeeper.principals.clear()
+    return gatekeeper
 
 
 @pytest.fixture
@@ -48,10 +56,9 @@ async def closed(closed_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
     """Every method and path of the app, with something in place of parameters."""
-    routers = [route.original_router for route in app.routes if hasattr(route, "original_router")]
     found = [
         (method, "/".join("x" if "{" in part else part for part in route.path.split("/")))
-        for route in (*app.routes, *(route for router in routers for route in router.routes))
+        for route in app.routes
         if isinstance(route, Route)
         for method in route.methods or ()
     ]
@@ -69,18 +76,21 @@ async def test_without_a_key_nothing_but_pages_and_probes_answers(
         assert (response.status_code != 401) == public, (method, path)
 
 
-@pytest.mark.parametrize("ending", ["%0A", "%0a", "%0D%0A", "/", "%00", "//", "?x", ";x", "%20", "%2F", "/."])
 async def test_no_spelling_of_a_path_takes_its_need_away(
-    closed: httpx.AsyncClient, closed_app: FastAPI, keyring: Keyring, ending: str
+    closed: httpx.AsyncClient, closed_app: FastAPI, keyring: Keyring
 ) -> None:
     """A key that may only read usage is refused wherever it was refused, or there is nothing."""
     headers = {"authorization": f"Bearer {keyring.add(scopes=('usage',))}"}
+    refused = 0
     for method, path in routes(closed_app):
         content = b"{}" if method == "POST" else None
-        plain = await closed.request(method, path, content=content, headers=headers)
-        if plain.status_code == 403:
+        if (await closed.request(method, path, content=content, headers=headers)).status_code != 403:
+            continue
+        refused += 1
+        for ending in ("%0A", "%0a", "%0D%0A", "/", "%00", "//", "?x", ";x", "%20", "%2F", "/."):
             spelt = await closed.request(method, f"{path}{ending}", content=content, headers=headers)
-            assert spelt.status_code in (403, 404, 405), (method, path, spelt.text)
+            assert spelt.status_code in (403, 404, 405), (method, path, ending, spelt.text)
+    assert refused > 20
 
 
 def test_what_is_needed_is_what_starlette_routes_to(closed_app: FastAPI) -> None:

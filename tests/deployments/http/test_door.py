@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from functools import cache
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from deployments.http.door import Access
 from deployments.ingress import create_app
@@ -20,14 +21,23 @@ BODY = {"prompt": "x", "max_tokens": 2}
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,x-session-id"}
 
 
-@asynccontextmanager
-async def client_of(
-    access: Access, tokenizer: Tokenizer, base: str = "http://127.0.0.1:8000"
-) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(backend=FakeBackend(tokenizer), tokenizer=tokenizer, access=access)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url=base) as client:
-        yield client
+ClientOf = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture(scope="module")
+def client_of(tokenizer: Tokenizer) -> ClientOf:
+    """Of an app with this access, which tests share."""
+
+    @cache
+    def app_of(access: Access) -> FastAPI:
+        return create_app(backend=FakeBackend(tokenizer), tokenizer=tokenizer, access=access)
+
+    def client(access: Access, base: str = "http://127.0.0.1:8000") -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(app_of(access), raise_app_exceptions=False), base_url=base
+        )
+
+    return client
 
 
 @pytest.mark.parametrize(
@@ -59,8 +69,8 @@ async def client_of(
         (Access("0.0.0.0", hosts=("*",)), "anything.example", True),
     ],
 )
-async def test_the_server_goes_by_its_names(access: Access, host: str, welcome: bool, tokenizer: Tokenizer) -> None:
-    async with client_of(access, tokenizer) as client:
+async def test_the_server_goes_by_its_names(access: Access, host: str, welcome: bool, client_of: ClientOf) -> None:
+    async with client_of(access) as client:
         for method, path in (("GET", "/version"), ("GET", "/"), ("POST", "/v1/completions"), ("GET", "/nowhere")):
             response = await client.request(
                 method, path, headers={"host": host}, json=BODY if method == "POST" else None
@@ -71,9 +81,9 @@ async def test_the_server_goes_by_its_names(access: Access, host: str, welcome: 
                 assert response.headers["x-request-id"]
 
 
-async def test_a_server_that_listens_elsewhere_than_it_was_told(tokenizer: Tokenizer) -> None:
+async def test_a_server_that_listens_elsewhere_than_it_was_told(client_of: ClientOf) -> None:
     """`serve deploy` listens where its own file says: a connection from elsewhere shows it."""
-    async with client_of(LOOPBACK, tokenizer, base="http://10.0.0.3:8000") as client:
+    async with client_of(LOOPBACK, base="http://10.0.0.3:8000") as client:
         assert (await client.get("/version")).status_code == 200
 
 
@@ -100,9 +110,9 @@ async def test_a_server_that_listens_elsewhere_than_it_was_told(tokenizer: Token
         (Access(origins=("null",)), "null", True),
     ],
 )
-async def test_pages_of_other_origins(access: Access, origin: str | None, welcome: bool, tokenizer: Tokenizer) -> None:
+async def test_pages_of_other_origins(access: Access, origin: str | None, welcome: bool, client_of: ClientOf) -> None:
     headers = {} if origin is None else {"origin": origin}
-    async with client_of(access, tokenizer) as client:
+    async with client_of(access) as client:
         answers = [
             await client.post("/v1/completions", json=BODY, headers=headers),
             await client.post("/v1/completions", json={}, headers=headers),
@@ -136,15 +146,15 @@ async def test_pages_of_other_origins(access: Access, origin: str | None, welcom
     ],
 )
 async def test_what_is_read_in_the_clear_does_not_speak_to_a_server_with_tls(
-    origin: str, welcome: bool, tokenizer: Tokenizer
+    origin: str, welcome: bool, client_of: ClientOf
 ) -> None:
-    async with client_of(EVERYWHERE, tokenizer, base="https://ide.test") as client:
+    async with client_of(EVERYWHERE, base="https://ide.test") as client:
         answered = await client.post("/v1/completions", json=BODY, headers={"origin": origin})
     assert answered.status_code == (200 if welcome else 403)
 
 
-async def test_same_origin_behind_a_proxy_that_speaks_tls(tokenizer: Tokenizer) -> None:
-    async with client_of(EVERYWHERE, tokenizer) as client:
+async def test_same_origin_behind_a_proxy_that_speaks_tls(client_of: ClientOf) -> None:
+    async with client_of(EVERYWHERE) as client:
         headers = {"host": "code.example.com", "origin": "https://code.example.com"}
         assert (await client.post("/v1/completions", json=BODY, headers=headers)).status_code == 200
         headers["host"] = "code.example.com:443"

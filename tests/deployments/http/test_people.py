@@ -201,6 +201,7 @@ async def test_an_administrator_who_has_to_go_goes_at_once(running: Office, stor
         assert (await ada.delete("/v1/organization/users/ada")).status_code == 200
 
         async def out() -> bool:
+            await asyncio.sleep(0.02)
             return (await ada.get("/v1/organization/audit_logs")).status_code == 401
 
         async with asyncio.timeout(PATIENCE_S):

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from deployments.teams.store import Store
-from tests.support.postgres import Postgres, running
+from tests.support.postgres import Postgres
 from tests.support.stores import Clock
 from tests.support.virtual_time import loop_factories as pytest_asyncio_loop_factories  # noqa: F401
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with running() as server:
-        yield server
 
 
 @pytest_asyncio.fixture(params=["sqlite", "postgresql"])

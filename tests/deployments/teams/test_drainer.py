@@ -16,7 +16,7 @@ from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
 from tests.support.accounts import FakeLedger, entry
-from tests.support.postgres import running
+from tests.support.postgres import Postgres
 from tests.support.waiting import eventually
 
 
@@ -122,23 +122,21 @@ async def test_an_error_that_nobody_expected_does_not_end_it(journal: Journal) -
     await drainer.stop(5.0)
 
 
-async def test_a_real_database_that_is_stopped_under_it_and_started_again(journal: Journal) -> None:
+async def test_a_real_database_that_is_stopped_under_it_and_started_again(journal: Journal, postgres: Postgres) -> None:
     """Requests go on meanwhile; in the end each is on the ledger, and in the sums, once."""
-    with running() as server:
-        store = await Store.open(server.url(await server.create()))
-        drainer = Drainer(journal, store.book, period_s=0.001)
-        drainer.start()
-        await use(journal, 0, 50)
-        await asyncio.to_thread(server.stop)
+    store = await Store.open(postgres.url(await postgres.create()))
+    drainer = Drainer(journal, store.book, period_s=0.001)
+    drainer.start()
+    await use(journal, 0, 50)
+    with postgres.away():
         await use(journal, 50, 100)
         await eventually(lambda: drainer._failures)
-        await asyncio.to_thread(server.start)
-        await use(journal, 100, 150)
-        await eventually(lambda: not drainer._failures and not journal._files[0].closed_rows)
-        await drainer.stop(60.0)
-        booked = [one.id async for one in store.entries(0.0, 1000.0)]
-        (sums,) = await store.usage(0.0, 3600.0, bucket="all")
-        await store.close()
+    await use(journal, 100, 150)
+    await eventually(lambda: not drainer._failures and not journal._files[0].closed_rows)
+    await drainer.stop(60.0)
+    booked = [one.id async for one in store.entries(0.0, 1000.0)]
+    (sums,) = await store.usage(0.0, 3600.0, bucket="all")
+    await store.close()
     assert booked == [f"{number:08d}" for number in range(150)]
     assert (sums.requests, sums.prompt_tokens) == (150, 1500)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from tests.support.metered_process import (
     REFUSED,
     REQUESTS,
     TOKENS,
+    MeteredProcesses,
     computed,
-    run,
     url,
 )
 
@@ -64,14 +65,20 @@ def check(booked: dict[str, LedgerEntry], directory: Path) -> None:
             assert entry.kind == ("cancelled" if int(name) in CANCELLED else "completed")
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[MeteredProcesses]:
+    with MeteredProcesses() as processes:
+        yield processes
+
+
 @pytest.fixture
 async def directory(tmp_path: Path) -> Path:
     await (await Store.open(url(tmp_path))).close()
     return tmp_path
 
 
-async def test_undisturbed(directory: Path) -> None:
-    assert run(directory) == 0
+async def test_undisturbed(directory: Path, processes: MeteredProcesses) -> None:
+    assert processes.one(directory) == 0
     booked = await ledger(directory)
     check(booked, directory)
     assert booked.keys() == {str(number) for number in range(REQUESTS) if number not in REFUSED}
@@ -80,18 +87,20 @@ async def test_undisturbed(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_killed_at(directory: Path, point: str) -> None:
-    assert run(directory, kill_at=point, nth=2) == -signal.SIGKILL
-    assert run(directory, adopt=True) == 0
+async def test_killed_at(directory: Path, processes: MeteredProcesses, point: str) -> None:
+    assert processes.one(directory, kill_at=point, nth=2) == -signal.SIGKILL
+    assert processes.one(directory, adopt=True) == 0
     check(await ledger(directory), directory)
     assert list((directory / "journal").iterdir()) == []
 
 
 @pytest.mark.parametrize("point", ["book.asked", "drain.booked", "drain.noted"])
-async def test_killed_again_while_it_books_what_the_dead_left(directory: Path, point: str) -> None:
-    assert run(directory, kill_at="engine.token", nth=6) == -signal.SIGKILL
-    assert run(directory, kill_at=point, adopt=True) == -signal.SIGKILL
-    assert run(directory, adopt=True) == 0
+async def test_killed_again_while_it_books_what_the_dead_left(
+    directory: Path, processes: MeteredProcesses, point: str
+) -> None:
+    assert processes.one(directory, kill_at="engine.token", nth=6) == -signal.SIGKILL
+    assert processes.one(directory, kill_at=point, adopt=True) == -signal.SIGKILL
+    assert processes.one(directory, adopt=True) == 0
     booked = await ledger(directory)
     check(booked, directory)
     assert [entry.estimated for entry in booked.values()].count(True) == 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -24,20 +24,16 @@ from deployments.teams.records import Budget, Member
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreError, StoreUnavailableError
 from model.config import ConfigError
-from tests.support.postgres import PASSWORD, Postgres, running
-from tests.support.stores import NOON, PEPPER, Clock, a_key, an_entry, drop_triggers, past_the_store
+from tests.support.forks import Forks
+from tests.support.postgres import PASSWORD, Postgres
+from tests.support.stores import NOON, PEPPER, Clock, a_key, an_entry, begin, drop_triggers, past_the_store
 
-OPEN = """
-import asyncio, sys
-from deployments.teams.store import Store
 
-async def main():
-    store = await Store.open(sys.argv[1])
-    await store.create_team("local", sys.argv[2])
-    await store.close()
-
-asyncio.run(main())
-"""
+@pytest.fixture(scope="module")
+def beginners() -> Iterator[Forks]:
+    """Processes that open a store."""
+    with Forks(begin.__module__, begin.__name__) as forks:
+        yield forks
 
 
 async def test_what_migrations_make_is_the_schema(store: Store, database: str) -> None:
@@ -81,10 +77,9 @@ async def test_a_database_of_a_newer_version_is_left_alone(store: Store, databas
         await Store.open(database)
 
 
-async def test_processes_that_start_at_once_make_one_database(database: str) -> None:
+async def test_processes_that_start_at_once_make_one_database(beginners: Forks, database: str) -> None:
     names = ["a", "b", "c"]
-    processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", OPEN, database, name) for name in names]
-    assert await asyncio.gather(*(process.wait() for process in processes)) == [0, 0, 0]
+    assert beginners.run(*([database, name] for name in names)) == [0, 0, 0]
     store = await Store.open(database)
     assert [team.name for team in await store.teams()] == names
     assert await store.verify_audit() == len(names)
@@ -183,47 +178,43 @@ async def test_a_postgresql_that_is_not_there_or_lets_nobody_in(postgres: Postgr
         assert "wrong-word" not in shown(failed.value)
 
 
-async def test_the_server_stops_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_server_stops_and_comes_back(postgres: Postgres, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody opens the store again: what was booked is there, and what could not be is booked then."""
-    with running() as server:
-        store = await Store.open(server.url(await server.create()))
-        team = await store.create_team("local", "payments", budget=Budget(amount=1))
-        booked, waiting = an_entry(team_id=team.id, cost=1), an_entry(team_id=team.id, cost=10)
-        await asyncio.gather(*(store.book([booked]) for _ in range(8)))
-        for _ in range(2):
-            server.stop()
+    store = await Store.open(postgres.url(await postgres.create()))
+    team = await store.create_team("local", "payments", budget=Budget(amount=1))
+    booked, waiting = an_entry(team_id=team.id, cost=1), an_entry(team_id=team.id, cost=10)
+    await asyncio.gather(*(store.book([booked]) for _ in range(8)))
+    for _ in range(2):
+        with postgres.away():
             for _ in range(3):
                 with pytest.raises(StoreUnavailableError):
                     await store.snapshot()
                 with pytest.raises(StoreUnavailableError):
                     await store.book([booked, waiting])
-            server.start()
-            assert await store.snapshot(1) is None
-        assert await store.book([booked, waiting]) == 1
-        assert (await store.spent())[team.id].amount == 11
-        await store.close()
-        assert PASSWORD not in caplog.text
+        assert await store.snapshot(1) is None
+    assert await store.book([booked, waiting]) == 1
+    assert (await store.spent())[team.id].amount == 11
+    await store.close()
+    assert PASSWORD not in caplog.text
 
 
-async def test_a_call_in_the_midst_of_which_the_server_stops() -> None:
-    with running() as server:
-        url = server.url(await server.create())
-        store = await Store.open(url)
-        entries = [an_entry(team_id="team_a", cost=1) for _ in range(500)]
-        locker = await asyncpg.connect(url.replace("+asyncpg", ""))
-        await locker.execute("BEGIN; LOCK TABLE usage_hour")
-        booking = asyncio.create_task(store.book(entries))
-        while not await locker.fetchval("SELECT count(*) FROM pg_sleep(0.01), pg_locks WHERE NOT granted"):
-            pass
-        server.stop()
+async def test_a_call_in_the_midst_of_which_the_server_stops(postgres: Postgres) -> None:
+    url = postgres.url(await postgres.create())
+    store = await Store.open(url)
+    entries = [an_entry(team_id="team_a", cost=1) for _ in range(500)]
+    locker = await asyncpg.connect(url.replace("+asyncpg", ""))
+    await locker.execute("BEGIN; LOCK TABLE usage_hour")
+    booking = asyncio.create_task(store.book(entries))
+    while not await locker.fetchval("SELECT count(*) FROM pg_sleep(0.01), pg_locks WHERE NOT granted"):
+        pass
+    with postgres.away():
         locker.terminate()
         with pytest.raises(StoreUnavailableError):
             await booking
-        server.start()
-        assert await store.book(entries) == len(entries)
-        (row,) = await store.usage(NOON, NOON + 1, bucket="all")
-        assert row.requests == len(entries)
-        await store.close()
+    assert await store.book(entries) == len(entries)
+    (row,) = await store.usage(NOON, NOON + 1, bucket="all")
+    assert row.requests == len(entries)
+    await store.close()
 
 
 async def test_no_row_and_no_file_holds_a_key_or_the_pepper(store: Store, database: str, tmp_path: Path) -> None:
