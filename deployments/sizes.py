@@ -21,6 +21,10 @@ _BYTES_FROM = 1 << 20
 """So large a number without a unit can be nothing but bytes: nobody has so many GiB."""
 
 
+_MOST = 1 << 60
+"""An exbibyte: no machine has so much."""
+
+
 def size(written: str | float, bytes_from: int = _BYTES_FROM) -> int:
     """Bytes, a broken one left out. Raises ValueError, with a suggestion, for what is no size or could be two.
 
@@ -30,10 +34,11 @@ def size(written: str | float, bytes_from: int = _BYTES_FROM) -> int:
     if match is None:
         raise ValueError(f"{written!r} is no size such as 24GiB or 1.5GB")
     number, unit = Decimal(match[1]), match[2].lower()
-    if unit in _UNITS:
-        return int(number * _UNITS[unit])
-    if not unit and number >= bytes_from:
-        return int(number)
+    if unit in _UNITS or (not unit and number >= bytes_from):
+        bytes = number * _UNITS.get(unit, 1)
+        if bytes > _MOST:
+            raise ValueError(f"{written!r} is a size that no machine has")
+        return int(bytes)
     if unit and unit not in _PREFIXES:
         raise ValueError(f"{written!r} is no size such as 24GiB or 1.5GB")
     larger = (unit or "g").upper()

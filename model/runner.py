@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -126,7 +127,10 @@ class Runner:
         self.cache[:, :, : batch.block_tables.size] = 0
 
     def _num_kv_blocks(self, config: EngineConfig) -> int:
-        """Cache blocks by configuration or by memory. Raises ConfigError where one full sequence would not fit."""
+        """Cache blocks by configuration or by memory.
+
+        Raises ConfigError where one full sequence would not fit, or the machine's memory has no room for so many.
+        """
         stripes = self.group.stripe.count
         bytes_of_block = block_bytes(
             self.model, self.group.size, self.block_size, self.dtype.itemsize, self.backend.head_dim, stripes
@@ -143,6 +147,11 @@ class Runner:
                 f"the cache holds {max(blocks, 0)} blocks of {self.block_size} tokens, but one sequence of "
                 f"max_model_len={self.max_model_len} needs {needed}: give the cache more memory "
                 f"({needed * bytes_of_block:,} bytes at least) or set max_model_len lower"
+            )
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self.device.type == "cpu" and blocks * bytes_of_block > machine:
+            raise ConfigError(
+                f"a cache of {blocks * bytes_of_block:,} bytes is more than this machine's memory of {machine:,}"
             )
         return blocks
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import httpx
 
 from deployments.command.connection import API_KEY_VARIABLE, TIMEOUT, URL_VARIABLE, bearer, key_given, url_given
-from deployments.options import OptionParser, positive
+from deployments.options import OptionParser, number, positive
 from deployments.protocol import CompletionMode
 from model.config import ConfigError
 
@@ -37,7 +37,7 @@ def parser() -> OptionParser:
         help="where it ends: with its line, its block, as suits the place, or as the model likes (%(default)s)",
     )
     parser.add_argument(
-        "--temperature", metavar="X", type=float, default=0.0, help="0 takes the likeliest (default: %(default)s)"
+        "--temperature", metavar="X", type=number, default=0.0, help="0 takes the likeliest (default: %(default)s)"
     )
     parser.add_argument("--url", metavar="URL", help=f"server (default: {URL_VARIABLE}, else {DEFAULT_URL}); {_HTTPS}")
     parser.add_argument(
@@ -80,10 +80,12 @@ def _read(file: Path | None, name: str) -> str:
     if file is None and sys.stdin.isatty():
         print("Type what is to be completed, and Ctrl-D.", file=sys.stderr)
     try:
-        return sys.stdin.read() if file is None else file.read_text(encoding="utf-8")
+        text = sys.stdin.read() if file is None else file.read_text(encoding="utf-8")
+        text.encode()  # standard input passes on bytes that are none, in the C locale
+        return text
     except OSError as error:
         raise ConfigError(f"{name}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise ConfigError(f"{name} is no text in UTF-8") from error
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from deployments.command.developers import SPREAD, Capacity, Habits, capacity
 from deployments.command.gpus import GPUS, MEASURED_GPU, MEASURED_MODEL, step_times
 from deployments.command.tables import table
+from deployments.options import number
 from model.config import ConfigError, EngineConfig, ModelConfig
 
 HOURS_A_MONTH = 730
@@ -31,7 +32,7 @@ def add_arguments(
     group.add_argument(
         "--within",
         metavar="SECONDS",
-        type=float,
+        type=number,
         default=usual.within_s,
         help="from a request to its whole answer, for 95 of 100 (default: %(default)s)",
     )
@@ -52,7 +53,7 @@ def add_arguments(
     group.add_argument(
         "--answer-tokens", metavar="N", type=positive, default=usual.answer_tokens, help="default: %(default)s"
     )
-    group.add_argument("--usd-per-gpu-hour", metavar="USD", type=float, help="what one GPU costs")
+    group.add_argument("--usd-per-gpu-hour", metavar="USD", type=number, help="what one GPU costs")
 
 
 def report(options: argparse.Namespace, models: Sequence[tuple[str, ModelConfig]]) -> int:

@@ -275,8 +275,8 @@ class Journal:
             self._rows.pop(id, None)
             one.file.open_rows -= 1
         self._pending = [one for one in pending if one.change.entry.id not in refused]
+        self._failure = str(refusal)
         if not self._stopped:
-            self._failure = str(refusal)
             self._later(AGAIN_S)
 
     def _refusal(self, message: str) -> JournalError:

@@ -112,10 +112,11 @@ class JournalFile:
 
     def abandon(self) -> None:
         """Leave it as it is for whoever comes next."""
-        for descriptor in (self._descriptor, self.lock):
+        left = self._descriptor, self.lock
+        self._descriptor = self.lock = None  # before the numbers may be somebody else's: `sync` looks here
+        for descriptor in left:
             if descriptor is not None:
                 os.close(descriptor)
-        self._descriptor = self.lock = None
 
     def end(self) -> None:
         """Give it up: removed where nothing is in it, else left.

@@ -41,6 +41,10 @@ def test_a_size(written: str | float, bytes: int) -> None:
         ("", "'' is no size such as"),
         ("1e999GB", "is no size such as"),
         ("٣GB", "is no size such as"),
+        ("1e99", "'1e99' is a size that no machine has"),
+        ("1025PiB", "'1025PiB' is a size that no machine has"),
+        (1e300, "is no size such as"),
+        ("9" * 5000, "is a size that no machine has"),
     ],
 )
 def test_what_is_none_or_could_be_two(written: str | float, message: str) -> None:

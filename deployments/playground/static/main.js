@@ -259,7 +259,7 @@ const refresh = debounce(() => {
 
 const showSnippet = createSnippetView({
   current: () => (task === "refactor" ? { path: "v1/refactor", body: refactoringBody() } : { path: "v1/completions", body: body() }),
-  served: () => ({ withKey: account.known, window: model?.max_model_len ?? 0 }),
+  served: () => ({ withKey: account.known, window: server.model?.max_model_len ?? 0 }),
 });
 
 // Tasks, views, language, examples

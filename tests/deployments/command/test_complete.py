@@ -91,7 +91,10 @@ def test_without_a_line_its_end_is_completed(
         (["--lin", "3"], 2, "there is no option --lin (did you mean '--line'?)"),
         (["--url", "http://127.0.0.1:9"], 1, "no server at http://127.0.0.1:9: "),
         (["--url", "localhost:8000"], 1, "localhost:8000: "),
-        (["--temperature=-1"], 1, "`temperature`: input should be greater than or equal to 0 (got -1)"),
+        (["--url", "http://localhost:x"], 2, "'http://localhost:x' is no URL: Invalid port"),
+        (["--temperature=3"], 1, "`temperature`: input should be less than or equal to 2 (got 3)"),
+        (["--temperature=-1"], 2, "argument --temperature: '-1' is no number of at least 0"),
+        (["--temperature=nan"], 2, "argument --temperature: 'nan' is no number of at least 0"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -117,6 +120,21 @@ def test_a_file_that_cannot_be_read(content: bytes | None, message: str, tmp_pat
         path.write_bytes(content)
     assert cli.main(["complete", str(path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_standard_input_that_is_no_text(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"x = \xff"), "utf-8", "surrogateescape"))
+    assert cli.main(["complete"]) == 2
+    assert "standard input is no text in UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["\N{CYRILLIC SMALL LETTER KA}", "sk-sc-1\nsk-sc-2", "Bearer sk-sc-1"])
+def test_what_is_no_key_is_refused_and_not_shown(
+    key: str, source: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv(f"{ENV_PREFIX}API_KEY", key)
+    assert cli.main(["complete", str(source)]) == 2
+    assert capsys.readouterr().err == "starcoder complete: STARCODER_API_KEY holds no key, alone\n"
 
 
 def test_another_server_than_this(source: Path, capsys) -> None:

@@ -200,3 +200,12 @@ def test_the_command_says_what_nobody_has_timed(capsys: pytest.CaptureFixture[st
 def test_what_was_never_timed_is_refused(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--developers", "50", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--usd-per-gpu-hour", "nan"), ("--usd-per-gpu-hour", "-3"), ("--within", "inf")]
+)
+def test_what_is_no_number_is_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--developers", "50", "--gpu", "h100", f"{option}={value}"])
+    assert f"argument {option}: {value!r} is no number of at least 0" in capsys.readouterr().err

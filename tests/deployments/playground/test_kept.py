@@ -45,7 +45,7 @@ async def test_an_example_can_be_taken_back(page: Page) -> None:
     await page.select_option("#language", "go")
     await write(page, "func größe")
     for undo in ("Control+z", None):
-        await page.select_option("#example", label="Python: something to refactor")
+        await page.select_option("#example", label="Python: something to refactor (for a real StarCoder)")
         await expect(page.locator("#task-refactor")).to_have_attribute("aria-selected", "true")
         await expect(page.locator(".cm-content")).to_be_focused()
         if undo:

@@ -75,6 +75,13 @@ def test_a_striped_cache_holds_so_many_times_as_many_tokens(tmp_path: Path, size
     assert parts.block_bytes == each
 
 
+def test_a_cache_is_no_larger_than_the_machine(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "model", random_model())
+    config = EngineConfig(model=str(checkpoint), dtype="float32", device="cpu", kv_cache_memory=1 << 60)
+    with pytest.raises(ConfigError, match=r"a cache of 1,152,\S+ bytes is more than this machine's memory"):
+        Runner(config, LoneRank(0, 1), torch.device("cpu"))
+
+
 @pytest.mark.parametrize("name", FAMILY)
 def test_one_rank_holds_the_whole_model(name: str) -> None:
     model = FAMILY[name]
