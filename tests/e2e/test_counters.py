@@ -12,10 +12,11 @@ import ray
 
 from deployments.cluster.counter_actor import NAMESPACE, ActorBook
 from deployments.errors import MeteringUnavailableError, QuotaError, RateLimitedError
+from deployments.teams import shared_counters
 from deployments.teams.counting import Counters
 from deployments.teams.shared_counters import SharedCounters
 from tests.support.asks import account, ask, hard
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -28,6 +29,12 @@ def small_cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that does ten other things the actor is slow, not away."""
+    monkeypatch.setattr(shared_counters, "PATIENCE_S", PATIENCE_S)
 
 
 @asynccontextmanager
@@ -56,8 +63,7 @@ async def passes(counters: Counters, requests: int) -> int:
 async def test_of_200_at_once_as_many_pass_as_the_budget_has_worst_cases() -> None:
     async with ingresses(uuid.uuid4().hex) as (one, other):
         passed = sum(await asyncio.gather(passes(one, 100), passes(other, 100)))
-        # On a machine so busy that the actor is not waited for, hard budgets are closed: fewer pass, never more.
-        assert passed == 10 if not one.is_away and not other.is_away else passed <= 10
+        assert passed == 10
 
 
 @pytest.mark.parametrize("ray_restarts_it", [True, False])
