@@ -121,5 +121,7 @@ def test_what_is_accepted_is_safe_for_the_engine(
 @given(body=BODIES, stream=st.booleans())
 def test_sensible_requests_are_answered_as_documented(documented_api: Any, body: dict[str, Any], stream: bool) -> None:
     """Bodies of which most are accepted, where the document's own are mostly refused."""
-    case = documented_api["/v1/completions"]["POST"].Case(body={**body, "stream": stream}, media_type="application/json")
+    case = documented_api["/v1/completions"]["POST"].Case(
+        body={**body, "stream": stream}, media_type="application/json"
+    )
     case.call_and_validate(checks=CHECKS)
