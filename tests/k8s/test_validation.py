@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import kubernetes_validate
@@ -27,6 +28,14 @@ DEFINITIONS = {
     "Certificate": ("cert-manager.io_certificates.yaml", "cert-manager.io/v1"),
     "HTTPRoute": ("gateway.networking.k8s.io_httproutes.yaml", "gateway.networking.k8s.io/v1"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schemas_are_read_once() -> Iterator[None]:
+    """Of each version they are megabytes, which the package reads for each manifest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kubernetes_validate.utils, "schema_contents", cache(kubernetes_validate.utils.schema_contents))
+        yield
 
 
 def definition(kind: str) -> Path:

@@ -213,7 +213,7 @@ def test_where_there_is_no_room_for_drafts_nobody_waits_for_them() -> None:
     st.booleans(),
     st.sampled_from([drafting.MOST_DRAFTS, 1.5]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_texts_are_those_without_drafts_and_without_overlap(
     prompt: list[int], seed: int, temperature: float, penalties: bool, share: float
 ) -> None:

@@ -58,7 +58,7 @@ def ending(outputs: list[Output]) -> tuple[str | None, int | None]:
     options=engine_options,
     neighbours=st.lists(prompts, max_size=4),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_it_goes_on_where_the_other_stopped(
     prompt: list[int], params: SamplingParams, share: float, options: dict[str, Any], neighbours: list[list[int]]
 ) -> None:

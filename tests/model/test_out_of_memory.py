@@ -56,7 +56,7 @@ def check_findable_blocks(engine: Engine, sequences: list[list[int]]) -> None:
     options=engine_options,
     failures=st.dictionaries(st.integers(0, 50), st.sampled_from(PLACES), min_size=1, max_size=8),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_load_loses_the_newest_request_of_each_step_that_fails_and_nothing_else(
     arrivals: list[Arrival], options: dict[str, Any], failures: dict[int, str]
 ) -> None:

@@ -18,13 +18,17 @@ KNOWN = {"apiVersion", "kind", "metadata", "resources", "components", "patches",
 CLUSTER_WIDE = {"Namespace"}
 
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C where PyYAML was built with it: ten times as fast."""
+
+
 def render(directory: Path) -> list[Manifest]:
     """All objects of a kustomization. Raises ValueError for what this does not know, KeyError for a bad patch."""
     return _apply(directory.resolve(), [])
 
 
 def _apply(directory: Path, manifests: list[Manifest]) -> list[Manifest]:
-    content = yaml.safe_load((directory / "kustomization.yaml").read_text())
+    content = yaml.load((directory / "kustomization.yaml").read_text(), LOADER)
     if unknown := set(content) - KNOWN:
         raise ValueError(f"{directory}: this renderer does not know {', '.join(sorted(unknown))}")
     for name in content.get("resources", []):
@@ -33,7 +37,7 @@ def _apply(directory: Path, manifests: list[Manifest]) -> list[Manifest]:
     for name in content.get("components", []):
         manifests = _apply((directory / name).resolve(), manifests)
     for patch in content.get("patches", []):
-        _patch(manifests, patch["target"], yaml.safe_load((directory / patch["path"]).read_text()))
+        _patch(manifests, patch["target"], yaml.load((directory / patch["path"]).read_text(), LOADER))
     for image in content.get("images", []):
         for manifest in manifests:
             _set_image(manifest, image["name"], f"{image['newName']}:{image['newTag']}")
@@ -45,7 +49,7 @@ def _apply(directory: Path, manifests: list[Manifest]) -> list[Manifest]:
 
 def _documents(path: Path) -> list[Manifest]:
     # Copied, so that what an anchor shares in the file can be patched apart.
-    return [_unshare(document) for document in yaml.safe_load_all(path.read_text()) if document]
+    return [_unshare(document) for document in yaml.load_all(path.read_text(), LOADER) if document]
 
 
 def _unshare(value: Any) -> Any:

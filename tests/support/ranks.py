@@ -19,10 +19,10 @@ from model.process.client import EngineClient
 from model.request import Output, Request
 
 START_SECONDS = 240.0
-_FORKS = multiprocessing.get_context("forkserver")
+FORKS = multiprocessing.get_context("forkserver")
 """Ranks are forked from a process that has imported what all of them do, which takes seconds."""
 # PyTorch imports the last two, where they are installed, when the group is joined: they are no weights either.
-_FORKS.set_forkserver_preload(["tests.support.ranks", "model.process.rank", "torch._dynamo", "triton"])
+FORKS.set_forkserver_preload(["tests.support.ranks", "model.process.rank", "torch._dynamo", "triton"])
 
 Prepare = Callable[[int], None]
 """Called in a rank's process with its number before it loads. Has to be picklable."""
@@ -97,9 +97,9 @@ class RankGroup:
         self.socket_path = str(Path(self._dir.name) / "engine")
         self.processes, pipes = [], []
         for rank in range(self.config.tensor_parallel_size):
-            ours, theirs = _FORKS.Pipe()
+            ours, theirs = FORKS.Pipe()
             arguments = (self.config, rank, theirs, self.socket_path, self.prepare)
-            process = _FORKS.Process(target=rank_process, args=arguments)
+            process = FORKS.Process(target=rank_process, args=arguments)
             process.start()
             theirs.close()
             self.processes.append(process)

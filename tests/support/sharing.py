@@ -92,9 +92,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Raises UsageError where two ids are one.
     """
     for item in items:
-        if not item.nodeid.endswith(item.name) and item.parent is not None:
-            # Schemathesis names its tests apart, but their ids are the same: workers would run only one of them.
-            item._id = item.parent.id.child(item.name)
+        item._nodeid = item.nodeid  # Schemathesis asks for it by the name that pytest gave up
     if twice := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
         raise pytest.UsageError(f"tests with the same id: {twice}")
     first = [_BROKEN, _CLUSTER, _LONG]

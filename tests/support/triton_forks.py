@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from functools import cache
 import triton.language
 
 import model.process.rank  # noqa: F401
+
+MOST_SECONDS = 500
 
 
 def run(program: str, arguments: list[str], environment: dict[str, str], output: str, errors: str) -> int:
@@ -27,6 +30,7 @@ def run(program: str, arguments: list[str], environment: dict[str, str], output:
 def _become(program: str, arguments: list[str], environment: dict[str, str], output: str, errors: str) -> None:
     """Never returns."""
     code = 1
+    signal.alarm(MOST_SECONDS)
     try:
         for number, path in enumerate((os.devnull, output, errors)):
             os.dup2(os.open(path, os.O_RDWR), number)

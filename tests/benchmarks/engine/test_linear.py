@@ -44,12 +44,13 @@ def test_every_way_multiplies(triton_programs: TritonPrograms) -> None:
 
 
 TILES = """
-import json
+import json, multiprocessing
 from benchmarks.__main__ import build_parser
 from benchmarks.engine import linear, linear_tiles
 from benchmarks.shapes import SHAPES
 from model.kernels.linear_tiles import Tile
 
+linear_tiles.get_context = lambda method: multiprocessing.get_context("fork")  # which has imported everything
 SHAPES["164m"] = {"n_layer": 1, "n_embd": 64, "n_head": 2, "n_inner": 96}
 linear_tiles.CANDIDATES = {8: (Tile(8, 16, 32, 2, warps=1), Tile(16, 32, 32, 2, warps=1, joins=False)),
                            64: (Tile(32, 16, 32, 2, warps=1, blocks=2), Tile(7, 16, 32, 2, warps=1))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from tests.support.tokenizers import starcoder_rules
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
+@pytest.fixture(scope="module")
 def documented_api() -> Any:
     tokenizer = Tokenizer(starcoder_rules())
     return schemathesis.openapi.from_asgi(
@@ -34,7 +36,8 @@ def documented_api() -> Any:
     )
 
 
-API = documented_api()
+# Made in the test, not by every process that collects it: the cases of all operations take seconds.
+API = schemathesis.pytest.from_fixture("documented_api")
 
 
 # DeepSeek's paths are /v1/completions once more.
@@ -46,9 +49,6 @@ API = documented_api()
 )
 def test_any_request_is_answered_as_documented(case: Any) -> None:
     case.call_and_validate(checks=CHECKS)
-
-
-COMPLETIONS = API["/v1/completions"]["POST"]
 
 
 def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -113,9 +113,15 @@ def test_what_is_accepted_is_safe_for_the_engine(
         assert len(set(seeds)) == request.best_of
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(body=BODIES, stream=st.booleans())
-def test_sensible_requests_are_answered_as_documented(body: dict[str, Any], stream: bool) -> None:
+def test_sensible_requests_are_answered_as_documented(documented_api: Any, body: dict[str, Any], stream: bool) -> None:
     """Bodies of which most are accepted, where the document's own are mostly refused."""
-    case = COMPLETIONS.Case(body={**body, "stream": stream}, media_type="application/json")
+    case = documented_api["/v1/completions"]["POST"].Case(
+        body={**body, "stream": stream}, media_type="application/json"
+    )
     case.call_and_validate(checks=CHECKS)

@@ -113,7 +113,14 @@ def test_blocks_hold_what_bfloat16_holds(monkeypatch: pytest.MonkeyPatch) -> Non
         check()
 
 
+@pytest.fixture
+def hasty_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes a tenth of the time: what it makes is not run."""
+    monkeypatch.setattr(native, "FLAGS", ("-O0", *native.FLAGS[1:]))
+
+
 @needs_kernel
+@pytest.mark.usefixtures("hasty_compiler")
 def test_where_no_cache_can_be_written_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
@@ -127,7 +134,7 @@ def test_where_no_cache_can_be_written_nothing_is_left_behind(monkeypatch: pytes
 
 
 @pytest.fixture
-def old_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def old_compiler(hasty_compiler: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """One that does not know AMX, and nothing compiled before."""
     command = tmp_path / "old-cc"
     refusal = "echo \"error: unrecognized command-line option '-mamx-tile'\" >&2; exit 1"
@@ -168,6 +175,7 @@ def test_a_system_that_keeps_amx_for_itself_is_told(monkeypatch: pytest.MonkeyPa
 
 
 @needs_kernel
+@pytest.mark.usefixtures("hasty_compiler")
 @pytest.mark.parametrize("variant", native.VARIANTS)
 def test_it_is_compiled_once_and_a_source_that_does_not_compile_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variant: native.Variant

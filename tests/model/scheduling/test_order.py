@@ -64,7 +64,7 @@ def steps_of(arrivals: list[Arrival], options: dict[str, Any], queue: FairQueue)
 
 
 @given(arrivals=arrivals, options=engine_options)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_one_tenant_is_served_by_priority_and_arrival(arrivals: list[Arrival], options: dict[str, Any]) -> None:
     alone = [Arrival(*(one.prompt, one.max_tokens, one.priority, one.gap, one.abort_after, None)) for one in arrivals]
     options = options | {"target_inter_token_latency_s": 0.0}  # a clock would decide

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import EngineConfig
@@ -109,6 +109,7 @@ def test_drafts_fill_a_step_only_as_far_as_they_are_free(sequences):
 
 
 @given(st.integers(0, 2**63), st.floats(0.3, 1.5), st.integers(1, 5))
+@settings(max_examples=50)
 def test_sampled_output_is_exactly_that_without_speculation(seed, temperature, prompt):
     params = SamplingParams(
         max_tokens=30, temperature=temperature, seed=seed, top_p=0.95, repetition_penalty=1.1, frequency_penalty=0.1

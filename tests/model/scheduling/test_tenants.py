@@ -59,7 +59,7 @@ def test_service_of_two_who_wait_differs_by_no_more_than_the_bound(
 @settings(max_examples=15, deadline=None)
 def test_service_follows_weights(one: int, other: int, seed: int) -> None:
     def many(tenant: str, weight: int, prompt: int) -> list[Ask]:
-        return asks_of(tenant, [(prompt + (seed * n) % 50, 1 + n % 20, 0) for n in range(800)], float(weight))
+        return asks_of(tenant, [(prompt + (seed * n) % 50, 1 + n % 20, 0) for n in range(400)], float(weight))
 
     simulation = Simulation(ROOMY, many("one", one, 20) + many("other", other, 120))
     while simulation.step() and len(waiting(simulation)) == 2:

@@ -21,6 +21,7 @@ from benchmarks.report import Result
 from model.config import EngineConfig
 from model.process.rank import Rank
 from tests.support.fresh_process import run_fresh
+from tests.support.ranks import FORKS
 
 STATES = ("running", "done")
 GPU = ("gpu", "--device", "cpu", "--shape", "tiny")
@@ -109,8 +110,9 @@ def test_what_a_device_cannot_do_is_skipped_with_all_that_needs_it(tmp_path: Pat
     assert "load, fp8" in found["decode, batch 1, 24 before, fp8"]["said"]
 
 
-def test_two_ranks_are_compared_with_one(tmp_path: Path) -> None:
+def test_two_ranks_are_compared_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a cache each, and with one that both share."""
+    monkeypatch.setattr(two_ranks.multiprocessing, "get_context", lambda method: FORKS)
     written = tmp_path / "gpu.json"
     assert main([*GPU, "--output", str(written), "--only", "two ranks"]) == 0
     for name in ("two ranks on one device", "two ranks that share a cache"):

@@ -25,7 +25,13 @@ from tests.support.tokenizers import starcoder_rules
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 TOKENIZER = Tokenizer(starcoder_rules())
-API = schemathesis.openapi.from_dict(create_app(backend=FakeBackend(TOKENIZER), tokenizer=TOKENIZER).openapi())
+# Made in the test, not by every process that collects it: the cases of all operations take seconds.
+API = schemathesis.pytest.from_fixture("documented_api")
+
+
+@pytest.fixture(scope="module")
+def documented_api() -> Any:
+    return schemathesis.openapi.from_dict(create_app(backend=FakeBackend(TOKENIZER), tokenizer=TOKENIZER).openapi())
 
 
 @pytest.fixture(scope="module")
