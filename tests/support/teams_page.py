@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.async_api import BrowserContext, Page, expect
 
 from deployments.teams.keys import last_four, new_key
@@ -77,16 +76,6 @@ async def use(store: Store, team: Team, key: Key, days: int = 12) -> None:
     await store.accepted(
         [Accepted(team_id=team.id, key_id=key.id, model=MODEL, dialect="tabby", at=hour, lines=321, completions=99)]
     )
-
-
-async def axe(page: Page, place: str) -> None:
-    if not await page.evaluate("'axe' in window"):
-        await page.evaluate(AXE_FILE_PATH.read_text())
-    for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        found = await page.evaluate("axe.run()")
-        problems = [(v["id"], [node["html"][:160] for node in v["nodes"]]) for v in found["violations"]]
-        assert problems == [], (place, scheme)
 
 
 async def open_tab(page: Page, name: str) -> None:

@@ -91,6 +91,7 @@ class Database:
     """
 
     def __init__(self, url: URL) -> None:
+        self._url = url
         self._engine = engine_for(url)
         self._turn = asyncio.Lock() if sqlite_file(url) is not None else contextlib.nullcontext()
         self._reads = self._engine.execution_options(
@@ -163,8 +164,9 @@ class Database:
         return partial(self._cancel, driver.get_server_pid())
 
     async def _cancel(self, backend: int) -> None:
+        """By a connection outside the pool, all of whose own may be at reports."""
         with failures():
-            async with self._engine.connect() as connection:
+            async with engine_for(self._url, migrating=True).connect() as connection:
                 await connection.execute(select(func.pg_cancel_backend(backend)))
 
     def _ended(self, task: asyncio.Task[object]) -> None:

@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.async_api import BrowserContext, Page, expect
 
 from deployments.clients.client import NO_KEY, Server
 from deployments.clients.registry import clients
 from deployments.ingress import create_app
 from model.text.tokenizer import Tokenizer
+from tests.support.axe import axe
 from tests.support.browser import PATIENCE_MS, WatchedPage, document, write
 from tests.support.fake_backend import MODEL, FakeBackend
 from tests.support.http_server import serving
@@ -156,36 +156,27 @@ async def test_dark_and_light(page: Page) -> None:
 
 
 async def test_axe_finds_no_barrier(page: Page) -> None:
-    """axe-core's rules, those of WCAG 2 A and AA among them, on every view; in the dark, those of contrast."""
-    await page.evaluate(AXE_FILE_PATH.read_text())
-
-    async def check(place: str) -> None:
-        for scheme, rules in (("light", "{}"), ("dark", "{runOnly: ['color-contrast']}")):
-            await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            found = await page.evaluate(f"axe.run({rules})")
-            problems = [(v["id"], [node["html"][:120] for node in v["nodes"]]) for v in found["violations"]]
-            assert problems == [], (place, scheme)
-
+    """On every view."""
     await page.evaluate("for (const group of document.querySelectorAll('details')) group.open = true")
     await page.fill("[name=n]", "2")
     await page.click("#add-file")
     await page.click("#run")
     await expect(page.locator(".choice").nth(1)).to_contain_text("ended")
-    await check("output")
+    await axe(page, "output")
     await page.click("#view-prompt-tab")
     await expect(page.locator("#prompt .special").first).to_be_visible()
-    await check("exact prompt")
+    await axe(page, "exact prompt")
     await page.click("#view-request-tab")
-    await check("request")
+    await axe(page, "request")
     await page.click("#view-past-tab")
     await expect(page.locator("#past pre").first).to_be_visible()
     await page.locator(".parameter .name").first.hover()
-    await check("history")
+    await axe(page, "history")
     await page.click("#task-refactor")
     await page.fill("#instruction", "Rename it")
     await page.keyboard.press("Enter")
     await expect(page.locator(".diff")).to_be_visible()
-    await check("refactor")
+    await axe(page, "refactor")
 
 
 async def test_the_keyboard_reaches_everything_and_leaves_the_editor(page: Page) -> None:
@@ -209,8 +200,7 @@ async def test_the_pages_beside_it(context: BrowserContext, fake_backend: FakeBa
         page = watched.page
         await page.click("footer a[href=model-card]")
         await expect(page.locator("h1")).to_have_text("A model")
-        await page.evaluate(AXE_FILE_PATH.read_text())
-        assert [violation["id"] for violation in (await page.evaluate("axe.run()"))["violations"]] == []
+        await axe(page, "model card")
         await page.click("nav a[href=terms]")
         await expect(page.locator("h1")).to_have_text("Use restrictions")
         assert watched.complaints == []

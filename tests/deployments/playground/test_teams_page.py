@@ -9,10 +9,11 @@ from playwright.async_api import BrowserContext, expect
 from deployments.teams.money import PER_DOLLAR
 from deployments.teams.records import Budget, Limits, Member
 from deployments.teams.store import Store
+from tests.support.axe import axe
 from tests.support.browser import PATIENCE_MS, write
 from tests.support.fake_backend import MODEL
 from tests.support.signed_in_app import Office
-from tests.support.teams_page import axe, key_of, open_tab, sign_in, visit
+from tests.support.teams_page import key_of, open_tab, sign_in, visit
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=PATIENCE_MS)

@@ -7,9 +7,10 @@ from playwright.async_api import BrowserContext, expect
 
 from deployments.teams.records import Member
 from deployments.teams.store import Store
+from tests.support.axe import axe
 from tests.support.browser import PATIENCE_MS
 from tests.support.signed_in_app import Office
-from tests.support.teams_page import axe, key_of, open_tab, sign_in, use, visit
+from tests.support.teams_page import key_of, open_tab, sign_in, use, visit
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=PATIENCE_MS)

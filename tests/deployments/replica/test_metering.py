@@ -8,6 +8,7 @@ from typing import NoReturn, get_args
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.errors import EngineAwayError, EngineUnavailableError, OverloadedError
@@ -19,6 +20,7 @@ from monitoring import IngressMetrics
 from monitoring.labels import OUTCOMES
 from monitoring.process import init, render
 from tests.support.fake_backend import MODEL, FakeBackend
+from tests.support.http_server import serving
 from tests.support.waiting import wait_until
 
 COMPLETION = {"prompt": "import os", "max_tokens": 3}
@@ -29,6 +31,12 @@ def _in_memory() -> Iterator[None]:
     init(None)
     yield
     init(None)
+
+
+@pytest.fixture
+def app(new_app: FastAPI) -> FastAPI:
+    """Not the one that counts the requests of all tests."""
+    return new_app
 
 
 def counted() -> dict[tuple[str, str], float]:
@@ -120,13 +128,14 @@ async def test_an_error_in_a_stream_is_no_success(client: httpx.AsyncClient, fak
     assert counted() == {("openai", "ok"): 1, ("openai", "failed"): 1}
 
 
-async def test_a_client_that_leaves_is_counted(url: str, fake_backend: FakeBackend) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
-        await client.post("/v1/completions", json=COMPLETION)
-        fake_backend.gate = asyncio.Event()
-        async with client.stream("POST", "/v1/completions", json={**COMPLETION, "stream": True}) as response:
-            await anext(response.aiter_lines())
-    await asyncio.to_thread(wait_until, lambda: ("openai", "aborted") in counted(), "it is not counted", 30)
+async def test_a_client_that_leaves_is_counted(app: FastAPI, fake_backend: FakeBackend) -> None:
+    with serving(app) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            await client.post("/v1/completions", json=COMPLETION)
+            fake_backend.gate = asyncio.Event()
+            async with client.stream("POST", "/v1/completions", json={**COMPLETION, "stream": True}) as response:
+                await anext(response.aiter_lines())
+        await asyncio.to_thread(wait_until, lambda: ("openai", "aborted") in counted(), "it is not counted", 30)
     assert counted() == {("openai", "ok"): 1, ("openai", "aborted"): 1}
 
 

@@ -44,13 +44,13 @@ async def test_what_migrations_make_is_the_schema(store: Store, database: str) -
         assert await connection.run_sync(differences) == []
 
 
-async def test_the_first_schema_is_migrated_with_what_it_holds(database: str, clock: Clock) -> None:
-    await upgrade(parse(database), "0001")
+async def test_the_first_schema_is_migrated_with_what_it_holds(empty_database: str, clock: Clock) -> None:
+    await upgrade(parse(empty_database), "0001")
     team = {"id": "team_1", "name": "payments", "created_at": NOON, "weight": 1.5, "service_class": "batch"}
     team |= {"cache_root": "c", "budget_amount": 100, "budget_period": "month", "budget_hard": True}
     used = {"team_id": "team_1", "key_id": "", "model": "m", "kind": "completed", "dialect": "openai", "user": ""}
     sums = dict.fromkeys(column.name for column in schema.usage_hour.c if column.name not in (*used, "hour"))
-    async with past_the_store(database) as connection:
+    async with past_the_store(empty_database) as connection:
         await connection.execute(schema.teams.insert(), team)
         for hours, cost in (0, 7), (1, 5), (24, 3):
             hour = int(NOON - 3600 * hours)
@@ -58,10 +58,10 @@ async def test_the_first_schema_is_migrated_with_what_it_holds(database: str, cl
                 schema.usage_hour.insert(), used | dict.fromkeys(sums, 1) | {"hour": hour, "cost": cost}
             )
         await connection.commit()
-    store = await Store.open(database, clock)
+    store = await Store.open(empty_database, clock)
     assert (await store.team("payments")).budget == Budget(amount=100, period="month", hard=True)
     assert (await store.spent())["team_1"].amount == 15
-    async with past_the_store(database) as connection:
+    async with past_the_store(empty_database) as connection:
         days = await connection.execute(select(schema.spend_day.c.cost).order_by(schema.spend_day.c.day))
         assert [row.cost for row in days.all()] == [3, 12]
     assert await store.book([an_entry(team_id="team_1", cost=1)]) == 1
@@ -77,10 +77,10 @@ async def test_a_database_of_a_newer_version_is_left_alone(store: Store, databas
         await Store.open(database)
 
 
-async def test_processes_that_start_at_once_make_one_database(beginners: Forks, database: str) -> None:
+async def test_processes_that_start_at_once_make_one_database(beginners: Forks, empty_database: str) -> None:
     names = ["a", "b", "c"]
-    assert beginners.run(*([database, name] for name in names)) == [0, 0, 0]
-    store = await Store.open(database)
+    assert beginners.run(*([empty_database, name] for name in names)) == [0, 0, 0]
+    store = await Store.open(empty_database)
     assert [team.name for team in await store.teams()] == names
     assert await store.verify_audit() == len(names)
     await store.close()
@@ -101,11 +101,11 @@ async def test_a_migration_that_hangs_holds_up_no_start(postgres: Postgres, monk
         await postgres.drop(name)
 
 
-async def test_what_was_written_is_there_for_the_next_process(database: str) -> None:
-    store = await Store.open(database)
+async def test_what_was_written_is_there_for_the_next_process(empty_database: str) -> None:
+    store = await Store.open(empty_database)
     team = await store.create_team("local", "payments")
     await store.close()
-    store = await Store.open(database)
+    store = await Store.open(empty_database)
     assert await store.teams() == [team]
     await store.close()
 
