@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.embedded_app import nano, pico  # noqa: F401
 from tests.support.fake_app import (  # noqa: F401
     app,
     client,
@@ -18,4 +19,3 @@ from tests.support.fake_app import (  # noqa: F401
     wide_app,
     wide_url,
 )
-from tests.support.pico_app import pico  # noqa: F401
