@@ -51,7 +51,8 @@ bodies parse: the others stop within a bracket, or behind a line that opens a bl
 syntax is right, not the program. One model, one run, one draw of cases; the standard error of a body share is about
 {body_error:.0f} points.
 
-Of the {gaps_of} everyday gaps of `model/pico/gaps.py`, {gaps_right} are filled as a programmer expects (SPM, greedy):
+Of the {gaps_of} everyday gaps of `model/pico/gaps.py`, {gaps_right} are filled as a programmer expects by transformers
+alone, without a server's rules (SPM, greedy):
 
 | before the cursor | behind it | answer | as expected |
 | --- | --- | --- | --- |
