@@ -128,7 +128,7 @@ def gap_rows(gaps: dict[str, Any]) -> str:
 
 
 def render(
-    figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, Any], name: str = "StarCoder pico, large"
+    figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, Any], name: str = "StarCoder nano"
 ) -> str:
     """The card. Every number in it is read from the three JSON files."""
     recipe, shape, splits = training["recipe"], training["shape"], corpus["splits"]
