@@ -16,6 +16,7 @@ COMMANDS = {
     "latency": ("benchmarks.engine.latency", "the engine in process, one batch at a time"),
     "throughput": ("benchmarks.engine.throughput", "the engine in process, many requests at once"),
     "serve": ("benchmarks.server.serve", "load on a running server, requests arriving at random"),
+    "gaps": ("benchmarks.server.gaps", "everyday gaps in code: how many a running server fills as expected"),
     "keystrokes": ("benchmarks.server.keystrokes", "people who type, on a running server"),
     "editors": ("benchmarks.server.editors", "how many people who type one server answers in time"),
     "flood": ("benchmarks.server.flood", "how long one team waits while another one floods the server"),

@@ -1,6 +1,6 @@
 """The Serve application.
 
-`serve run deployments.app:build model=pico tensor_parallel_size=2` gives settings as arguments, and so does the `args`
+`serve run deployments.app:build model=nano tensor_parallel_size=2` gives settings as arguments, and so does the `args`
 of a file for `serve deploy`. `serve build` takes no builders: `serve build deployments.app:app` writes such a file for
 the settings of the environment.
 """

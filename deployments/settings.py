@@ -24,6 +24,7 @@ from deployments.spelling import did_you_mean
 from deployments.team_settings import TeamsSettings
 from deployments.variables import ENV_PREFIX, NESTED, check_environment
 from deployments.wrong_settings import explain
+from model.checkpoint.hub import EMBEDDED
 from model.config import (
     AttentionBackend,
     ConfigError,
@@ -76,9 +77,9 @@ class Settings(BaseSettings):
 
     # The model
     model: str = Field(
-        default="pico",
+        default=EMBEDDED,
         min_length=1,
-        description="Checkpoint directory, Hugging Face hub id, or an embedded model: pico or nano.",
+        description="Checkpoint directory, Hugging Face hub id, or an embedded model: nano, or pico for tiny machines.",
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
     served_model_name: str | None = Field(default=None, min_length=1, description="The name that clients use.")

@@ -1,7 +1,7 @@
 """How much memory a worker asks for, by the model that it loads.
 
 The weights pass through memory on their way to a GPU, and the page cache keeps them for the next engine on the node, so
-that a worker is given room for all of them. The rest is processes, measured with the embedded model on a CPU
+that a worker is given room for all of them. The rest is processes, measured with `pico` on a CPU
 (proportional set sizes): raylet, agents, HAProxy and replica 0.45 GiB, an ingress process 0.15, a rank beside its cache
 0.32. What CUDA adds to a rank is an allowance, not a measurement.
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.quality.code_gaps import SourceText
 from benchmarks.quality.stop_rules import CORPUS, held_out
 from benchmarks.report import Result, Row, number
-from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+from model.checkpoint.hub import PICO, resolve_checkpoint
 from model.config import EngineConfig, Quantization
 from model.process.rank import Rank
 from model.request import Request, SamplingParams
@@ -33,7 +33,7 @@ class Reading:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=EMBEDDED, help="a checkpoint directory, a hub id, or the embedded model")
+    parser.add_argument("--model", default=PICO, help="a checkpoint directory, a hub id, or an embedded model")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="for its held-out files")
     parser.add_argument("--tokens", type=int, default=40_000, help="read in all")
     parser.add_argument("--window", type=int, default=1024, help="tokens of one piece")

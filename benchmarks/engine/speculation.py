@@ -25,7 +25,7 @@ from benchmarks.engine.in_process import Bench, add_engine_arguments
 from benchmarks.quality.code_gaps import SourceText, draw_gaps
 from benchmarks.quality.stop_rules import CORPUS, held_out
 from benchmarks.report import Result, Row, number
-from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+from model.checkpoint.hub import PICO, resolve_checkpoint
 from model.engine import Engine
 from model.request import Request, SamplingParams
 from model.sampler import Sampled
@@ -87,7 +87,7 @@ class ReplayEngine(Engine):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="for its held-out files")
-    parser.add_argument("--tokenizer", default=EMBEDDED, help="whose tokens the code is cut into")
+    parser.add_argument("--tokenizer", default=PICO, help="whose tokens the code is cut into")
     parser.add_argument("--cases", type=int, default=6, help="texts of each kind")
     parser.add_argument("--max-tokens", type=int, default=128, help="of one text")
     parser.add_argument("--speculative-tokens", type=int, default=8, help="longest draft")

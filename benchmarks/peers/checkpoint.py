@@ -50,7 +50,7 @@ def write_checkpoint(directory: Path, config: dict[str, Any], seed: int = 0) -> 
 
 
 def write_tokenizer(directory: Path, vocab_size: int) -> None:
-    """The embedded model's tokenizer, with a made-up word for each id that it lacks: all that a model writes is text.
+    """pico's tokenizer, with a made-up word for each id that it lacks: all that a model writes is text.
 
     No text is made into these words: BPE reaches what its merges make. Nothing is written where there is no tokenizer.
     """

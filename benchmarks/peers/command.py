@@ -25,7 +25,7 @@ from benchmarks.peers.writing import RESULTS, write
 from benchmarks.quality.stop_rules import CORPUS, held_out
 from benchmarks.report import Result
 from benchmarks.shapes import SHAPES, shape_config
-from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+from model.checkpoint.hub import PICO, resolve_checkpoint
 from model.text.tokenizer import Tokenizer
 
 
@@ -83,7 +83,7 @@ def _with_texts(workload: Workload, options: argparse.Namespace) -> Workload:
     if workload.kind != "replay":
         return workload
     sources, _ = held_out([], options.corpus)
-    tokenizer = Tokenizer.from_checkpoint(resolve_checkpoint(EMBEDDED, None))
+    tokenizer = Tokenizer.from_checkpoint(resolve_checkpoint(PICO, None))
     cases = KINDS[workload.name.removesuffix("-1")](sources, tokenizer, options)
     return replace(workload, texts=tuple({"prompt": c.prompt, "output": c.output} for c in cases))
 

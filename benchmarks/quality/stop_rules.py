@@ -25,7 +25,7 @@ from deployments.stop_rules.ask import ask, settings
 from deployments.stop_rules.languages import guess_language
 from deployments.stop_rules.registry import stop_rules
 from deployments.stop_rules.rule import StopRule
-from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+from model.checkpoint.hub import PICO, resolve_checkpoint
 from model.config import EngineConfig
 from model.engine import Engine
 from model.process.rank import Rank
@@ -70,7 +70,7 @@ class Outcome:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="*", type=Path, help="files and folders of source code (default: the corpus)")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="its held-out files are used where it is there")
-    parser.add_argument("--model", default=EMBEDDED, help="a checkpoint directory, a hub id, or the embedded model")
+    parser.add_argument("--model", default=PICO, help="a checkpoint directory, a hub id, or an embedded model")
     parser.add_argument("--cases", type=int, default=150, help="gaps of each kind")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--fim-mode", choices=("psm", "spm"), default=None, help="default: what the checkpoint prefers")
@@ -131,7 +131,7 @@ def held_out(paths: Sequence[Path], corpus: Path) -> tuple[list[SourceText], str
                 document = json.loads(line)
                 if document["split"] in HELD_OUT:
                     sources.append(SourceText(document["path"], document["text"]))
-        return sources, "held-out files of the embedded model's corpus"
+        return sources, "held-out files of pico's corpus"
     files = source_files(paths)
     texts = [SourceText(path.name, path.read_text(encoding="utf-8", errors="replace")) for path in files]
     origin = "files named on the command line" if paths else "Python's standard library, which a model may have seen"

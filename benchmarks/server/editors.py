@@ -83,7 +83,7 @@ def _cell(options: argparse.Namespace, model: str, order: str, count: int) -> di
 
 
 def _checkpoint(options: argparse.Namespace, model: str) -> list[str]:
-    """The server's options for a model: noise in a known shape has the embedded model's tokenizer."""
+    """The server's options for a model: noise in a known shape has pico's tokenizer."""
     if model not in SHAPES:
         return ["--model", model]
     directory = write_config(options.work.resolve() / model, model)

@@ -6,11 +6,12 @@ from itertools import groupby
 
 from deployments.clients.client import Client, Server
 from deployments.clients.registry import clients
+from model.checkpoint.hub import EMBEDDED
 
 BEGIN = "<!-- made from deployments/clients/known/ by `make boards`; edit that -->"
 END = "<!-- end of the configurations -->"
 
-SERVER = Server("http://127.0.0.1:8000", "pico", window=2048)
+SERVER = Server("http://127.0.0.1:8000", EMBEDDED, window=2048)
 """The one that the page speaks of."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from deployments.command.console import Console
 from deployments.settings import Settings
 from model.checkpoint.files import Checkpoint
-from model.checkpoint.hub import resolve_checkpoint
+from model.checkpoint.hub import EMBEDDED_MODELS, resolve_checkpoint
 from model.config import ConfigError, ModelConfig
 from model.text.tokenizer import Tokenizer
 
@@ -20,7 +20,7 @@ def check(settings: Settings, console: Console, local: bool) -> None:
         return  # the cluster's nodes have other files, ports and GPUs
     if settings.certificate is not None:
         settings.certificate.check()
-    if not Path(settings.model).expanduser().is_dir() and settings.model != "pico":
+    if settings.model not in EMBEDDED_MODELS and not Path(settings.model).expanduser().is_dir():
         console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
     directory = resolve_checkpoint(settings.model, settings.revision)
     model = ModelConfig.from_checkpoint(directory)

@@ -73,5 +73,5 @@ def ready_message(settings: Settings, seconds: float, forward: Forward | None) -
         "Try:\n"
         f"  {curl} {url}/v1/completions -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"model": "{settings.model_id}", "prompt": "import logging\\n\\nlogger = logging.", '
-        f'"suffix": "\\n", "max_tokens": 16, "temperature": 0}}\''
+        f'"suffix": "\\n", "max_tokens": 16, "temperature": 0, "completion_mode": "auto"}}\''
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.embedded_app import nano, pico  # noqa: F401
 from tests.support.fake_app import (  # noqa: F401
     app,
     client,
@@ -22,7 +23,6 @@ from tests.support.fake_app import (  # noqa: F401
     wide_app,
     wide_url,
 )
-from tests.support.pico_app import pico  # noqa: F401
 from tests.support.postgres import Postgres, running
 
 

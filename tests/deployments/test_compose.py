@@ -75,12 +75,12 @@ def test_the_server_takes_its_settings(settings: Settings, services: dict[str, d
     assert settings.allowed_hosts == ("starcoder",)
     assert server["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
     assert HEALTH.format(settings.port) in server["healthcheck"]["test"]
-    assert (settings.model, settings.device) == {"cpu": ("pico", "auto"), "gpu": ("bigcode/starcoder", "cuda")}[kind]
+    assert (settings.model, settings.device) == {"cpu": ("nano", "auto"), "gpu": ("bigcode/starcoder", "cuda")}[kind]
 
 
 def test_variables_change_what_is_served_and_where() -> None:
-    server = compose("cpu", STARCODER_MODEL="nano", PUBLISH="0.0.0.0", TORCH_INDEX="there")["services"]["starcoder"]
-    assert server["environment"]["STARCODER_MODEL"] == "nano"
+    server = compose("cpu", STARCODER_MODEL="pico", PUBLISH="0.0.0.0", TORCH_INDEX="there")["services"]["starcoder"]
+    assert server["environment"]["STARCODER_MODEL"] == "pico"
     assert server["ports"] == ["0.0.0.0:8000:8000"]
     assert server["build"]["args"]["TORCH_INDEX"] == "there"
     devices = compose("gpu", GPUS="2")["services"]["starcoder"]["deploy"]["resources"]["reservations"]["devices"]

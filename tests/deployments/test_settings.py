@@ -174,7 +174,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_empty_file_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("")
-    assert Settings.from_command_line(["--config", str(file)]).model == "pico"
+    assert Settings.from_command_line(["--config", str(file)]).model == "nano"
 
 
 def test_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_kubernetes_service_links_are_no_settings() -> None:
 
 def test_every_engine_field_is_a_setting_with_the_same_default() -> None:
     settings = Settings()
-    assert settings.engine_config() == EngineConfig(model="pico")
+    assert settings.engine_config() == EngineConfig(model="nano")
     for name, field in EngineConfig.model_fields.items():
         assert Settings.model_fields[name].annotation == field.annotation
 
@@ -242,7 +242,7 @@ def test_gpus_that_are_not_there(device: Any, available: int, fits: bool) -> Non
 def test_name_for_clients(tmp_path: Path) -> None:
     checkpoint = tmp_path / "my-model"
     checkpoint.mkdir()
-    assert Settings().model_id == "pico"
+    assert Settings().model_id == "nano"
     assert Settings(model=f"{checkpoint}/").model_id == "my-model"
     assert Settings(model="bigcode/starcoder").model_id == "bigcode/starcoder"
     assert Settings(model="bigcode/starcoder", served_model_name="sc").model_id == "sc"

@@ -61,7 +61,7 @@ def test_the_environment_file_is_settings(monkeypatch: pytest.MonkeyPatch) -> No
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     settings = Settings()
-    assert (settings.model, settings.host, settings.port, settings.metrics_port) == ("pico", "127.0.0.1", 8000, 9464)
+    assert (settings.model, settings.host, settings.port, settings.metrics_port) == ("nano", "127.0.0.1", 8000, 9464)
 
     suggested = [line.removeprefix("# ") for line in text.splitlines() if line.startswith(("# STARCODER_", "# HF_"))]
     assert len(suggested) == 8

@@ -57,7 +57,7 @@ async def _choices(page: Page, path: Path) -> None:
     """Ghost text, three choices, and what else one token could have been."""
     await page.select_option("#example", label="Python: the middle of a loop")
     await page.fill("[name=n]", "3")
-    await page.fill("[name=temperature]", "0.6")
+    await page.fill("[name=temperature]", "1.2")
     await page.fill("[name=max_tokens]", "32")
     await page.get_by_text("Drawing tokens").click()
     await page.fill("[name=seed]", "7")

@@ -1,8 +1,8 @@
 """How pytest-xdist's workers share the tests, and which of them run one after the other in the same worker.
 
 Clusters wait most of the time, but need the cores in between, so there are never more than two: the one that serves,
-and those that are broken. The browser, the embedded model, PostgreSQL and other people's clients are started once.
-Other tests stay with those of their file.
+and those that are broken. The browser, PostgreSQL and other people's clients are started once. Other tests stay with
+those of their file.
 
 A cluster takes 20 seconds of a core to start and a tenth of one to idle: tests share it, it ends with their room, and
 who needs its end (`@pytest.mark.last`) takes one that others have used.
@@ -30,7 +30,6 @@ _ROOMS = {
     "tests/clients/test_on_the_cluster.py": _CLUSTER,
     "tests/clients/": "other people's clients",
     "tests/deployments/playground/": "a browser",
-    "tests/deployments/test_pico_": "the embedded model",
     "tests/deployments/teams/test_store": _DATABASE,
     "tests/deployments/teams/test_drainer.py": _DATABASE,
     "tests/deployments/command/test_admin_secret.py": _DATABASE,

@@ -164,9 +164,7 @@ def _rest(c: Context) -> list[Measurement]:
     read = ("--quantization", *(("int8", "fp8") if c.device.type == "cuda" else ("int8",)))
     less = () if c.device.type == "cuda" else ("--tokens", "2000", "--num-threads", "1")
     return [
-        Measurement(
-            "8 bits on real code, the embedded model", 8, partial(_command, c, quantization, *device, *read, *less)
-        ),
+        Measurement("8 bits on real code, pico", 8, partial(_command, c, quantization, *device, *read, *less)),
         Measurement(
             f"start from files, {c.sizes.reference}",
             8,

@@ -19,8 +19,8 @@ COMPLETIONS = Section(
 INFILLING = Section("Fill in the middle", "What is missing at a cursor, as editors of Mistral's and DeepSeek's ask.")
 CHAT = Section(
     "Chat and editing",
-    "Conversations, and code changed as an instruction says. The embedded model has seen neither conversations nor "
-    "commits: it answers, but not to the point.",
+    "Conversations, and code changed as an instruction says. The embedded models have seen neither conversations "
+    "nor commits: they answer, but not to the point.",
 )
 MODELS = Section("Models", "What is served here.")
 OPERATIONS = Section("Operations", "For whoever runs the server.")

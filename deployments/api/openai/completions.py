@@ -82,7 +82,7 @@ class CompletionRequest(CodeFields):
                 "temperature": 0,
             },
             "Know another file": {
-                "prompt": "from settings import MAX_RETRIES\n\nfor attempt in range(MAX_",
+                "prompt": "import settings\n\nfor attempt in range(settings.MAX_",
                 "suffix": "):\n    print(attempt)\n",
                 "repository": {
                     "path": "app.py",

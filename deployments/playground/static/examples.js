@@ -75,11 +75,11 @@ logger = logging.‸`,
         content: 'RATES = {"books": 7, "food": 7, "other": 19}\n\n\ndef tax_of(price, kind):\n    return price * RATES[kind] / 100\n',
       },
     ],
-    code: `from shop.tax import RATES
+    code: `from shop import tax
 
 
 def rate_of(kind):
-    return RATES[‸
+    return tax.RAT‸
 `,
   },
   {

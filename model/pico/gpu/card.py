@@ -51,7 +51,8 @@ bodies parse: the others stop within a bracket, or behind a line that opens a bl
 syntax is right, not the program. One model, one run, one draw of cases; the standard error of a body share is about
 {body_error:.0f} points.
 
-Of the {gaps_of} everyday gaps of `model/pico/gaps.py`, {gaps_right} are filled as a programmer expects (SPM, greedy):
+Of the {gaps_of} everyday gaps of `model/pico/gaps.py`, {gaps_right} are filled as a programmer expects by transformers
+alone, without a server's rules (SPM, greedy):
 
 | before the cursor | behind it | answer | as expected |
 | --- | --- | --- | --- |
@@ -127,7 +128,7 @@ def gap_rows(gaps: dict[str, Any]) -> str:
 
 
 def render(
-    figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, Any], name: str = "StarCoder pico, large"
+    figures: dict[str, Any], training: dict[str, Any], corpus: dict[str, Any], name: str = "StarCoder nano"
 ) -> str:
     """The card. Every number in it is read from the three JSON files."""
     recipe, shape, splits = training["recipe"], training["shape"], corpus["splits"]

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.__main__ import main
-from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+from model.checkpoint.hub import PICO, resolve_checkpoint
 from model.kernels.native import library as native
 from model.text.tokenizer import Tokenizer
 
@@ -30,7 +30,7 @@ def test_bits_are_those_of_transformers(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["quantization", *arguments]) == 0
     assert "int8" in capsys.readouterr().out
     metrics = json.loads(output.read_text())["metrics"]
-    directory = resolve_checkpoint(EMBEDDED, None)
+    directory = resolve_checkpoint(PICO, None)
     tokenizer = Tokenizer.from_checkpoint(directory)
     ids = torch.tensor([tokenizer.encode(TEXT)])
     model = AutoModelForCausalLM.from_pretrained(str(directory), dtype=torch.float32)

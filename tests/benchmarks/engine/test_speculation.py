@@ -12,7 +12,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.engine.speculation import ReplayEngine, decode, edits, infills, noise
 from benchmarks.quality.code_gaps import SourceText
-from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+from model.checkpoint.hub import PICO, resolve_checkpoint
 from model.config import EngineConfig
 from model.process.rank import Rank
 from model.text.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ SOURCES = [SourceText("a.py", f"import os\n\n\n{FUNCTION}\n\nprint(mean([1]))\n"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_checkpoint(resolve_checkpoint(EMBEDDED, None))
+    return Tokenizer.from_checkpoint(resolve_checkpoint(PICO, None))
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_noise_repeats_pairs_and_hardly_what_follows_them(tokenizer: Tokenizer, 
 def test_the_texts_are_written_in_fewer_steps_and_nothing_else_differs(
     tokenizer: Tokenizer, options: argparse.Namespace
 ) -> None:
-    rank = Rank(EngineConfig(model=str(resolve_checkpoint(EMBEDDED, None)), num_threads=1))
+    rank = Rank(EngineConfig(model=str(resolve_checkpoint(PICO, None)), num_threads=1))
     rank.load()
     cases = edits(SOURCES, tokenizer, options)
     runs = {}
@@ -86,7 +86,7 @@ def test_the_texts_are_written_in_fewer_steps_and_nothing_else_differs(
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "result.json"
-    arguments = ["--model", str(resolve_checkpoint(EMBEDDED, None)), "--num-threads", "1", "--no-limits"]
+    arguments = ["--model", str(resolve_checkpoint(PICO, None)), "--num-threads", "1", "--no-limits"]
     few = ["--cases", "1", "--rounds", "1", "--max-tokens", "24", "--corpus", str(tmp_path / "none.jsonl")]
     assert main(["speculation", *arguments, *few, "--output", str(output)]) == 0
     assert "drafts right" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.engine.step_profile import PHASE_NAMES, SHAPES
-from model.checkpoint.hub import EMBEDDED, resolve_checkpoint
+from model.checkpoint.hub import PICO, resolve_checkpoint
 from model.kernels.native.structures import PHASES
 
 
@@ -20,7 +20,7 @@ def test_every_phase_has_a_name() -> None:
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 def test_the_parts_make_up_the_step(kernels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "profile.json"
-    arguments = ["--model", str(resolve_checkpoint(EMBEDDED, None)), "--num-threads", "1", "--no-limits"]
+    arguments = ["--model", str(resolve_checkpoint(PICO, None)), "--num-threads", "1", "--no-limits"]
     more = ["--output-len", "6", "--cpu-kernels", kernels, "--output", str(output)]
     assert main(["profile", *arguments, *more]) == 0
     assert "sampling" in capsys.readouterr().out

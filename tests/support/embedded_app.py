@@ -1,0 +1,56 @@
+"""An embedded model behind the whole server, but for Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest_asyncio
+from fastapi import FastAPI
+
+from deployments.ingress import create_app
+from deployments.protocol import ModelInfo
+from model.checkpoint.hub import resolve_checkpoint
+from model.config import EngineConfig
+from model.text.tokenizer import Tokenizer
+from tests.support.local_backend import LocalBackend
+from tests.support.ranks import RankGroup
+
+
+@asynccontextmanager
+async def embedded_app(name: str) -> AsyncIterator[FastAPI]:
+    checkpoint = resolve_checkpoint(name)
+    config = EngineConfig(model=str(checkpoint), dtype="float32", device="cpu", num_kv_blocks=200, num_threads=1)
+    group = await asyncio.to_thread(RankGroup(config).__enter__)
+    try:
+        async with group.client() as engine:
+            tokenizer = Tokenizer.from_checkpoint(checkpoint)
+            backend = LocalBackend(engine, tokenizer, ModelInfo(id=name, max_model_len=2048, created=1))
+            yield create_app(backend=backend, tokenizer=tokenizer)
+    finally:
+        group.__exit__()
+
+
+@asynccontextmanager
+async def _client(name: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        embedded_app(name) as app,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+    ):
+        yield client
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def pico() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of it."""
+    async with _client("pico") as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nano() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of what is served where nobody names a model."""
+    async with _client("nano") as client:
+        yield client
