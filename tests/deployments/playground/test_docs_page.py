@@ -21,8 +21,12 @@ OPEN = ".opblock.is-open"
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def docs(context: BrowserContext, url: str) -> AsyncIterator[Page]:
-    """Afterwards nothing may have been complained of, or loaded from elsewhere."""
+    """With a language remembered that there is none of.
+
+    Afterwards nothing may have been complained of, or loaded from elsewhere.
+    """
     watched = WatchedPage(await context.new_page(), url)
+    await watched.page.add_init_script("localStorage.setItem('starcoder-docs-language', 'COBOL')")
     await watched.page.goto(f"{url}/docs")
     await expect(watched.page.locator(f"{OPEN} .samples")).to_be_visible()
     yield watched.page
