@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 TIMEOUT_S = 5.0
+
+_straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""They are of this machine, whatever proxy the environment names."""
 
 
 def with_others(own: WSGIApplication, others: Mapping[str, str]) -> WSGIApplication:
@@ -20,9 +24,9 @@ def with_others(own: WSGIApplication, others: Mapping[str, str]) -> WSGIApplicat
         if address is None:
             return own(environ, start_response)
         try:
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=TIMEOUT_S) as response:
-                text, kind = response.read(), response.headers["content-type"]
-        except OSError as error:
+            with _straight.open(f"http://{address}/metrics", timeout=TIMEOUT_S) as response:
+                text, kind = response.read(), response.headers.get("content-type", "text/plain")
+        except (OSError, HTTPException) as error:
             start_response("502 Bad Gateway", [("Content-Type", "text/plain; charset=utf-8")])
             return [f"{address} does not answer: {error}\n".encode()]
         start_response("200 OK", [("Content-Type", kind)])

@@ -279,8 +279,10 @@ def test_other_libraries_metrics_stay_out(tmp_path: Path, start: Start) -> None:
     assert "\nother" not in text
 
 
-def test_what_is_on_loopback_alone_is_passed_on(tmp_path: Path) -> None:
-    """Ray's series, for a Prometheus of another machine or container."""
+def test_what_is_on_loopback_alone_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's series, for a Prometheus of another machine or container; a company's proxy is not asked for them."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     recorder = CollectorRegistry()
     Counter("ray_serve_made_up", "Nothing.", registry=recorder).inc(3)
     server, thread = start_http_server(0, "127.0.0.1", recorder)
@@ -288,7 +290,7 @@ def test_what_is_on_loopback_alone_is_passed_on(tmp_path: Path) -> None:
 
     def get(path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{exporter.address}{path}", timeout=120) as answer:
+            with direct.open(f"http://{exporter.address}{path}", timeout=120) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

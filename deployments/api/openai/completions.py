@@ -110,7 +110,7 @@ class CompletionRequest(CodeFields):
     suffix: str | None = Field(
         default=None,
         description="Text after the cursor: the completion fills the gap between `prompt` and `suffix`. Plain "
-        "text always. Empty: the cursor is at the end of the file.",
+        "text always. Empty: the cursor is at the end of the file. Leave it out where `prompt` is a template.",
     )
     fim_mode: Literal["auto", "psm", "spm"] = Field(
         default="auto",

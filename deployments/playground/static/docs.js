@@ -29,7 +29,8 @@ async function specification() {
   const text = await answer.text();
   const said = JSON.parse(text)["x-placeholders"];
   const model = (await servedModel()) ?? said.model;
-  return { ...JSON.parse(text.replaceAll(said.here, base).replaceAll(said.model, model)), servers: [{ url: base }] };
+  const put = (place, value) => [place, () => JSON.stringify(value).slice(1, -1)];
+  return { ...JSON.parse(text.replaceAll(...put(said.here, base)).replaceAll(...put(said.model, model))), servers: [{ url: base }] };
 }
 
 /** Swagger UI has colours for the dark, under a class. */
@@ -63,7 +64,7 @@ function draw(spec) {
     const contents = byId("contents");
     const isNarrow = matchMedia("(max-width: 60rem)");
     const arrive = () => {
-      const route = routes.find(({ link }) => link === decodeURI(location.hash));
+      const route = routes.find(({ link }) => new URL(link, location.href).hash === location.hash);
       if (!route) return false;
       layoutActions.show(["operations-tag", route.section], true);
       layoutActions.show(["operations", route.section, route.id], true);

@@ -4,12 +4,11 @@ import { announce } from "./dom.js";
 
 const LANGUAGE = "starcoder-docs-language";
 
-function remembered() {
-  try {
-    return localStorage.getItem(LANGUAGE) ?? "curl";
-  } catch {
-    return "curl"; // storage is forbidden
-  }
+/** One of `languages`: the first one where none is remembered. */
+function remembered(languages) {
+  let language = null;
+  try { language = localStorage.getItem(LANGUAGE); } catch { /* storage is forbidden */ }
+  return languages.includes(language) ? language : languages[0];
 }
 
 function remember(language) {
@@ -35,7 +34,7 @@ export function codeSamples({ React }) {
     const titles = [...new Set(samples.map((sample) => sample["x-example"]))];
     const languages = [...new Set(samples.map(({ label }) => label))];
     const [title, setTitle] = React.useState(titles[0]);
-    const [language, setLanguage] = React.useState(remembered());
+    const [language, setLanguage] = React.useState(remembered(languages));
     const { source } = samples.find((sample) => sample["x-example"] === title && sample.label === language);
     const choose = (chosen) => (setLanguage(chosen), remember(chosen));
     const button = (name) => make("button", { key: name, type: "button", "aria-pressed": name === language, onClick: () => choose(name) }, name);

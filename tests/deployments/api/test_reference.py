@@ -54,7 +54,7 @@ def test_every_route_has_an_example_in_every_language(document: dict[str, Any], 
 
 
 async def test_every_example_is_answered(
-    client: httpx.AsyncClient, fake_backend: FakeBackend, samples: list[Sample]
+    new_client: httpx.AsyncClient, fake_backend: FakeBackend, samples: list[Sample]
 ) -> None:
     """Administrators' are in their own room, which has a database."""
     fake_backend.window = 4096
@@ -63,7 +63,7 @@ async def test_every_example_is_answered(
         if ADMINISTRATION in sample.operation:
             continue
         sent = sent_by_python(sample.sources["Python"].replace(SERVED_MODEL, MODEL))
-        answer = await client.request(sent.method, sent.target, json=sent.body)
+        answer = await new_client.request(sent.method, sent.target, json=sent.body)
         assert answer.is_success, (sample.operation, sample.title, answer.text)
         wants_json = "answer.json()" in sample.sources["Python"]
         assert wants_json == answer.headers.get("content-type", "").startswith("application/json"), sample.operation

@@ -21,8 +21,12 @@ OPEN = ".opblock.is-open"
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def docs(context: BrowserContext, url: str) -> AsyncIterator[Page]:
-    """Afterwards nothing may have been complained of, or loaded from elsewhere."""
+    """With a language remembered that there is none of.
+
+    Afterwards nothing may have been complained of, or loaded from elsewhere.
+    """
     watched = WatchedPage(await context.new_page(), url)
+    await watched.page.add_init_script("localStorage.setItem('starcoder-docs-language', 'COBOL')")
     await watched.page.goto(f"{url}/docs")
     await expect(watched.page.locator(f"{OPEN} .samples")).to_be_visible()
     yield watched.page
@@ -35,6 +39,11 @@ async def test_the_reference_runs_its_examples(docs: Page, url: str, fake_backen
     await expect(first.locator(".opblock-summary")).to_contain_text("/v1/completions")
     await expect(first.locator(".samples pre")).to_contain_text(f"curl {url}/v1/completions")
     await first.get_by_role("button", name="Python").click()
+    borders = [
+        await first.get_by_role("button", name=name).evaluate("one => getComputedStyle(one).boxShadow")
+        for name in ("Python", "curl")
+    ]
+    assert borders[0] != borders[1] == "none"  # which is chosen is to be seen, too
     await expect(first.locator(".samples pre")).to_contain_text("httpx.post(")
     await enter_key(docs, "sk-secret")
     async with docs.expect_request("**/v1/completions") as asked:

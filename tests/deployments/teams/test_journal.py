@@ -175,28 +175,6 @@ async def test_a_failing_disk_lets_nobody_begin_and_loses_nothing(begin: Begin) 
     assert ledger.entries["00000001"].completion_tokens == 5
 
 
-async def test_a_disk_that_fails_at_the_end_is_asked_once_more_and_what_was_open_is_for_the_next(begin: Begin) -> None:
-    asked: list[str] = []
-    broken = False
-
-    def reached(point: str) -> None:
-        if broken and point.endswith(".asked"):
-            asked.append(point)
-            raise OSError(errno.EIO, "disk I/O error")
-
-    journal, ledger = await begin(reached=reached), FakeLedger()
-    await journal.open(entry(1)).written
-    broken = True
-    closed = journal.close(entry(1, completion_tokens=5))
-    await asyncio.wait_for(journal.stop(), 30)
-    assert closed.cancelled()
-    assert len(asked) <= 2
-    following = await begin()
-    assert await following.adopt() == 1
-    await following.drain(ledger.book)
-    assert ledger.entries == {"00000001": entry(1, estimated=True)}
-
-
 async def test_beyond_its_size_nothing_begins_and_what_runs_is_closed(begin: Begin) -> None:
     journal, ledger = await begin(most_bytes=64 * 1024), FakeLedger()
     number = 0
