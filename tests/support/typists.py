@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from benchmarks.server.typing_model import TypingModel, keystrokes, pauses
 from deployments.protocol import EditorSession, GenerationRequest
@@ -32,8 +33,12 @@ class Typist:
     session: bool = True
     lines_at: list[float | None] = field(default_factory=list)
 
+    @cached_property
+    def file(self) -> list[int]:
+        return random.Random(self.number).choices(range(1000, 40_000), k=self.before + self.after)
+
     def prompt(self, typed: int) -> list[int]:
-        ids = random.Random(self.number).choices(range(1000, 40_000), k=self.before + self.after)
+        ids = self.file
         prefix = ids[: self.before] + [500 + i % 400 for i in range(typed // CHARACTERS_A_TOKEN)]
         suffix = ids[self.before :]
         return [1, 3, *suffix, 2, *prefix] if self.mode == "spm" else [1, *prefix, 3, *suffix, 2]
