@@ -47,6 +47,8 @@ _TAG = ":latest"
 
 
 class OllamaOptions(CodeFields):
+    passed_over = frozenset({"num_ctx"})
+
     num_predict: int = MAX_TOKENS.field(
         default=-1, ge=-2, description="Most tokens to generate; 0 or less: what the window holds."
     )
@@ -60,6 +62,7 @@ class OllamaOptions(CodeFields):
 class OllamaRequest(DialectModel):
     """Unknown fields are ignored; null stands for a field's default."""
 
+    passed_over = frozenset({"keep_alive"})
     model_config = example(
         "Fill the gap at a cursor",
         model=SERVED_MODEL,

@@ -124,6 +124,7 @@ class SegmentsCompletion(BaseModel):
 
 
 class EventRequest(DialectModel):
+    passed_over = frozenset({"elapsed", "select_kind", "view_id"})
     model_config = example("Tell that a completion was taken", type="select", completion_id="cmpl-1", choice_index=0)
 
     type: Literal["view", "select", "dismiss"] = Field(description="What somebody did with a completion.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -38,7 +38,12 @@ StopStrings = Annotated[
 
 
 class DialectModel(BaseModel):
-    """Base of request schemas: unknown fields are ignored, null means the default, no silent conversions."""
+    """Base of request schemas: unknown fields are ignored, null means the default, no silent conversions.
+
+    passed_over: unknown fields that clients of the dialect send unasked, and of which they are not told.
+    """
+
+    passed_over: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
 

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from deployments.api.common.sampling import DialectModel
 from deployments.spelling import did_you_mean
 from monitoring import logs
 
@@ -73,9 +74,10 @@ def tell(response: Response, found: Sequence[UnknownField]) -> None:
 
 def _unknown(sent: Mapping[str, Any], body: BaseModel, within: str = "") -> Iterator[UnknownField]:
     attributes = _attributes(type(body))
+    passed_over = body.passed_over if isinstance(body, DialectModel) else frozenset()
     for name, value in sent.items():
         if name not in attributes:
-            if value is not None:  # which asks for nothing
+            if value is not None and name not in passed_over:  # null asks for nothing
                 yield UnknownField(within, name, type(body))
         elif isinstance(value, dict) and isinstance(inner := getattr(body, attributes[name]), BaseModel):
             yield from _unknown(value, inner, f"{within}{name}.")

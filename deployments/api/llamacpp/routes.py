@@ -69,6 +69,8 @@ _PAIRS_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "array"}}, {"type
 class LlamaSampling(CodeFields):
     """Options of both routes. Unknown fields are ignored; null stands for a field's default."""
 
+    passed_over = frozenset({"cache_prompt", "id_slot", "model", "samplers", "t_max_prompt_ms"})
+
     n_predict: int = MAX_TOKENS.field(
         default=-1,
         ge=-2,

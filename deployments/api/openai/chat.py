@@ -59,6 +59,7 @@ class ResponseFormat(DialectModel):
 class ChatRequest(SamplingFields):
     """Unknown fields are ignored; null stands for a field's default."""
 
+    passed_over = frozenset({"cache_prompt", "id_slot", "response_fields", "samplers"})  # of llama.cpp's clients
     model_config = example(
         "Ask for code",
         messages=[{"role": "user", "content": "Write a Python function that reverses a string."}],

@@ -50,6 +50,8 @@ _DEFAULT_NEW_TOKENS = 1024
 class GenerateParameters(CodeFields):
     """Unknown fields are ignored; null stands for a field's default."""
 
+    passed_over = frozenset({"watermark"})
+
     best_of: int = Field(default=1, ge=1, le=INT32_MAX, description="Sample this many and answer with the likeliest.")
     do_sample: bool = Field(default=False, description="Sample, even if no other field asks for it.")
     temperature: float = TEMPERATURE.field(le=100, description="Other than 1: sample with this temperature.")

@@ -67,6 +67,25 @@ async def test_nothing_is_told_where_nothing_is_wrong(client: httpx.AsyncClient,
     assert "warnings" not in response.json()
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/infill", {"input_prefix": "x", "id_slot": 0, "cache_prompt": True, "samplers": [], "t_max_prompt_ms": 500}),
+        ("/completion", {**PROMPT, "model": ""}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "id_slot": 0, "samplers": []}),
+        ("/generate", {"inputs": "x", "parameters": {"watermark": False}}),
+        ("/api/generate", {"model": MODEL, **PROMPT, "stream": False, "keep_alive": 1, "options": {"num_ctx": 4096}}),
+    ],
+)
+async def test_what_clients_send_unasked_is_passed_over(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    response = await client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    assert "x-warnings" not in response.headers
+    assert "warnings" not in response.json()
+
+
 async def test_a_missing_field_is_looked_for_among_those_sent(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/completions", json={"promt": "x", "max_tokens": 3})
     assert response.json()["error"]["message"] == "`prompt` is required (`promt` was sent)."
