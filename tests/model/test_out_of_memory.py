@@ -62,10 +62,7 @@ def test_any_load_loses_the_newest_request_of_each_step_that_fails_and_nothing_e
 ) -> None:
     """Prefixes are shared, prompts run in chunks, drafts are checked, steps are in flight, blocks are scarce."""
     engine = toy_engine(**options)
-    sequences = [
-        [*one.prompt, *naive(Request("", one.prompt, SamplingParams(max_tokens=one.max_tokens, temperature=0)))]
-        for one in arrivals
-    ]
+    sequences = [[*one.prompt, *naive(one.request())] for one in arrivals]
     with OutOfMemory(engine, failures) as out_of_memory:
         load = run_load(engine, arrivals, lambda: check_findable_blocks(engine, sequences))
     assert failures_of(load.outputs) == set(out_of_memory.ended)

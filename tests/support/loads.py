@@ -36,6 +36,21 @@ class Arrival:
     whose: tuple[str, float, int] = ("", 1.0, 1)
     barred: tuple[int, ...] = ()
 
+    def request(self, request_id: str = "") -> Request:
+        """Greedy."""
+        params = SamplingParams(max_tokens=self.max_tokens, temperature=0, prompt_logprobs=self.prompt_logprobs)
+        tenant, weight, service_class = self.whose
+        return Request(
+            request_id,
+            self.prompt,
+            params,
+            self.priority,
+            tenant=tenant,
+            weight=weight,
+            service_class=service_class,
+            barred_ids=self.barred,
+        )
+
 
 arrivals = st.lists(
     st.builds(
@@ -95,18 +110,7 @@ def run_load(engine: Engine, arrivals: list[Arrival], after_step: Callable[[], N
     pending_aborts: list[tuple[int, str]] = []
     step = 0
     for number, one in enumerate(arrivals):
-        params = SamplingParams(max_tokens=one.max_tokens, temperature=0, prompt_logprobs=one.prompt_logprobs)
-        tenant, weight, service_class = one.whose
-        request = Request(
-            str(number),
-            one.prompt,
-            params,
-            one.priority,
-            tenant=tenant,
-            weight=weight,
-            service_class=service_class,
-            barred_ids=one.barred,
-        )
+        request = one.request(str(number))
         load.requests[request.request_id] = request
         engine.add(request)
         if one.abort_after is not None:
