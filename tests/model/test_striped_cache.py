@@ -216,7 +216,7 @@ params = SamplingParams(max_tokens=3, temperature=0, ignore_eos=True)
 asked = [Request(str(n), [7, 8, 9, 7, 5] * n, params) for n in (1, 4, 7)]  # of which drafts are made
 plain = served(config_of(sys.argv[1]), TensorParallel(), asked)
 options = {"attention": "triton", "max_num_seqs": 3, "max_num_batched_tokens": 40, "num_kv_blocks": 13}
-for size, recorded in ((2, False), (4, True)):
+for size, recorded in ((4, False), (2, True)):
     options.update(async_scheduling=recorded, speculative_tokens=3 if recorded else 0)
     config = config_of(sys.argv[1], size, size, **options)
     found = as_ranks(size, size, lambda rank: served(config, rank, asked, prepare))
