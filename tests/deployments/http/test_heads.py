@@ -19,6 +19,7 @@ from deployments.limits import ApiLimits
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import FakeBackend
 from tests.support.http_server import serving
+from tests.support.stage import Stage
 
 LIMITS = ApiLimits(max_head_bytes=16_384, head_timeout_s=0.6, keep_alive_timeout_s=1, body_timeout_s=0.3)
 GET = b"GET /version HTTP/1.1\r\nhost: x\r\n"
@@ -28,20 +29,25 @@ class Hurried(GuardedProtocol):
     limits = LIMITS
 
 
-@pytest.fixture
-def url(fake_backend: FakeBackend, tokenizer: Tokenizer) -> Iterator[str]:
-    with serving(create_app(backend=fake_backend, tokenizer=tokenizer, limits=LIMITS), http=Hurried) as url:
+@pytest.fixture(scope="module")
+def hurried(stage: Stage, tokenizer: Tokenizer) -> Iterator[str]:
+    with serving(create_app(backend=stage, tokenizer=tokenizer, limits=LIMITS), http=Hurried) as url:
         yield url
+
+
+@pytest.fixture
+def url(hurried: str, fake_backend: FakeBackend) -> str:
+    return hurried
 
 
 class Patient(GuardedProtocol):
     limits = LIMITS.model_copy(update={"head_timeout_s": 20, "body_timeout_s": 20})
 
 
-@pytest.fixture
-def patient(fake_backend: FakeBackend, tokenizer: Tokenizer) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def patient(stage: Stage, tokenizer: Tokenizer) -> Iterator[str]:
     """A server for what is to be refused by its size, however long a busy machine takes to send it."""
-    app = create_app(backend=fake_backend, tokenizer=tokenizer, limits=Patient.limits)
+    app = create_app(backend=stage, tokenizer=tokenizer, limits=Patient.limits)
     with serving(app, http=Patient) as url:
         yield url
 
@@ -177,9 +183,10 @@ def test_a_connection_without_a_request(url: str) -> None:
 
 
 def test_two_hundred_slow_clients_are_gone_and_a_quick_one_is_served(url: str) -> None:
-    slow = [connect(url) for _ in range(200)]
-    for connection in slow:
-        connection.sendall(GET)
+    slow = []
+    for _ in range(200):
+        slow.append(connect(url))
+        slow[-1].sendall(GET)
     assert httpx.get(f"{url}/version", timeout=10).status_code == 200
     for connection in slow:
         assert read(connection).startswith(b"HTTP/1.1 408 ")
@@ -208,7 +215,7 @@ def test_what_is_no_http_is_refused_as_everything_else(url: str) -> None:
     assert b'"code":"invalid_http"' in answer
 
 
-def test_a_slow_answer_is_not_cut_by_the_next_head(fake_backend: FakeBackend, tokenizer: Tokenizer) -> None:
+def test_a_slow_answer_is_not_cut_by_the_next_head() -> None:
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await asyncio.sleep(1.5)
