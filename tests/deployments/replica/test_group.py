@@ -73,11 +73,8 @@ async def test_garbage_collections_leave_out_what_a_process_starts_with(monkeypa
             return {"rank": 0}
 
     monkeypatch.setattr("model.process.rank.Rank", Loaded)
-    assert gc.get_freeze_count() == 0
-    try:
-        assert RankProcess(EngineConfig(model="pico"), 0, 1).load("") == {"rank": 0}
-        assert gc.get_freeze_count() > 10_000
-    finally:
-        gc.unfreeze()
+    gc.unfreeze()  # the run of the tests does the same, and it is as it was afterwards
+    assert RankProcess(EngineConfig(model="pico"), 0, 1).load("") == {"rank": 0}
+    assert gc.get_freeze_count() > 10_000
     assert constants.RAY_SERVE_FREEZE_GC_ON_STARTUP
     assert constants.RAY_SERVE_ENABLE_PROXY_GC_OPTIMIZATIONS
