@@ -77,6 +77,17 @@ def number(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """The type of an option that is a number above 0 and at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and at most 1")
+    return value
+
+
 def positive(text: str) -> int:
     """The type of an option that is a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:

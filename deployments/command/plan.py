@@ -9,7 +9,7 @@ from typing import get_args
 from deployments.command import plan_developers
 from deployments.command.gpus import GPUS
 from deployments.command.tables import table
-from deployments.options import OptionParser, positive, size_given
+from deployments.options import OptionParser, positive, share, size_given
 from model.checkpoint.family import FAMILY, known_shape
 from model.config import ConfigError, EngineConfig, ModelConfig, Quantization
 
@@ -96,16 +96,6 @@ def _checkpoint(name: str) -> ModelConfig:
     return ModelConfig.from_checkpoint(resolve_checkpoint(name))
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 and at most 1")
-    return value
-
-
 def parser() -> OptionParser:
     parser = OptionParser(
         "starcoder plan",
@@ -144,9 +134,9 @@ def parser() -> OptionParser:
     parser.add_argument(
         "--gpu-memory-utilization",
         metavar="X",
-        type=_share,
+        type=share,
         default=EngineConfig.model_fields["gpu_memory_utilization"].default,
         help="share of it for weights and cache (default: %(default)s)",
     )
-    plan_developers.add_arguments(parser, positive, _share)
+    plan_developers.add_arguments(parser)
     return parser

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from deployments.command.developers import SPREAD, Capacity, Habits, capacity
 from deployments.command.gpus import GPUS, MEASURED_GPU, MEASURED_MODEL, step_times
 from deployments.command.tables import table
-from deployments.options import number
+from deployments.options import number, positive, share
 from model.config import ConfigError, EngineConfig, ModelConfig
 
 HOURS_A_MONTH = 730
@@ -22,9 +22,7 @@ HEADINGS = ["model", "typing, an engine", "limit", "GPUs", "with one to spare", 
 COSTS = ["USD an hour", "USD a developer and month"]
 
 
-def add_arguments(
-    parser: argparse.ArgumentParser, positive: Callable[[str], int], share: Callable[[str], float]
-) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     usual = Habits()
     group = parser.add_argument_group("for people who type")
     group.add_argument("--developers", metavar="N", type=positive, help="how many; needs --gpu")
