@@ -12,17 +12,11 @@ import httpx
 import pytest
 
 from deployments.certificate import Certificate
-from tests.support.certificates import make_certificate
 from tests.support.cluster import Cluster
 from tests.support.over_tls import OverTls, Secure, options_of, serving
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import pytest
 
 from benchmarks.closed import closed
 from deployments.certificate import Certificate
-from tests.support.certificates import make_certificate
 from tests.support.cluster import Cluster
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, identity_provider
 from tests.support.over_tls import OverTls, Secure, options_of, serving
@@ -23,11 +22,6 @@ from tests.support.waiting import PATIENCE_S
 pytestmark = pytest.mark.e2e
 
 BODY = {"prompt": "def f(", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,11 @@ def options_of(certificate: Certificate) -> tuple[str, ...]:
     return (*EVERYWHERE, "--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
 @contextlib.contextmanager
 def serving(server: Cluster, certificate: Certificate) -> Iterator[None]:
     """While it runs, every client in this process trusts it."""

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.deployments.playground.test_around import enter_key
+from tests.support.axe import axe
 from tests.support.browser import PATIENCE_MS, WatchedPage
 from tests.support.fake_backend import ANSWER, FakeBackend
 
@@ -52,11 +52,7 @@ async def test_the_reference_runs_its_examples(docs: Page, url: str, fake_backen
     await expect(first.locator(".live-responses-table")).to_contain_text(ANSWER.split("(")[0])
     assert "sk-secret" not in await docs.inner_text("body")
     assert len(fake_backend.requests) == 1
-    await docs.evaluate(AXE_FILE_PATH.read_text())
-    for scheme, rules in (("light", "{}"), ("dark", "{runOnly: ['color-contrast']}")):
-        await docs.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        found = await docs.evaluate(f"axe.run({rules})")
-        assert [(v["id"], [node["html"][:120] for node in v["nodes"]]) for v in found["violations"]] == [], scheme
+    await axe(docs, "the reference")
     # On a phone the contents are folded, and lead to a route.
     await docs.set_viewport_size({"width": 390, "height": 844})
     await expect(docs.locator("#sections a").first).to_be_hidden()
