@@ -78,7 +78,7 @@ class Drainer:
     async def drain(self) -> int:
         """Book all that waits now. Returns how many rows, with those that the database refuses for good.
 
-        Raises StoreUnavailableError, and sqlite3.Error where the disk fails.
+        Raises StoreUnavailableError, and OSError where the disk fails.
         """
         handled, rows, refused_before = 0, MOST_AT_ONCE, self._journal.refused
         try:

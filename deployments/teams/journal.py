@@ -19,10 +19,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from deployments.teams.journal_batch import Batch, Pending
-from deployments.teams.journal_file import JournalFile, journals, keep_refused
+from deployments.teams.journal_file import JournalFile, Waiting, journals, keep_refused
 from deployments.teams.journal_lines import Change
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store_errors import InvalidChangeError
@@ -55,13 +53,6 @@ class Opened(NamedTuple):
 
     written: asyncio.Future[None]
     on_disk: asyncio.Future[None]
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    """Closed rows that are not booked: how many, and when the oldest of them ended, in Unix seconds."""
-
-    rows: int
-    oldest_at: float | None
 
 
 _Flush = tuple[JournalFile, asyncio.Future[None]]
@@ -173,9 +164,9 @@ class Journal:
         return len(adopted)
 
     async def waiting(self) -> Waiting:
-        files = self._files
-        oldest = [at for file in files if (at := await self._writer.do(file.oldest_closed_at)) is not None]
-        return Waiting(sum(file.closed_rows for file in files), min(oldest, default=None))
+        each = [await self._writer.do(file.waiting) for file in self._files]
+        oldest = [one.oldest_at for one in each if one.oldest_at is not None]
+        return Waiting(sum(one.rows for one in each), min(oldest, default=None))
 
     async def stop(self) -> None:
         """Write what is to be written. What is not booked stays for the next process."""

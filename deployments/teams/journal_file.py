@@ -17,6 +17,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,6 +25,13 @@ from deployments.teams.journal_lines import Booked, Change, Record, from_line, t
 from deployments.teams.records import LedgerEntry
 
 _READ_BYTES = 1 << 18
+
+
+class Waiting(NamedTuple):
+    """Closed rows that are not booked: how many, and when the oldest of them ended, in Unix seconds."""
+
+    rows: int
+    oldest_at: float | None
 
 
 class JournalFile:
@@ -103,12 +111,12 @@ class JournalFile:
             self._append([Booked(self._read_to)])
         self._at(["drain"], "noted")
 
-    def oldest_closed_at(self) -> float | None:
-        """In Unix seconds; None: no row waits to be booked. Raises OSError."""
-        if not self.closed_rows:
-            return None
-        records = (record for _, record in self._records(self._booked_to))
-        return next((one.closed_at for one in records if isinstance(one, Change) and one.kind == "close"), None)
+    def waiting(self) -> Waiting:
+        """At this moment. Raises OSError."""
+        rows = self.closed_rows
+        records = (record for _, record in self._records(self._booked_to)) if rows else iter(())
+        oldest = (one.closed_at for one in records if isinstance(one, Change) and one.kind == "close")
+        return Waiting(rows, next(oldest, None))
 
     def abandon(self) -> None:
         """Leave it as it is for whoever comes next."""
