@@ -39,23 +39,32 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """Asks, and when it has its answer asks again, until it is told to `stop`.
 
+    On a new connection where the server says that this one has had its last answer, as a proxy does that is replaced.
+
     answered: once, or never will be. closed: nothing comes any more.
     """
 
-    def __init__(self, first: bytes, requests: Iterator[bytes], exchanges: list[Exchange]) -> None:
+    def __init__(self, port: int, first: bytes, requests: Iterator[bytes], exchanges: list[Exchange]) -> None:
         self.error: str | None = None
         self.answered = asyncio.Event()
         self.closed = asyncio.Event()
-        self._first = first
+        self._port = port
+        self._following = first
         self._requests = requests
         self._exchanges = exchanges
         self._reader = ResponseReader()
         self._stopping = False
         self._transport: Any = None
+        self._opening: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Raises OSError."""
+        self._reader = ResponseReader()
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self._port)
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._ask(self._first)
+        self._ask(self._following)
 
     def _ask(self, request: bytes) -> None:
         self._exchange = Exchange(time.perf_counter())
@@ -78,12 +87,29 @@ class Connection(asyncio.Protocol):
             self.answered.set()
             if self._stopping:
                 self._transport.close()
+                return
+            self._following = next(self._requests)
+            if self._reader.last:
+                self._transport.close()
             else:
-                self._ask(next(self._requests))
+                self._ask(self._following)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._exchange.ended is None and self.error is None:
             self.error = f"the connection ended within an answer: {error or 'closed'}"
+        if self.error is None and not self._stopping:
+            self._opening = asyncio.create_task(self._open_again())
+            return
+        self._end()
+
+    async def _open_again(self) -> None:
+        try:
+            await self.open()
+        except OSError as error:
+            self.error = f"no new connection: {error}"
+            self._end()
+
+    def _end(self) -> None:
         self.answered.set()
         self.closed.set()
 
@@ -98,15 +124,14 @@ class Connection(asyncio.Protocol):
 
 async def run(load: Load, say: Any = print) -> Found:
     """Raises RuntimeError where the server cannot be reached or stands still."""
-    loop = asyncio.get_running_loop()
     exchanges: list[Exchange] = []
     requests = itertools.cycle(load.requests)
     connections: list[Connection] = []
     try:
         for first in itertools.islice(itertools.cycle(load.first), load.streams):
-            connection = Connection(first, requests, exchanges)
+            connection = Connection(load.port, first, requests, exchanges)
             connections.append(connection)
-            await loop.create_connection(lambda made=connection: made, "127.0.0.1", load.port)  # type: ignore[misc]
+            await connection.open()
         await asyncio.sleep(load.warmup)
         async with asyncio.timeout(PATIENCE_S):
             for connection in connections:

@@ -9,10 +9,14 @@ DONE = b"data: [DONE]"
 
 
 class ResponseReader:
-    """Of one connection, whose responses come one after the other. status: of the one that is being read."""
+    """Of one connection, whose responses come one after the other.
+
+    status: of the one that is being read. last: the server answers nothing more on this connection.
+    """
 
     def __init__(self) -> None:
         self.status = 0
+        self.last = False
         self._rest = b""
         self._state = _HEAD
         self._left = 0
@@ -67,6 +71,7 @@ class ResponseReader:
         first, _, rest = head.partition(b"\r\n")
         self.status = int(first.split(b" ", 2)[1])
         fields = {name.strip().lower(): value.strip() for name, _, value in _fields(rest)}
+        self.last = fields.get(b"connection", b"").lower() == b"close"
         if b"chunked" in fields.get(b"transfer-encoding", b""):
             self._state = _SIZE
             return False

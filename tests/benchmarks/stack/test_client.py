@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from benchmarks.servers import Server
 from benchmarks.stack import client
@@ -95,6 +99,22 @@ async def test_failures_are_told(port: int, asking: Asking, table: Table) -> Non
     assert found.failed[0].startswith("404: ")
     with pytest.raises(RuntimeError, match="does not answer"):
         await client.run(Load(1, "stream", 1, 0.0, 0.05, wrong, wrong), lambda word, flush: None)
+
+
+async def test_a_server_that_ends_connections_is_asked_on_new_ones() -> None:
+    """As HAProxy does when it gives way to its successor."""
+    clients = set[object]()
+
+    async def version(request: Request) -> Response:
+        clients.add(request.client)
+        return Response(b"{}", headers={"connection": "close"} if len(clients) % 2 else {})
+
+    asked = [b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"]
+    with serving(Starlette(routes=[Route("/", version)])) as url:
+        load = Load(urlsplit(url).port or 0, "get", 1, 0.0, 0.1, asked, asked)
+        found = await client.run(load, lambda word, flush: None)
+    assert found.failed == []
+    assert len(clients) > 1
 
 
 def test_only_what_came_in_the_measured_time_counts(recorded: Recorded, table: Table) -> None:
