@@ -1,4 +1,5 @@
-"""What the HTTP front records: how requests ended, what they waited, why they were refused, what people did with completions."""
+"""What the HTTP front records: how requests ended and what clients waited, why they were refused, what people did with
+completions."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from monitoring.specs import (
     FIRST_TOKEN_BUCKETS,
+    FIRST_TOKEN_OBJECTIVE_S,
     INTER_TOKEN_BUCKETS,
     QUEUE_BUCKETS,
     REQUEST_BUCKETS,
@@ -33,9 +34,10 @@ HTTP_REQUESTS = CLIENTS.counter(
 )
 HTTP_FIRST_TOKEN = CLIENTS.histogram(
     "http_time_to_first_token_seconds",
-    "From when an HTTP request for text came to the server's front until the first bytes with text are sent; of a whole "
-    "answer, less what its tokens behind the first took to be generated. Who leaves, or is superseded, after 0.5 s "
-    "without text counts with that time; requests that fail, are shed or refused before they have text do not.",
+    "From when an HTTP request for text came to the server's front until the first bytes with text are sent; of a "
+    "whole answer, less what its tokens behind the first took to be generated. Who leaves, or is superseded, after "
+    f"{FIRST_TOKEN_OBJECTIVE_S:g} s without text counts with that time; requests that fail, are shed or refused "
+    "before they have text do not.",
     labels=BY_REQUEST,
     buckets=FIRST_TOKEN_BUCKETS,
 )

@@ -29,8 +29,8 @@ import msgspec
 from deployments.certificate import CIPHERS, Certificate
 from deployments.cluster.proxy_settings import ProxySettings
 from deployments.cluster.renewal import HaproxyCertificate, Renewal
-from deployments.http import arrival
 from deployments.errors import EngineUnavailableError, ServeError, TooManyConnectionsError
+from deployments.http import arrival
 
 COMMAND = "starcoder-haproxy"
 """Of this package: `main`."""

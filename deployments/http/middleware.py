@@ -18,8 +18,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError
-from deployments.http.content_coding import coding_of, decoded
 from deployments.http import request_record
+from deployments.http.content_coding import coding_of, decoded
 from deployments.http.request_record import report
 
 REQUEST_ID_HEADER = "x-request-id"

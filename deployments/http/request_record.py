@@ -53,6 +53,12 @@ def received() -> None:
         record.received = True
 
 
+def nobody_waits() -> None:
+    """It is asked for what it leaves in the cache, not for text."""
+    if (record := current()) is not None:
+        record.awaited = False
+
+
 def taken(completion_id: str) -> None:
     """A replica has taken this request of an engine."""
     if (record := current()) is not None:
@@ -69,9 +75,10 @@ class RequestRecord:
     prompt_tokens, completion_tokens: of all sequences together, a prompt counted once. What was generated of an
     answer that nobody waited for is not known here.
     ended_by: rules of this server that ended a completion. engine: the replica that generated.
-    received: all of it is here. text_waits: there is text for its client, none of which has been sent. ttft_s: until the
-    first token was there. rest_s: what the rest of a whole answer took to be generated behind it. first_text_s: until
-    the first bytes with text were sent, less `rest_s`.
+    received: all of it is here. awaited: somebody waits for its text.
+    ttft_s: until the first token was there. generated_s: until a completion was whole, the last one.
+    text_waits: there is text for its client, none of which has been sent. first_text_s: until bytes with text were
+    sent; of a whole answer, less what was generated behind its first token, for which its client chose to wait.
     taken_ids: of `completion_ids`, those of which an engine's replica has been heard to take them.
     principal: who asks; None where nobody is asked for a key. grant: what its limits leave to it.
     prompts, texts: only where text may be logged; of texts, the parts in which they came.
@@ -91,6 +98,7 @@ class RequestRecord:
     clock: Callable[[], float] = time.monotonic
     started_at: float = field(init=False)
     received: bool = False
+    awaited: bool = True
     completion_ids: list[str] = field(default_factory=list)
     sequences: int = 0
     prompt_tokens: int | None = None
@@ -98,8 +106,8 @@ class RequestRecord:
     cached_tokens: int = 0
     queue_s: float | None = None
     ttft_s: float | None = None
+    generated_s: float | None = None
     text_waits: bool = False
-    rest_s: float = 0.0
     first_text_s: float | None = None
     finish_reasons: dict[int, str] = field(default_factory=dict)
     ended_by: set[str] = field(default_factory=set)
@@ -133,13 +141,12 @@ class RequestRecord:
 
     def saw(self, deltas: list[Delta], live: bool) -> None:
         """News of its completions. live: as they came, not all at the end."""
-        if self.first_text_s is None and any(delta.text for delta in deltas):
+        if self.awaited and self.first_text_s is None and any(delta.text for delta in deltas):
             self.text_waits = True
         for delta in deltas:
             self.completion_tokens = (self.completion_tokens or 0) + len(delta.token_ids)
             if delta.token_ids and self.ttft_s is None:
-                self.rest_s = 0.0 if live else generated_after_first(deltas)
-                self.ttft_s = self.age_s() - self.rest_s
+                self.ttft_s = self.age_s() - (0.0 if live else generated_after_first(deltas))
                 self.queue_s = delta.queue_seconds
             if delta.cached_tokens or delta.engine:
                 self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
@@ -148,6 +155,7 @@ class RequestRecord:
                 self.ended_by.add(delta.ended_by)
             if delta.finish_reason is not None:
                 self.finish_reasons[delta.index] = delta.finish_reason
+                self.generated_s = self.age_s()
             if self.texts is not None:
                 self.texts.setdefault(delta.index, []).append(delta.text)
 
@@ -155,7 +163,12 @@ class RequestRecord:
         """Bytes are handed over for sending while `text_waits`: they have it, or say that there was an error."""
         self.text_waits = False
         if self.error is None:
-            self.first_text_s = self.age_s() - self.rest_s
+            self.first_text_s = self.age_s() - (0.0 if self.stream else self._rest_s)
+
+    @property
+    def _rest_s(self) -> float:
+        """From the first token to the end of what was generated."""
+        return 0.0 if self.generated_s is None or self.ttft_s is None else self.generated_s - self.ttft_s
 
     def age_s(self) -> float:
         return self.clock() - self.started_at
@@ -163,7 +176,8 @@ class RequestRecord:
     @property
     def answered(self) -> bool:
         """Its client got text, or the whole of an answer that has none."""
-        return self.first_text_s is not None or (self.outcome == "ok" and bool(self.completion_ids))
+        whole = self.outcome == "ok" and bool(self.completion_ids)
+        return self.awaited and (self.first_text_s is not None or whole)
 
     def first_token_s(self) -> float | None:
         """At its end: what counts as its client's wait for the first token; None: it had no chance to get one.
@@ -171,7 +185,7 @@ class RequestRecord:
         Who asks for a whole answer chooses to wait for the rest as well, which does not count. An empty answer says so
         at its end. Whoever goes away without a token has missed it, unless that was before it was late.
         """
-        if self.first_text_s is not None:
+        if not self.awaited or self.first_text_s is not None:
             return self.first_text_s
         age = self.age_s()
         given_up = self.received and self.outcome in ("aborted", "superseded") and age > FIRST_TOKEN_OBJECTIVE_S
@@ -213,7 +227,7 @@ class RequestRecord:
             "finish_reasons": sorted(set(self.finish_reasons.values())) or None,
             "ended_by": sorted(self.ended_by) or None,
             "queue_ms": _ms(self.queue_s),
-            "ttft_ms": _ms(self.ttft_s),
+            "ttft_ms": _ms(self.ttft_s if self.first_text_s is None else self.first_text_s),
             "duration_ms": _ms(self.age_s()),
             "error": None if self.error is None else self._error(self.error),
             "engine": self.engine,

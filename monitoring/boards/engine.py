@@ -78,8 +78,8 @@ _REQUESTS = Row(
         ),
         Panel(
             "Latency at the replica",
-            "From a request's arrival at a replica to its end, and to its first token: the 90th percentile. What clients "
-            "wait for beyond these is on the board Service.",
+            "From a request's arrival at a replica to its end, and to its first token: the 90th percentile. The board "
+            "Service has what clients wait.",
             (
                 (q.quantile(0.9, m.E2E_REQUEST_LATENCY), "request"),
                 (q.quantile(0.9, m.TIME_TO_FIRST_TOKEN), "first token"),
