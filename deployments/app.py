@@ -23,6 +23,8 @@ from deployments.cluster.counter_actor import ActorBook
 from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.cluster.node_watch import on_node_end
+from deployments.cluster.proxy import guards
+from deployments.http import arrival
 from deployments.http.accounts import Accounts
 from deployments.http.door import Access
 from deployments.http.handle_backend import HandleBackend
@@ -102,6 +104,7 @@ class Ingress:
             administration=self._accounts.administration,
             accepted=self._accounts.accepted,
             people=self._accounts.people,
+            arrived_ago=arrival.seconds_ago if guards() else None,
         )
 
     async def __del__(self) -> None:

@@ -5,6 +5,7 @@ Importing this module loads neither Ray nor PyTorch.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,7 @@ from deployments.http.middleware import (
     request_id,
 )
 from deployments.http.needs import Needs
-from deployments.http.observation import ObservationMiddleware, ObservedBackend
+from deployments.http.observation import ArrivedAgo, ObservationMiddleware, ObservedBackend
 from deployments.http.people import People
 from deployments.http.request_record import report
 from deployments.labels import declared_labels
@@ -85,6 +86,8 @@ def create_app(
     people: People | None = None,
     administration: OpenAdministration | None = None,
     accepted: Callable[[Accepted], None] | None = None,
+    arrived_ago: ArrivedAgo | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -96,6 +99,8 @@ def create_app(
     access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
     people: who has signed in; None: there is no sign-on.
     administration: of teams and keys, see `administer`. accepted: see `ApiContext`.
+    arrived_ago: how long ago a request came to the front, by its head; None: it came when it comes here.
+    clock: of what requests wait, in seconds.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
     context = ApiContext(
@@ -139,7 +144,14 @@ def create_app(
     app.add_middleware(ErrorMiddleware, on_refused=count_refusal)
     app.user_middleware[:0] = access.cors()
     app.add_middleware(DoorMiddleware, access=access, on_refused=count_refusal)
-    app.add_middleware(ObservationMiddleware, tracing=tracing, metrics=count_refusal.metrics, log_text=log_text)
+    app.add_middleware(
+        ObservationMiddleware,
+        tracing=tracing,
+        metrics=count_refusal.metrics,
+        log_text=log_text,
+        arrived_ago=arrived_ago,
+        clock=clock,
+    )
     app.add_middleware(RequestIdMiddleware, answer=answer_request_id)
     app.add_middleware(ShapeMiddleware, shape_of=ErrorShapes(routes))
     return app

@@ -214,6 +214,7 @@ class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     cached_tokens: prompt tokens that came from the prefix cache (the newest known value, not a sum).
     queue_seconds: how long the sequence waited before its first step.
     first_token_seconds: from the request's arrival at the replica to the first token, on the delta that brings it.
+    ended_seconds: from the same moment to the completion's end, on the last delta.
     engine: the replica's name, on the same delta.
     taken_over: the completion begins with this; its `told` tokens are the first of `token_ids`.
     replayed_tokens: of `token_ids`, those that an earlier request of the editor session had generated.
@@ -232,6 +233,7 @@ class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     cached_tokens: int = 0
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
+    ended_seconds: float = 0.0
     engine: str = ""
     taken_over: TakenOver | None = None
     replayed_tokens: int = 0
@@ -279,6 +281,7 @@ def _merge(older: Delta, newer: Delta) -> Delta:
     older.cached_tokens = max(older.cached_tokens, newer.cached_tokens)
     older.queue_seconds = max(older.queue_seconds, newer.queue_seconds)
     older.first_token_seconds = older.first_token_seconds or newer.first_token_seconds
+    older.ended_seconds = newer.ended_seconds
     older.engine = older.engine or newer.engine
     older.replayed_tokens += newer.replayed_tokens
     return older

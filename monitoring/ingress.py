@@ -1,6 +1,9 @@
-"""What the HTTP front records: how requests ended, why they were refused, what people did with completions."""
+"""What the HTTP front records: how requests ended and what clients waited, why they were refused, what people did with
+completions."""
 
 from __future__ import annotations
+
+from prometheus_client import Histogram
 
 from monitoring import labels, metrics
 from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, OUTCOMES, DeclaredLabels, bounded
@@ -26,7 +29,11 @@ class IngressMetrics:
         self._waiting = own.gauge(metrics.WAITING_FOR_ENGINE, model)
         # The gauges of dead engines go with them. This one stays, and says that there is none.
         own.gauge(metrics.ENGINES_UP, model)
+        self._own = own
+        self._model = model
+        self._waits: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
         for dialect in self._dialects:
+            self._waits_of(dialect, DEFAULT_TEAM)
             for outcome in OUTCOMES:
                 self._requests(DEFAULT_TEAM, dialect, outcome)
         for reason in labels.REJECTION_REASONS:
@@ -41,6 +48,24 @@ class IngressMetrics:
         """A request for work has been answered, or not. Outcomes are labels.OUTCOMES."""
         dialect = bounded(dialect, self._dialects)
         self._requests(self._teams.label(team), dialect, bounded(outcome, OUTCOMES)).inc()
+
+    def first_token(self, seconds: float, dialect: str = OTHER_DIALECT, team: str = DEFAULT_TEAM) -> None:
+        """A client has waited so long for its first token."""
+        first, _ = self._waits_of(dialect, team)
+        first.observe(seconds)
+
+    def answered(self, seconds: float, dialect: str = OTHER_DIALECT, team: str = DEFAULT_TEAM) -> None:
+        """A request that got text has ended, so long after it came."""
+        _, whole = self._waits_of(dialect, team)
+        whole.observe(seconds)
+
+    def _waits_of(self, dialect: str, team: str) -> tuple[Histogram, Histogram]:
+        key = self._teams.label(team), bounded(dialect, self._dialects)
+        if key not in self._waits:
+            specs = metrics.HTTP_FIRST_TOKEN, metrics.HTTP_REQUEST_TIME
+            first, whole = (self._own.histogram(spec, self._model, *key) for spec in specs)
+            self._waits[key] = first, whole
+        return self._waits[key]
 
     def completion_event(self, event: str, language: str) -> None:
         """Somebody saw, took or dismissed a completion. Events are labels.COMPLETION_EVENT_KINDS.

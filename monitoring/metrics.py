@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from monitoring.specs import (
     FIRST_TOKEN_BUCKETS,
+    FIRST_TOKEN_OBJECTIVE_S,
     INTER_TOKEN_BUCKETS,
     QUEUE_BUCKETS,
     REQUEST_BUCKETS,
@@ -31,12 +32,21 @@ HTTP_REQUESTS = CLIENTS.counter(
     "left), superseded, failed (5xx, or an error in a stream).",
     labels=("model", "team", "dialect", "outcome"),
 )
-TIME_TO_FIRST_TOKEN = CLIENTS.histogram(
-    "time_to_first_token_seconds",
-    "From the request's arrival at the replica to its first token.",
+HTTP_FIRST_TOKEN = CLIENTS.histogram(
+    "http_time_to_first_token_seconds",
+    "From when an HTTP request for text came to the server's front until the first bytes with text are sent; of a "
+    "whole answer, less what its tokens behind the first took to be generated. Who leaves, or is superseded, after "
+    f"{FIRST_TOKEN_OBJECTIVE_S:g} s without text counts with that time; requests that fail, are shed or refused "
+    "before they have text do not.",
     labels=BY_REQUEST,
-    vllm=True,
     buckets=FIRST_TOKEN_BUCKETS,
+)
+HTTP_REQUEST_TIME = CLIENTS.histogram(
+    "http_request_duration_seconds",
+    "From when an HTTP request came to the server's front to its end; of those that got text, streams and whole "
+    "answers.",
+    labels=BY_REQUEST,
+    buckets=REQUEST_BUCKETS,
 )
 INTER_TOKEN_LATENCY = CLIENTS.histogram(
     "inter_token_latency_seconds",
@@ -44,13 +54,6 @@ INTER_TOKEN_LATENCY = CLIENTS.histogram(
     labels=BY_TEAM,
     vllm=True,
     buckets=INTER_TOKEN_BUCKETS,
-)
-E2E_REQUEST_LATENCY = CLIENTS.histogram(
-    "e2e_request_latency_seconds",
-    "From the request's arrival at the replica to its end.",
-    labels=BY_REQUEST,
-    vllm=True,
-    buckets=REQUEST_BUCKETS,
 )
 REQUEST_SUCCESS = CLIENTS.counter(
     "request_success_total",
@@ -94,6 +97,20 @@ COMPLETION_EVENTS = CLIENTS.counter(
 
 TIMES = Section("Where a request's time goes")
 
+TIME_TO_FIRST_TOKEN = TIMES.histogram(
+    "time_to_first_token_seconds",
+    "From the request's arrival at the replica to its first token; each sequence counts.",
+    labels=BY_REQUEST,
+    vllm=True,
+    buckets=FIRST_TOKEN_BUCKETS,
+)
+E2E_REQUEST_LATENCY = TIMES.histogram(
+    "e2e_request_latency_seconds",
+    "From the request's arrival at the replica to its end; each sequence counts.",
+    labels=BY_REQUEST,
+    vllm=True,
+    buckets=REQUEST_BUCKETS,
+)
 REQUEST_QUEUE_TIME = TIMES.histogram(
     "request_queue_time_seconds",
     "From the sequence's arrival at the engine to the first step that ran it.",
@@ -122,6 +139,7 @@ REQUEST_DECODE_TIME = TIMES.histogram(
 REQUEST_PROMPT_TOKENS = TIMES.histogram(
     "request_prompt_tokens",
     "Tokens of the prompts of sequences that ended, those from the cache included.",
+    labels=BY_TEAM,
     vllm=True,
     buckets=REQUEST_TOKEN_BUCKETS,
 )

@@ -20,7 +20,7 @@ class RequestMetrics:
         ]
         self._prefill = own.histogram(metrics.REQUEST_PREFILL_TIME, model)
         self._decode = own.histogram(metrics.REQUEST_DECODE_TIME, model)
-        self._prompt_tokens = own.histogram(metrics.REQUEST_PROMPT_TOKENS, model)
+        self._prompt_tokens = own.histogram(metrics.REQUEST_PROMPT_TOKENS, model, team)
         self._generation_tokens = own.histogram(metrics.REQUEST_GENERATION_TOKENS, model)
         self._finished = {
             reason: own.counter(metrics.REQUEST_SUCCESS, model, team, reason) for reason in labels.FINISH_REASONS

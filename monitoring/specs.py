@@ -132,6 +132,8 @@ FIRST_TOKEN_BUCKETS = (
     *(0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
     *(0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0),
 )
+FIRST_TOKEN_OBJECTIVE_S = 0.5
+"""Of 100 first tokens, 99 are to come so soon. It is one of the buckets, and in `rules/recording.yaml` as well."""
 INTER_TOKEN_BUCKETS = (
     *(0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03),
     *(0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0),

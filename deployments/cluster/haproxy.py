@@ -30,6 +30,7 @@ from deployments.certificate import CIPHERS, Certificate
 from deployments.cluster.proxy_settings import ProxySettings
 from deployments.cluster.renewal import HaproxyCertificate, Renewal
 from deployments.errors import EngineUnavailableError, ServeError, TooManyConnectionsError
+from deployments.http import arrival
 
 COMMAND = "starcoder-haproxy"
 """Of this package: `main`."""
@@ -212,6 +213,8 @@ def _defaults(lines: list[str], settings: ProxySettings, directory: Path, max_co
 def _frontend(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
     (bind,) = (place for place, line in enumerate(lines) if line.strip().startswith("bind "))
     ours = [
+        # In place of what a client says of it.
+        f"    http-request set-header {arrival.FIELD} %[date(0,us)]",
         # Requests have their line in the log already, by the ingress: only what comes to none is of interest.
         "    http-request set-log-level debug",
         f"    acl crowded fe_conn gt {max_connections}",

@@ -8,6 +8,7 @@ No settings come that way, so what a proxy must know is in the environment, too.
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import ssl
 
@@ -55,8 +56,17 @@ def environment(settings: Settings, front: dict[str, str] | None = None) -> dict
 
     front: what `haproxy.environment` gives where HAProxy stands in front; Serve's own proxies do if not given.
     """
-    ours = {CALLBACK: f"{__name__}.{guard.__name__}", GRPC: "1", HEALTH: "2", **dict.fromkeys(ONE_LOOP, "0")}
+    ours = {CALLBACK: _guard_path(), GRPC: "1", HEALTH: "2", **dict.fromkeys(ONE_LOOP, "0")}
     return {**(front or {haproxy.ENABLE: "0"}), **ours, **variables(settings)}
+
+
+def guards() -> bool:
+    """Whether what terminates HTTP before this process is guarded, as its environment says."""
+    return os.environ.get(CALLBACK) == _guard_path()
+
+
+def _guard_path() -> str:
+    return f"{__name__}.{guard.__name__}"
 
 
 def guard() -> list[Middleware]:
@@ -76,6 +86,7 @@ def guard() -> list[Middleware]:
     most = connections_possible(limits.max_connections)
     if most < limits.max_connections:
         logger.warning("max_connections=%d, but files suffice for %d: see ulimit -n", limits.max_connections, most)
+    GuardedProtocol.fronted = behind_haproxy
     GuardedProtocol.limits = limits.model_copy(update={"max_connections": most})
     HTTP_PROTOCOLS["auto"] = f"{GuardedProtocol.__module__}:{GuardedProtocol.__qualname__}"
     if behind_haproxy:

@@ -17,6 +17,7 @@ from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from deployments.errors import InvalidRequestError, ServeError, TooManyConnectionsError
+from deployments.http import arrival
 from deployments.http.middleware import LINGER_S, error_response
 from deployments.http.refusals import Refusals
 from deployments.http.room import room_of
@@ -30,6 +31,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with a limit on each request's head (431, for its first line 414) and a time for it (408).
 
     `limits` says both, and how long an idle connection is kept; `refusals` hears of each client that they shut out.
+    `fronted`: only a front of ours connects, which says when each request came (`arrival`); else this says it.
     What follows a head without being part of a body, as trailers do, has the head's limit too. There are no WebSockets
     here: an upgrade to one is answered as a request.
     A connection whose answer is out before its request is whole is closed: it would have to be read to its end.
@@ -40,6 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     limits: ClassVar[ApiLimits] = ApiLimits()
     refusals: ClassVar[Refusals] = Refusals()
+    fronted: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -101,6 +104,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if size > self.limits.max_head_bytes:  # all of it came in one piece
             self._refusal = self._too_large()
             raise self._refusal  # the parser stops, and calls for `send_400_response`
+        arrival.say(self.headers, self.fronted)
         self._in_head, self._without_progress = False, 0
         self._unset_deadline()
         super().on_headers_complete()

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import BodyTooLargeError, InvalidRequestError, ServeError
+from deployments.http import request_record
 from deployments.http.content_coding import coding_of, decoded
 from deployments.http.request_record import report
 
@@ -201,6 +202,7 @@ class BodyMiddleware:
                 f"The body did not arrive within {self.timeout_s:g} s.", status=408, code="request_timeout"
             ) from None
         if body is not None:
+            request_record.received()
             await self._run(await self._decoded(body, scope), scope, receive, send)
 
     async def _decoded(self, body: bytes, scope: Scope) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PROVIDER = "starcoder"
 """Of `gen_ai.provider.name`: none of OpenTelemetry's own names is ours."""
 
+ArrivedAgo = Callable[[Iterable[tuple[bytes, bytes]]], float]
+"""From the fields of a request's head to the seconds since it came."""
+
 _STREAMS = ("text/event-stream", "application/x-ndjson")
 _LEVELS = {"failed": logging.ERROR, "shed": logging.WARNING}
 _UNAVAILABLE_LEVEL = logging.WARNING
@@ -44,15 +47,24 @@ class ObservationMiddleware:
 
     What succeeds without POST is probes and scrapes, mostly: written for debugging only, not counted and not traced.
     metrics: the recorder, or None until the model's name is known. log_text: note prompts and completions in the line.
+    arrived_ago: see `create_app`. clock: in seconds.
     """
 
     def __init__(
-        self, app: ASGIApp, tracing: Tracing, metrics: Callable[[], IngressMetrics | None], log_text: bool = False
+        self,
+        app: ASGIApp,
+        tracing: Tracing,
+        metrics: Callable[[], IngressMetrics | None],
+        log_text: bool = False,
+        arrived_ago: ArrivedAgo | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
         self.tracing = tracing
         self.metrics = metrics
         self.log_text = log_text
+        self.arrived_ago = arrived_ago
+        self.clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,6 +76,8 @@ class ObservationMiddleware:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 record.stream = Headers(raw=message["headers"]).get("content-type", "").startswith(_STREAMS)
+            elif record.text_waits and message.get("body"):
+                record.sends_text()
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 record.sent_all = True
@@ -87,7 +101,10 @@ class ObservationMiddleware:
             given_id=given_request_id(scope),
             user_agent=agent and agent[:_MAX_HEADER_CHARS],
             texts={} if self.log_text else None,
+            clock=self.clock,
         )
+        if self.arrived_ago is not None:
+            record.started_at -= self.arrived_ago(scope["headers"])
         if self.tracing.enabled and record.method == "POST":
             names = ("traceparent", "tracestate")
             # W3C has it that 512 characters are passed on at least; all of it would go with each request and span.
@@ -113,7 +130,7 @@ class ObservationMiddleware:
                 spoken.name if spoken else getattr(scope.get("endpoint"), "__module__", "").rpartition(".")[2]
             )
         if record.method == "POST" and (metrics := self.metrics()) is not None:
-            metrics.request_ended(record.outcome, record.dialect or OTHER_DIALECT, record.team)
+            _count(record, metrics)
         level = _level(record)
         if logs.logger.isEnabledFor(level):
             logs.event("request", level=level, exception=self._exception(record), **record.fields())
@@ -122,6 +139,15 @@ class ObservationMiddleware:
 
     def _exception(self, record: RequestRecord) -> str | None:
         return None if record.exception is None else logs.describe(record.exception, self.log_text)
+
+
+def _count(record: RequestRecord, metrics: IngressMetrics) -> None:
+    whose = record.dialect or OTHER_DIALECT, record.team
+    metrics.request_ended(record.outcome, *whose)
+    if (first := record.first_token_s()) is not None:
+        metrics.first_token(first, *whose)
+    if record.answered:
+        metrics.answered(record.age_s(), *whose)
 
 
 def _level(record: RequestRecord) -> int:
@@ -231,7 +257,7 @@ class _Call:
         )
 
     def saw(self, deltas: list[Delta]) -> None:
-        self._record.saw(deltas, self._asked_at, self._stream)
+        self._record.saw(deltas, self._stream)
         if self.request.trace:
             for delta in deltas:
                 self._tokens += len(delta.token_ids)

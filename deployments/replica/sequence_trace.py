@@ -39,6 +39,10 @@ class RequestTrace:
                 "engine", request.trace, kind="server", attributes=attributes, start_ns=self._started_ns
             )
 
+    def age_s(self) -> float:
+        """Since the request came to the replica."""
+        return self.clock() - self._started_at
+
     def sequence(self, request: Request, index: int) -> SequenceTrace:
         traced = self._span is not NO_SPAN and index < MAX_TRACED_SEQUENCES
         return SequenceTrace(self, index, len(request.prompt_ids), traced)
@@ -65,7 +69,7 @@ class RequestTrace:
 
 
 class SequenceTrace:
-    """When one sequence began and spoke. Says so on its first delta, and in spans where it is `traced`."""
+    """When one sequence began, spoke and ended. Says so on its deltas, and in spans where it is `traced`."""
 
     def __init__(self, request: RequestTrace, index: int, prompt_tokens: int, traced: bool) -> None:
         self._request = request
@@ -83,9 +87,10 @@ class SequenceTrace:
         if self._first_at is None and output.token_ids:
             self._first_at = self._request.clock()
             self._queue_s, self._cached = output.queue_seconds, output.cached_tokens
-            delta.first_token_seconds = self._first_at - self._submitted_at
+            delta.first_token_seconds = self._request.age_s()
             delta.engine = self._request.replica
         if delta.finish_reason is not None:
+            delta.ended_seconds = self._request.age_s()
             self.ended(delta.finish_reason)
 
     def ended(self, reason: str) -> None:

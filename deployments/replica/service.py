@@ -356,7 +356,9 @@ class EngineService:
                 if run.ended_by is not None:
                     for _, text in sequences:
                         if not text.finished:
-                            gather(pending, [text.end(run.ended_by)])
+                            last = text.end(run.ended_by)
+                            last.ended_seconds = run.trace.age_s()
+                            gather(pending, [last])
                 finished = all(text.finished for _, text in sequences) or all(task.done() for task in tasks)
                 if pending:
                     batch = [pending[index] for index in sorted(pending)]

@@ -77,6 +77,16 @@ _REQUESTS = Row(
             "s",
         ),
         Panel(
+            "Latency at the replica",
+            "From a request's arrival at a replica to its end, and to its first token: the 90th percentile. The board "
+            "Service has what clients wait.",
+            (
+                (q.quantile(0.9, m.E2E_REQUEST_LATENCY), "request"),
+                (q.quantile(0.9, m.TIME_TO_FIRST_TOKEN), "first token"),
+            ),
+            "s",
+        ),
+        Panel(
             "Queue by class of service",
             "The 90th percentile: interactive work goes before standard, and that before batch, which may take long.",
             ((q.quantile(0.9, m.CLASS_QUEUE_TIME, "service_class"), "{{service_class}}"),),

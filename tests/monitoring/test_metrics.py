@@ -231,6 +231,8 @@ def test_no_client_adds_series() -> None:
         recorder.first_token(0.1)
         recorder.request_finished(name, 0.1)
         ingress.request_ended(name, name, name)
+        ingress.first_token(0.1, name, name)
+        ingress.answered(0.2, name, name)
         ingress.rejected(name, name)
         replica.engine_lost(name)
 
@@ -241,6 +243,7 @@ def test_no_client_adds_series() -> None:
         use(f"more {number}")
     assert len(samples()) == before
     assert value("time_to_first_token_seconds_count", team="other", dialect="other") == 1001
+    assert value("http_time_to_first_token_seconds_count", team="other", dialect="other") == 1001
     assert value("requests_total", team="other", dialect="other", outcome="failed") == 1001
     assert value("requests_total", team="made up 0", dialect="other", outcome="failed") == 1
 

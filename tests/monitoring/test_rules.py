@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from monitoring import metrics
+from monitoring.specs import FIRST_TOKEN_OBJECTIVE_S
 from tests.monitoring.test_boards import RULES, SERIES, names, recorded
 from tests.support.programs import program
 
@@ -80,5 +81,6 @@ def test_objectives_lie_on_buckets() -> None:
     """`le` must be written as the exposition writes it, or the series does not exist."""
     text = (RULES / "recording.yaml").read_text()
     bounds = {float(bound) for bound in re.findall(r'le="([\d.]+)"', text)}
-    assert bounds <= set(metrics.TIME_TO_FIRST_TOKEN.buckets)
+    assert bounds == {FIRST_TOKEN_OBJECTIVE_S}
+    assert bounds <= set(metrics.HTTP_FIRST_TOKEN.buckets)
     assert set(re.findall(r'le="([\d.]+)"', text)) == {str(bound) for bound in bounds}

@@ -18,7 +18,9 @@ Rendered = Callable[..., str]
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    said = Headers(scope=scope).get("x-say", "answer")
+    """What `x-say` says, or with `x-show` what the field says that it names."""
+    headers = Headers(scope=scope)
+    said = headers.get(headers.get("x-show", "x-say"), "answer")
     await Response(said)(scope, receive, send)
 
 

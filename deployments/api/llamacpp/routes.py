@@ -38,6 +38,7 @@ from deployments.api.parameters.penalties import LOGIT_BIAS, REPETITION_PENALTY,
 from deployments.api.parameters.seed import SEED
 from deployments.api.parameters.temperature import TEMPERATURE
 from deployments.errors import ServeError
+from deployments.http import request_record
 from deployments.protocol import Delta, GenerationRequest
 from model.text.context import ContextFile, RepositoryContext
 from model.text.prompts import PromptForm, Raw
@@ -269,6 +270,8 @@ def create_router(api: ApiContext) -> APIRouter:
             timings_per_token=body.timings_per_token,
             response_fields=body.response_fields,
         )
+        if writer.warms_up:
+            request_record.nobody_waits()
         stops = SelfStops(body.n_indent, body.t_max_predict_ms)
         if body.stream:
             return await EventStream.open(writer.to_events(_news(api, request, stops)))

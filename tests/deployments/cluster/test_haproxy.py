@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from deployments.cluster import haproxy
 from deployments.cluster.haproxy_log import HaproxyLog
 from deployments.cluster.proxy_settings import ProxySettings
+from deployments.http import arrival
 from deployments.limits import ApiLimits
 from tests.support.haproxy_front import Front, Rendered, answer
 from tests.support.http_server import serving
@@ -106,6 +108,14 @@ def test_requests_come_to_the_ingress(front: Front, behind: int) -> None:
     answered = httpx.get(f"{running.url}/v1/models", headers={"x-say": "hello"})
     assert (answered.status_code, answered.text) == (200, "hello")
     assert running.refused() == []  # it has its line already
+
+
+def test_it_says_when_a_request_came_whatever_its_client_says(front: Front, behind: int) -> None:
+    running = front(behind)
+    before = time.time()
+    for said in ({}, {arrival.FIELD: "1000000"}, {arrival.FIELD.upper(): "1000000"}):
+        came = httpx.get(f"{running.url}/v1/models", headers={"x-show": arrival.FIELD, **said}).text
+        assert before - 1 <= int(came) / 1e6 <= time.time() + 1
 
 
 def test_without_an_ingress_the_answer_is_an_error_of_the_api(front: Front) -> None:

@@ -33,6 +33,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
 
     monkeypatch.setattr(GuardedProtocol, "limits", ApiLimits())
     monkeypatch.setattr(GuardedProtocol, "refusals", Refusals())
+    monkeypatch.setattr(GuardedProtocol, "fronted", True)
     monkeypatch.setattr(uvicorn.config, "create_ssl_context", uvicorn.config.create_ssl_context)
     monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
     monkeypatch.setattr(node_metrics, "node_directory", lambda directory: directory)
@@ -58,7 +59,10 @@ def test_serves_proxy_takes_the_protocol_and_the_limits(guarded: Guarded) -> Non
     limits = ApiLimits(
         max_head_bytes=5000, head_timeout_s=2.5, keep_alive_timeout_s=7, write_timeout_s=11.5, max_connections=17
     )
+    assert not proxy.guards()
     (middleware,) = guarded(Settings(api=limits))
+    assert proxy.guards()
+    assert not GuardedProtocol.fronted
     assert middleware.cls is proxy.HeaderMiddleware
     assert GuardedProtocol.limits == limits
     config = Config(lambda: proxy, factory=True)

@@ -23,24 +23,14 @@ from deployments.protocol import Delta
 from deployments.settings import Settings
 from model.text.tokenizer import Tokenizer
 from monitoring import logs
+from tests.support.dialect_requests import whole
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 from tests.support.log_lines import LogLines, captured
 from tests.support.waiting import wait_until
 
 SECRET = "swordfish_one_two_three"
 
-REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
-    ("openai", "/v1/completions", {"prompt": SECRET, "suffix": SECRET, "stop": [SECRET], "max_tokens": 5}),
-    ("deepseek", "/beta/completions", {"prompt": SECRET, "max_tokens": 5}),
-    ("openai_chat", "/v1/chat/completions", {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 5}),
-    ("mistral", "/v1/fim/completions", {"prompt": SECRET, "suffix": SECRET, "max_tokens": 5}),
-    ("tgi", "/generate", {"inputs": SECRET, "parameters": {"max_new_tokens": 5}}),
-    ("tgi", "/generate_stream", {"inputs": SECRET, "parameters": {"max_new_tokens": 5}}),
-    ("llamacpp", "/infill", {"input_prefix": SECRET, "input_suffix": SECRET, "n_predict": 5}),
-    ("ollama", "/api/generate", {"model": MODEL, "prompt": SECRET, "options": {"num_predict": 5}}),
-    ("tabby", "/v1/completions", {"segments": {"prefix": SECRET, "suffix": SECRET}, "language": "python"}),
-    ("refactor", "/v1/refactor", {"code": SECRET, "instruction": SECRET, "max_tokens": 5}),
-]
+REQUESTS = whole(SECRET)
 
 
 @pytest.fixture
@@ -269,7 +259,7 @@ def test_a_client_that_leaves_while_it_is_told_that_its_body_is_too_large(url: s
 
 async def test_superseded_is_an_outcome_of_its_own() -> None:
     record = RequestRecord("r", "POST", "/v1/completions", sent_all=True)
-    record.saw([Delta(index=0, token_ids=[1], finish_reason="stop", ended_by="superseded")], 0.0, True)
+    record.saw([Delta(index=0, token_ids=[1], finish_reason="stop", ended_by="superseded")], True)
     assert record.outcome == "superseded"
     assert record.fields()["ended_by"] == ["superseded"]
 

@@ -76,7 +76,7 @@ def whole(deltas: list[Delta]) -> dict[int, dict[str, Any]]:
     }
 
 
-_OF_THE_ENGINE = ("engine", "first_token_seconds", "queue_seconds")
+_OF_THE_ENGINE = ("engine", "first_token_seconds", "ended_seconds", "queue_seconds")
 
 rules = st.builds(
     StopRules,

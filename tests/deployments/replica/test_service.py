@@ -59,9 +59,11 @@ async def test_stream_ends_with_the_sequence(service: EngineService, engine: Fak
     stream = service.stream(request())
     engine.say("r-0", *tokens().encode("ab"))
     first = await next_of(stream)
+    await asyncio.sleep(0.3)
     engine.say("r-0", *tokens().encode("cd"), finish="length")
     rest = [delta async for batch in stream for delta in batch]
     assert [d.text for d in first + rest] == ["ab", "cd"]
+    assert rest[-1].ended_seconds == pytest.approx(first[0].first_token_seconds + 0.3)
     assert rest[-1].finish_reason == "length"
     assert engine.aborted == []
     assert (service.open_streams, service.admission.open) == (0, 0)

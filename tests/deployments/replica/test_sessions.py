@@ -40,7 +40,8 @@ async def engine() -> FakeEngine:
 
 @pytest.fixture
 async def service(engine: FakeEngine, metrics: RecordedMetrics) -> EngineService:
-    return EngineService(engine, tokens(), Admission(1, 0), step_timeout_s=30, metrics=metrics)
+    clock = asyncio.get_running_loop().time
+    return EngineService(engine, tokens(), Admission(1, 0), step_timeout_s=30, metrics=metrics, clock=clock)
 
 
 def request(id: str, prefix: str = "x = ", key: str | None = "s", **changes) -> GenerationRequest:
@@ -239,9 +240,11 @@ async def test_time_is_up_in_the_queue_and_in_the_middle(
 ) -> None:
     waited = await rest(service.stream(request("a", key=None, max_time_ms=30)))
     assert (waited.text, waited.finish_reason, waited.ended_by) == ("", "length", "max_time")
+    assert waited.ended_seconds == pytest.approx(0.03)
     task = await start(service, engine, request("b", key=None, max_time_ms=200, stop=("1)",)), "foo(1")
     ended = await task
     assert (ended.text, ended.ended_by) == ("foo(1", "max_time")
+    assert ended.ended_seconds == pytest.approx(0.2)
     assert engine.aborted == ["a-0", "b-0"]
     assert metrics.finished == ["length", "length"]
     assert metrics.rules == ["max_time", "max_time"]
