@@ -252,6 +252,18 @@ _SPECULATION = Row(
             "percentunit",
         ),
         Panel(
+            "Rejected drafts",
+            "Drafted tokens that were wrong, of all tokens that steps compute. On a GPU with room they cost little.",
+            (
+                (
+                    f"({q.rate(m.DRAFT_TOKENS)} - {q.rate(m.ACCEPTED_DRAFT_TOKENS)})"
+                    f" / sum (rate({m.STEP_TOKENS.sum}{q.selector(m.STEP_TOKENS)}[{q.RATE}]))",
+                    "rejected",
+                ),
+            ),
+            "percentunit",
+        ),
+        Panel(
             "What speculation is worth",
             "Time that steps without drafts would have taken for the tokens of those with drafts, of what these took. "
             "Below 1 speculation does harm: set speculative-tokens to 0.",
