@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.serve._private.common import DeploymentID, ReplicaID
 
 from deployments.cluster.routing import (
     FORGIVEN_S,
     SILENT_S,
     Asked,
     PrefixIndex,
+    PrefixRouter,
     Silent,
     choose,
     prospects,
@@ -17,6 +21,7 @@ from deployments.cluster.routing import (
 )
 from deployments.protocol import GenerationRequest
 from model.request import SamplingParams
+from monitoring.process import init, render
 
 
 def first(count: int) -> int:
@@ -132,3 +137,22 @@ def test_a_router_that_has_no_reason_to_do_otherwise_sends_all_to_the_prefix(loa
     other = next((replica for replica in loads if blocks.get(replica, 0) < known), None)
     if other is not None:
         assert reason_for(other, None, *prospects(blocks, loads, other)) == "passed_over"
+
+
+def test_the_router_counts_what_it_knew_before_it_sent_the_request():
+    router = PrefixRouter.__new__(PrefixRouter)  # without the rest of Serve
+    a, b = (ReplicaID(name, DeploymentID("engine")) for name in "ab")
+    router._replicas = {a: None, b: None}
+    init(None)
+    try:
+        router.initialize_state(block_size=4, imbalance=8, model="m")
+        for to in (a, a, b):
+            request = GenerationRequest(request_id="r", prompts=[list(range(9))], params=SamplingParams())
+            router.on_request_routed(SimpleNamespace(args=(request,), created_at=0.0), to, None)
+        said = render().decode()
+    finally:
+        init(None)
+    for reason, count in (("nothing_known", 1), ("prefix", 1), ("passed_over", 1), ("session", 0)):
+        assert f'starcoder_routing_decisions_total{{model="m",reason="{reason}"}} {count}.0' in said
+    assert 'starcoder_routing_known_prefix_tokens_total{model="m"} 16.0' in said
+    assert 'starcoder_routing_expected_prefix_tokens_total{model="m"} 8.0' in said
