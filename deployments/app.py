@@ -21,13 +21,14 @@ from ray.serve.schema import LoggingConfig
 from deployments.cluster.autoscaling import autoscaling_config
 from deployments.cluster.counter_actor import ActorBook
 from deployments.cluster.node_logs import configure_logs
-from deployments.cluster.node_metrics import record_on_this_node
+from deployments.cluster.node_metrics import record_on_this_node, tell_front
 from deployments.cluster.node_watch import on_node_end
 from deployments.cluster.proxy import guards
 from deployments.http import arrival
 from deployments.http.accounts import Accounts
 from deployments.http.door import Access
 from deployments.http.handle_backend import HandleBackend
+from deployments.http.heartbeat import Heartbeat
 from deployments.http.resuming_backend import ResumingBackend
 from deployments.labels import declared_labels
 from deployments.replica.replica import TRACING_STOP_S, EngineReplica, keep_to_loopback
@@ -60,6 +61,7 @@ class Ingress:
     async def __init__(self, settings: Settings, engine: DeploymentHandle) -> None:  # type: ignore[misc]
         keep_to_loopback()
         self._metrics_directory = record_on_this_node(settings)
+        tell_front(settings)
         replica_id = serve.get_replica_context().replica_id
         configure_logs(settings, process="ingress", replica=replica_id.unique_id)
         instance = {"instance.id": replica_id.to_full_id_str().rpartition("::")[2]}
@@ -89,6 +91,7 @@ class Ingress:
         unbooked = Unbooked()
         self._accounts = Accounts(settings.teams, settings.model_id, counters(settings, unbooked), metrics, unbooked)
         await self._accounts.start()
+        self._heartbeat = Heartbeat(metrics.turned)
         return create_app(
             backend=self._accounts.metered(resuming),
             tokenizer=tokenizer,
@@ -109,6 +112,8 @@ class Ingress:
 
     async def __del__(self) -> None:
         """Serve awaits this when the replica stops."""
+        if (heartbeat := getattr(self, "_heartbeat", None)) is not None:
+            heartbeat.stop()
         if (accounts := getattr(self, "_accounts", None)) is not None:
             await accounts.stop()
         if (own := getattr(self, "_tracing", None)) is not None:
@@ -144,7 +149,11 @@ def application(args: Settings, engine_class: type[EngineReplica] = EngineReplic
         max_constructor_retry_count=2,
         request_router_config=RequestRouterConfig(
             request_router_class="deployments.cluster.routing.PrefixRouter",
-            request_router_kwargs={"block_size": args.block_size, "imbalance": args.routing_imbalance},
+            request_router_kwargs={
+                "block_size": args.block_size,
+                "imbalance": args.routing_imbalance,
+                "model": args.model_id,
+            },
         ),
         **common(args),
         **scale(args),

@@ -27,6 +27,7 @@ from model.scheduling.prompt_logprobs import Note, prompt_notes
 from model.scheduling.scheduler import Scheduler
 from model.scheduling.sequence import Scheduled, Sequence
 from model.scheduling.speculation import Speculator
+from model.scheduling.worth import SpeculationWorth
 from model.statistics import EngineCounters, EngineStats, StepTiming
 from model.step import StepInFlight, draft_rows, may_stay
 from monitoring import metrics
@@ -82,6 +83,7 @@ class Engine:
         self._in_flight: StepInFlight | None = None
         self._speculative_tokens = speculative_tokens
         self._costs = costs
+        self._worth = SpeculationWorth(self.counters) if speculative_tokens else None
         self.timing: StepTiming | None = None
 
     def add(self, request: Request) -> None:
@@ -130,17 +132,21 @@ class Engine:
         launched = None if waits else self._launch()
         outputs, self._given_up = self._given_up, []
         schedule_seconds = (time.perf_counter() if launched is None else launched.ready_at) - started
+        collected: list[Output] = []
         if finished is not None:
-            outputs += self._collect(finished)
+            collected += self._collect(finished)
+        alone = finished is None or launched is None or launched.stays
         if launched is not None and launched.stays:
             launched.announce()
             self._in_flight = launched
         elif launched is not None:
-            outputs += self._collect(launched)
+            collected += self._collect(launched)
             finished = launched
         if finished is not None:
             self.timing = finished.timing(time.perf_counter() - started, schedule_seconds)
-        return outputs
+            if alone:
+                self._weigh(finished, collected, self.timing.seconds)
+        return outputs + collected
 
     def _launch(self) -> StepInFlight | None:
         """Choose a batch and start it; None where there is nothing to run, or memory ran out."""
@@ -231,6 +237,12 @@ class Engine:
         logger.error("the logits of %s are not finite, at token %d", sequence.request.request_id, len(sequence.tokens))
         self.scheduler.withdraw(sequence)
         self.counters.add(metrics.NOT_FINITE)
+
+    def _weigh(self, step: StepInFlight, outputs: list[Output], seconds: float) -> None:
+        """Learn from a step whether drafts are worth their time. outputs: what it alone has brought."""
+        if self._worth is not None and outputs and step.only_decodes:
+            tokens = sum(len(output.token_ids) for output in outputs)
+            self._worth.ended(step.sequences, step.drafted, tokens, seconds)
 
     def _read(self, step: StepInFlight) -> Sampled | None:
         return step.drawn.read() if step.drawn is not None else None

@@ -89,6 +89,15 @@ class StepInFlight:
                 yield scheduled, row
             row += len(scheduled.draft) + 1
 
+    @property
+    def drafted(self) -> int:
+        """Tokens of drafts that it checks."""
+        return sum(len(scheduled.draft) for scheduled in self.finishing)
+
+    @property
+    def only_decodes(self) -> bool:
+        return self.tokens == self.sequences + self.drafted == len(self.finishing) + self.drafted
+
     def timing(self, seconds: float, schedule: float) -> StepTiming:
         """Of the call that collected it. What ran while the next was prepared has cost no time of its own.
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import prometheus_client
 
+from monitoring.probe import Probe
 from monitoring.relay import with_others
 from monitoring.shared_directory import SharedDirectory, node_registry
 from monitoring.specs import PREFIX
@@ -45,6 +46,8 @@ class NodeExporter:
     ) -> None:
         registry = node_registry(directory, PREFIX)
         self._server, self._thread = prometheus_client.start_http_server(port, host, registry)
+        self._probe = Probe(directory)
+        registry.register(self._probe)
         self._server.set_app(with_others(prometheus_client.make_wsgi_app(registry), others))
         self.host, self.port = host, self._server.server_port
         self._announcement = None if targets is None else targets / f"{directory.name}.json"
@@ -63,6 +66,7 @@ class NodeExporter:
     def close(self) -> None:
         if self._announcement is not None:
             self._announcement.unlink(missing_ok=True)
+        self._probe.close()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

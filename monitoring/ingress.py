@@ -3,9 +3,12 @@ completions."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from prometheus_client import Histogram
 
-from monitoring import labels, metrics
+from monitoring import front_metrics, labels, metrics
 from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, OUTCOMES, DeclaredLabels, bounded
 from monitoring.process import families
 from monitoring.usage import UsageMetrics
@@ -14,10 +17,13 @@ from monitoring.usage import UsageMetrics
 class IngressMetrics:
     """The metrics of one ingress process.
 
-    declared: what is not among them counts as the dialect `other`. usage: records what teams use.
+    declared: what is not among them counts as the dialect `other`. usage: records what teams use. clock: in Unix
+    seconds.
     """
 
-    def __init__(self, model: str, declared: DeclaredLabels = NOTHING_DECLARED) -> None:
+    def __init__(
+        self, model: str, declared: DeclaredLabels = NOTHING_DECLARED, clock: Callable[[], float] = time.time
+    ) -> None:
         own = families()
         self.usage = UsageMetrics(model)
         self._teams = labels.TeamNames()
@@ -32,10 +38,16 @@ class IngressMetrics:
         self._own = own
         self._model = model
         self._waits: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
+        own.gauge(front_metrics.INGRESSES_UP, model).set(1)
+        self._clock = clock
+        self._turns = [own.gauge(spec, model) for spec in (front_metrics.OLDEST_TURN, front_metrics.NEWEST_TURN)]
+        self.turned()
+        self._received = own.counter(front_metrics.REQUESTS_RECEIVED, model)
+        self._open = own.gauge(front_metrics.REQUESTS_OPEN, model)
+        self._known: set[tuple[str, str]] = set()
         for dialect in self._dialects:
+            self._know(DEFAULT_TEAM, dialect)
             self._waits_of(dialect, DEFAULT_TEAM)
-            for outcome in OUTCOMES:
-                self._requests(DEFAULT_TEAM, dialect, outcome)
         for reason in labels.REJECTION_REASONS:
             self._rejected(DEFAULT_TEAM, reason)
         self._events = {
@@ -44,10 +56,32 @@ class IngressMetrics:
             for language in labels.LANGUAGES
         }
 
+    def turned(self) -> None:
+        """The process's event loop turns. To be called about once a second, by that loop."""
+        for gauge in self._turns:
+            gauge.set(self._clock())
+
+    def request_received(self) -> None:
+        """A request for work has come; `request_closed` follows, whatever becomes of it."""
+        self._received.inc()
+        self._open.inc()
+
+    def request_closed(self) -> None:
+        """One that was received is over."""
+        self._open.dec()
+
     def request_ended(self, outcome: str, dialect: str = OTHER_DIALECT, team: str = DEFAULT_TEAM) -> None:
         """A request for work has been answered, or not. Outcomes are labels.OUTCOMES."""
-        dialect = bounded(dialect, self._dialects)
-        self._requests(self._teams.label(team), dialect, bounded(outcome, OUTCOMES)).inc()
+        dialect, team = bounded(dialect, self._dialects), self._teams.label(team)
+        self._know(team, dialect)
+        self._requests(team, dialect, bounded(outcome, OUTCOMES)).inc()
+
+    def _know(self, team: str, dialect: str) -> None:
+        """Prometheus sees no increase in a series that begins above 0: all outcomes begin with a team's first one."""
+        if (team, dialect) not in self._known:
+            self._known.add((team, dialect))
+            for outcome in OUTCOMES:
+                self._requests(team, dialect, outcome)
 
     def first_token(self, seconds: float, dialect: str = OTHER_DIALECT, team: str = DEFAULT_TEAM) -> None:
         """A client has waited so long for its first token."""

@@ -7,6 +7,7 @@ Never a key, a request id or an editor session: those belong in logs and traces.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 OTHER_DIALECT = "other"
 
@@ -26,6 +27,9 @@ CONNECTION_REFUSALS = (
 )
 """Why a connection was refused before it was a request, by the code that it was answered with; slow_reader: it was cut
 since its client did not take its answer; tls_handshake: client and HAProxy did not agree on TLS, or it spoke none."""
+RoutingReason = Literal["session", "prefix", "nothing_known", "passed_over"]
+"""Why a request went to its engine."""
+ROUTING_REASONS: tuple[RoutingReason, ...] = get_args(RoutingReason)
 USAGE_KINDS = ("completed", "superseded", "cancelled", "failed")
 """What became of what was computed on a team's account."""
 WASTE_CAUSES = ("superseded", "cancelled")
@@ -74,7 +78,8 @@ def documented(declared: DeclaredLabels) -> dict[str, str]:
         "dialect": ", ".join(declared.dialects),
         "outcome": ", ".join(OUTCOMES),
         "finished_reason": ", ".join(FINISH_REASONS),
-        "reason": f"of requests: {', '.join(REJECTION_REASONS)}; of connections: {', '.join(CONNECTION_REFUSALS)}",
+        "reason": f"of requests: {', '.join(REJECTION_REASONS)}; of connections: {', '.join(CONNECTION_REFUSALS)}; "
+        f"of routing: {', '.join(ROUTING_REASONS)}",
         "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
         "kind": ", ".join(USAGE_KINDS),
         "service_class": ", ".join(SERVICE_CLASSES),

@@ -1,4 +1,4 @@
-"""Every metric of StarCoder Serve, declared once. `docs/metrics.md` is made from this file.
+"""Every metric of StarCoder Serve, declared once: here, or in `front_metrics`. `docs/metrics.md` is made from both.
 
 Where vLLM's v1 engine has a metric that means the same, the name is its, with the prefix `starcoder_`, so that its
 dashboards translate by one substitution. Source: vLLM's `vllm/v1/metrics/loggers.py`.
@@ -6,6 +6,7 @@ dashboards translate by one substitution. Source: vLLM's `vllm/v1/metrics/logger
 
 from __future__ import annotations
 
+from monitoring.front_metrics import FRONT
 from monitoring.specs import (
     FIRST_TOKEN_BUCKETS,
     FIRST_TOKEN_OBJECTIVE_S,
@@ -271,6 +272,15 @@ DRAFT_TOKENS = STEPS.engine_counter(
 ACCEPTED_DRAFT_TOKENS = STEPS.engine_counter(
     "spec_decode_num_accepted_tokens_total", "Drafted tokens that were right.", vllm=True
 )
+DRAFTED_STEP_TIME = STEPS.engine_counter(
+    "spec_decode_step_seconds_total",
+    "Time of the steps without prompts that checked drafts, as far as it is known what they would have taken without.",
+)
+PLAIN_STEP_TIME = STEPS.engine_counter(
+    "spec_decode_plain_seconds_total",
+    "Time that steps without drafts would have taken for the tokens of these, by the last such steps of as many "
+    "sequences. Where it is less, speculation does harm.",
+)
 
 CACHE = Section("The key/value cache")
 
@@ -359,7 +369,7 @@ WEIGHT_LOADING = REPLICAS.gauge(
     merge="livemax",
 )
 
-SECTIONS = (CLIENTS, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS)
+SECTIONS = (CLIENTS, FRONT, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS)
 
 
 def declared() -> list[AnySpec]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from monitoring.labels import DeclaredLabels, documented
 from monitoring.metrics import SECTIONS, declared
-from monitoring.specs import AnySpec, GaugeSpec, HistogramSpec
+from monitoring.specs import AnySpec, GaugeSpec, HistogramSpec, MergeMode
+
+_MERGED: dict[MergeMode, str] = {"livesum": "summed", "livemax": "largest", "livemin": "smallest"}
 
 _HEAD = """\
-<!-- Made from monitoring/metrics.py by `make boards`; edit that. -->
+<!-- Made from monitoring/metrics.py and front_metrics.py by `make boards`; edit that. -->
 
 # Metrics
 
@@ -39,6 +41,6 @@ def reference(labels: DeclaredLabels) -> str:
 def _line(spec: AnySpec) -> str:
     kind = spec.kind
     if isinstance(spec, GaugeSpec):
-        kind += ", largest" if spec.merge == "livemax" else ", summed"
+        kind += f", {_MERGED[spec.merge]}"
     vllm = " *vLLM*" if spec.vllm else ""
     return f"| `{spec.full_name}` | {kind} | {', '.join(spec.labels)} | {spec.documentation}{vllm} |\n"

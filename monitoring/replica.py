@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring import labels, metrics
+from monitoring import front_metrics, labels, metrics
 from monitoring.engine import EngineMetrics
 from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, DeclaredLabels, bounded
 from monitoring.requests import RequestMetrics
@@ -16,6 +16,8 @@ class ReplicaMetrics(EngineMetrics):
 
     def __init__(self, model: str, declared: DeclaredLabels = NOTHING_DECLARED) -> None:
         super().__init__(model)
+        # The gauges of dead ingresses go with them. This one stays, and says that there is none.
+        self._own.gauge(front_metrics.INGRESSES_UP, model)
         self._dialects = declared.dialects
         self._teams = labels.TeamNames()
         self._requests: dict[tuple[str, str], RequestMetrics] = {}

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 PREFIX = "starcoder_"
 
-MergeMode = Literal["livesum", "livemax"]
+MergeMode = Literal["livesum", "livemax", "livemin"]
 
 
 @dataclass(frozen=True)

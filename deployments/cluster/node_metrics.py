@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import ray
 
 import monitoring
 from deployments.settings import Settings
+from monitoring.front import Front, tell
 from monitoring.keeper import keep_exporter
 
 TARGETS = "targets"
@@ -33,6 +35,13 @@ def record_on_this_node(settings: Settings) -> Path | None:
         targets = settings.metrics_dir / TARGETS
         keep_exporter(directory, settings.host, settings.metrics_port, targets, ray_target())
     return directory
+
+
+def tell_front(settings: Settings) -> None:
+    """Let this node's exporter know where clients reach an ingress of the node, so that it asks there as they do."""
+    if (directory := node_directory(settings.metrics_dir)) is not None:
+        with contextlib.suppress(OSError):  # a full disk; it serves all the same
+            tell(directory, Front(settings.host, settings.port, settings.certificate is not None, settings.model_id))
 
 
 def ray_target() -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
@@ -21,6 +21,8 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 from deployments.protocol import Attach, GenerationRequest, Receipt
 from model.scheduling.kv_cache import BlockHash, chain_hashes, root_of
 from monitoring import tracing
+from monitoring.labels import RoutingReason
+from monitoring.routing import RoutingMetrics
 from monitoring.spans import Value
 
 REMEMBERED_BLOCKS = 200_000
@@ -132,12 +134,31 @@ def home(session: str, replicas: Iterable[Hashable]) -> Hashable:
     return max(replicas, key=lambda replica: hashlib.blake2b(f"{session} {replica}".encode(), digest_size=8).digest())
 
 
-class PrefixRouter(RequestRouter):
-    """Serve's router over `PrefixIndex` and `choose`; configured with `block_size` and `imbalance`."""
+def prospects(blocks: Mapping[Hashable, int], living: Container[Hashable], chosen: Hashable) -> tuple[int, int]:
+    """Of a prompt's leading blocks, how many the living replica is known for that has most, and how many the chosen."""
+    here = blocks.get(chosen, 0)
+    return max([here, *(count for replica, count in blocks.items() if replica in living)]), here
 
-    def initialize_state(self, block_size: int = 16, imbalance: int = 8) -> None:
+
+def reason_for(chosen: Hashable, session_home: Hashable | None, known: int, expected: int) -> RoutingReason:
+    """Why a request went to the chosen replica, seen afterwards: whoever chose it, and for whatever reason.
+
+    session_home: of the request's editor session, if it has one. known, expected: see `prospects`.
+    """
+    if session_home is not None:
+        return "session" if chosen == session_home else "passed_over"
+    if expected < known:
+        return "passed_over"
+    return "prefix" if expected else "nothing_known"
+
+
+class PrefixRouter(RequestRouter):
+    """Serve's router over `PrefixIndex` and `choose`; configured with `block_size`, `imbalance` and `model`."""
+
+    def initialize_state(self, block_size: int = 16, imbalance: int = 8, model: str = "") -> None:
         import random
 
+        self._metrics = RoutingMetrics(model)
         self._index = PrefixIndex(block_size)
         self._asked = Asked()
         self._silent = Silent()
@@ -180,9 +201,14 @@ class PrefixRouter(RequestRouter):
             return
         self._asked.remember(request, replica_id)
         hashes = self._hashes(request)
+        blocks = self._index.holders(hashes)
+        known, expected = (
+            count * self._index.block_size for count in prospects(blocks, self.curr_replicas, replica_id)
+        )
+        session = request.session and home(request.session.key, {*self.curr_replicas, replica_id})
+        self._metrics.routed(reason_for(replica_id, session, known, expected), known, expected)
         if request.trace:
-            known = self._index.holders(hashes).get(replica_id, 0)
-            trace_route(request, replica_id.unique_id, pending_request.created_at, known * self._index.block_size)
+            trace_route(request, replica_id.unique_id, pending_request.created_at, expected)
         self._index.remember(hashes, replica_id)
 
     def _hashes(self, request: GenerationRequest | None) -> list[BlockHash]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
-import ssl
 from typing import TypedDict
 
 from deployments.settings import Settings
+from monitoring.front import Front
 
 _PRODUCTS = {"amx": "AMX", "bf16": "AVX512-BF16", "int16": "AVX512-VNNI"}
 _FORWARD = {"native": "in C", "triton": "by Triton kernels", "torch": "by PyTorch's operations"}
@@ -31,23 +29,8 @@ def reachable(host: str) -> str:
 
 def answer(settings: Settings, path: str) -> bytes | None:
     """The body that a GET brings; None where it is not answered, or not with 200."""
-    connection = _connection(settings)
-    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-        return body if response.status == 200 else None
-    return None
-
-
-def _connection(settings: Settings) -> http.client.HTTPConnection:
-    host = reachable(settings.host)
-    if settings.certificate is None:
-        return http.client.HTTPConnection(host, settings.port, timeout=10)
-    # The certificate is for the names that clients use. Nothing secret is asked here, nor told.
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return http.client.HTTPSConnection(host, settings.port, timeout=10, context=context)
+    found = Front(settings.host, settings.port, settings.certificate is not None, settings.model_id).get(path)
+    return found[1] if found is not None and found[0] == 200 else None
 
 
 def forward(settings: Settings) -> Forward | None:

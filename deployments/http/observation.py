@@ -71,6 +71,9 @@ class ObservationMiddleware:
             await self.app(scope, receive, send)
             return
         record = self._begin(scope)
+        counted = self.metrics() if record.method == "POST" else None
+        if counted is not None:
+            counted.request_received()
 
         async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -89,6 +92,8 @@ class ObservationMiddleware:
             raise
         finally:
             # Nothing is awaited here: the task may be being cancelled.
+            if counted is not None:
+                counted.request_closed()
             self._end(record, scope)
 
     def _begin(self, scope: Scope) -> RequestRecord:

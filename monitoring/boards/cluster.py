@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monitoring import front_metrics as f
 from monitoring import metrics as m
 from monitoring.boards import promql as q
 from monitoring.boards.panel import Board, Panel, Row
@@ -10,6 +11,14 @@ NO_AUTOSCALING = "needs autoscaling (max-replicas above min-replicas)"
 NO_GPU = "needs a GPU"
 OURS = '{application="starcoder"}'
 ENGINE = '{application="starcoder", deployment="engine"}'
+PROXY_ERRORS = '{application="starcoder", method="POST", status_code=~"5.."}'
+NO_PROXY_ERROR = "needs an answer with 5xx"
+
+
+def of_all_teams(**matchers: str) -> str:
+    """Requests a second that have ended: this board knows no teams."""
+    return f"sum (rate({m.HTTP_REQUESTS.full_name}{q.selector(f.REQUESTS_RECEIVED, **matchers)}[{q.RATE}]))"
+
 
 _REPLICAS = Row(
     "Replicas",
@@ -89,6 +98,65 @@ _REPLICAS = Row(
     ),
 )
 
+_FRONT = Row(
+    "In front of the engines",
+    (
+        Panel(
+            "What a client sees",
+            "Whether the server answers at its public port (1) or not (0): each node's exporter asks every 5 s.",
+            ((q.value(f.PROBE_SUCCESS, "instance", how="min"), "{{instance}}"),),
+            "short",
+            thresholds=((0.0, "red"), (1.0, "green")),
+        ),
+        Panel(
+            "How long it waits",
+            "For the answer of an ingress that does nothing else for it. Above a second the ingresses have no time.",
+            ((q.value(f.PROBE_TIME, "instance", how="max"), "{{instance}}"),),
+            "s",
+            thresholds=((1.0, "orange"), (5.0, "red")),
+        ),
+        Panel(
+            "Ingresses",
+            "Processes that live, by node. One that hangs is among them: see the next.",
+            ((q.value(f.INGRESSES_UP, "instance"), "{{instance}}"),),
+            "short",
+            stacked=True,
+        ),
+        Panel(
+            "Standstill of ingresses",
+            "Since an event loop turned last: the one that has stood still longest, and the newest, of each node. "
+            "Above 20 s the first one hangs; where the second does, all do.",
+            (
+                (q.age(f.OLDEST_TURN, "instance", how="min"), "{{instance}} longest"),
+                (q.age(f.NEWEST_TURN, "instance", how="max"), "{{instance}} shortest"),
+            ),
+            "s",
+            thresholds=((5.0, "orange"), (20.0, "red")),
+        ),
+        Panel(
+            "Received and ended",
+            "Requests for work a second that come to the ingresses and that end, and those that are open.",
+            (
+                (q.rate(f.REQUESTS_RECEIVED), "received"),
+                (of_all_teams(), "ended"),
+                (q.value(f.REQUESTS_OPEN), "open"),
+            ),
+            "short",
+        ),
+        Panel(
+            "Errors of the proxies",
+            "Requests a second that the proxies answered with 5xx, and those that the ingresses know to have failed. "
+            "More of the first: clients get errors of which no ingress knows.",
+            (
+                (f"sum (rate(ray_serve_num_http_requests_total{PROXY_ERRORS}[{q.RATE}]))", "at the proxies"),
+                (of_all_teams(outcome="failed"), "at the ingresses"),
+            ),
+            "reqps",
+            needs=NO_PROXY_ERROR,
+        ),
+    ),
+)
+
 _SERVE = Row(
     "Ray Serve",
     (
@@ -164,6 +232,6 @@ CLUSTER = Board(
     "starcoder-cluster",
     "StarCoder: Cluster",
     "Replicas, scaling, failures, nodes, and Ray Serve's own queues.",
-    (_REPLICAS, _SERVE, _MACHINES),
+    (_REPLICAS, _FRONT, _SERVE, _MACHINES),
     {"model": m.ENGINES_UP.full_name, "instance": m.ENGINES_UP.full_name},
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from monitoring import front_metrics as f
 from monitoring import metrics as m
 from monitoring.boards import promql as q
 from monitoring.boards.panel import Board, Panel, Row
 
 NO_GPU = "needs a GPU"
+NO_TARGET = "needs a target of the inter-token latency, which on a CPU is off if not given"
+OURS = '{application="starcoder", deployment="engine"}'
 
 _STEPS = Row(
     "Steps",
@@ -53,6 +56,7 @@ _STEPS = Row(
             "Of steps with prompts, mean and absolute. Above a quarter for long, the target is not kept.",
             ((q.ratio(q.rate(m.STEP_TIME_ERROR), q.rate(m.EXPECTED_STEP_TIME)), "error"),),
             "percentunit",
+            needs=NO_TARGET,
         ),
         Panel(
             "Running and waiting",
@@ -151,6 +155,97 @@ _CACHE = Row(
     ),
 )
 
+_ROUTING = Row(
+    "Routing",
+    (
+        Panel(
+            "Why requests go where they go",
+            "Requests a second. passed_over: another engine holds more of the prompt, or has the session, but is too "
+            "busy or silent. Much of it: engines are uneven, or the router is broken.",
+            ((q.rate(f.ROUTING_DECISIONS, "reason"), "{{reason}}"),),
+            "reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Prefixes known, expected, found",
+            "Prompt tokens a second: that some engine should hold, that the one should hold to which the request went, "
+            "and that engines have found. All low: there is nothing to hit.",
+            (
+                (q.rate(f.KNOWN_PREFIX_TOKENS), "known"),
+                (q.rate(f.EXPECTED_PREFIX_TOKENS), "expected"),
+                (q.rate(m.PREFIX_CACHE_HITS), "found"),
+            ),
+            "short",
+        ),
+        Panel(
+            "What becomes of known prefixes",
+            "Of what some engine should hold, what the chosen one should: low where requests are sent elsewhere. Of "
+            "that, what the engines have found: low where caches forget too soon.",
+            (
+                (q.ratio(q.rate(f.EXPECTED_PREFIX_TOKENS), q.rate(f.KNOWN_PREFIX_TOKENS)), "expected of known"),
+                (q.ratio(q.rate(m.PREFIX_CACHE_HITS), q.rate(f.EXPECTED_PREFIX_TOKENS)), "found of expected"),
+            ),
+            "percentunit",
+        ),
+        Panel(
+            "Requests by engine",
+            "Calls of each replica a second, as Ray Serve counts them. One without any gets no work, or does none.",
+            ((f"sum by (replica) (rate(ray_serve_deployment_request_counter_total{OURS}[{q.RATE}]))", "{{replica}}"),),
+            "reqps",
+        ),
+        Panel(
+            "Open requests by engine",
+            "Calls that each replica has open. Engines that are far apart are sent work unevenly.",
+            ((f"sum by (replica) (ray_serve_replica_processing_queries{OURS})", "{{replica}}"),),
+            "short",
+        ),
+    ),
+)
+
+_NODES = Row(
+    "By node",
+    (
+        Panel(
+            "Tokens by node",
+            "Tokens that the engines of each node generate a second.",
+            ((q.rate(m.GENERATION_TOKENS, "instance"), "{{instance}}"),),
+            "short",
+        ),
+        Panel(
+            "Running and waiting by node",
+            "Sequences in the batches of each node's engines, and those without a place in one.",
+            (
+                (q.value(m.REQUESTS_RUNNING, "instance"), "{{instance}} running"),
+                (q.value(m.REQUESTS_WAITING, "instance"), "{{instance}} waiting"),
+            ),
+            "short",
+        ),
+        Panel(
+            "Step time by node",
+            "The 90th percentile. A node that is slower than others of its kind is throttled, or shared.",
+            ((q.quantile(0.9, m.STEP_TIME, "instance"), "{{instance}}"),),
+            "s",
+        ),
+        Panel(
+            "Prefix-cache hits by node",
+            "Prompt tokens found in the caches of each node's engines, of those looked up there.",
+            (
+                (
+                    q.ratio(q.rate(m.PREFIX_CACHE_HITS, "instance"), q.rate(m.PREFIX_CACHE_QUERIES, "instance")),
+                    "{{instance}}",
+                ),
+            ),
+            "percentunit",
+        ),
+        Panel(
+            "Preemptions by node",
+            "Sequences that lost their blocks to others, a second, on each node.",
+            ((q.rate(m.PREEMPTIONS, "instance"), "{{instance}}"),),
+            "short",
+        ),
+    ),
+)
+
 _SPECULATION = Row(
     "Speculation",
     (
@@ -162,9 +257,35 @@ _SPECULATION = Row(
         ),
         Panel(
             "Accepted share",
-            "Below a quarter, speculation costs more than it brings.",
+            "Of the tokens drafted. What the others cost is beside it: they are computed for nothing.",
             ((q.ratio(q.rate(m.ACCEPTED_DRAFT_TOKENS), q.rate(m.DRAFT_TOKENS)), "accepted"),),
             "percentunit",
+        ),
+        Panel(
+            "Rejected drafts",
+            "Drafted tokens that were wrong, of all tokens that steps compute. On a GPU with room they cost little.",
+            (
+                (
+                    f"({q.rate(m.DRAFT_TOKENS)} - {q.rate(m.ACCEPTED_DRAFT_TOKENS)})"
+                    f" / sum (rate({m.STEP_TOKENS.sum}{q.selector(m.STEP_TOKENS)}[{q.RATE}]))",
+                    "rejected",
+                ),
+            ),
+            "percentunit",
+        ),
+        Panel(
+            "What speculation is worth",
+            "Time that steps without drafts would have taken for the tokens of those with drafts, of what these took. "
+            "Below 1 speculation does harm: set speculative-tokens to 0.",
+            ((q.ratio(q.rate(m.PLAIN_STEP_TIME), q.rate(m.DRAFTED_STEP_TIME)), "worth"),),
+            "x",
+            thresholds=((0.0, "red"), (1.0, "green")),
+        ),
+        Panel(
+            "Time won by speculation",
+            "Seconds a second that the engines would have needed more without drafts, or, below 0, less.",
+            ((f"{q.rate(m.PLAIN_STEP_TIME)} - {q.rate(m.DRAFTED_STEP_TIME)}", "won"),),
+            "s",
         ),
     ),
 )
@@ -225,6 +346,6 @@ ENGINE = Board(
     "starcoder-engine",
     "StarCoder: Engine",
     "Where time goes inside the engines: steps, batches, cache, speculation, and the limits of the hardware.",
-    (_STEPS, _REQUESTS, _CACHE, _SPECULATION, _LIMITS),
+    (_STEPS, _REQUESTS, _CACHE, _ROUTING, _NODES, _SPECULATION, _LIMITS),
     {"model": m.ENGINE_STEPS.full_name, "team": m.REQUEST_QUEUE_TIME.count, "instance": m.ENGINE_STEPS.full_name},
 )

@@ -53,5 +53,10 @@ def value(spec: GaugeSpec, *by: str, how: str = "sum") -> str:
 
 
 def ratio(above: str, below: str) -> str:
-    """0 rather than nothing where there is nothing to divide by."""
-    return f"({above}) / ({below} > 0) or vector(0)"
+    """Nothing where there is nothing to divide by: neither a server that is idle nor one that is not seen is at 0."""
+    return f"({above}) / ({below} > 0)"
+
+
+def age(spec: GaugeSpec, *by: str, how: str) -> str:
+    """Seconds since a time in Unix seconds. how: `min` of the time is the oldest, `max` the newest."""
+    return f"time() - {value(spec, *by, how=how)}"

@@ -83,7 +83,11 @@ def test_processes_merge_and_the_killed_one_keeps_its_counts_only(tmp_path: Path
     one = parse(render(tmp_path))
     assert one["num_requests_running"] == 5
     assert one["kv_cache_blocks"] == 100
-    gauges = {name for name in one if name.startswith(("num_requests", "kv_cache", "engines_up", "queue_oldest"))}
+    assert (both["ingresses_up"], one["ingresses_up"]) == (2, 1)
+    assert both["ingress_oldest_turn_timestamp_seconds"] < one["ingress_oldest_turn_timestamp_seconds"]
+    assert both["ingress_newest_turn_timestamp_seconds"] == one["ingress_newest_turn_timestamp_seconds"]
+    kinds = ("num_requests", "kv_cache", "engines_up", "queue_oldest", "ingress")
+    gauges = {name for name in one if name.startswith(kinds)}
     assert {name: one[name] for name in one.keys() - gauges} == {name: both[name] for name in both.keys() - gauges}
 
 

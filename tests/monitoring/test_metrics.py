@@ -11,13 +11,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from model.statistics import EngineStats, StepTiming
-from monitoring import metrics, specs
+from monitoring import front_metrics, metrics, specs
 from monitoring.connections import ConnectionMetrics
 from monitoring.ingress import IngressMetrics
 from monitoring.labels import MOST_TEAMS, OUTCOMES, DeclaredLabels, documented
 from monitoring.metrics import ENGINE_STEPS, GENERATION_TOKENS, PROMPT_TOKENS
 from monitoring.process import init, render
 from monitoring.replica import ReplicaMetrics
+from monitoring.routing import RoutingMetrics
 from monitoring.specs import CounterSpec, GaugeSpec, HistogramSpec
 
 DECLARED = DeclaredLabels(apis=("tabby", "tgi"), rules=("block", "line"))
@@ -62,9 +63,10 @@ def test_declarations_follow_prometheus_conventions(spec: CounterSpec | GaugeSpe
 
 
 def test_every_specification_of_the_module_is_declared_once() -> None:
-    named = [spec for spec in vars(metrics).values() if isinstance(spec, CounterSpec | GaugeSpec | HistogramSpec)]
-    sections = [section for section in vars(metrics).values() if isinstance(section, specs.Section)]
-    assert sections == list(metrics.SECTIONS)
+    things = [*vars(metrics).values(), *vars(front_metrics).values()]
+    named = [spec for spec in things if isinstance(spec, CounterSpec | GaugeSpec | HistogramSpec)]
+    sections = {section.title for section in things if isinstance(section, specs.Section)}
+    assert sections == {section.title for section in metrics.SECTIONS}
     assert sorted(spec.name for spec in named) == sorted(spec.name for spec in metrics.declared())
     assert len({spec.name for spec in metrics.declared()}) == len(metrics.declared())
 
@@ -102,11 +104,15 @@ def test_exposition_parses_with_types_and_documentation() -> None:
     replica.gpu_memory([SimpleNamespace(gpu="GPU-1", used=1, total=2)])
     IngressMetrics("pico", declared=DECLARED)
     ConnectionMetrics("pico")
+    RoutingMetrics("pico")
     families = {family.name: family for family in text_string_to_metric_families(render().decode())}
     for spec in metrics.declared():
         total = spec.kind == "counter"
         family = families.pop(spec.full_name.removesuffix("_total") if total else spec.full_name)
         assert (family.type, family.documentation) == (spec.kind, spec.documentation)
+        if spec in (front_metrics.PROBE_SUCCESS, front_metrics.PROBE_TIME):
+            assert not family.samples, "the exporter says these, once the server has answered"
+            continue
         assert family.samples, "series must exist before the first event, or their first rate is lost"
     assert not families
 
@@ -220,6 +226,34 @@ def test_waste_and_reuse_are_counted_by_team() -> None:
     assert value("wasted_tokens_total", team="red") == 10
     assert value("typed_ahead_tokens_total", team="red") == 12
     assert value("wasted_tokens_total", team="default") == 0
+
+
+def test_an_ingress_says_when_its_loop_turned_and_how_much_is_open() -> None:
+    now = [100.0]
+    ingress = IngressMetrics("pico", clock=lambda: now[0])
+    assert value("ingress_oldest_turn_timestamp_seconds") == value("ingress_newest_turn_timestamp_seconds") == 100
+    now[0] = 103.0
+    ingress.turned()
+    assert value("ingress_oldest_turn_timestamp_seconds") == value("ingress_newest_turn_timestamp_seconds") == 103
+    assert value("requests_received_total") == value("requests_open") == 0
+    ingress.request_received()
+    ingress.request_received()
+    ingress.request_closed()
+    assert (value("requests_received_total"), value("requests_open")) == (2, 1)
+
+
+def test_a_teams_outcomes_begin_together_at_zero() -> None:
+    IngressMetrics("pico", DECLARED).request_ended("ok", "tgi", "red")
+    assert [value("requests_total", team="red", outcome=outcome) for outcome in OUTCOMES] == [1, 0, 0, 0, 0, 0]
+
+
+def test_expected_prefixes_are_counted_beside_known_ones() -> None:
+    routing = RoutingMetrics("pico")
+    routing.routed("prefix", 64, 64)
+    routing.routed("passed_over", 32, 16)
+    assert value("routing_decisions_total", reason="passed_over") == 1
+    assert value("routing_decisions_total", reason="session") == 0
+    assert (value("routing_known_prefix_tokens_total"), value("routing_expected_prefix_tokens_total")) == (96, 80)
 
 
 def test_no_client_adds_series() -> None:

@@ -9,14 +9,30 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring import metrics
+from monitoring import labels, metrics
+from monitoring.connections import ConnectionMetrics
+from monitoring.ingress import IngressMetrics
+from monitoring.process import init, render
+from monitoring.replica import ReplicaMetrics
+from monitoring.routing import RoutingMetrics
 from monitoring.specs import FIRST_TOKEN_OBJECTIVE_S
 from tests.monitoring.test_boards import RULES, SERIES, names, recorded
 from tests.support.programs import program
 
 ROOT = Path(__file__).parents[2]
 ALERTS: list[dict[str, Any]] = yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"][0]["rules"]
+VALUES = {
+    ("requests_total", "outcome"): labels.OUTCOMES,
+    ("requests_rejected_total", "reason"): labels.REJECTION_REASONS,
+    ("rank_failures_total", "cause"): labels.FAILURE_CAUSES,
+    ("routing_decisions_total", "reason"): labels.ROUTING_REASONS,
+    ("wasted_tokens_total", "cause"): labels.WASTE_CAUSES,
+    ("request_success_total", "finished_reason"): labels.FINISH_REASONS,
+    ("connections_refused_total", "reason"): labels.CONNECTION_REFUSALS,
+}
+"""Counter and label -> what it may be."""
 EACH_ALERT = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
 
 
@@ -75,6 +91,34 @@ def test_each_alert_has_an_entry_in_the_runbook(alert: dict[str, Any]) -> None:
 def test_the_runbook_has_no_entry_too_many() -> None:
     entries = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), flags=re.MULTILINE)
     assert entries == [alert["alert"] for alert in ALERTS]
+
+
+def counted(expression: str) -> set[str]:
+    """Counters of ours of which an expression takes a rate or an increase."""
+    return set(re.findall(r"(?:rate|increase)\s*\(\s*(starcoder_\w+_total)", expression))
+
+
+def test_counters_in_rules_begin_at_zero_for_every_value_of_their_labels() -> None:
+    """Prometheus sees no increase in a series whose first sample is 1: the first failure would be none."""
+    recording = yaml.safe_load((RULES / "recording.yaml").read_text())["groups"]
+    expressions = [rule["expr"] for rule in (*ALERTS, *(rule for group in recording for rule in group["rules"]))]
+    init(None)
+    try:
+        IngressMetrics("pico"), ReplicaMetrics("pico"), ConnectionMetrics("pico"), RoutingMetrics("pico")
+        families = text_string_to_metric_families(render().decode())
+        found = [sample for family in families for sample in family.samples]
+    finally:
+        init(None)
+    used = set().union(*map(counted, expressions))
+    assert used
+    for spec in metrics.declared():
+        if spec.full_name not in used:
+            continue
+        series = [sample for sample in found if sample.name == spec.full_name]
+        assert series, spec.full_name
+        assert {sample.value for sample in series} == {0}
+        for label in set(spec.labels) - {"model", "team", "dialect"}:
+            assert {sample.labels[label] for sample in series} == set(VALUES[spec.name, label])
 
 
 def test_objectives_lie_on_buckets() -> None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.serve._private.common import DeploymentID, ReplicaID
 
-from deployments.cluster.routing import FORGIVEN_S, SILENT_S, Asked, PrefixIndex, Silent, choose
+from deployments.cluster.routing import (
+    FORGIVEN_S,
+    SILENT_S,
+    Asked,
+    PrefixIndex,
+    PrefixRouter,
+    Silent,
+    choose,
+    prospects,
+    reason_for,
+)
 from deployments.protocol import GenerationRequest
 from model.request import SamplingParams
+from monitoring.process import init, render
 
 
 def first(count: int) -> int:
@@ -95,3 +109,50 @@ def test_a_replica_that_takes_nothing_is_passed_over_for_a_while():
     now[0] += SILENT_S + 1
     silent.answered("a")
     assert silent.others("ab") == ["a", "b"]
+
+
+def test_a_decision_is_judged_by_what_was_known_when_it_was_made():
+    living = {"a", "b", "c"}
+    assert prospects({}, living, "a") == (0, 0)
+    assert prospects({"b": 3}, living, "a") == (3, 0)
+    assert prospects({"a": 5, "b": 3}, living, "b") == (5, 3)
+    assert prospects({"gone": 9, "b": 3}, living, "b") == (3, 3), "what has ended holds nothing"
+    assert reason_for("a", None, 0, 0) == "nothing_known"
+    assert reason_for("a", None, 5, 5) == "prefix"
+    assert reason_for("b", None, 5, 3) == "passed_over"
+    assert reason_for("a", "a", 5, 0) == "session", "its session counts for more than its prompt"
+    assert reason_for("b", "a", 5, 5) == "passed_over"
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 8), min_size=1),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9)),
+)
+def test_a_router_that_has_no_reason_to_do_otherwise_sends_all_to_the_prefix(loads, blocks):
+    """A router that works shows nothing passed over, while engines are about as busy; a broken one does."""
+    chosen = choose(loads, {replica: n for replica, n in blocks.items() if replica in loads}, imbalance=8, tie=first)
+    known, expected = prospects(blocks, loads, chosen)
+    assert known == expected
+    assert reason_for(chosen, None, known, expected) != "passed_over"
+    other = next((replica for replica in loads if blocks.get(replica, 0) < known), None)
+    if other is not None:
+        assert reason_for(other, None, *prospects(blocks, loads, other)) == "passed_over"
+
+
+def test_the_router_counts_what_it_knew_before_it_sent_the_request():
+    router = PrefixRouter.__new__(PrefixRouter)  # without the rest of Serve
+    a, b = (ReplicaID(name, DeploymentID("engine")) for name in "ab")
+    router._replicas = {a: None, b: None}
+    init(None)
+    try:
+        router.initialize_state(block_size=4, imbalance=8, model="m")
+        for to in (a, a, b):
+            request = GenerationRequest(request_id="r", prompts=[list(range(9))], params=SamplingParams())
+            router.on_request_routed(SimpleNamespace(args=(request,), created_at=0.0), to, None)
+        said = render().decode()
+    finally:
+        init(None)
+    for reason, count in (("nothing_known", 1), ("prefix", 1), ("passed_over", 1), ("session", 0)):
+        assert f'starcoder_routing_decisions_total{{model="m",reason="{reason}"}} {count}.0' in said
+    assert 'starcoder_routing_known_prefix_tokens_total{model="m"} 16.0' in said
+    assert 'starcoder_routing_expected_prefix_tokens_total{model="m"} 8.0' in said

@@ -12,7 +12,7 @@ from model.pico import CHECKPOINT
 from model.process.rank import Rank
 from model.request import Request, SamplingParams
 from model.scheduling.speculation import LONGEST_MATCH, SHORTEST_MATCH, PromptLookup, Speculator
-from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
+from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, DRAFTED_STEP_TIME, ENGINE_STEPS, PLAIN_STEP_TIME
 from tests.support.toy_engine import naive, run_to_end, tokens_of, toy_engine
 
 
@@ -85,6 +85,8 @@ def test_fewer_steps_same_output():
     stats = fast.stats()
     assert stats[ENGINE_STEPS] < plain.stats()[ENGINE_STEPS]
     assert 0 < stats[ACCEPTED_DRAFT_TOKENS] <= stats[DRAFT_TOKENS]
+    assert stats[DRAFTED_STEP_TIME] > 0 < stats[PLAIN_STEP_TIME]
+    assert plain.stats()[PLAIN_STEP_TIME] == 0
 
 
 @pytest.mark.parametrize("sequences", [1, 5, 12, 20])

@@ -1,0 +1,49 @@
+"""The metrics of what stands before the engines: ingresses, the router, and what a client would see."""
+
+from __future__ import annotations
+
+from monitoring.specs import Section
+
+FRONT = Section("In front of the engines")
+
+REQUESTS_RECEIVED = FRONT.counter(
+    "requests_received_total", "HTTP requests for work (POST) that have come to an ingress."
+)
+REQUESTS_OPEN = FRONT.gauge("requests_open", "Those of them that have not ended yet, of living ingresses.")
+INGRESSES_UP = FRONT.gauge(
+    "ingresses_up",
+    "Ingress processes of the node that live, whether they answer or not. 0 where there is an engine only.",
+)
+OLDEST_TURN = FRONT.gauge(
+    "ingress_oldest_turn_timestamp_seconds",
+    "When the event loop turned last that has stood still longest, of the node's living ingresses, in Unix seconds; "
+    "each notes it once a second.",
+    merge="livemin",
+)
+NEWEST_TURN = FRONT.gauge(
+    "ingress_newest_turn_timestamp_seconds",
+    "The same of the loop that turned last: where that is long ago, none answers.",
+    merge="livemax",
+)
+PROBE_SUCCESS = FRONT.gauge(
+    "probe_success",
+    "Whether the server answered the exporter's last `GET /version` at its public port (1) or not (0), as a client "
+    "would have seen it. Absent until it has answered once.",
+    merge="livemin",
+)
+PROBE_TIME = FRONT.gauge("probe_seconds", "How long that took, or was waited for.", merge="livemax")
+ROUTING_DECISIONS = FRONT.counter(
+    "routing_decisions_total",
+    "Requests sent to an engine, by why to that one: session (its editor session lives there), prefix (it is thought "
+    "to hold most of the prompt), nothing_known (none holds any), passed_over (another one holds more, or has the "
+    "session, but is too busy or silent).",
+    labels=("model", "reason"),
+)
+KNOWN_PREFIX_TOKENS = FRONT.counter(
+    "routing_known_prefix_tokens_total",
+    "Prompt tokens that some engine was thought to have cached: what there was to hit.",
+)
+EXPECTED_PREFIX_TOKENS = FRONT.counter(
+    "routing_expected_prefix_tokens_total",
+    "Prompt tokens that the engine was thought to have cached to which the request went.",
+)

@@ -1,0 +1,43 @@
+"""What drafts are worth is measured against steps without, of as many sequences."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.scheduling.worth import SpeculationWorth
+from model.statistics import EngineCounters
+from monitoring import metrics
+
+
+def figures(*steps: tuple[int, int, int, float]) -> tuple[float, float]:
+    """Time of the steps with drafts, and of as many tokens without. steps: (sequences, drafted, tokens, seconds)."""
+    counters = EngineCounters()
+    worth = SpeculationWorth(counters)
+    for step in steps:
+        worth.ended(*step)
+    return counters[metrics.DRAFTED_STEP_TIME], counters[metrics.PLAIN_STEP_TIME]
+
+
+def test_drafts_that_are_right_are_worth_the_steps_that_they_save() -> None:
+    assert figures((1, 0, 1, 0.010), (1, 3, 4, 0.012)) == (0.012, 0.040)
+    assert figures((4, 0, 4, 0.010), (4, 3, 6, 0.012)) == (0.012, 0.015)
+
+
+def test_drafts_that_are_wrong_cost_the_difference() -> None:
+    drafted, plain = figures((2, 0, 2, 0.010), (2, 6, 2, 0.015))
+    assert plain < drafted == 0.015
+
+
+def test_what_cannot_be_compared_counts_nothing() -> None:
+    assert figures((1, 3, 4, 0.012), (2, 0, 2, 0.010), (1, 3, 4, 0.012)) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 8), st.integers(1, 9), st.floats(0, 1))))
+def test_both_only_grow(steps: list[tuple[int, int, int, float]]) -> None:
+    counters = EngineCounters()
+    worth = SpeculationWorth(counters)
+    for sequences, drafted, tokens, seconds in steps:
+        before = counters.totals()
+        worth.ended(sequences, drafted, max(tokens, sequences), seconds)
+        assert all(after >= before[name] for name, after in counters.totals().items())
