@@ -145,8 +145,8 @@ class FairQueue:
         """Raise AssertionError unless everybody waits with his account, in order."""
         assert self._size == sum(1 for _ in self)
         never_ran = sorted((s for s in self if s.started_at is None), key=lambda s: s.arrival)
-        for service_class, line in self._never_ran.items():
-            assert list(line) == [s for s in never_ran if s.request.service_class == service_class]
+        for service_class, came in self._never_ran.items():
+            assert list(came) == [s for s in never_ran if s.request.service_class == service_class]
         assert sum(map(len, self._never_ran.values())) == len(never_ran)
         for service_class, lines in self._waiting.items():
             assert lines, "a class in which nobody waits"

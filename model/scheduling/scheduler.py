@@ -98,10 +98,12 @@ class Scheduler:
                     queries, hits = sequence.cache_use
                     self.counters.add(metrics.PREFIX_CACHE_QUERIES, queries)
                     self.counters.add(metrics.PREFIX_CACHE_HITS, hits)
-        for sequence in self._planned.admitted:
-            self.counters.add(metrics.RECOMPUTED_TOKENS, sequence.recomputes())
         for scheduled in plan:
-            scheduled.sequence.computed += scheduled.count
+            sequence = scheduled.sequence
+            if sequence.computed < sequence.lost:
+                again = min(scheduled.count, sequence.lost - sequence.computed)
+                self.counters.add(metrics.RECOMPUTED_TOKENS, again)
+            sequence.computed += scheduled.count
 
     def undo(self) -> None:
         """Take back the step that was planned last, which did not run. Who was preempted for it stays so.

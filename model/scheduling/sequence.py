@@ -32,7 +32,7 @@ class Sequence:
         and what was not put there for it.
     root: where its hashes begin. account: of its tenant, once it waits. evicted: how often it lost its blocks to
         another tenant.
-    lost: tokens that it had computed when it was preempted, until a step computes them again.
+    lost: tokens that it had computed when it was preempted.
     passed: how many that came later were admitted before it, since it did not fit.
     gone: it has finished or was aborted.
     """
@@ -115,13 +115,6 @@ class Sequence:
         """It has no blocks any more: all of its tokens are still to be computed."""
         self.blocks, self.draft, self.prompt_logprobs = [], [], []
         self.computed = self.published = 0
-
-    def recomputes(self) -> int:
-        """Tokens that it computes a second time since it was preempted, now that it has blocks; told once."""
-        if not self.blocks:
-            return 0
-        lost, self.lost = self.lost, 0
-        return max(lost - self.computed, 0)
 
     @property
     def cache_use(self) -> tuple[int, int]:
