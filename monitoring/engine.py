@@ -84,7 +84,7 @@ class EngineMetrics:
 
     def __init__(self, model: str) -> None:
         own = families()
-        own.tell_process(model)
+        own.tell_recorder(model)
         self._own = own
         self._model = model
         self._gauges = {

@@ -20,18 +20,18 @@ def _process_id() -> str:
 
 
 class Families:
-    """Every declared metric, on a registry of its own. process: this one's name, which no other of the node has."""
+    """Every declared metric, on a registry of its own. recorder: this process's name, which no other one has."""
 
-    def __init__(self, process: Callable[[], str] = _process_id) -> None:
+    def __init__(self, recorder: Callable[[], str] = _process_id) -> None:
         self.registry = CollectorRegistry()
-        self._process, self._since = process, time.time()
+        self._recorder, self._since = recorder, time.time()
         self._counters = {spec: spec.build(self.registry) for spec in _of_kind(CounterSpec)}
         self._gauges = {spec: spec.build(self.registry) for spec in _of_kind(GaugeSpec)}
         self._histograms = {spec: spec.build(self.registry) for spec in _of_kind(HistogramSpec)}
 
-    def tell_process(self, model: str) -> None:
+    def tell_recorder(self, model: str) -> None:
         """From now on the metrics say that this process is among those that they speak for."""
-        self.gauge(RECORDING_SINCE, model, self._process()).set(self._since)
+        self.gauge(RECORDING_SINCE, model, self._recorder()).set(self._since)
 
     def counter(self, spec: CounterSpec, *labels: str) -> Counter:
         return self._counters[spec].labels(*labels)

@@ -16,7 +16,7 @@ class IngressMetrics:
 
     def __init__(self, model: str, declared: DeclaredLabels = NOTHING_DECLARED) -> None:
         own = families()
-        own.tell_process(model)
+        own.tell_recorder(model)
         self.usage = UsageMetrics(model)
         self._teams = labels.TeamNames()
         self._dialects = declared.dialects

@@ -83,7 +83,7 @@ def documented(declared: DeclaredLabels) -> dict[str, str]:
         "event": ", ".join(COMPLETION_EVENT_KINDS),
         "language": f"{len(LANGUAGES)} identifiers of editors, `other` included",
         "rank": "the tensor-parallel rank, from 0",
-        "process": "of a living process of the node: its id and a random part",
+        "recorder": "a living process of the node: its id and a random part",
         "gpu": "the UUID of a GPU of the node",
     }
 

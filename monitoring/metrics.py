@@ -325,7 +325,7 @@ RECORDING_SINCE = REPLICAS.gauge(
     "recording_since_seconds",
     "When each living process began to record here, in seconds since 1970. Whoever shows a process's series shows this "
     "one: two targets with the same process count everything twice.",
-    labels=("model", "process"),
+    labels=("model", "recorder"),
     merge="livemax",
 )
 ENGINE_STARTS = REPLICAS.counter("engine_starts_total", "Engines that became ready.")

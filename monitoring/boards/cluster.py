@@ -93,7 +93,7 @@ _REPLICAS = Row(
             (
                 (f"count by (instance) ({m.RECORDING_SINCE.full_name}{q.selector(m.RECORDING_SINCE)})", "{{instance}}"),
                 (
-                    f"max (count by (model, process) ({m.RECORDING_SINCE.full_name}{q.selector(m.RECORDING_SINCE)}))",
+                    f"max (count by (model, recorder) ({m.RECORDING_SINCE.full_name}{q.selector(m.RECORDING_SINCE)}))",
                     "targets of a process",
                 ),
             ),

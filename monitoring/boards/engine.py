@@ -158,7 +158,7 @@ _CACHE = Row(
             "cancelled, drafts that were wrong, and what was computed again after a preemption; on all nodes.",
             ((f"max by (cause) (starcoder:wasted:share_10m{SHOWN})", "{{cause}}"),),
             "percentunit",
-            thresholds=((0.4, "orange"), (0.66, "red")),
+            thresholds=((0.4, "orange"), (0.6, "red")),
             stacked=True,
         ),
     ),

@@ -154,7 +154,7 @@ def test_a_process_says_once_that_it_records() -> None:
     before = time.time()
     init(None)
     ReplicaMetrics("pico"), IngressMetrics("pico"), ConnectionMetrics("pico")
-    assert before <= value("recording_since_seconds", process=str(os.getpid())) <= time.time()
+    assert before <= value("recording_since_seconds", recorder=str(os.getpid())) <= time.time()
     assert value("recording_since_seconds") <= time.time(), "there is one series"
 
 
