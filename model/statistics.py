@@ -55,8 +55,8 @@ class EngineStats(msgspec.Struct):
     kv_blocks_total: int = 0
     kv_blocks_used: int = 0
     kv_blocks_cached: int = 0
-    oldest_waiting_seconds: float = 0.0
-    """How long the sequence has waited that has waited longest for its first step; 0 if none waits."""
+    oldest_waiting_seconds: dict[int, float] = {}
+    """By class of service, how long the sequence has waited that has waited longest for its first step."""
     totals: dict[str, float] = {}
     parameter_bytes: list[int] = []
     """Bytes of parameters held by each rank."""

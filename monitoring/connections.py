@@ -12,6 +12,7 @@ class ConnectionMetrics:
 
     def __init__(self, model: str) -> None:
         own = families()
+        own.tell_recorder(model)
         self._refused = {
             reason: own.counter(metrics.CONNECTIONS_REFUSED, model, reason) for reason in CONNECTION_REFUSALS
         }

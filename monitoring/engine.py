@@ -23,7 +23,7 @@ class EngineSnapshot(Protocol):
     @property
     def waiting(self) -> int: ...
     @property
-    def oldest_waiting_seconds(self) -> float: ...
+    def oldest_waiting_seconds(self) -> Mapping[int, float]: ...
     @property
     def kv_blocks_total(self) -> int: ...
     @property
@@ -84,6 +84,7 @@ class EngineMetrics:
 
     def __init__(self, model: str) -> None:
         own = families()
+        own.tell_recorder(model)
         self._own = own
         self._model = model
         self._gauges = {
@@ -91,7 +92,6 @@ class EngineMetrics:
             for spec in (
                 metrics.REQUESTS_RUNNING,
                 metrics.REQUESTS_WAITING,
-                metrics.OLDEST_WAITING,
                 metrics.KV_CACHE_USAGE,
                 metrics.KV_CACHE_BLOCKS,
                 metrics.KV_CACHE_BLOCKS_USED,
@@ -100,6 +100,7 @@ class EngineMetrics:
                 metrics.ENGINES_UP,
             )
         }
+        self._oldest = [own.gauge(metrics.OLDEST_WAITING, model, name) for name in labels.SERVICE_CLASSES]
         self._step = own.histogram(metrics.STEP_TIME, model)
         self._step_sequences = own.histogram(metrics.STEP_SEQUENCES, model)
         self._step_tokens = own.histogram(metrics.STEP_TOKENS, model)
@@ -152,7 +153,8 @@ class EngineMetrics:
         gauges = self._gauges
         gauges[metrics.REQUESTS_RUNNING].set(stats.running)
         gauges[metrics.REQUESTS_WAITING].set(stats.waiting)
-        gauges[metrics.OLDEST_WAITING].set(stats.oldest_waiting_seconds)
+        for number, oldest in enumerate(self._oldest):
+            oldest.set(stats.oldest_waiting_seconds.get(number, 0.0))
         usage = stats.kv_blocks_used / stats.kv_blocks_total if stats.kv_blocks_total else 0.0
         gauges[metrics.KV_CACHE_USAGE].set(usage)
         gauges[metrics.KV_CACHE_BLOCKS].set(stats.kv_blocks_total)
@@ -176,5 +178,5 @@ class EngineMetrics:
 
     def engine_stopped(self) -> None:
         """The engine runs nothing any more, as it should."""
-        for gauge in self._gauges.values():
+        for gauge in (*self._gauges.values(), *self._oldest):
             gauge.set(0)

@@ -25,6 +25,7 @@ class IngressMetrics:
         self, model: str, declared: DeclaredLabels = NOTHING_DECLARED, clock: Callable[[], float] = time.time
     ) -> None:
         own = families()
+        own.tell_recorder(model)
         self.usage = UsageMetrics(model)
         self._teams = labels.TeamNames()
         self._dialects = declared.dialects

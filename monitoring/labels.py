@@ -36,7 +36,7 @@ WASTE_CAUSES = ("superseded", "cancelled")
 SERVICE_CLASSES = ("interactive", "standard", "batch")
 """By their number, which the engine knows."""
 STEP_PHASES = ("schedule", "forward", "sample", "other")
-FAILURE_CAUSES = ("died", "hung", "heartbeat", "killed", "other")
+FAILURE_CAUSES = ("died", "hung", "heartbeat", "start", "killed", "other")
 
 COMPLETION_EVENT_KINDS = ("view", "select", "select_line", "dismiss")
 LANGUAGES = (
@@ -88,6 +88,7 @@ def documented(declared: DeclaredLabels) -> dict[str, str]:
         "event": ", ".join(COMPLETION_EVENT_KINDS),
         "language": f"{len(LANGUAGES)} identifiers of editors, `other` included",
         "rank": "the tensor-parallel rank, from 0",
+        "recorder": "a living process of the node: its id and a random part",
         "gpu": "the UUID of a GPU of the node",
     }
 

@@ -152,7 +152,9 @@ REQUEST_GENERATION_TOKENS = TIMES.histogram(
 )
 OLDEST_WAITING = TIMES.gauge(
     "queue_oldest_age_seconds",
-    "Age of the sequence that has waited longest for its first step, in the node's slowest replica; 0 if none waits.",
+    "Age of the sequence that has waited longest for its first step, by the class of service that it came with, in the "
+    "node's slowest replica; 0 if none waits.",
+    labels=("model", "service_class"),
     merge="livemax",
 )
 
@@ -266,6 +268,10 @@ GENERATION_TOKENS = STEPS.engine_counter("generation_tokens_total", "Tokens gene
 PREEMPTIONS = STEPS.engine_counter(
     "num_preemptions_total", "Sequences that lost their cache blocks to others and were computed again.", vllm=True
 )
+RECOMPUTED_TOKENS = STEPS.engine_counter(
+    "recomputed_tokens_total",
+    "Tokens that were computed a second time, since their sequence had been preempted and the cache had not kept them.",
+)
 DRAFT_TOKENS = STEPS.engine_counter(
     "spec_decode_num_draft_tokens_total", "Drafted tokens that were checked.", vllm=True
 )
@@ -343,11 +349,18 @@ ENGINES_UP = REPLICAS.gauge(
     "engines_up",
     "Engines of the node that have loaded and not failed. 0 where there is none but an ingress, or one that starts.",
 )
+RECORDING_SINCE = REPLICAS.gauge(
+    "recording_since_seconds",
+    "When each living process began to record here, in seconds since 1970. Whoever shows a process's series shows this "
+    "one: two targets with the same process count everything twice.",
+    labels=("model", "recorder"),
+    merge="livemax",
+)
 ENGINE_STARTS = REPLICAS.counter("engine_starts_total", "Engines that became ready.")
 RANK_FAILURES = REPLICAS.counter(
     "rank_failures_total",
-    "Engines that were given up, and then restarted, since a rank died, hung in a step or missed its heartbeat, or "
-    "whose replica was killed, as the OOM killer does: its successor counts that.",
+    "Engines that were given up, and then restarted, since a rank died, hung in a step or missed its heartbeat, that "
+    "did not start, or whose replica was killed, as the OOM killer does: its successor counts that.",
     labels=("model", "cause"),
 )
 OUT_OF_MEMORY = REPLICAS.engine_counter(

@@ -31,12 +31,13 @@ def init(directory: Path | None) -> None:
     prometheus_client.disable_created_metrics()
     if directory is None:
         values.ValueClass = values.MutexValue
+        _families = Families()
     else:
         shared = SharedDirectory(directory.absolute())
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared.path)  # read whenever a file is opened
         values.MmapedDict = AllocatedDict  # type: ignore[misc]
         values.ValueClass = values.MultiProcessValue(shared.identifier)
-    _families = Families()
+        _families = Families(shared.identifier)
 
 
 def families() -> Families:

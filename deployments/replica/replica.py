@@ -104,6 +104,13 @@ class EngineReplica:
         self._metrics = metrics = monitoring.ReplicaMetrics(settings.model_id, declared=labels)
         if replaced is not None and not replaced.counted:
             metrics.predecessor_killed()
+        try:
+            await self._start_engine(settings, metrics, started_at)
+        except Exception:
+            metrics.engine_lost("start")
+            raise
+
+    async def _start_engine(self, settings: Settings, metrics: monitoring.ReplicaMetrics, started_at: float) -> None:
         directory = await asyncio.to_thread(resolve_checkpoint, settings.model, settings.revision)
         model = ModelConfig.from_checkpoint(directory)
         settings.check_model(model)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ class FairQueue:
         self._accounts = Accounts()
         self._waiting: dict[int, dict[Account, list[Sequence]]] = {}
         self._overtaken: Counter[int] = Counter()
-        self._never_ran: OrderedDict[Sequence, None] = OrderedDict()
+        self._never_ran: defaultdict[int, OrderedDict[Sequence, None]] = defaultdict(OrderedDict)
         self._size = 0
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class FairQueue:
     def enter(self, sequence: Sequence) -> None:
         """A new one comes."""
         sequence.account = self._accounts.of(sequence.request.service_class, sequence.request.tenant)
-        self._never_ran[sequence] = None
+        self._never_ran[sequence.request.service_class][sequence] = None
         self.add(sequence)
 
     def add(self, sequence: Sequence) -> None:
@@ -74,15 +74,18 @@ class FairQueue:
 
     def runs(self, sequence: Sequence) -> None:
         """For the first time; or it never will."""
-        self._never_ran.pop(sequence, None)
+        self._never_ran[sequence.request.service_class].pop(sequence, None)
 
     def never_ran(self, sequences: list[Sequence]) -> None:
         """They did not run after all."""
-        self._never_ran = OrderedDict.fromkeys(sorted([*self._never_ran, *sequences], key=lambda s: s.arrival))
+        for service_class in {s.request.service_class for s in sequences}:
+            line = [s for s in sequences if s.request.service_class == service_class]
+            line = sorted([*self._never_ran[service_class], *line], key=lambda s: s.arrival)
+            self._never_ran[service_class] = OrderedDict.fromkeys(line)
 
-    def oldest(self) -> Sequence | None:
-        """Of those that have never run, the one that came first."""
-        return next(iter(self._never_ran), None)
+    def oldest(self) -> dict[int, Sequence]:
+        """Of those that have never run, the one that came first, by the class that it came with."""
+        return {service_class: next(iter(line)) for service_class, line in self._never_ran.items() if line}
 
     def first(self) -> Sequence:
         """Whose turn it is. There must be one that waits."""
@@ -141,7 +144,10 @@ class FairQueue:
     def check_integrity(self) -> None:
         """Raise AssertionError unless everybody waits with his account, in order."""
         assert self._size == sum(1 for _ in self)
-        assert list(self._never_ran) == sorted((s for s in self if s.started_at is None), key=lambda s: s.arrival)
+        never_ran = sorted((s for s in self if s.started_at is None), key=lambda s: s.arrival)
+        for service_class, came in self._never_ran.items():
+            assert list(came) == [s for s in never_ran if s.request.service_class == service_class]
+        assert sum(map(len, self._never_ran.values())) == len(never_ran)
         for service_class, lines in self._waiting.items():
             assert lines, "a class in which nobody waits"
             for account, line in lines.items():

@@ -59,10 +59,10 @@ class Scheduler:
         for block in sequence.blocks:
             self.pool.withdraw(block)
 
-    def oldest_waiting(self) -> float:
-        """Seconds that the sequence has waited that has waited longest for its first step; 0 if none waits."""
-        oldest = self.waiting.oldest()
-        return time.monotonic() - oldest.arrived_at if oldest is not None else 0.0
+    def oldest_waiting(self) -> dict[int, float]:
+        """By class, seconds that the sequence has waited that has waited longest for its first step, if one waits."""
+        now = time.monotonic()
+        return {service_class: now - oldest.arrived_at for service_class, oldest in self.waiting.oldest().items()}
 
     def schedule(self) -> list[Scheduled]:
         """The next step's work, decodes first. Empty only when nothing waits or runs but for what it awaits.
@@ -99,7 +99,11 @@ class Scheduler:
                     self.counters.add(metrics.PREFIX_CACHE_QUERIES, queries)
                     self.counters.add(metrics.PREFIX_CACHE_HITS, hits)
         for scheduled in plan:
-            scheduled.sequence.computed += scheduled.count
+            sequence = scheduled.sequence
+            if sequence.computed < sequence.lost:
+                again = min(scheduled.count, sequence.lost - sequence.computed)
+                self.counters.add(metrics.RECOMPUTED_TOKENS, again)
+            sequence.computed += scheduled.count
 
     def undo(self) -> None:
         """Take back the step that was planned last, which did not run. Who was preempted for it stays so.
@@ -350,6 +354,7 @@ class Scheduler:
         What is still cached when it runs again is not recomputed, and what is recomputed is not charged again.
         """
         victim.evicted += victim.account is not claimant.account
+        victim.lost = max(victim.lost, victim.computed)
         self.running.remove(victim)
         self._release(victim)
         self.counters.add(metrics.PREEMPTIONS)
@@ -358,10 +363,7 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.pool.release(sequence.blocks)
         self.tables.release(sequence)
-        sequence.blocks = []
-        sequence.draft = []
-        sequence.computed = sequence.published = 0
-        sequence.prompt_logprobs = []
+        sequence.start_over()
 
     def _missing_blocks(self, sequence: Sequence, length: int) -> int:
         """Blocks that a sequence still lacks for its first `length` tokens."""

@@ -32,6 +32,7 @@ class Sequence:
         and what was not put there for it.
     root: where its hashes begin. account: of its tenant, once it waits. evicted: how often it lost its blocks to
         another tenant.
+    lost: tokens that it had computed when it was preempted.
     passed: how many that came later were admitted before it, since it did not fit.
     gone: it has finished or was aborted.
     """
@@ -57,6 +58,7 @@ class Sequence:
     cached_tokens: int = 0
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     evicted: int = 0
+    lost: int = 0
     passed: int = 0
     gone: bool = False
 
@@ -108,6 +110,11 @@ class Sequence:
     def ends(self) -> bool:
         """The token it awaits is its last, whatever it turns out to be."""
         return self.awaited is not None and self.length >= self.limit
+
+    def start_over(self) -> None:
+        """It has no blocks any more: all of its tokens are still to be computed."""
+        self.blocks, self.draft, self.prompt_logprobs = [], [], []
+        self.computed = self.published = 0
 
     @property
     def cache_use(self) -> tuple[int, int]:

@@ -54,9 +54,9 @@ _REPLICAS = Row(
         ),
         Panel(
             "Starts and failures",
-            "Engines that became ready, engines given up for a dead or hanging rank, by cause, requests that were "
-            "ended since memory ran out or their logits were no numbers, and kernels that were compiled while a step "
-            "waited; in the last hour.",
+            "Engines that became ready, engines that were given up, killed or did not start, by cause, requests that "
+            "were ended since memory ran out or their logits were no numbers, and kernels that were compiled while a "
+            "step waited; in the last hour.",
             (
                 (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
                 (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),
@@ -94,6 +94,19 @@ _REPLICAS = Row(
             (('up{job=~".*starcoder.*"}', "{{instance}}"),),
             "short",
             thresholds=((0.0, "red"), (1.0, "green")),
+        ),
+        Panel(
+            "Processes by target",
+            "Processes that each exporter speaks for, and the targets behind which each of them is: more than one, and "
+            "all counts are too large.",
+            (
+                (f"count by (instance) ({m.RECORDING_SINCE.full_name}{q.selector(m.RECORDING_SINCE)})", "{{instance}}"),
+                (
+                    f"max (count by (model, recorder) ({m.RECORDING_SINCE.full_name}{q.selector(m.RECORDING_SINCE)}))",
+                    "targets of a process",
+                ),
+            ),
+            "short",
         ),
     ),
 )

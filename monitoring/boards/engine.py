@@ -10,6 +10,7 @@ from monitoring.boards.panel import Board, Panel, Row
 NO_GPU = "needs a GPU"
 NO_TARGET = "needs a target of the inter-token latency, which on a CPU is off if not given"
 OURS = '{application="starcoder", deployment="engine"}'
+SHOWN = '{model=~"$model"}'
 
 _STEPS = Row(
     "Steps",
@@ -98,8 +99,9 @@ _REQUESTS = Row(
         ),
         Panel(
             "Age of the queue",
-            "Of the sequence that has waited longest for its first step. The sharpest sign of overload.",
-            ((q.value(m.OLDEST_WAITING, "instance", how="max"), "{{instance}}"),),
+            "Of the sequence that has waited longest for its first step, by class. The sharpest sign of overload, but "
+            "for batch, which may wait.",
+            ((q.value(m.OLDEST_WAITING, "instance", "service_class", how="max"), "{{instance}} {{service_class}}"),),
             "s",
             thresholds=((1.0, "orange"), (5.0, "red")),
         ),
@@ -151,6 +153,27 @@ _CACHE = Row(
             ((q.rate(m.PREEMPTIONS), "preemptions"),),
             "short",
             thresholds=((0.1, "orange"), (1.0, "red")),
+        ),
+        Panel(
+            "Preemptions for each that ends",
+            "By node. At 0.1 for a quarter of an hour somebody is told: answers pause, and are computed again.",
+            (
+                (
+                    f"{q.rate(m.PREEMPTIONS, 'instance')} / ({q.rate(m.REQUEST_SUCCESS, 'instance')} > 0)",
+                    "{{instance}}",
+                ),
+            ),
+            "short",
+            thresholds=((0.02, "orange"), (0.1, "red")),
+        ),
+        Panel(
+            "Computed for nobody",
+            "Of the tokens computed but those of new prompts: generated for requests that were superseded or "
+            "cancelled, drafts that were wrong, and what was computed again after a preemption; on all nodes.",
+            ((f"max by (cause) (starcoder:wasted:share_10m{SHOWN})", "{{cause}}"),),
+            "percentunit",
+            thresholds=((0.4, "orange"), (0.6, "red")),
+            stacked=True,
         ),
     ),
 )

@@ -257,13 +257,18 @@ def test_every_step_says_how_large_it_was_and_where_its_time_went() -> None:
     assert sizes == [(1, 8), (1, 4), (1, 1), (1, 1)]
 
 
-def test_the_oldest_waiting_sequence_has_an_age() -> None:
+def test_the_oldest_waiting_sequence_of_each_class_has_an_age() -> None:
     engine = toy_engine(max_num_seqs=1)
     long = SamplingParams(max_tokens=30, temperature=0, ignore_eos=True)
     engine.add(Request("a", [1, 2], long))
     engine.step()
-    assert engine.stats().oldest_waiting_seconds == 0
+    assert engine.stats().oldest_waiting_seconds == {}
     engine.add(Request("b", [1, 2], long, priority=5))
     engine.add(Request("c", [1, 2], long))
+    engine.add(Request("batch", [1, 2], long, service_class=2))
     engine.sequences["b"].arrived_at -= 100
-    assert 100 <= engine.stats().oldest_waiting_seconds < 1000
+    engine.sequences["batch"].arrived_at -= 3000
+    oldest = engine.stats().oldest_waiting_seconds
+    assert 100 <= oldest.pop(1) < 1000
+    assert 3000 <= oldest.pop(2) < 4000
+    assert not oldest

@@ -64,14 +64,21 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.communicate()
 
 
+def recorders(series: dict[str, float]) -> set[int]:
+    """Ids of the processes that a target speaks for."""
+    names = [name for name in series if name.startswith("recording_since_seconds[")]
+    return {int(name.partition("[")[2].partition("-")[0]) for name in names}
+
+
 def end(process: subprocess.Popen, how: int) -> None:
     os.kill(process.pid, how)
     process.wait(120)
 
 
 def test_processes_merge_and_the_killed_one_keeps_its_counts_only(tmp_path: Path, start: Start) -> None:
-    first, _second = start(3, 10), start(5, 100)
+    first, second = start(3, 10), start(5, 100)
     both = parse(render(tmp_path))
+    assert recorders(both) == {first.pid, second.pid}
     assert both["num_requests_running"] == 8
     assert both["num_requests_waiting"] == 16
     assert both["kv_cache_usage_perc"] == 0.5  # of the fuller replica
@@ -86,8 +93,9 @@ def test_processes_merge_and_the_killed_one_keeps_its_counts_only(tmp_path: Path
     assert (both["ingresses_up"], one["ingresses_up"]) == (2, 1)
     assert both["ingress_oldest_turn_timestamp_seconds"] < one["ingress_oldest_turn_timestamp_seconds"]
     assert both["ingress_newest_turn_timestamp_seconds"] == one["ingress_newest_turn_timestamp_seconds"]
-    kinds = ("num_requests", "kv_cache", "engines_up", "queue_oldest", "ingress")
-    gauges = {name for name in one if name.startswith(kinds)}
+    assert recorders(one) == {second.pid}
+    of_gauges = ("num_requests", "kv_cache", "engines_up", "queue_oldest", "ingress", "recording_since")
+    gauges = {name for name in both if name.startswith(of_gauges)}
     assert {name: one[name] for name in one.keys() - gauges} == {name: both[name] for name in both.keys() - gauges}
 
 

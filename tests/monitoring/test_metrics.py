@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,7 +134,10 @@ def test_engine_totals_become_counters_across_an_engines_restart() -> None:
 
 def test_engine_gauges_follow_the_engine_and_end_with_it() -> None:
     replica = ReplicaMetrics("pico")
-    replica.engine_stats(EngineStats(running=3, waiting=2, kv_blocks_total=200, kv_blocks_used=50))
+    waits = {1: 0.5, 2: 60.0}
+    replica.engine_stats(EngineStats(3, 2, kv_blocks_total=200, kv_blocks_used=50, oldest_waiting_seconds=waits))
+    for name, seconds in {"interactive": 0, "standard": 0.5, "batch": 60}.items():
+        assert value("queue_oldest_age_seconds", service_class=name) == seconds
     assert value("num_requests_running") == 3
     assert value("num_requests_waiting") == 2
     assert value("kv_cache_usage_perc") == 0.25
@@ -146,8 +151,17 @@ def test_engine_gauges_follow_the_engine_and_end_with_it() -> None:
     assert value("engines_up") == 0
     for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "kv_cache_blocks"):
         assert value(name) == 0
+    assert value("queue_oldest_age_seconds") == 0
     replica.engine_stats(EngineStats())
     assert value("kv_cache_usage_perc") == 0
+
+
+def test_a_process_says_once_that_it_records() -> None:
+    before = time.time()
+    init(None)
+    ReplicaMetrics("pico"), IngressMetrics("pico"), ConnectionMetrics("pico")
+    assert before <= value("recording_since_seconds", recorder=str(os.getpid())) <= time.time()
+    assert value("recording_since_seconds") <= time.time(), "there is one series"
 
 
 def test_tokens_that_leave_together_share_the_time() -> None:
@@ -195,7 +209,7 @@ def test_a_second_place_gets_what_is_recorded_from_then_on(tmp_path: Path) -> No
 
 def test_stats_need_only_the_shape() -> None:
     shape = dict.fromkeys(EngineStats.__struct_fields__, 1)
-    stats = SimpleNamespace(**shape | {"totals": {ENGINE_STEPS.name: 1}})
+    stats = SimpleNamespace(**shape | {"totals": {ENGINE_STEPS.name: 1}, "oldest_waiting_seconds": {}})
     ReplicaMetrics("pico").engine_stats(stats)
     assert value("engine_steps_total") == 1
 

@@ -23,7 +23,7 @@ def main() -> None:
             kv_blocks_total=100,
             kv_blocks_used=10 * running,
             kv_blocks_cached=5,
-            oldest_waiting_seconds=0.5,
+            oldest_waiting_seconds={1: 0.5},
             totals={
                 metrics.READ_BYTES.name: 1e9,
                 metrics.FLOPS.name: 1e9,
