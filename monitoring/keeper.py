@@ -37,15 +37,19 @@ def keep_exporter(
     targets: Path | None = None,
     others: Mapping[str, str] = MappingProxyType({}),
     linger_s: float = LINGER_S,
+    node_pid: int | None = None,
 ) -> threading.Thread:
     """See to it, for as long as this process lives, that `directory` has an exporter at host:port (0: a free one).
 
     targets: where the exporter announces its address, for Prometheus' file_sd, and with it `others`, job -> address,
-    for as long as it runs. Returns the thread that watches.
+    for as long as it runs. node_pid: the process with which the node ends, and its exporter too. Returns the thread
+    that watches.
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "monitoring.exporter", "--directory", os.fspath(directory)]
     command += ["--host", host, "--port", str(port), "--linger-s", str(linger_s)]
+    if node_pid is not None:
+        command += ["--node-pid", str(node_pid)]
     if targets is not None:
         command += ["--targets", os.fspath(targets)]
     for job, address in others.items():

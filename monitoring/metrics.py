@@ -322,6 +322,12 @@ RANK_FAILURES = REPLICAS.counter(
     "whose replica was killed, as the OOM killer does: its successor counts that.",
     labels=("model", "cause"),
 )
+PROCESS_DEATHS = REPLICAS.counter(
+    "process_deaths_total",
+    "Processes that ended without a word: killed by the OOM killer, a signal, or Serve after the time to drain. The "
+    "node's exporter notices within seconds; a dead engine's successor counts it among the failures by cause as well.",
+    labels=("model", "process"),
+)
 OUT_OF_MEMORY = REPLICAS.engine_counter(
     "engine_out_of_memory_total",
     "Requests ended with an error since a step ran out of memory: the newest of the step, each time.",
@@ -341,7 +347,15 @@ WEIGHT_LOADING = REPLICAS.gauge(
     merge="livemax",
 )
 
-SECTIONS = (CLIENTS, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS)
+EXPORTER = Section("The exporter of a node")
+
+COLLECTED_AT = EXPORTER.page_gauge(
+    "page_collected_timestamp_seconds",
+    "When the page was collected, by the node's clock: it is done every second, and no scrape waits for it. "
+    "Only on the page of an exporter.",
+)
+
+SECTIONS = (CLIENTS, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS, EXPORTER)
 
 
 def declared() -> list[AnySpec]:

@@ -45,12 +45,13 @@ _REPLICAS = Row(
         ),
         Panel(
             "Starts and failures",
-            "Engines that became ready, engines given up for a dead or hanging rank, by cause, requests that were "
-            "ended since memory ran out or their logits were no numbers, and kernels that were compiled while a step "
+            "Engines that became ready, engines given up for a dead or hanging rank, by cause, processes that were "
+            "killed, requests that were ended since memory ran out or their logits were no numbers, and kernels that were compiled while a step "
             "waited; in the last hour.",
             (
                 (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
                 (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),
+                (q.increase(m.PROCESS_DEATHS, "process", window="1h"), "killed: {{process}}"),
                 (q.increase(m.OUT_OF_MEMORY, window="1h"), "requests out of memory"),
                 (q.increase(m.NOT_FINITE, window="1h"), "requests without numbers"),
                 (q.increase(m.LATE_COMPILATIONS, window="1h"), "kernels compiled late"),
@@ -85,6 +86,14 @@ _REPLICAS = Row(
             (('up{job=~".*starcoder.*"}', "{{instance}}"),),
             "short",
             thresholds=((0.0, "red"), (1.0, "green")),
+        ),
+        Panel(
+            "Age of the metrics",
+            "Since each node's exporter has collected what it shows. It does so every second, whoever asks; more than "
+            "some scrapes is an exporter that gets no processor.",
+            ((q.age(m.COLLECTED_AT, "instance"), "{{instance}}"),),
+            "s",
+            thresholds=((15.0, "orange"), (60.0, "red")),
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.specs import CounterSpec, GaugeSpec, HistogramSpec, MetricSpec
+from monitoring.specs import CounterSpec, GaugeSpec, HistogramSpec, MetricSpec, PageGaugeSpec
 
 RATE = "$__rate_interval"
 """Grafana's own choice: at least four scrapes."""
@@ -10,7 +10,7 @@ RATE = "$__rate_interval"
 
 def selector(spec: MetricSpec, **matchers: str) -> str:
     """`{...}` for the board's variables that the metric has as labels, and for `matchers` (label: pattern)."""
-    parts = ['model=~"$model"']
+    parts = ['model=~"$model"'] if "model" in spec.labels else []
     if "team" in spec.labels:
         parts.append('team=~"$team"')
     parts.append('instance=~"$instance"')
@@ -50,6 +50,11 @@ def share_below(spec: HistogramSpec, bound: float, *by: str) -> str:
 
 def value(spec: GaugeSpec, *by: str, how: str = "sum") -> str:
     return f"{how}{_by(by)} ({spec.full_name}{selector(spec)})"
+
+
+def age(spec: PageGaugeSpec, *by: str) -> str:
+    """Seconds since the time that it says, the longest."""
+    return f"max{_by(by)} (time() - {spec.full_name}{selector(spec)})"
 
 
 def ratio(above: str, below: str) -> str:
