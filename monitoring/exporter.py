@@ -47,8 +47,12 @@ class NodeExporter:
         targets: Path | None = None,
         others: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self._server, self._thread = prometheus_client.start_http_server(port, host, CollectorRegistry())
         self._page = ReadyPage(NodePage(directory).text)
+        try:
+            self._server, self._thread = prometheus_client.start_http_server(port, host, CollectorRegistry())
+        except BaseException:
+            self._page.close()
+            raise
         self._server.set_app(with_others(self._page, others))
         self.host, self.port = host, self._server.server_port
         addresses = {JOB: self.address, **others}
@@ -118,8 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--targets", type=Path, help="directory in which to announce the address, for file_sd")
     parser.add_argument("--also", action="append", default=[], metavar="JOB=ADDRESS", help="announce and pass on this")
     parser.add_argument("--linger-s", type=float, help="end when no process has recorded for so many seconds")
-    parser.add_argument("--node-pid", type=int, help="end with this process, too, if there is a --linger-s")
+    parser.add_argument("--node-pid", type=int, help="process of the node: end with it, if there is a --linger-s")
     options = parser.parse_args(arguments)
+    node_ended = end_of(options.node_pid)
+    if node_ended():
+        return  # before it is announced
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -131,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shared = SharedDirectory(options.directory)
     with exporter:
         print(f"metrics of this node: {exporter.url}", flush=True)
-        wait_for_end(stop, shared, options.linger_s, end_of(options.node_pid))
+        wait_for_end(stop, shared, options.linger_s, node_ended)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ _REPLICAS = Row(
         Panel(
             "Starts and failures",
             "Engines that became ready, engines given up for a dead or hanging rank, by cause, processes that were "
-            "killed, requests that were ended since memory ran out or their logits were no numbers, and kernels that were compiled while a step "
-            "waited; in the last hour.",
+            "killed, requests that were ended since memory ran out or their logits were no numbers, and kernels that "
+            "were compiled while a step waited; in the last hour.",
             (
                 (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
                 (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),

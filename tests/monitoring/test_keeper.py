@@ -8,12 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from monitoring import exporter
+from monitoring.shared_directory import SharedDirectory
 from tests.support.processes import is_gone, kill
 from tests.support.waiting import wait_until
 
@@ -121,6 +124,28 @@ def test_it_ends_some_time_after_the_last_process(node: Node) -> None:
     process.wait(120)
     wait_until(lambda: not node.exporters(), "it stays")
     assert not node.target.exists(), "Prometheus would go on asking"
+
+
+def test_it_ends_with_its_node_however_long_it_would_linger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would keep the port from the next one."""
+    monkeypatch.setattr(exporter, "CHECK_S", 0.01)
+    node = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ended = exporter.end_of(node.pid)
+    waiting = threading.Thread(
+        target=exporter.wait_for_end, args=(threading.Event(), SharedDirectory(tmp_path), 1e6, ended), daemon=True
+    )
+    waiting.start()
+    assert not ended()
+    assert waiting.is_alive()
+    node.kill()
+    node.communicate()
+    waiting.join(120)
+    assert not waiting.is_alive()
+    assert exporter.end_of(node.pid)()
+    targets = tmp_path / "targets"
+    arguments = ["--directory", str(tmp_path), "--port", "0", "--targets", str(targets), "--node-pid", str(node.pid)]
+    exporter.main(arguments)
+    assert not targets.exists()
 
 
 def test_it_ends_when_the_directory_is_removed(tmp_path: Path) -> None:
