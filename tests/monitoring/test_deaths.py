@@ -103,7 +103,7 @@ rounds = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rounds)
 def test_each_death_is_counted_once_and_no_end_in_order(rounds: list[tuple[list[str], list[bool], int]]) -> None:
     """In each round some start, some end (True: killed), and who sweeps is killed at some change of the directory."""

@@ -91,7 +91,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps)
 def test_it_says_what_the_library_says(steps: list[tuple[str, str, str, int, list[float]]]) -> None:
     merged = MergedFiles("starcoder_")
