@@ -85,8 +85,12 @@ def _keep(lock: Path, command: list[str]) -> None:
 
 
 def _start(command: list[str], lock: int) -> subprocess.Popen[bytes]:
+    """The exporter below a shell, which ends with it and as it does.
+
+    A worker of Ray that ends in order kills its children, with a signal that nobody can obey, but not theirs.
+    """
     return subprocess.Popen(
-        command,
+        ["sh", "-c", '"$@" & wait $!', "sh", *command],
         pass_fds=[lock],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

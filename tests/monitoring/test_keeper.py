@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.command.processes import descendants
 from monitoring import exporter
 from monitoring.shared_directory import SharedDirectory
 from tests.support.processes import is_gone, kill
@@ -66,7 +67,7 @@ class Node:
                 line = entry.read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"monitoring.exporter" in line and os.fsencode(self.directory) in line:
+            if line[0] != b"sh" and b"monitoring.exporter" in line and os.fsencode(self.directory) in line:
                 found.append(int(entry.parent.name))
         return found
 
@@ -94,6 +95,14 @@ def node(tmp_path: Path) -> Iterator[Node]:
     wait_until(lambda: not node.exporters(), "the exporter stays")  # nobody records any more
 
 
+def children(pid: int) -> list[int]:
+    """Not theirs."""
+    parents = {
+        child: Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1] for child in descendants(pid)
+    }
+    return [child for child, parent in parents.items() if int(parent) == pid]
+
+
 FIRST = 'starcoder_time_to_first_token_seconds_count{dialect="other"'
 
 
@@ -105,6 +114,8 @@ def test_the_exporter_survives_whoever_started_it_and_is_replaced_when_it_dies(n
     assert announced.keys() == {"starcoder", "other"}
     assert announced["other"] == ["127.0.0.1:1"]
 
+    for child in children(starter.pid):
+        kill(child, signal.SIGKILL)  # as Ray does to a worker that ends in order
     starter.kill()
     starter.wait(120)
     assert node.value(FIRST) == 2, "a count went away"
