@@ -76,7 +76,8 @@ def _keep(lock: Path, command: list[str]) -> None:
         finally:
             os.close(file)  # the exporter's copy keeps the lock
         code = process.wait()
-        if code and time.monotonic() - started_at < SHORTEST_LIFE_S:
+        # Below 0 it is the shell that was killed, and the exporter may live: the lock tells.
+        if code > 0 and time.monotonic() - started_at < SHORTEST_LIFE_S:
             logger.error("the metrics exporter ended with code %d; trying again in %g s", code, wait)
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
