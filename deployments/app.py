@@ -18,6 +18,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
+import monitoring
 from deployments.cluster.autoscaling import autoscaling_config
 from deployments.cluster.counter_actor import ActorBook
 from deployments.cluster.node_logs import configure_logs
@@ -87,11 +88,13 @@ class Ingress:
             self._engine, settings.resume_timeout_s, settings.max_queued_requests, settings.step_timeout_s, metrics
         )
         on_node_end(engines.lose_node)
+        on_node_end(monitoring.farewell)
         resuming = ResumingBackend(engines, settings.resume_timeout_s, random.Random(settings.seed), metrics)
         unbooked = Unbooked()
         self._accounts = Accounts(settings.teams, settings.model_id, counters(settings, unbooked), metrics, unbooked)
         await self._accounts.start()
         self._heartbeat = Heartbeat(metrics.turned)
+        monitoring.expect_farewell("ingress", settings.model_id)
         return create_app(
             backend=self._accounts.metered(resuming),
             tokenizer=tokenizer,
@@ -114,6 +117,7 @@ class Ingress:
         """Serve awaits this when the replica stops."""
         if (heartbeat := getattr(self, "_heartbeat", None)) is not None:
             heartbeat.stop()
+        monitoring.farewell()
         if (accounts := getattr(self, "_accounts", None)) is not None:
             await accounts.stop()
         if (own := getattr(self, "_tracing", None)) is not None:

@@ -1,8 +1,17 @@
 """Metrics: declared once in `metrics.py`, recorded through `ingress.py` and `replica.py`, scraped from `process.py`."""
 
 from monitoring.ingress import IngressMetrics
-from monitoring.process import CONTENT_TYPE, init, render
+from monitoring.process import CONTENT_TYPE, expect_farewell, farewell, init, render
 from monitoring.replica import ReplicaMetrics
 from monitoring.requests import RequestMetrics
 
-__all__ = ["CONTENT_TYPE", "IngressMetrics", "ReplicaMetrics", "RequestMetrics", "init", "render"]
+__all__ = [
+    "CONTENT_TYPE",
+    "IngressMetrics",
+    "ReplicaMetrics",
+    "RequestMetrics",
+    "expect_farewell",
+    "farewell",
+    "init",
+    "render",
+]

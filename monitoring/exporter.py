@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import os
+import select
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import prometheus_client
+from prometheus_client import CollectorRegistry
 
+from monitoring.node_page import NodePage
 from monitoring.probe import Probe
+from monitoring.ready_page import ReadyPage
 from monitoring.relay import with_others
-from monitoring.shared_directory import SharedDirectory, node_registry
-from monitoring.specs import PREFIX
+from monitoring.shared_directory import SharedDirectory
+from monitoring.targets import Announcement
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9464
@@ -44,15 +48,23 @@ class NodeExporter:
         targets: Path | None = None,
         others: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        registry = node_registry(directory, PREFIX)
-        self._server, self._thread = prometheus_client.start_http_server(port, host, registry)
+        page, asked = NodePage(directory), CollectorRegistry()
         self._probe = Probe(directory)
-        registry.register(self._probe)
-        self._server.set_app(with_others(prometheus_client.make_wsgi_app(registry), others))
+        asked.register(self._probe)
+        try:
+            self._page = ReadyPage(lambda: page.text() + prometheus_client.generate_latest(asked))
+            try:
+                self._server, self._thread = prometheus_client.start_http_server(port, host, CollectorRegistry())
+            except BaseException:
+                self._page.close()
+                raise
+        except BaseException:
+            self._probe.close()
+            raise
+        self._server.set_app(with_others(self._page, others))
         self.host, self.port = host, self._server.server_port
-        self._announcement = None if targets is None else targets / f"{directory.name}.json"
-        if self._announcement is not None:
-            announce(self._announcement, directory.name, {JOB: self.address, **others})
+        addresses = {JOB: self.address, **others}
+        self._announcement = None if targets is None else Announcement(targets, directory.name, addresses)
 
     @property
     def address(self) -> str:
@@ -65,11 +77,12 @@ class NodeExporter:
 
     def close(self) -> None:
         if self._announcement is not None:
-            self._announcement.unlink(missing_ok=True)
+            self._announcement.close()
         self._probe.close()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._page.close()
 
     def __enter__(self) -> NodeExporter:
         return self
@@ -78,20 +91,16 @@ class NodeExporter:
         self.close()
 
 
-def announce(file: Path, node: str, addresses: Mapping[str, str]) -> None:
-    """Write a node's targets, job -> address, for file_sd. Renamed into place, since Prometheus may be reading."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    following = file.with_suffix(".next")
-    groups = [{"targets": [addresses[job]], "labels": {"job": job, "node": node}} for job in addresses]
-    following.write_text(json.dumps(groups))
-    following.rename(file)
+def wait_for_end(
+    stop: threading.Event, shared: SharedDirectory, linger_s: float | None, node_ended: Callable[[], bool]
+) -> None:
+    """Return on `stop`, when the directory is gone, or when nobody has recorded there for `linger_s` seconds.
 
-
-def wait_for_end(stop: threading.Event, shared: SharedDirectory, linger_s: float | None) -> None:
-    """Return on `stop`, when the directory is gone, or when nobody has recorded there for `linger_s` seconds."""
+    Nor does it outlive the node, whose port and targets the next one wants.
+    """
     alone_since: float | None = None
     while not stop.wait(None if linger_s is None else CHECK_S):
-        if not shared.path.exists():
+        if not shared.path.exists() or node_ended():
             return
         with contextlib.suppress(OSError):
             if shared.alive():
@@ -100,6 +109,17 @@ def wait_for_end(stop: threading.Event, shared: SharedDirectory, linger_s: float
         alone_since = alone_since or time.monotonic()
         if linger_s is not None and time.monotonic() - alone_since > linger_s:
             return
+
+
+def end_of(pid: int | None) -> Callable[[], bool]:
+    """Whether this process has ended, even where another one has its id by then. None, and not on Linux: never."""
+    if pid is None or not hasattr(os, "pidfd_open"):
+        return lambda: False
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return lambda: True
+    return lambda: bool(select.select([process], [], [], 0)[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -111,7 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--targets", type=Path, help="directory in which to announce the address, for file_sd")
     parser.add_argument("--also", action="append", default=[], metavar="JOB=ADDRESS", help="announce and pass on this")
     parser.add_argument("--linger-s", type=float, help="end when no process has recorded for so many seconds")
+    parser.add_argument("--node-pid", type=int, help="process of the node: end with it, if there is a --linger-s")
     options = parser.parse_args(arguments)
+    node_ended = end_of(options.node_pid)
+    if node_ended():
+        return  # before it is announced
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -123,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shared = SharedDirectory(options.directory)
     with exporter:
         print(f"metrics of this node: {exporter.url}", flush=True)
-        wait_for_end(stop, shared, options.linger_s)
+        wait_for_end(stop, shared, options.linger_s, node_ended)
 
 
 if __name__ == "__main__":

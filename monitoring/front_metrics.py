@@ -1,4 +1,4 @@
-"""The metrics of what stands before the engines: ingresses, the router, and what a client would see."""
+"""The metrics of what stands before the engines: ingresses, the router, and what a client would see; and of an exporter's page."""
 
 from __future__ import annotations
 
@@ -46,4 +46,23 @@ KNOWN_PREFIX_TOKENS = FRONT.counter(
 EXPECTED_PREFIX_TOKENS = FRONT.counter(
     "routing_expected_prefix_tokens_total",
     "Prompt tokens that the engine was thought to have cached to which the request went.",
+)
+REQUESTS_RESUMED = FRONT.counter(
+    "requests_resumed_total",
+    "Requests that another engine went on with, or began anew, after theirs had died; once for each time.",
+)
+REQUESTS_LOST = FRONT.counter(
+    "requests_lost_total",
+    "Requests that failed since their engine died and no other took them over in time, or three died in a row.",
+)
+WAITING_FOR_ENGINE = FRONT.gauge(
+    "requests_waiting_for_engine", "Requests that the ingress holds since no engine is there to take them."
+)
+
+EXPORTER = Section("The exporter of a node")
+
+COLLECTED_AT = EXPORTER.page_gauge(
+    "page_collected_timestamp_seconds",
+    "When the page was collected, by the node's clock: it is done every second, and no scrape waits for it. "
+    "Only on the page of an exporter.",
 )

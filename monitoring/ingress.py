@@ -31,9 +31,9 @@ class IngressMetrics:
         self._dialects = declared.dialects
         self._requests = own.counters(metrics.HTTP_REQUESTS, model)
         self._rejected = own.counters(metrics.REQUESTS_REJECTED, model)
-        self._resumed = own.counter(metrics.REQUESTS_RESUMED, model)
-        self._lost = own.counter(metrics.REQUESTS_LOST, model)
-        self._waiting = own.gauge(metrics.WAITING_FOR_ENGINE, model)
+        self._resumed = own.counter(front_metrics.REQUESTS_RESUMED, model)
+        self._lost = own.counter(front_metrics.REQUESTS_LOST, model)
+        self._waiting = own.gauge(front_metrics.WAITING_FOR_ENGINE, model)
         # The gauges of dead engines go with them. This one stays, and says that there is none.
         own.gauge(metrics.ENGINES_UP, model)
         self._own = own

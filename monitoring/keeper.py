@@ -37,15 +37,19 @@ def keep_exporter(
     targets: Path | None = None,
     others: Mapping[str, str] = MappingProxyType({}),
     linger_s: float = LINGER_S,
+    node_pid: int | None = None,
 ) -> threading.Thread:
     """See to it, for as long as this process lives, that `directory` has an exporter at host:port (0: a free one).
 
     targets: where the exporter announces its address, for Prometheus' file_sd, and with it `others`, job -> address,
-    for as long as it runs. Returns the thread that watches.
+    for as long as it runs. node_pid: the process with which the node ends, and its exporter too. Returns the thread
+    that watches.
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "monitoring.exporter", "--directory", os.fspath(directory)]
     command += ["--host", host, "--port", str(port), "--linger-s", str(linger_s)]
+    if node_pid is not None:
+        command += ["--node-pid", str(node_pid)]
     if targets is not None:
         command += ["--targets", os.fspath(targets)]
     for job, address in others.items():
@@ -72,7 +76,8 @@ def _keep(lock: Path, command: list[str]) -> None:
         finally:
             os.close(file)  # the exporter's copy keeps the lock
         code = process.wait()
-        if code and time.monotonic() - started_at < SHORTEST_LIFE_S:
+        # Below 0 it is the shell that was killed, and the exporter may live: the lock tells.
+        if code > 0 and time.monotonic() - started_at < SHORTEST_LIFE_S:
             logger.error("the metrics exporter ended with code %d; trying again in %g s", code, wait)
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
@@ -81,8 +86,12 @@ def _keep(lock: Path, command: list[str]) -> None:
 
 
 def _start(command: list[str], lock: int) -> subprocess.Popen[bytes]:
+    """The exporter below a shell, which ends with it and as it does.
+
+    A worker of Ray that ends in order kills its children, with a signal that nobody can obey, but not theirs.
+    """
     return subprocess.Popen(
-        command,
+        ["sh", "-c", '"$@" & wait $!', "sh", *command],
         pass_fds=[lock],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -38,6 +38,9 @@ SERVICE_CLASSES = ("interactive", "standard", "batch")
 STEP_PHASES = ("schedule", "forward", "sample", "other")
 FAILURE_CAUSES = ("died", "hung", "heartbeat", "start", "killed", "other")
 
+PROCESSES = ("engine", "ingress")
+"""Whose ends are told apart from deaths."""
+
 COMPLETION_EVENT_KINDS = ("view", "select", "select_line", "dismiss")
 LANGUAGES = (
     *("c", "clojure", "cpp", "csharp", "css", "dart", "elixir", "go", "haskell", "html", "java", "javascript"),
@@ -82,6 +85,7 @@ def documented(declared: DeclaredLabels) -> dict[str, str]:
         f"of routing: {', '.join(ROUTING_REASONS)}",
         "cause": f"of waste: {', '.join(WASTE_CAUSES)}; of a failure: {', '.join(FAILURE_CAUSES)}",
         "kind": ", ".join(USAGE_KINDS),
+        "process": ", ".join(PROCESSES),
         "service_class": ", ".join(SERVICE_CLASSES),
         "rule": ", ".join(declared.rules),
         "phase": ", ".join(STEP_PHASES),

@@ -6,7 +6,7 @@ dashboards translate by one substitution. Source: vLLM's `vllm/v1/metrics/logger
 
 from __future__ import annotations
 
-from monitoring.front_metrics import FRONT
+from monitoring.front_metrics import EXPORTER, FRONT
 from monitoring.specs import (
     FIRST_TOKEN_BUCKETS,
     FIRST_TOKEN_OBJECTIVE_S,
@@ -62,17 +62,6 @@ REQUEST_SUCCESS = CLIENTS.counter(
     "may have gone on with it, and counts it as well).",
     labels=("model", "team", "finished_reason"),
     vllm=True,
-)
-REQUESTS_RESUMED = CLIENTS.counter(
-    "requests_resumed_total",
-    "Requests that another engine went on with, or began anew, after theirs had died; once for each time.",
-)
-REQUESTS_LOST = CLIENTS.counter(
-    "requests_lost_total",
-    "Requests that failed since their engine died and no other took them over in time, or three died in a row.",
-)
-WAITING_FOR_ENGINE = CLIENTS.gauge(
-    "requests_waiting_for_engine", "Requests that the ingress holds since no engine is there to take them."
 )
 REQUESTS_REJECTED = CLIENTS.counter(
     "requests_rejected_total",
@@ -363,6 +352,12 @@ RANK_FAILURES = REPLICAS.counter(
     "did not start, or whose replica was killed, as the OOM killer does: its successor counts that.",
     labels=("model", "cause"),
 )
+PROCESS_DEATHS = REPLICAS.counter(
+    "process_deaths_total",
+    "Processes that ended without a word: killed by the OOM killer, a signal, or Serve after the time to drain. The "
+    "node's exporter notices within seconds; a dead engine's successor counts it among the failures by cause as well.",
+    labels=("model", "process"),
+)
 OUT_OF_MEMORY = REPLICAS.engine_counter(
     "engine_out_of_memory_total",
     "Requests ended with an error since a step ran out of memory: the newest of the step, each time.",
@@ -382,7 +377,7 @@ WEIGHT_LOADING = REPLICAS.gauge(
     merge="livemax",
 )
 
-SECTIONS = (CLIENTS, FRONT, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS)
+SECTIONS = (CLIENTS, FRONT, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS, EXPORTER)
 
 
 def declared() -> list[AnySpec]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from functools import lru_cache
 from pathlib import Path
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, values
+from prometheus_client import values
 
 from monitoring.allocated import AllocatedDict
 from monitoring.families import Families
-from monitoring.shared_directory import SharedDirectory, node_registry
-from monitoring.specs import PREFIX
+from monitoring.metrics import PROCESS_DEATHS
+from monitoring.node_page import NodePage
+from monitoring.shared_directory import SharedDirectory
+
+logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 _families: Families | None = None
+_shared: SharedDirectory | None = None
 
 
 def init(directory: Path | None) -> None:
@@ -27,8 +33,9 @@ def init(directory: Path | None) -> None:
     `prometheus_client` reads its mode from the environment when it is imported, which in a worker that was
     started from a pool has long happened; so the mode is set here, on the module.
     """
-    global _families
+    global _families, _shared
     prometheus_client.disable_created_metrics()
+    _shared = None
     if directory is None:
         values.ValueClass = values.MutexValue
         _families = Families()
@@ -38,6 +45,7 @@ def init(directory: Path | None) -> None:
         values.MmapedDict = AllocatedDict  # type: ignore[misc]
         values.ValueClass = values.MultiProcessValue(shared.identifier)
         _families = Families(shared.identifier)
+        _shared = shared
 
 
 def families() -> Families:
@@ -48,16 +56,34 @@ def families() -> Families:
     return _families
 
 
+def expect_farewell(process: str, model: str) -> None:
+    """From now on it counts as a death if this process ends before `farewell`. process: one of labels.PROCESSES."""
+    families().counter(PROCESS_DEATHS, model, process)
+    if _shared is not None:
+        try:
+            _shared.expect_farewell(PROCESS_DEATHS.key(model, process))
+        except OSError as error:
+            logger.warning("nobody will notice if this process is killed: %s", error)
+
+
+def farewell() -> None:
+    """This process ends in order, or has said itself why it does not."""
+    if _shared is not None:
+        with contextlib.suppress(OSError):
+            _shared.farewell()
+
+
 def render(directory: Path | None = None) -> bytes:
     """The metrics of all processes that share `directory`, or of this one alone, in Prometheus' text format.
 
     Takes milliseconds and may wait for another process's scrape: call it in a thread. Its content type is
     CONTENT_TYPE.
     """
-    registry = families().registry if directory is None else _registry(directory)
-    return prometheus_client.generate_latest(registry)
+    if directory is None:
+        return prometheus_client.generate_latest(families().registry)
+    return _page(directory).text()
 
 
 @lru_cache(maxsize=16)
-def _registry(directory: Path) -> CollectorRegistry:
-    return node_registry(directory, PREFIX)
+def _page(directory: Path) -> NodePage:
+    return NodePage(directory)

@@ -14,7 +14,8 @@ _HEAD = """\
 # Metrics
 
 `/metrics` on the server, and `--metrics-port` on each node, show these in Prometheus' text format, merged exactly over
-the node's processes. A process that dies takes its gauges along; what it counted stays. Names marked *vLLM* are those
+the node's processes; an exporter does so every second, and a scrape waits for nothing. A process that dies takes its
+gauges along; what it counted stays. Names marked *vLLM* are those
 of vLLM's v1 engine with `starcoder_` for `vllm:`, and mean the same. Ray's own series (`ray_serve_*` and others) are
 at the port Ray exports.
 

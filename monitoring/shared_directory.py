@@ -8,6 +8,8 @@ what it leaves to the user: which processes live, and where the counts of the de
   process ends.
 - `sweep` removes the gauges of the dead and adds their counters and histograms to an archive, so that no count
   goes backwards and the directory does not grow with every restart.
+- A process may say what it counts as if it ends without `farewell`: who is killed cannot count that, so whoever
+  sweeps does, once.
 """
 
 from __future__ import annotations
@@ -18,19 +20,19 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from monitoring.allocated import AllocatedDict
+from monitoring.stored_file import ARCHIVE
 
 logger = logging.getLogger(__name__)
 
-_ARCHIVED_KINDS = ("counter", "histogram")
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class SharedDirectory:
@@ -57,6 +59,20 @@ class SharedDirectory:
                 fcntl.flock(self._life, fcntl.LOCK_EX)
         return self._identifier
 
+    def expect_farewell(self, key: str) -> None:
+        """Should this process end before `farewell`, one is counted. key: of a counter's series, as files have it.
+
+        Raises OSError where there is no room to write it down.
+        """
+        self.identifier()
+        assert self._life is not None
+        os.pwrite(self._life, key.encode(), 0)
+
+    def farewell(self) -> None:
+        """This process ends in order. Not for a forked child to say, whose parent may live on."""
+        if self._life is not None and self._pid == os.getpid():
+            os.ftruncate(self._life, 0)
+
     def _let_go(self) -> None:
         """In a forked child: the lock is the parent's, and held here it would outlive the parent."""
         if self._life is not None:
@@ -75,15 +91,11 @@ class SharedDirectory:
 
     # A process that reads
 
-    def collect(self) -> list[Metric]:
-        """All families of the node's processes, merged; the dead are swept first."""
-        return collect([self])
-
-    def swept_files(self) -> list[str]:
+    def swept_files(self) -> list[Path]:
         """The files to merge, once the dead are swept. Only for who holds the lock."""
         self._sweep()
         # A process may be between making a file and sizing it.
-        return [str(file) for file in self.path.glob("*.db") if file.stat().st_size]
+        return [file for file in self.path.glob("*.db") if file.stat().st_size]
 
     def alive(self) -> bool:
         """Whether any process records here. Archives nothing."""
@@ -104,13 +116,16 @@ class SharedDirectory:
     def _sweep_all(self) -> None:
         self._finish_archiving()
         dead = [file.stem for file in self.path.glob("*.alive") if self._is_dead(file)]
+        if not dead:
+            return
         for identifier in dead:
             for gauge in self.path.glob(f"gauge_live*_{identifier}.db"):
                 gauge.unlink()
-        for kind in _ARCHIVED_KINDS:
-            self._archive(kind, [self.path / f"{kind}_{identifier}.db" for identifier in dead])
-        for identifier in dead:
-            self._life_file(identifier).unlink()
+        lives = [self._life_file(identifier) for identifier in dead]
+        deaths = Counter(key for file in lives if (key := file.read_text()))
+        self._archive("histogram", [self.path / f"histogram_{identifier}.db" for identifier in dead])
+        # The last, since they count as dead until their files of lives are gone.
+        self._archive("counter", [self.path / f"counter_{identifier}.db" for identifier in dead], deaths, lives)
 
     def _life_file(self, identifier: str) -> Path:
         return self.path / f"{identifier}.alive"
@@ -128,23 +143,27 @@ class SharedDirectory:
 
     # The archive. The journal makes adding to it atomic: a crash neither loses a count nor counts it twice.
 
-    def _archive(self, kind: str, files: Iterable[Path]) -> None:
+    def _archive(
+        self, kind: str, files: Iterable[Path], more: Mapping[str, float] = _NOTHING, done_with: Iterable[Path] = ()
+    ) -> None:
+        """Add what the files say to the archive, and `more` by its keys. done_with: goes in the same moment."""
         files = [file for file in files if file.exists() and file.stat().st_size]
-        if not files:
+        merged = [file.name for file in (*files, *done_with)]
+        if not merged:
             return
-        archive = self.path / f"{kind}_archive.db"
-        sums: dict[str, float] = {}
+        archive = self.path / f"{kind}_{ARCHIVE}.db"
+        sums: dict[str, float] = dict(more)
         for file in [archive, *files] if archive.exists() else files:
             for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
                 sums[key] = sums.get(key, 0.0) + value
-        following = self.path / f"{kind}_archive.next"
+        following = self.path / f"{kind}_{ARCHIVE}.next"
         following.unlink(missing_ok=True)
         writer = AllocatedDict(str(following), strict=True)
         for key, value in sums.items():
             writer.write_value(key, value, 0.0)
         writer.close()
         journal = self.path / "archiving.json.next"
-        journal.write_text(json.dumps({"archive": archive.name, "merged": [file.name for file in files]}))
+        journal.write_text(json.dumps({"archive": archive.name, "merged": merged}))
         journal.rename(self.path / "archiving.json")
         self._finish_archiving()
 
@@ -160,42 +179,3 @@ class SharedDirectory:
         for name in task["merged"]:
             (self.path / name).unlink(missing_ok=True)
         journal.unlink()
-
-
-def collect(directories: Iterable[SharedDirectory]) -> list[Metric]:
-    """All families of the processes of several directories, merged."""
-    with contextlib.ExitStack() as stack:
-        files: list[str] = []
-        for directory in directories:
-            stack.enter_context(directory.locked())
-            files += directory.swept_files()
-        return list(MultiProcessCollector.merge(files))
-
-
-NODES = "node-*"
-"""Directories of Ray nodes below one that holds no metrics itself, but all of a machine's or a pod's."""
-
-
-class NodeCollector:
-    """A `prometheus_client` collector over a shared directory: the declared families of all its processes.
-
-    The directories of nodes below it count as well: an exporter beside a pod's processes cannot know a node's id.
-    """
-
-    def __init__(self, directory: SharedDirectory, prefix: str) -> None:
-        self._directory = directory
-        self._prefix = prefix
-
-    def collect(self) -> list[Metric]:
-        below = [SharedDirectory(path) for path in sorted(self._directory.path.glob(NODES))]
-        return [family for family in collect([self._directory, *below]) if family.name.startswith(self._prefix)]
-
-    def describe(self) -> list[Metric]:
-        return []
-
-
-def node_registry(directory: Path, prefix: str) -> CollectorRegistry:
-    """A registry that merges the processes which write to `directory`, anew at every scrape."""
-    registry = CollectorRegistry()
-    registry.register(NodeCollector(SharedDirectory(directory), prefix))
-    return registry

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.mmap_dict import mmap_key
 
 PREFIX = "starcoder_"
 
@@ -14,7 +15,7 @@ MergeMode = Literal["livesum", "livemax", "livemin"]
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """name: without the prefix. labels: `model`, the served name, is always one.
+    """name: without the prefix. labels: `model`, the served name, is the first of what processes record.
 
     vllm: whether vLLM has it under this name, with the prefix `vllm:`, and means the same.
     """
@@ -35,6 +36,11 @@ class MetricSpec:
 @dataclass(frozen=True)
 class CounterSpec(MetricSpec):
     kind: ClassVar[str] = "counter"
+
+    def key(self, *labels: str) -> str:
+        """Of a series in the files of processes, by the values of its labels."""
+        family = self.full_name.removesuffix("_total")
+        return mmap_key(family, f"{family}_total", list(self.labels), list(labels), self.documentation)
 
     def build(self, registry: CollectorRegistry) -> Counter:
         return Counter(self.full_name, self.documentation, self.labels, registry=registry)
@@ -79,7 +85,20 @@ class HistogramSpec(MetricSpec):
         return Histogram(self.full_name, self.documentation, self.labels, registry=registry, buckets=self.buckets)
 
 
-AnySpec = CounterSpec | GaugeSpec | HistogramSpec
+@dataclass(frozen=True)
+class PageGaugeSpec(MetricSpec):
+    """What a node's exporter says of its own page: of no process's, and of no model."""
+
+    labels: tuple[str, ...] = ()
+    kind: ClassVar[str] = "gauge"
+
+    def exposition(self, value: float) -> str:
+        """In Prometheus' text format."""
+        name = self.full_name
+        return f"# HELP {name} {self.documentation}\n# TYPE {name} {self.kind}\n{name} {value!r}\n"
+
+
+AnySpec = CounterSpec | GaugeSpec | HistogramSpec | PageGaugeSpec
 Spec = TypeVar("Spec", bound=AnySpec)
 BY_MODEL = ("model",)
 
@@ -109,6 +128,9 @@ class Section:
         merge: MergeMode = "livesum",
     ) -> GaugeSpec:
         return self._declare(GaugeSpec(name, documentation, labels, vllm, merge))
+
+    def page_gauge(self, name: str, documentation: str) -> PageGaugeSpec:
+        return self._declare(PageGaugeSpec(name, documentation))
 
     def histogram(
         self,

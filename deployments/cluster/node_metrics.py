@@ -8,6 +8,7 @@ from pathlib import Path
 import ray
 
 import monitoring
+from deployments.cluster.node_watch import raylet
 from deployments.settings import Settings
 from monitoring.front import Front, tell
 from monitoring.keeper import keep_exporter
@@ -33,7 +34,7 @@ def record_on_this_node(settings: Settings) -> Path | None:
     if directory is not None and settings.metrics_port is not None:
         assert settings.metrics_dir is not None
         targets = settings.metrics_dir / TARGETS
-        keep_exporter(directory, settings.host, settings.metrics_port, targets, ray_target())
+        keep_exporter(directory, settings.host, settings.metrics_port, targets, ray_target(), node_pid=raylet())
     return directory
 
 

@@ -20,6 +20,7 @@ import monitoring
 from deployments.cluster import progress, succession
 from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node
+from deployments.cluster.node_watch import on_node_end
 from deployments.errors import ServeError, unwrap
 from deployments.labels import declared_labels
 from deployments.protocol import Attach, Delta, GenerationRequest, HealthReport, ModelInfo, Receipt
@@ -79,6 +80,7 @@ class EngineReplica:
             await self._start(settings, started_at)
         except BaseException as error:
             logs.event("engine.start_failed", level=logging.ERROR, exception=logs.describe(error))
+            monitoring.farewell()
             with contextlib.suppress(Exception):
                 succession.counted(self._actor_name)  # it was not killed
             raise
@@ -100,6 +102,8 @@ class EngineReplica:
         self._ending: asyncio.Task[str] | None = None
         # From now on this node says that it has no engine, for as long as there is none.
         record_on_this_node(settings)
+        monitoring.expect_farewell("engine", settings.model_id)
+        on_node_end(monitoring.farewell)
         labels = await asyncio.to_thread(declared_labels)
         self._metrics = metrics = monitoring.ReplicaMetrics(settings.model_id, declared=labels)
         if replaced is not None and not replaced.counted:
@@ -250,6 +254,7 @@ class EngineReplica:
     async def _die(self, reason: str) -> NoReturn:
         """Kill the ranks, let open streams end with their error, and end this process: Serve then replaces it."""
         logs.event("engine.dead", reason, level=logging.ERROR)
+        monitoring.farewell()
         self._group.kill()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(FLUSH_S):
@@ -262,6 +267,7 @@ class EngineReplica:
 
     async def __del__(self) -> None:
         """Serve calls and awaits this after open requests have finished or the drain time is over."""
+        monitoring.farewell()
         if getattr(self, "_service", None) is None:
             if (group := getattr(self, "_group", None)) is not None:
                 group.kill()

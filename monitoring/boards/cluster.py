@@ -54,12 +54,13 @@ _REPLICAS = Row(
         ),
         Panel(
             "Starts and failures",
-            "Engines that became ready, engines that were given up, killed or did not start, by cause, requests that "
-            "were ended since memory ran out or their logits were no numbers, and kernels that were compiled while a "
-            "step waited; in the last hour.",
+            "Engines that became ready, engines that were given up, killed or did not start, by cause, processes that "
+            "were killed, requests that were ended since memory ran out or their logits were no numbers, and kernels "
+            "that were compiled while a step waited; in the last hour.",
             (
                 (q.increase(m.ENGINE_STARTS, window="1h"), "started"),
                 (q.increase(m.RANK_FAILURES, "cause", window="1h"), "failed: {{cause}}"),
+                (q.increase(m.PROCESS_DEATHS, "process", window="1h"), "killed: {{process}}"),
                 (q.increase(m.OUT_OF_MEMORY, window="1h"), "requests out of memory"),
                 (q.increase(m.NOT_FINITE, window="1h"), "requests without numbers"),
                 (q.increase(m.LATE_COMPILATIONS, window="1h"), "kernels compiled late"),
@@ -72,9 +73,9 @@ _REPLICAS = Row(
             "Requests that wait since there is none; those that another one went on with after theirs had died, and "
             "those that failed since none did, in the last hour.",
             (
-                (q.value(m.WAITING_FOR_ENGINE), "waiting"),
-                (q.increase(m.REQUESTS_RESUMED, window="1h"), "resumed"),
-                (q.increase(m.REQUESTS_LOST, window="1h"), "lost"),
+                (q.value(f.WAITING_FOR_ENGINE), "waiting"),
+                (q.increase(f.REQUESTS_RESUMED, window="1h"), "resumed"),
+                (q.increase(f.REQUESTS_LOST, window="1h"), "lost"),
             ),
             "short",
             thresholds=((1.0, "orange"), (10.0, "red")),
@@ -107,6 +108,14 @@ _REPLICAS = Row(
                 ),
             ),
             "short",
+        ),
+        Panel(
+            "Age of the metrics",
+            "Since each node's exporter has collected what it shows. It does so every second, whoever asks; more than "
+            "some scrapes is an exporter that gets no processor.",
+            ((q.age(f.COLLECTED_AT, "instance", how="min"), "{{instance}}"),),
+            "s",
+            thresholds=((15.0, "orange"), (60.0, "red")),
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.specs import CounterSpec, GaugeSpec, HistogramSpec, MetricSpec
+from monitoring.specs import CounterSpec, GaugeSpec, HistogramSpec, MetricSpec, PageGaugeSpec
 
 RATE = "$__rate_interval"
 """Grafana's own choice: at least four scrapes."""
@@ -10,7 +10,7 @@ RATE = "$__rate_interval"
 
 def selector(spec: MetricSpec, **matchers: str) -> str:
     """`{...}` for the board's variables that the metric has as labels, and for `matchers` (label: pattern)."""
-    parts = ['model=~"$model"']
+    parts = ['model=~"$model"'] if "model" in spec.labels else []
     if "team" in spec.labels:
         parts.append('team=~"$team"')
     parts.append('instance=~"$instance"')
@@ -48,7 +48,7 @@ def share_below(spec: HistogramSpec, bound: float, *by: str) -> str:
     return f"{below} / sum{_by(by)} (rate({spec.count}{selector(spec)}[{RATE}]))"
 
 
-def value(spec: GaugeSpec, *by: str, how: str = "sum") -> str:
+def value(spec: GaugeSpec | PageGaugeSpec, *by: str, how: str = "sum") -> str:
     return f"{how}{_by(by)} ({spec.full_name}{selector(spec)})"
 
 
@@ -57,6 +57,6 @@ def ratio(above: str, below: str) -> str:
     return f"({above}) / ({below} > 0)"
 
 
-def age(spec: GaugeSpec, *by: str, how: str) -> str:
+def age(spec: GaugeSpec | PageGaugeSpec, *by: str, how: str) -> str:
     """Seconds since a time in Unix seconds. how: `min` of the time is the oldest, `max` the newest."""
     return f"time() - {value(spec, *by, how=how)}"

@@ -51,6 +51,12 @@ def failures(counted: dict[str, float], *causes: str) -> float:
     return sum(counted[name] for name in series if any(f'cause="{cause}"' in name for cause in causes))
 
 
+def deaths(counted: dict[str, float], process: str) -> float:
+    """Processes that ended without a word."""
+    series = [name for name in counted if name.startswith("starcoder_process_deaths_total{")]
+    return sum(counted[name] for name in series if f'process="{process}"' in name)
+
+
 @pytest.fixture(autouse=True)
 def whole_again(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[None]:
     if is_last(request.node):
@@ -134,10 +140,11 @@ def counted(cluster: Cluster, name: str) -> float:
 @pytest.mark.fault("a rank is killed", PAUSE, until="next token")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_is_killed(cluster: Cluster, rank: int, recovered: Callable[[float], None]) -> None:
-    before = failures(counters(cluster), "died")
+    before, dead = failures(counters(cluster), "died"), deaths(counters(cluster), "engine")
     pid = cluster.pids("RankProcess")[rank]
     pause = break_mid_stream(cluster, pid, signal.SIGKILL)
     assert failures(counters(cluster), "died") == before + 1
+    assert deaths(counters(cluster), "engine") == dead, "its replica has said why it ends"
     died = cluster.lines("rank.died")[-1]
     assert died["rank_pid"] == pid
     assert cluster.lines("engine.dead")[-1]["message"].startswith(f"rank {died['rank']} died")
@@ -156,10 +163,11 @@ def test_a_rank_hangs(cluster: Cluster, recovered: Callable[[float], None]) -> N
 @pytest.mark.fault("the engine's replica is killed", PAUSE, until="next token")
 def test_the_replica_is_killed(cluster: Cluster, recovered: Callable[[float], None]) -> None:
     """As the OOM killer does it. Nobody is left to clean up after it or to count it, and still both are done."""
-    before = failures(counters(cluster), "killed")
+    before, dead = failures(counters(cluster), "killed"), deaths(counters(cluster), "engine")
     (replica,) = cluster.pids("ServeReplica:starcoder:engine")
     pause = break_mid_stream(cluster, replica, signal.SIGKILL)
     assert failures(counters(cluster), "killed") == before + 1
+    assert deaths(counters(cluster), "engine") == dead + 1
     recovered(pause)
 
 
@@ -174,6 +182,7 @@ def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, recovered: C
     Who wants a whole answer is cut off, too, or HAProxy asks the next ingress, which then runs the request once more.
     """
     (ingress,) = cluster.pids("ServeReplica:starcoder:ingress")
+    dead = deaths(counters(cluster), "ingress")
     # one asks for a whole answer, the other for a stream; either would take many seconds
     whole = completion(cluster, max_tokens=1900, ignore_eos=True)
     with ThreadPoolExecutor(2) as pool:
@@ -184,6 +193,7 @@ def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, recovered: C
         wait_until(lambda: (cluster.health() or {}).get("running") == 0, cluster.text, period_s=0.05)
         recovered(time.monotonic() - killed_at)
         assert streamed.result()
+    assert deaths(counters(cluster), "ingress") == dead + 1
 
 
 def cut_off(cluster: Cluster, body: dict[str, object]) -> bool:

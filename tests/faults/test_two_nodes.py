@@ -27,7 +27,8 @@ STARTUP_SECONDS = 240.0
 
 def exporters(directory: Path) -> list[int]:
     lines = {int(e.name): command_line(int(e.name)) for e in Path("/proc").iterdir() if e.name.isdigit()}
-    return [pid for pid, line in lines.items() if "monitoring.exporter" in line and str(directory) in line]
+    ours = {pid: line for pid, line in lines.items() if "monitoring.exporter" in line and str(directory) in line}
+    return [pid for pid, line in ours.items() if not line.startswith("sh ")]
 
 
 class TwoNodes:

@@ -19,8 +19,10 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring.exporter import NodeExporter
+from monitoring.front_metrics import COLLECTED_AT
 from monitoring.process import render
 from monitoring.shared_directory import SharedDirectory
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[[int, int], subprocess.Popen]
@@ -32,7 +34,7 @@ def parse(text: bytes) -> dict[str, float]:
     for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:
             labels = {key: value for key, value in sample.labels.items() if key != "model"}
-            assert sample.labels["model"] == "pico"
+            assert sample.labels.get("model") == (None if sample.name == COLLECTED_AT.full_name else "pico")
             if labels.pop("team", "default") != "default" or labels.pop("dialect", "other") != "other":
                 continue
             name = sample.name.removeprefix("starcoder_")
@@ -244,15 +246,20 @@ os._exit(0)
     process.communicate()  # ends the child
 
 
+def scraped(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(url, timeout=120) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        return parse(answer.read())
+
+
 def test_exporter_answers_over_http(tmp_path: Path, start: Start) -> None:
     with NodeExporter(tmp_path, port=0) as exporter:
         assert exporter.host == "127.0.0.1"
-        with urllib.request.urlopen(exporter.url, timeout=120) as empty:
-            assert empty.read() == b""
+        assert scraped(exporter.url).keys() == {"page_collected_timestamp_seconds"}
         start(4, 9)
-        with urllib.request.urlopen(exporter.url, timeout=120) as answer:
-            assert answer.headers["Content-Type"].startswith("text/plain")
-            series = parse(answer.read())
+        wait_until(lambda: "num_requests_running" in scraped(exporter.url), "not collected")
+        series = scraped(exporter.url)
+    del series["page_collected_timestamp_seconds"]
     assert series["num_requests_running"] == 4
     assert series == parse(render(tmp_path))
 

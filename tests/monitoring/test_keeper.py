@@ -8,12 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deployments.command.processes import descendants
+from monitoring import exporter
+from monitoring.shared_directory import SharedDirectory
 from tests.support.processes import is_gone, kill
 from tests.support.waiting import wait_until
 
@@ -63,7 +67,7 @@ class Node:
                 line = entry.read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"monitoring.exporter" in line and os.fsencode(self.directory) in line:
+            if line[0] != b"sh" and b"monitoring.exporter" in line and os.fsencode(self.directory) in line:
                 found.append(int(entry.parent.name))
         return found
 
@@ -91,6 +95,14 @@ def node(tmp_path: Path) -> Iterator[Node]:
     wait_until(lambda: not node.exporters(), "the exporter stays")  # nobody records any more
 
 
+def children(pid: int) -> list[int]:
+    """Not theirs."""
+    parents = {
+        child: Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1] for child in descendants(pid)
+    }
+    return [child for child, parent in parents.items() if int(parent) == pid]
+
+
 FIRST = 'starcoder_time_to_first_token_seconds_count{dialect="other"'
 
 
@@ -102,6 +114,8 @@ def test_the_exporter_survives_whoever_started_it_and_is_replaced_when_it_dies(n
     assert announced.keys() == {"starcoder", "other"}
     assert announced["other"] == ["127.0.0.1:1"]
 
+    for child in children(starter.pid):
+        kill(child, signal.SIGKILL)  # as Ray does to a worker that ends in order
     starter.kill()
     starter.wait(120)
     assert node.value(FIRST) == 2, "a count went away"
@@ -121,6 +135,28 @@ def test_it_ends_some_time_after_the_last_process(node: Node) -> None:
     process.wait(120)
     wait_until(lambda: not node.exporters(), "it stays")
     assert not node.target.exists(), "Prometheus would go on asking"
+
+
+def test_it_ends_with_its_node_however_long_it_would_linger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would keep the port from the next one."""
+    monkeypatch.setattr(exporter, "CHECK_S", 0.01)
+    node = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ended = exporter.end_of(node.pid)
+    waiting = threading.Thread(
+        target=exporter.wait_for_end, args=(threading.Event(), SharedDirectory(tmp_path), 1e6, ended), daemon=True
+    )
+    waiting.start()
+    assert not ended()
+    assert waiting.is_alive()
+    node.kill()
+    node.communicate()
+    waiting.join(120)
+    assert not waiting.is_alive()
+    assert exporter.end_of(node.pid)()
+    targets = tmp_path / "targets"
+    arguments = ["--directory", str(tmp_path), "--port", "0", "--targets", str(targets), "--node-pid", str(node.pid)]
+    exporter.main(arguments)
+    assert not targets.exists()
 
 
 def test_it_ends_when_the_directory_is_removed(tmp_path: Path) -> None:

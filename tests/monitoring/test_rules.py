@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitoring import labels, metrics
 from monitoring.connections import ConnectionMetrics
 from monitoring.ingress import IngressMetrics
-from monitoring.process import init, render
+from monitoring.process import expect_farewell, init, render
 from monitoring.replica import ReplicaMetrics
 from monitoring.routing import RoutingMetrics
 from monitoring.specs import FIRST_TOKEN_OBJECTIVE_S
@@ -29,6 +29,7 @@ VALUES = {
     ("requests_rejected_total", "reason"): labels.REJECTION_REASONS,
     ("rank_failures_total", "cause"): labels.FAILURE_CAUSES,
     ("routing_decisions_total", "reason"): labels.ROUTING_REASONS,
+    ("process_deaths_total", "process"): labels.PROCESSES,
     ("usage_tokens_total", "kind"): labels.USAGE_KINDS,
     ("wasted_tokens_total", "cause"): labels.WASTE_CAUSES,
     ("request_success_total", "finished_reason"): labels.FINISH_REASONS,
@@ -115,7 +116,7 @@ def test_the_runbook_has_no_entry_too_many() -> None:
 
 def counted(expression: str) -> set[str]:
     """Counters of ours of which an expression takes a rate or an increase."""
-    return set(re.findall(r"(?:rate|increase)\s*\(\s*(starcoder_\w+_total)", expression))
+    return set(re.findall(r"(?:rate|increase)\s*\(\s*(starcoder_\w+_total)\b", expression))
 
 
 def test_counters_in_rules_begin_at_zero_for_every_value_of_their_labels() -> None:
@@ -125,6 +126,8 @@ def test_counters_in_rules_begin_at_zero_for_every_value_of_their_labels() -> No
     init(None)
     try:
         IngressMetrics("pico"), ReplicaMetrics("pico"), ConnectionMetrics("pico"), RoutingMetrics("pico")
+        for process in labels.PROCESSES:
+            expect_farewell(process, "pico")
         families = text_string_to_metric_families(render().decode())
         found = [sample for family in families for sample in family.samples]
     finally:
