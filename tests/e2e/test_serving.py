@@ -178,6 +178,25 @@ def test_metrics_of_the_replica_reach_the_ingress(cluster: Cluster, sdk: openai.
     wait_until(lambda: value("starcoder_num_requests_running") == 0, "it still runs")
 
 
+def test_what_a_client_waits_is_what_is_counted(cluster: Cluster) -> None:
+    """More than the replica sees, less than the client does; and no client says when it came."""
+    http, replica = "starcoder_http_time_to_first_token_seconds", "starcoder_time_to_first_token_seconds"
+    before = {name: counted(cluster, name) for name in (f"{http}_sum", f"{http}_count", f"{replica}_sum")}
+    waited = 0.0
+    for _ in range(4):
+        body = long_request(cluster, max_tokens=4)
+        headers = {"x-starcoder-arrived": str(int((time.time() - 60) * 1e6))}
+        asked_at = time.monotonic()
+        with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, headers=headers, timeout=120) as answer:
+            lines = answer.iter_lines()
+            next(line for line in lines if '"text"' in line)
+            waited += time.monotonic() - asked_at
+            list(lines)
+    wait_until(lambda: counted(cluster, f"{http}_count") == before[f"{http}_count"] + 4, "they are not counted")
+    at_ingress, at_replica = (counted(cluster, f"{name}_sum") - before[f"{name}_sum"] for name in (http, replica))
+    assert at_replica < at_ingress < waited
+
+
 def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
     """Ray's own ports take pickled calls from whoever reaches them."""
     inodes = {}
