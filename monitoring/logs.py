@@ -36,8 +36,9 @@ _FRAMES = 12
 _CAUSES = 4
 _MESSAGE_CHARS = 2000
 # Errors quote what they choke on. File names in a traceback are quoted, too, but they are ours.
-# An apostrophe within a word is no quote.
-_QUOTED = re.compile(r"""(?<!File )(?<!\w)(["'`])(?:\\.|(?!\1(?!\w)).){9,}\1""", re.DOTALL)
+# An apostrophe within a word is no quote. What has no end is quoted to the end, which may have been cut off.
+_QUOTED = re.compile(r"""File "[^"\n]*"|(?<!\w)(["'`])((?:\\.|(?!\1(?!\w)).)*)(?:\1|\Z)""", re.DOTALL)
+_LONGEST_NAME = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 logger = logging.getLogger("starcoder")
@@ -196,16 +197,21 @@ def parse(text: str) -> dict[str, Any] | None:
 
 def redact(message: str) -> str:
     """Without what it quotes, as far as that is longer than a name."""
-    return _QUOTED.sub(r"\1…\1", message)
+    return _QUOTED.sub(_without, message)
+
+
+def _without(found: re.Match[str]) -> str:
+    quote, text = found[1], found[2]
+    return found[0] if quote is None or len(text) <= _LONGEST_NAME else f"{quote}…{quote}"
 
 
 def describe(error: BaseException, keep_text: bool = False) -> str:
     """An exception with its causes and their innermost frames."""
     parts = []
     for cause in _chain(error):
-        message = str(cause) if keep_text else redact(str(cause))
+        message = str(cause)[:_MESSAGE_CHARS]
         frames = "".join(traceback.format_tb(cause.__traceback__, -_FRAMES))
-        parts.append(f"{frames}{type(cause).__qualname__}: {message[:_MESSAGE_CHARS]}")
+        parts.append(f"{frames}{type(cause).__qualname__}: {message if keep_text else redact(message)}")
     return "\ncaused by\n".join(parts)
 
 

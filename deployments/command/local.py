@@ -19,9 +19,11 @@ from deployments.command.console import Console
 from deployments.command.front import haproxy_command, http_options, local_front, local_http_options
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
-from deployments.command.ready import answer, forward, ready_message
+from deployments.command.ready import answer, forward, ready_message, said_of
 from deployments.command.signals import Stopped
 from deployments.settings import Settings
+from model.config import ConfigError
+from monitoring import logs
 
 if TYPE_CHECKING:
     from ray import serve
@@ -70,11 +72,29 @@ def serve_forever(settings: Settings, build: Build | None = None) -> int:
     """Serve until a signal comes; every process, port and directory is gone on return. Returns the exit code.
 
     build: makes the application; `deployments.app.build` if not given.
-    Raises ConfigError before anything is started, StartError after it has been cleaned up.
+    Raises ConfigError before anything is started, StartError after it has been cleaned up; where the log is JSON, both
+    are lines of it instead.
     """
+    console = Console(settings.log_format, keep_text=settings.log_text)
+    try:
+        with console.alone():
+            return _serve(settings, console, build)
+    except Exception as error:
+        if not console.as_json:
+            raise
+        expected = isinstance(error, ConfigError | StartError)
+        console.say(str(error), "server.failed", "error", exception=None if expected else logs.describe(error))
+        return 2 if isinstance(error, ConfigError) else 1
+    finally:
+        console.flush()
+        if dead_servers():
+            sys.stdout.flush()
+            os._exit(1)  # Ray would be shut down at the interpreter's end, with the same hazards
+
+
+def _serve(settings: Settings, console: Console, build: Build | None) -> int:
     joined = os.environ.get("RAY_ADDRESS")
     started_at = time.monotonic()
-    console = Console(settings.log_format)
     check(settings, console, local=not joined)
     with signals.obeyed():
         server = Server(settings, console, joined, build)
@@ -85,10 +105,10 @@ def serve_forever(settings: Settings, build: Build | None = None) -> int:
             ready = ready_message(settings, seconds, by)
             if console.as_json:
                 ready = ready.partition(" Try:")[0]
-            console.say(ready, "server.ready", seconds=round(seconds, 2), forward=by)
+            console.say(ready, "server.ready", seconds=round(seconds, 2), **said_of(by))
             while (lost := server.lost()) is None:
                 time.sleep(WATCH_S)
-            console.say(f"Ending: {lost}.", "server.lost")
+            console.say(f"Ending: {lost}.", "server.lost", "error")
             return 1
         except Stopped:
             console.say("Stopping: open streams may finish. Once more to stop at once.", "server.stopping")
@@ -96,10 +116,6 @@ def serve_forever(settings: Settings, build: Build | None = None) -> int:
         finally:
             server.stop()
             console.say("Stopped.", "server.stopped")
-            console.flush()
-            if dead_servers():
-                sys.stdout.flush()
-                os._exit(1)  # Ray would be shut down at the interpreter's end, with the same hazards
 
 
 class Server:
@@ -313,7 +329,8 @@ class Server:
             seconds = 0.0 if dead_servers() else self.settings.drain_timeout_s + SERVE_STOP_S
             done = seconds > 0 and bounded(stop, seconds, until=lambda: bool(dead_servers()))
             if not done and (dead := dead_servers()):
-                self._console.say(f"Not waiting for open streams: Ray's {', '.join(dead)} ended.", "server.ray_ended")
+                told = f"Not waiting for open streams: Ray's {', '.join(dead)} ended."
+                self._console.say(told, "server.ray_ended", "error")
                 bounded(end_streams, STREAMS_END_S)
 
 

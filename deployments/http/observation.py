@@ -33,7 +33,7 @@ PROVIDER = "starcoder"
 
 _STREAMS = ("text/event-stream", "application/x-ndjson")
 _LEVELS = {"failed": logging.ERROR, "shed": logging.WARNING}
-_UNAVAILABLE_LEVEL = logging.WARNING
+_PROBE_FAILED_LEVEL = logging.WARNING
 _MAX_HEADER_CHARS = 120
 _MAX_TRACE_CHARS = 512
 _TEXT_CHARS = 20_000
@@ -126,10 +126,11 @@ class ObservationMiddleware:
 
 def _level(record: RequestRecord) -> int:
     error = record.error
-    if error is not None and error.status == 503:
-        return _UNAVAILABLE_LEVEL
-    if record.method != "POST" and error is None:
-        return logging.DEBUG
+    if record.method != "POST":
+        if error is None:
+            return logging.DEBUG
+        if error.status == 503:  # as often as somebody asks, and what failed has lines of its own
+            return _PROBE_FAILED_LEVEL
     return _LEVELS.get(record.outcome, logging.INFO)
 
 

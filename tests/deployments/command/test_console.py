@@ -149,4 +149,4 @@ def test_what_only_looks_like_the_beginning_of_a_line_is_printed_all_the_same() 
     console.worker_printed(batch("{"), lambda _: None)
     console.worker_printed(batch('  "a": 1'), lambda _: None)
     console.flush()
-    assert [json.loads(line)["message"] for line in out.getvalue().splitlines()] == ["{", '  "a": 1']
+    assert [json.loads(line)["message"] for line in out.getvalue().splitlines()] == ['{\n  "a": 1']

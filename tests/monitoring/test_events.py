@@ -1,0 +1,78 @@
+"""The log is as it is declared: every event that the code writes, and what the documents say of them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitoring.events import BY_NAME, EVENTS, FIELDS, with_events, wrong
+
+ROOT = Path(__file__).parents[2]
+OBSERVABILITY = ROOT / "docs" / "observability.md"
+_WRITERS = {"event", "say", "FewLines", "_write_json", "_json"}
+"""Whose first or second argument is an event's name."""
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    files = [path for room in ("deployments", "model", "monitoring") for path in (ROOT / room).rglob("*.py")]
+    return {path: ast.parse(path.read_text()) for path in files if path.name != "events.py"}
+
+
+def written() -> Iterator[tuple[str, ast.Call]]:
+    """Each call that writes a line, with the event that it names."""
+    for tree in trees().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and _name(node.func) in _WRITERS:
+                given = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
+                for value in given:
+                    if isinstance(value, str) and re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", value):
+                        yield value, node
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def test_every_event_is_declared_and_written() -> None:
+    names = {name for name, _ in written()}
+    assert names - set(BY_NAME) == set()
+    constants = {node.value for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert set(BY_NAME) - constants == set()
+    assert len(BY_NAME) == len(EVENTS)
+
+
+def test_every_field_is_declared() -> None:
+    said = {word.arg for name, call in written() for word in call.keywords if word.arg and name in BY_NAME}
+    assert said - set(FIELDS) - {"name", "clock"} == set()
+
+
+def test_the_document_lists_them() -> None:
+    text = OBSERVABILITY.read_text()
+    assert with_events(text) == text, "make boards"
+    fields = set(re.findall(r"`(\w+)`", text.partition("### A request")[2].partition("### Events")[0]))
+    assert {name for name in fields if name in FIELDS} >= {"request_id", "outcome", "ttft_ms", "trace_id", "error"}
+    for line in re.findall(r'^\{"time".*\}$', text, re.MULTILINE):
+        assert wrong(json.loads(line)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ({"event": "nothing.such", "level": "info"}, "there is no event"),
+        ({"event": "engine.dead", "level": "info"}, "engine.dead at level 'info'"),
+        ({"event": "engine.dead", "level": "error", "rank": "0"}, "rank is '0'"),
+        ({"event": "engine.dead", "level": "error", "rank": True}, "rank is True"),
+        ({"event": "engine.dead", "level": "error", "colour": "red"}, "colour is 'red'"),
+    ],
+)
+def test_what_is_wrong_with_a_line(line: dict[str, Any], fault: str) -> None:
+    (found,) = wrong(line)
+    assert fault in found
