@@ -30,6 +30,7 @@ THROTTLE_S = 60.0
 """Libraries that complain at every attempt (an exporter whose collector is away) are heard once in so long."""
 THROTTLED = ("opentelemetry", "urllib3")
 
+_DIED = ("ActorDiedError", "ActorUnavailableError", "RayActorError")
 _LINE_START = '{"time":"'
 _FIELDS = "starcoder_fields"
 _FRAMES = 12
@@ -121,6 +122,14 @@ class Throttle(logging.Filter):
         return True
 
 
+class Futile(logging.Filter):
+    """Keeps back what Ray's own tasks raise that asked a process which died: whoever waited for it has been told."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return record.name != "asyncio" or type(error).__name__ not in _DIED
+
+
 class Queued(logging.Handler):
     """Has each line written by a thread, so that nobody waits for a log that stands still or is full."""
 
@@ -174,6 +183,7 @@ def configure(
     json = JsonFormatter(process, keep_text)
     handler.setFormatter(TextFormatter(json) if readable else json)
     handler.addFilter(Throttle())
+    handler.addFilter(Futile())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

@@ -83,6 +83,14 @@ def test_a_library_that_repeats_itself_is_heard_once() -> None:
     assert [line["logger"] for line in lines.all()].count("other") == 5
 
 
+@pytest.mark.parametrize(("name", "told"), [("ActorDiedError", False), ("ValueError", True)])
+def test_of_a_process_that_died_rays_tasks_tell_nothing(name: str, told: bool) -> None:
+    error = type(name, (Exception,), {})("the actor died")
+    with captured() as lines:
+        logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=error)
+    assert bool(lines.all("log")) is told
+
+
 def test_a_file_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "starcoder.log"
     with captured():
