@@ -23,6 +23,7 @@ from deployments.cluster.counter_actor import ActorBook
 from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.cluster.node_watch import on_node_end
+from deployments.cluster.roster import Roster
 from deployments.http.accounts import Accounts
 from deployments.http.door import Access
 from deployments.http.handle_backend import HandleBackend
@@ -80,7 +81,12 @@ class Ingress:
         settings = self._settings
         metrics = IngressMetrics(settings.model_id, declared=labels)
         engines = HandleBackend(
-            self._engine, settings.resume_timeout_s, settings.max_queued_requests, settings.step_timeout_s, metrics
+            self._engine,
+            settings.resume_timeout_s,
+            settings.max_queued_requests,
+            settings.step_timeout_s,
+            metrics,
+            members=Roster(APP_NAME, ENGINE, INGRESS, serve.get_replica_context().replica_id.unique_id).members,
         )
         on_node_end(engines.lose_node)
         resuming = ResumingBackend(engines, settings.resume_timeout_s, random.Random(settings.seed), metrics)

@@ -279,9 +279,10 @@ class Server:
         from ray.serve.schema import ApplicationStatus
 
         from deployments.app import APP_NAME, build
-        from deployments.cluster import progress
+        from deployments.cluster import progress, roster
 
         progress.clear()
+        roster.say_serving()
         self._owns_application = True
         target = serve.RunTarget((self._build or build)(self.settings), name=APP_NAME)
         serve.run_many([target], wait_for_applications_running=False)
@@ -307,6 +308,7 @@ class Server:
         from ray import serve
 
         from deployments.app import APP_NAME
+        from deployments.cluster import roster
 
         def drain(seconds: float) -> None:
             if self.address is None and self._owns_application:
@@ -314,6 +316,9 @@ class Server:
                     _drain_proxies(seconds)
 
         def stop() -> None:
+            if self._owns_application:
+                with contextlib.suppress(Exception):
+                    roster.say_draining()
             # Streams that end before anything is taken down cannot be hurt by how it is taken down.
             drain(self.settings.drain_timeout_s / 2)
             if self._owns_application:

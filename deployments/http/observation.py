@@ -14,10 +14,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import unwrap
+from deployments.health import HealthReport
 from deployments.http import request_record
 from deployments.http.middleware import given_request_id, request_id
 from deployments.http.request_record import RequestRecord
-from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.protocol import Backend, Delta, GenerationRequest, ModelInfo
 from monitoring import IngressMetrics, logs
 from monitoring.labels import OTHER_DIALECT
 from monitoring.spans import NO_CARRIER, NO_SPAN, Span, Value
