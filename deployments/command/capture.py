@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import sys
@@ -24,6 +25,9 @@ def captured(tell: Callable[[list[str]], None]) -> Iterator[None]:
 
     Copies of the two that were made before go where they went.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # a pipe's would keep lines back
     read, write = os.pipe()
     kept = [(number, os.dup(number)) for number in (1, 2)]
     _flush()
