@@ -173,5 +173,6 @@ def _json(event: str, message: str, level: str, **fields: Any) -> str:
 
 
 def _whose(name: str, pid: object) -> dict[str, Any]:
-    """Ray's servers have a name where others have a number."""
-    return {"process": name or "ray", "pid": pid} if isinstance(pid, int) else {"process": str(pid or name or "ray")}
+    """Of Ray's workers it knows the number, mostly as a text; its servers have a name there."""
+    number = str(pid)
+    return {"process": name or "ray", "pid": int(number)} if number.isdecimal() else {"process": number}

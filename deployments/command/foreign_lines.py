@@ -32,6 +32,7 @@ _LEVELS = {
 }
 _CPP = re.compile(r"^(?:\([^)]{1,80}\) )?\[\d{4}-[^\]]{0,60} ([DIWECF]) \d+ \d+\]")
 _PYTHON = re.compile(r"^(?:\([^)]{1,80}\) )?(?:\d{4}-\S{1,12}[ T]\S{1,20}\s+)?(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+_DIED = re.compile(r"^\(\w{1,40}\) (?:A worker|The node|\d+ Workers?)\b.{0,300}\b(?:died|killed|dead)\b")
 _WARNING = re.compile(r"^\S{1,300}:\d+: \w*Warning: ")
 
 
@@ -98,4 +99,4 @@ def _level(text: str) -> str:
         return _LEVELS[named[1]]
     if _TRACEBACK in text or text.startswith(("Fatal Python error", "Segmentation fault")):
         return "error"
-    return "warning" if _WARNING.match(text) else "info"
+    return "warning" if _WARNING.match(text) or _DIED.match(text) else "info"

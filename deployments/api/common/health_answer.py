@@ -73,7 +73,7 @@ def not_ready(report: HealthReport) -> Response:
     error = kind(report.reason or "The engine is not healthy.", retry_after=RETRY_AFTER_S)
     note(error, None)
     status = "draining" if report.draining else "unavailable"
-    body = msgspec.json.encode({**_told(report), "status": status, **error.body()})
+    body = msgspec.json.encode({"status": status, **error.body(), **_told(report)})
     return Response(body, error.status, error.response_headers(), "application/json")
 
 

@@ -46,6 +46,7 @@ SAMPLES = [
     ("INFO 2026-11-27 12:00:00,123 proxy 127.0.0.1 -- Proxy starting on node abc.", "info"),
     ("WARNING:  Invalid HTTP request received.", "warning"),
     ("/opt/lib/torch/cuda/__init__.py:61: FutureWarning: The pynvml package is deprecated.", "warning"),
+    ("(raylet) A worker died or was killed while executing a task by an unexpected system error.", "warning"),
     ("Fatal Python error: Aborted", "error"),
     ("a library says something about an ERROR", "info"),
     ("{not json", "info"),
