@@ -62,9 +62,7 @@ EVENTS = (
     Event("rank.died", _ERROR, "`rank` and `rank_pid` of a process that ended; `message` says how"),
     Event("rank.killed", _WARNING, "it did not stop when it was asked to"),
     Event("engine.dead", _ERROR, "why the engine is given up; its process ends, and Serve starts another"),
-    Event(
-        "engine.killed", _ERROR, "the process of `engine` ended without a word, says its successor as it starts"
-    ),
+    Event("engine.killed", _ERROR, "the process of `engine` ended without a word, says its successor as it starts"),
     Event("engine.request_failed", _ERROR, "the traceback behind a `failed` request, from the replica"),
     Event("engine.stopping", _INFO, "in order, after open streams"),
     Event("engine.stopped", _INFO, "it has"),
