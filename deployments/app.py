@@ -25,6 +25,7 @@ from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node, tell_front
 from deployments.cluster.node_watch import on_node_end
 from deployments.cluster.proxy import guards
+from deployments.cluster.roster import Roster
 from deployments.http import arrival
 from deployments.http.accounts import Accounts
 from deployments.http.door import Access
@@ -85,7 +86,12 @@ class Ingress:
         settings = self._settings
         metrics = IngressMetrics(settings.model_id, declared=labels)
         engines = HandleBackend(
-            self._engine, settings.resume_timeout_s, settings.max_queued_requests, settings.step_timeout_s, metrics
+            self._engine,
+            settings.resume_timeout_s,
+            settings.max_queued_requests,
+            settings.step_timeout_s,
+            metrics,
+            members=Roster(APP_NAME, ENGINE, INGRESS, serve.get_replica_context().replica_id.unique_id).members,
         )
         on_node_end(engines.lose_node)
         on_node_end(monitoring.farewell)

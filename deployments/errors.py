@@ -205,6 +205,13 @@ class EngineAwaitedError(EngineAwayError):
     """There is no engine, and so many wait for one that this request may not."""
 
 
+class DrainingError(ServeError):
+    """The server is about to stop, and should be sent nothing more."""
+
+    default_status = 503
+    default_code = "draining"
+
+
 class NodeLostError(ServeError):
     """This process is about to end, and nothing that it could wait for helps."""
 

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from deployments.health import HealthReport
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
 from model.statistics import ForwardPath
 from monitoring.labels import DEFAULT_TEAM, OTHER_DIALECT
@@ -337,20 +338,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     tensor_parallel_size: int = 1
     parameter_bytes: list[int] = []
     forward: ForwardPath | None = None
-
-
-class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether an engine answered its heartbeat, and what it said.
-
-    reason: why it is not healthy. heartbeat_seconds: age of the newest sign of life from the engine.
-    """
-
-    healthy: bool
-    reason: str | None = None
-    heartbeat_seconds: float | None = None
-    running: int = 0
-    waiting: int = 0
-    kv_cache_usage: float = 0.0
 
 
 class Backend(Protocol):

@@ -1,4 +1,4 @@
-"""The metrics of what stands before the engines: ingresses, the router, and what a client would see; and of an exporter's page."""
+"""The metrics of what stands before the engines: ingresses, the router, what a client would see; and of exporters."""
 
 from __future__ import annotations
 

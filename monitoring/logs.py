@@ -30,14 +30,16 @@ THROTTLE_S = 60.0
 """Libraries that complain at every attempt (an exporter whose collector is away) are heard once in so long."""
 THROTTLED = ("opentelemetry", "urllib3")
 
+_DIED = ("ActorDiedError", "ActorUnavailableError", "RayActorError")
 _LINE_START = '{"time":"'
 _FIELDS = "starcoder_fields"
 _FRAMES = 12
 _CAUSES = 4
 _MESSAGE_CHARS = 2000
 # Errors quote what they choke on. File names in a traceback are quoted, too, but they are ours.
-# An apostrophe within a word is no quote.
-_QUOTED = re.compile(r"""(?<!File )(?<!\w)(["'`])(?:\\.|(?!\1(?!\w)).){9,}\1""", re.DOTALL)
+# An apostrophe within a word is no quote. What has no end is quoted to the end, which may have been cut off.
+_QUOTED = re.compile(r"""File "[^"\n]*"|(?<!\w)(["'`])((?:\\.|(?!\1(?!\w)).)*)(?:\1|\Z)""", re.DOTALL)
+_LONGEST_NAME = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 logger = logging.getLogger("starcoder")
@@ -120,6 +122,14 @@ class Throttle(logging.Filter):
         return True
 
 
+class Futile(logging.Filter):
+    """Keeps back what Ray's own tasks raise that asked a process which died: whoever waited for it has been told."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return record.name != "asyncio" or type(error).__name__ not in _DIED
+
+
 class Queued(logging.Handler):
     """Has each line written by a thread, so that nobody waits for a log that stands still or is full."""
 
@@ -173,6 +183,7 @@ def configure(
     json = JsonFormatter(process, keep_text)
     handler.setFormatter(TextFormatter(json) if readable else json)
     handler.addFilter(Throttle())
+    handler.addFilter(Futile())
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -196,16 +207,21 @@ def parse(text: str) -> dict[str, Any] | None:
 
 def redact(message: str) -> str:
     """Without what it quotes, as far as that is longer than a name."""
-    return _QUOTED.sub(r"\1…\1", message)
+    return _QUOTED.sub(_without, message)
+
+
+def _without(found: re.Match[str]) -> str:
+    quote, text = found[1], found[2]
+    return found[0] if quote is None or len(text) <= _LONGEST_NAME else f"{quote}…{quote}"
 
 
 def describe(error: BaseException, keep_text: bool = False) -> str:
     """An exception with its causes and their innermost frames."""
     parts = []
     for cause in _chain(error):
-        message = str(cause) if keep_text else redact(str(cause))
+        message = str(cause)[:_MESSAGE_CHARS]
         frames = "".join(traceback.format_tb(cause.__traceback__, -_FRAMES))
-        parts.append(f"{frames}{type(cause).__qualname__}: {message[:_MESSAGE_CHARS]}")
+        parts.append(f"{frames}{type(cause).__qualname__}: {message if keep_text else redact(message)}")
     return "\ncaused by\n".join(parts)
 
 

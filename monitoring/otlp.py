@@ -97,7 +97,8 @@ class _Span:
 
     @property
     def trace_id(self) -> str:
-        return f"{self._span.get_span_context().trace_id:032x}"
+        context = self._span.get_span_context()
+        return f"{context.trace_id:032x}" if context.trace_flags.sampled else ""
 
     def set(self, attributes: Mapping[str, Value]) -> None:
         self._span.set_attributes(attributes)

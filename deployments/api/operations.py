@@ -12,9 +12,9 @@ from starlette.responses import PlainTextResponse, Response
 
 import monitoring
 from deployments.api.common.context import ApiContext
+from deployments.api.common.health_answer import Health, Live, NotReady, not_ready
 from deployments.api.common.section import OPERATIONS
 from deployments.api.openai.schemas import ERROR_RESPONSES
-from deployments.errors import EngineUnavailableError
 from deployments.http.needs import needs, public
 from model.statistics import Products
 from model.text.commit import CommitKnowledge, commit_knowledge
@@ -56,36 +56,31 @@ class Version(BaseModel):
     )
 
 
-class Health(BaseModel):
-    """The engine answered a heartbeat between two of its steps."""
-
-    status: Literal["ok"] = Field(default="ok", description="The engine is well.")
-    running: int = Field(description="Sequences in the batch.")
-    waiting: int = Field(description="Sequences that wait for a place in the batch.")
-    kv_cache_usage: float = Field(description="Share of the cache that running sequences hold, 0 to 1.")
-    heartbeat_seconds: float | None = Field(description="Age of the engine's newest sign of life.")
-
-
 def create_router(api: ApiContext) -> APIRouter:
     router = APIRouter(tags=[OPERATIONS.name])
 
     @router.get(
         "/health",
-        responses=ERROR_RESPONSES,
-        summary="Ask the engine for a sign of life",
-        response_description="It lives.",
+        response_model=Health,
+        responses={**ERROR_RESPONSES, 503: {"model": NotReady, "description": "No request should be sent here."}},
+        summary="Ask every engine for a sign of life: whether requests should be sent here",
+        response_description="At least one engine is ready.",
     )
     @public
-    async def health() -> Health:
+    async def health() -> Health | Response:
         report = await api.backend.health()
-        if not report.healthy:
-            raise EngineUnavailableError(report.reason or "The engine is not healthy.", retry_after=5.0)
-        return Health(
-            running=report.running,
-            waiting=report.waiting,
-            kv_cache_usage=report.kv_cache_usage,
-            heartbeat_seconds=report.heartbeat_seconds,
-        )
+        if report.healthy:
+            return Health.of(report)
+        return not_ready(report)
+
+    @router.get(
+        "/health/live",
+        summary="Whether this process answers at all, whatever its engines do",
+        response_description="It does.",
+    )
+    @public
+    async def live() -> Live:
+        return Live()
 
     @router.get(
         "/version",

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from deployments.health import Question
 from deployments.protocol import Attach, GenerationRequest, Receipt
 from model.scheduling.kv_cache import BlockHash, chain_hashes, root_of
 from monitoring import tracing
@@ -223,7 +224,7 @@ def _request(pending_request: PendingRequest | None) -> GenerationRequest | None
 def _addressee(pending_request: PendingRequest | None) -> str | None:
     """The replica that a call is for, by name."""
     arguments = pending_request.args if pending_request is not None else ()
-    return next((argument.engine for argument in arguments if isinstance(argument, Attach | Receipt)), None)
+    return next((argument.engine for argument in arguments if isinstance(argument, Attach | Receipt | Question)), None)
 
 
 def trace_route(request: GenerationRequest, replica: str, created_at: float, known_tokens: int) -> None:

@@ -1,7 +1,7 @@
 """`python -m deployments.command.boards` (`make boards`): write what is made from declarations anew.
 
 The boards, the configuration of a Prometheus in compose.yaml, the documents of the metrics and of the stop rules, the
-table of alerts, and the configurations of clients. Needs the extra `dev`.
+tables of alerts and of the log's events, and the configurations of clients. Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from deployments.labels import declared_labels
 from deployments.stop_rules.reference import reference as stop_rules_reference
 from monitoring.boards.alerts import with_alerts
 from monitoring.boards.all import dashboards
+from monitoring.events import with_events
 from monitoring.prometheus import configuration_elsewhere
 from monitoring.reference import reference as metrics_reference
 
@@ -25,9 +26,9 @@ def files() -> dict[Path, str]:
     clients, observability = Path("docs/clients.md"), Path("docs/observability.md")
     return dashboards() | {
         clients: with_configurations((ROOT / clients).read_text(encoding="utf-8")),
-        observability: with_alerts((ROOT / observability).read_text(encoding="utf-8")),
         Path("monitoring/prometheus.yml"): GENERATED
         + configuration_elsewhere("starcoder:9464", Path("/etc/prometheus/rules")),
+        observability: with_events(with_alerts((ROOT / observability).read_text(encoding="utf-8"))),
         Path("docs/metrics.md"): metrics_reference(declared_labels()),
         Path("docs/stop-rules.md"): stop_rules_reference(),
     }

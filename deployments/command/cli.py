@@ -57,6 +57,12 @@ def _serve() -> CommandModule:
     return serve
 
 
+def _status() -> CommandModule:
+    from deployments.command import status
+
+    return status
+
+
 def _complete() -> CommandModule:
     from deployments.command import complete
 
@@ -132,6 +138,7 @@ def _version() -> CommandModule:
 SUBJECTS: dict[str, dict[str, Command]] = {
     "a server": {
         "serve": Command(_serve, "serve a model behind an OpenAI-compatible API"),
+        "status": Command(_status, "show how a running server is: engines, queue, whether it drains"),
         "plan": Command(_plan, "compute what fits a GPU's memory"),
         "download": Command(_download, "fetch a checkpoint for servers that run offline"),
         "environment": Command(_environment, "print what Ray's processes need in a cluster of your own"),

@@ -1,12 +1,14 @@
 """What `starcoder serve` prints: its own progress, and the log of Ray's processes, in one format.
 
 The processes write JSON lines to their standard output, which Ray brings here. On a terminal they are shown as text;
-otherwise they go to standard output as they are, and so does everything else, wrapped in the same form.
+otherwise they go to standard output as they are, and so does everything else that this process, Ray or a library
+prints, wrapped in the same form.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -16,6 +18,8 @@ from typing import Any, TextIO
 
 import msgspec
 
+from deployments.command.capture import captured
+from deployments.command.foreign_lines import messages
 from monitoring import logs
 from monitoring.line_writer import LineWriter, to_stream
 from monitoring.logs import LogFormat
@@ -27,26 +31,34 @@ _OURS = '{"time":"'
 class Console:
     """format: `auto` is text on a terminal. out, progress: standard output and error if not given.
 
+    keep_text: pass on what others print as it is; otherwise what it quotes is left out, where it is written as JSON.
     show_foreign: pass on what is no line of our log, such as a library's print in a worker.
     """
 
-    def __init__(self, format: LogFormat = "auto", out: TextIO | None = None, progress: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        format: LogFormat = "auto",
+        out: TextIO | None = None,
+        progress: TextIO | None = None,
+        keep_text: bool = False,
+    ) -> None:
         # Where this command talks to people, whoever else is being kept from it.
         self._out = out or sys.__stdout__ or sys.stdout
         self._progress = progress or sys.__stderr__ or sys.stderr
         self._terminal = self._out.isatty()
         self._colour = self._terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
-        self._writer = LineWriter(lambda count: f"({count} lines of the log could not be written)\n")
+        self._writer = LineWriter(self._dropped)
+        self._keep_text = keep_text
         self._to_out, self._to_progress = to_stream(self._out), to_stream(self._progress)
         self.as_json = format == "json" or (format == "auto" and not self._terminal)
         self.show_foreign = False
         self._begun: dict[tuple[Any, Any], str] = {}
         """By process, a line of ours of which only the beginning has come."""
 
-    def say(self, text: str, event: str = "server.progress", **fields: Any) -> None:
+    def say(self, text: str, event: str = "server.progress", level: str = "info", **fields: Any) -> None:
         """Progress of the command itself."""
         if self.as_json:
-            self._write_json(event, text.strip(), process="serve", **fields)
+            self._write_json(event, text.strip(), level, process="serve", pid=os.getpid(), **fields)
         else:
             self._writer.put(self._to_progress, text + "\n")
 
@@ -73,6 +85,18 @@ class Console:
         seconds = time.monotonic() - started_at
         self.say(f"{_CLEAR_LINE if in_place else ''}  {name}: {seconds:.1f} s", seconds=round(seconds, 2))
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """For the block, whatever is printed here, by Ray's own code and its servers too, is a line of the log.
+
+        As JSON, that is; as text, everybody prints for themselves.
+        """
+        if not self.as_json:
+            yield
+            return
+        with captured(lambda lines: self._pass_on(lines, process="ray")):
+            yield
+
     def listen_to_workers(self) -> None:
         """Take over from Ray the printing of what its processes print."""
         from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
@@ -84,28 +108,36 @@ class Console:
 
     def worker_printed(self, data: dict[str, Any], show: Callable[[dict[str, Any]], object]) -> None:
         """data: Ray's batch of lines of one process. show: Ray's own printing, for lines that are not ours."""
+        lines = self._whole(data)
+        # Serve's controller prints the traceback of every start that fails. What went wrong is said in one line by
+        # `StartError`, and by the replica itself.
+        name = str(data.get("actor_name") or data.get("task_name") or "")
+        wanted = self.show_foreign and not name.startswith("ServeController")
+        if self.as_json:
+            pid = data.get("pid")
+            # The autoscaler's is a status page every few seconds, which `show` would keep back, too.
+            self._pass_on(lines, wanted and pid != "autoscaler", **_whose(name, pid))
+            return
         foreign = []
-        for text in self._whole(data):
+        for text in lines:
             line = logs.parse(text)
             if line is None:
                 foreign.append(text)
-            elif self.as_json:
-                self._write(text)
             else:
                 clear = _CLEAR_LINE if self._terminal else ""
                 self._write(clear + logs.as_text(line, colour=self._colour))
-        name = str(data.get("actor_name") or data.get("task_name") or "")
-        # Serve's controller prints the traceback of every start that fails. What went wrong is said in one line by
-        # `StartError`, and by the replica itself.
-        if not foreign or not self.show_foreign or name.startswith("ServeController"):
-            return
-        if self.as_json:
-            if data.get("pid") == "autoscaler":  # a status page every few seconds, which `show` would keep back, too
-                return
-            for text in filter(str.strip, foreign):
-                self._write_json("output", text, process=name or "ray", pid=data.get("pid"))
-        else:
+        if foreign and wanted:
             show({**data, "lines": foreign})
+
+    def _pass_on(self, lines: list[str], foreign: bool = True, **whose: Any) -> None:
+        """As JSON. Ours are that already; foreign: others are wanted, too."""
+        for ours, part in itertools.groupby(lines, key=lambda text: logs.parse(text) is not None):
+            if ours:
+                for text in part:
+                    self._write(text)
+            elif foreign:
+                for text, level in messages(part):
+                    self._write_json("output", text if self._keep_text else logs.redact(text), level, **whose)
 
     def _whole(self, data: dict[str, Any]) -> list[str]:
         """Its lines. Ray reads files while they are written: a line of ours may come in two pieces, in two batches."""
@@ -117,11 +149,14 @@ class Console:
             self._begun[process] = lines.pop()
         return lines
 
-    def _write_json(self, event: str, message: str, **fields: Any) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._write(
-            msgspec.json.encode({"time": now, "level": "info", "event": event, "message": message, **fields}).decode()
-        )
+    def _dropped(self, count: int) -> str:
+        text = "the log could not be written"
+        if self.as_json:
+            return _json("log.dropped", text, "warning", lines=count, process="serve", pid=os.getpid()) + "\n"
+        return f"({text}: {count} lines)\n"
+
+    def _write_json(self, event: str, message: str, level: str = "info", **fields: Any) -> None:
+        self._write(_json(event, message, level, **fields))
 
     def _write(self, line: str) -> None:
         self._writer.put(self._to_out, line + "\n")
@@ -129,3 +164,15 @@ class Console:
     def flush(self) -> None:
         """Wait until all is written, a second at most: whoever reads may stand still, or have gone."""
         self._writer.flush()
+
+
+def _json(event: str, message: str, level: str, **fields: Any) -> str:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    told = {name: value for name, value in fields.items() if value is not None}
+    return msgspec.json.encode({"time": now, "level": level, "event": event, "message": message, **told}).decode()
+
+
+def _whose(name: str, pid: object) -> dict[str, Any]:
+    """Of Ray's workers it knows the number, mostly as a text; its servers have a name there."""
+    number = str(pid)
+    return {"process": name or "ray", "pid": int(number)} if number.isdecimal() else {"process": number}

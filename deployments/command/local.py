@@ -19,9 +19,12 @@ from deployments.command.console import Console
 from deployments.command.front import haproxy_command, http_options, local_front, local_http_options
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
-from deployments.command.ready import answer, forward, ready_message
+from deployments.command.ready import answer, forward, ready_message, said_of
+from deployments.command.serve_says import has_application, reason, serve_runs
 from deployments.command.signals import Stopped
 from deployments.settings import Settings
+from model.config import ConfigError
+from monitoring import logs
 
 if TYPE_CHECKING:
     from ray import serve
@@ -75,11 +78,29 @@ def serve_forever(settings: Settings, build: Build | None = None) -> int:
     """Serve until a signal comes; every process, port and directory is gone on return. Returns the exit code.
 
     build: makes the application; `deployments.app.build` if not given.
-    Raises ConfigError before anything is started, StartError after it has been cleaned up.
+    Raises ConfigError before anything is started, StartError after it has been cleaned up; where the log is JSON, both
+    are lines of it instead.
     """
+    console = Console(settings.log_format, keep_text=settings.log_text)
+    try:
+        with console.alone():
+            return _serve(settings, console, build)
+    except Exception as error:
+        if not console.as_json:
+            raise
+        expected = isinstance(error, ConfigError | StartError)
+        console.say(str(error), "server.failed", "error", exception=None if expected else logs.describe(error))
+        return 2 if isinstance(error, ConfigError) else 1
+    finally:
+        console.flush()
+        if dead_servers():
+            sys.stdout.flush()
+            os._exit(1)  # Ray would be shut down at the interpreter's end, with the same hazards
+
+
+def _serve(settings: Settings, console: Console, build: Build | None) -> int:
     joined = os.environ.get("RAY_ADDRESS")
     started_at = time.monotonic()
-    console = Console(settings.log_format)
     check(settings, console, local=not joined)
     with signals.obeyed():
         server = Server(settings, console, joined, build)
@@ -90,10 +111,10 @@ def serve_forever(settings: Settings, build: Build | None = None) -> int:
             ready = ready_message(settings, seconds, by)
             if console.as_json:
                 ready = ready.partition(" Try:")[0]
-            console.say(ready, "server.ready", seconds=round(seconds, 2), forward=by)
+            console.say(ready, "server.ready", seconds=round(seconds, 2), **said_of(by))
             while (lost := server.lost()) is None:
                 time.sleep(WATCH_S)
-            console.say(f"Ending: {lost}.", "server.lost")
+            console.say(f"Ending: {lost}.", "server.lost", "error")
             return 1
         except Stopped:
             console.say("Stopping: open streams may finish. Once more to stop at once.", "server.stopping")
@@ -101,10 +122,6 @@ def serve_forever(settings: Settings, build: Build | None = None) -> int:
         finally:
             server.stop()
             console.say("Stopped.", "server.stopped")
-            console.flush()
-            if dead_servers():
-                sys.stdout.flush()
-                os._exit(1)  # Ray would be shut down at the interpreter's end, with the same hazards
 
 
 class Server:
@@ -134,7 +151,7 @@ class Server:
         self._asked_at = now
         self._answered_at = self._answered_at or now
         found: list[bool] = []
-        if bounded(lambda: found.append(_has_application()), ANSWER_S) and found:
+        if bounded(lambda: found.append(has_application()), ANSWER_S) and found:
             self._answered_at = now
             return None if found[0] else "somebody deleted the application"
         return f"the cluster at {self.address} is gone" if now - self._answered_at > LOST_S else None
@@ -230,7 +247,7 @@ class Server:
 
         config = logging_config(self.settings)
         logging.getLogger("ray.serve").setLevel(config.log_level)
-        self._owns_serve = not _serve_runs()
+        self._owns_serve = not serve_runs()
         if not self._owns_serve:
             self._check_serve()
         serve.start(
@@ -250,7 +267,7 @@ class Server:
 
         from deployments.app import APP_NAME
 
-        if _has_application():
+        if has_application():
             raise StartError(
                 f"this cluster has an application {APP_NAME!r} already: end the command that serves it, or delete it"
             )
@@ -268,9 +285,10 @@ class Server:
         from ray.serve.schema import ApplicationStatus
 
         from deployments.app import APP_NAME, build
-        from deployments.cluster import progress
+        from deployments.cluster import progress, roster
 
         progress.clear()
+        roster.say_serving()
         self._owns_application = True
         target = serve.RunTarget((self._build or build)(self.settings), name=APP_NAME)
         serve.run_many([target], wait_for_applications_running=False)
@@ -282,7 +300,7 @@ class Server:
             if application.status == ApplicationStatus.RUNNING and answer(self.settings, "/health") is not None:
                 return
             if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-                raise StartError(_reason(application))
+                raise StartError(reason(application))
             if (share := progress.read()) is not None:
                 say(f"loading weights: {share:.0%}")
             time.sleep(POLL_S)
@@ -296,6 +314,7 @@ class Server:
         from ray import serve
 
         from deployments.app import APP_NAME
+        from deployments.cluster import roster
 
         def drain(seconds: float) -> None:
             if self.address is None and self._owns_application:
@@ -303,6 +322,9 @@ class Server:
                     _drain_proxies(seconds)
 
         def stop() -> None:
+            if self._owns_application:
+                with contextlib.suppress(Exception):
+                    roster.say_draining()
             # Streams that end before anything is taken down cannot be hurt by how it is taken down.
             drain(self.settings.drain_timeout_s / 2)
             if self._owns_application:
@@ -318,7 +340,8 @@ class Server:
             seconds = 0.0 if dead_servers() else self.settings.drain_timeout_s + SERVE_STOP_S
             done = seconds > 0 and bounded(stop, seconds, until=lambda: bool(dead_servers()))
             if not done and (dead := dead_servers()):
-                self._console.say(f"Not waiting for open streams: Ray's {', '.join(dead)} ended.", "server.ray_ended")
+                told = f"Not waiting for open streams: Ray's {', '.join(dead)} ended."
+                self._console.say(told, "server.ray_ended", "error")
                 bounded(end_streams, STREAMS_END_S)
 
 
@@ -351,30 +374,3 @@ def _drain_proxies(seconds: float) -> None:
     answer([proxy.update_draining.remote(True) for proxy in proxies])
     while not all(answer([proxy.is_drained.remote() for proxy in proxies])):
         time.sleep(POLL_S)
-
-
-def _has_application() -> bool:
-    """Whether the cluster has an application of our name. Raises whatever Ray raises."""
-    from ray import serve
-
-    from deployments.app import APP_NAME
-
-    return APP_NAME in serve.status().applications
-
-
-def _serve_runs() -> bool:
-    from ray import serve
-
-    with contextlib.suppress(Exception):
-        return bool(serve.status().proxies)
-    return False
-
-
-def _reason(application: Any) -> str:
-    """The exception's own line out of Serve's message, which holds the whole traceback."""
-    messages = [application.message, *(d.message for d in application.deployments.values())]
-    for message in messages:
-        for line in reversed(message.splitlines()):
-            if "ConfigError: " in line:
-                return line.partition("ConfigError: ")[2]
-    return "\n".join(message for message in messages if message)

@@ -14,6 +14,8 @@ def dead_servers() -> list[str]:
 
     Its log monitor or autoscaler may have ended, too, and open streams can finish all the same.
     """
+    if "ray" not in sys.modules:
+        return []
     from ray._private.worker import _global_node
 
     dead = [] if _global_node is None else [name for name, _ in _global_node.dead_processes()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from deployments.settings import Settings
 from monitoring.front import Front
@@ -38,6 +38,13 @@ def forward(settings: Settings) -> Forward | None:
     body = answer(settings, "/version")
     found: Forward | None = json.loads(body)["forward"] if body else None
     return found
+
+
+def said_of(forward: Forward | None) -> dict[str, Any]:
+    """Fields of a line of the log."""
+    if forward is None:
+        return {}
+    return {"forward": forward["path"], "forward_reason": forward["reason"], "forward_products": forward["products"]}
 
 
 def ready_message(settings: Settings, seconds: float, forward: Forward | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,10 +18,12 @@ from deployments.errors import (
     ServeError,
     unwrap,
 )
+from deployments.health import HealthReport, Members, Question
 from deployments.http import request_record
 from deployments.http.channels import RETRY_AFTER_S, SILENCE_S, Channels
 from deployments.http.receipts import Receipts
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.http.survey import survey
+from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from monitoring import IngressMetrics
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class HandleBackend:
 
     Serve's handle waits for ever where no replica is alive. Here a request waits for `timeout_s`, and no more than
     `most_waiting` do at once; then EngineAwayError is raised. heartbeat_s: within which a replica knows of its engine.
+    members: who there is, where somebody knows it.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class HandleBackend:
         most_waiting: int = 256,
         heartbeat_s: float = 60.0,
         metrics: IngressMetrics | None = None,
+        members: Callable[[], Awaitable[Members | None]] | None = None,
     ) -> None:
         # Of a single answer over gRPC it is not known that it is being made, before it is there.
         self._handle = handle
@@ -64,6 +68,7 @@ class HandleBackend:
         self._most_waiting = most_waiting
         self._heartbeat_s = heartbeat_s
         self._metrics = metrics
+        self._members = members
         self._waiting = 0
         self._lost: NodeLostError | None = None
         self._calls: set[asyncio.Task[Any]] = set()
@@ -107,12 +112,21 @@ class HandleBackend:
                 self._receipts.add(engine, request.request_id)
 
     async def health(self) -> HealthReport:
+        """Of every engine, as far as it is known who is there; else of one of them."""
+        members = None if self._members is None else await self._members()
+        timeout_s = HEALTH_TAKEN_S + self._heartbeat_s + ANSWER_MARGIN_S
+        if members is not None:
+            return await survey(members, self._health_of, timeout_s)
         try:
-            async with asyncio.timeout(HEALTH_TAKEN_S + self._heartbeat_s + ANSWER_MARGIN_S):
-                report: HealthReport = await self._call(self._handle.health.remote, timeout_s=HEALTH_TAKEN_S)
-                return report
+            async with asyncio.timeout(timeout_s):
+                return await self._health_of(None)
         except TimeoutError:
             raise EngineUnavailableError("The replica does not answer.", retry_after=RETRY_AFTER_S) from None
+
+    async def _health_of(self, engine: str | None) -> HealthReport:
+        asked = () if engine is None else (Question(engine),)
+        report: HealthReport = await self._call(self._handle.health.remote, *asked, timeout_s=HEALTH_TAKEN_S)
+        return report
 
     async def info(self) -> ModelInfo:
         info: ModelInfo = await self._call(self._handle.info.remote)

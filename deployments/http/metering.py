@@ -17,10 +17,11 @@ from typing import Protocol
 import msgspec
 
 from deployments.errors import ForbiddenError, MeteringUnavailableError
+from deployments.health import HealthReport
 from deployments.http import request_record
 from deployments.http.meter import Meter
 from deployments.http.request_record import RequestRecord
-from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo, gather
+from deployments.protocol import Backend, Delta, GenerationRequest, ModelInfo, gather
 from deployments.teams.counting import Account, Ask, Counters
 from deployments.teams.ids import uuid7
 from deployments.teams.journal import NOTED_S, Journal, JournalError

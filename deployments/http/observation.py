@@ -14,10 +14,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import unwrap
+from deployments.health import HealthReport
 from deployments.http import request_record
 from deployments.http.middleware import given_request_id, request_id
 from deployments.http.request_record import RequestRecord
-from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.protocol import Backend, Delta, GenerationRequest, ModelInfo
 from monitoring import IngressMetrics, logs
 from monitoring.labels import OTHER_DIALECT
 from monitoring.spans import NO_CARRIER, NO_SPAN, Span, Value
@@ -36,7 +37,7 @@ ArrivedAgo = Callable[[Iterable[tuple[bytes, bytes]]], float]
 
 _STREAMS = ("text/event-stream", "application/x-ndjson")
 _LEVELS = {"failed": logging.ERROR, "shed": logging.WARNING}
-_UNAVAILABLE_LEVEL = logging.WARNING
+_PROBE_FAILED_LEVEL = logging.WARNING
 _MAX_HEADER_CHARS = 120
 _MAX_TRACE_CHARS = 512
 _TEXT_CHARS = 20_000
@@ -157,10 +158,11 @@ def _count(record: RequestRecord, metrics: IngressMetrics) -> None:
 
 def _level(record: RequestRecord) -> int:
     error = record.error
-    if error is not None and error.status == 503:
-        return _UNAVAILABLE_LEVEL
-    if record.method != "POST" and error is None:
-        return logging.DEBUG
+    if record.method != "POST":
+        if error is None:
+            return logging.DEBUG
+        if error.status == 503:  # as often as somebody asks, and what failed has lines of its own
+            return _PROBE_FAILED_LEVEL
     return _LEVELS.get(record.outcome, logging.INFO)
 
 

@@ -24,7 +24,8 @@ from deployments.errors import (
     OverloadedError,
     ServeError,
 )
-from deployments.protocol import Backend, Delta, Earlier, GenerationRequest, HealthReport, ModelInfo, TakenOver
+from deployments.health import HealthReport
+from deployments.protocol import Backend, Delta, Earlier, GenerationRequest, ModelInfo, TakenOver
 from monitoring import IngressMetrics, logs
 
 MOST_RESUMPTIONS = 2

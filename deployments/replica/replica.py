@@ -22,8 +22,9 @@ from deployments.cluster.node_logs import configure_logs
 from deployments.cluster.node_metrics import record_on_this_node
 from deployments.cluster.node_watch import on_node_end
 from deployments.errors import ServeError, unwrap
+from deployments.health import HealthReport, Question
 from deployments.labels import declared_labels
-from deployments.protocol import Attach, Delta, GenerationRequest, HealthReport, ModelInfo, Receipt
+from deployments.protocol import Attach, Delta, GenerationRequest, ModelInfo, Receipt
 from deployments.replica.admission import Admission
 from deployments.replica.delivery import Deliveries, Item
 from deployments.replica.demand import Demand
@@ -38,6 +39,7 @@ from model.process.client import EngineClient
 from model.statistics import ForwardPath
 from model.text.tokenizer import Tokenizer
 from monitoring import logs, tracing
+from monitoring.version import package_version
 
 FLUSH_S = 2.0
 """How long open streams have to take the error away before the process ends."""
@@ -108,6 +110,12 @@ class EngineReplica:
         self._metrics = metrics = monitoring.ReplicaMetrics(settings.model_id, declared=labels)
         if replaced is not None and not replaced.counted:
             metrics.predecessor_killed()
+            logs.event(
+                "engine.killed",
+                "its process ended without a word: the OOM killer, a signal, or its node",
+                level=logging.ERROR,
+                engine=replaced.name.rpartition("#")[2],
+            )
         try:
             await self._start_engine(settings, metrics, started_at)
         except Exception:
@@ -164,6 +172,7 @@ class EngineReplica:
         client.on_step = self._service.stepped
         self._info = model_info(settings, model, self._group.reports, self._created)
         watchers = (self._watch, self._watch_ranks, self._watch_heartbeats)
+        self._ready_at = time.time()
         self._watchers = [asyncio.create_task(watch()) for watch in watchers]
         logs.event("engine.ready", **ready_figures(self._info, self._group.reports, time.monotonic() - started_at))
 
@@ -201,8 +210,10 @@ class EngineReplica:
             )
         return unwrap(error)
 
-    async def health(self) -> HealthReport:
-        return await self._service.health()
+    async def health(self, question: Question | None = None) -> HealthReport:
+        """question: who is asked, for the router; None: whoever it is."""
+        report = await self._service.health()
+        return msgspec.structs.replace(report, engine=self._name, since=self._ready_at, version=package_version())
 
     async def info(self) -> ModelInfo:
         return self._info

@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
 from deployments.errors import EngineAwayError, EngineGaveUpError, EngineUnavailableError, given_up
-from deployments.protocol import Delta, GenerationRequest, HealthReport, TakenOver, gather
+from deployments.health import HealthReport
+from deployments.protocol import Delta, GenerationRequest, TakenOver, gather
 from deployments.replica.admission import Admission
 from deployments.replica.backlog import Standing
 from deployments.replica.deadline import in_time

@@ -210,7 +210,7 @@ class Directory:
         """Once, until it is back."""
         if not self._failed:
             self._failed = True
-            logs.event("teams.database_away", str(error), level=logging.ERROR, error=type(error).__name__)
+            logs.event("teams.database_away", str(error), level=logging.ERROR, error_type=type(error).__name__)
 
     async def close(self) -> None:
         """Forget what is being read."""

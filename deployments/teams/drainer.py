@@ -73,7 +73,7 @@ class Drainer:
         except TimeoutError:
             logs.event("usage.left_in_journal", f"not booked within {within_s:g} s", level=logging.WARNING)
         except Exception as error:
-            logs.event("usage.left_in_journal", logs.describe(error, False), level=logging.WARNING)
+            logs.event("usage.left_in_journal", level=logging.WARNING, exception=logs.describe(error))
 
     async def drain(self) -> int:
         """Book all that waits now. Returns how many rows, with those that the database refuses for good.
@@ -110,9 +110,10 @@ class Drainer:
     def _failed(self, error: Exception) -> float:
         """How long to wait: each time twice as long, and up to half of it less by chance, since others wait, too."""
         if not self._failures:
-            away = isinstance(error, StoreUnavailableError)
-            reason = str(error) if away else logs.describe(error, False)
-            logs.event("usage.not_booked", reason, level=logging.WARNING if away else logging.ERROR)
+            if isinstance(error, StoreUnavailableError):
+                logs.event("usage.not_booked", str(error), level=logging.WARNING)
+            else:
+                logs.event("usage.not_booked", level=logging.ERROR, exception=logs.describe(error))
         pause_s = min(LONGEST_PAUSE_S, SHORTEST_PAUSE_S * 2 ** min(self._failures, 10))
         self._failures += 1
         return pause_s * self._draws.uniform(0.5, 1.0)

@@ -199,7 +199,7 @@ class SharedCounters:
         """Of what nobody expected, once until the book is told again."""
         if not self._is_told:
             self._is_told = True
-            logs.event("limits.book_failed", logs.describe(error, False), level=logging.ERROR)
+            logs.event("limits.book_failed", level=logging.ERROR, exception=logs.describe(error))
 
     async def _is_due(self) -> bool:
         """Wait until something was settled: False; or until it is time to say what is open: True."""

@@ -44,6 +44,10 @@ def test_healthy_from_a_heartbeat_of_both_ranks(cluster: Cluster) -> None:
     health = cluster.health()
     assert health is not None
     assert health["status"] == "ok"
+    (engine,), (ingress,) = health["engines"], health["ingresses"]
+    assert (engine["id"], engine["state"]) == (cluster.lines("engine.ready")[-1]["replica"], "ready")
+    assert ingress["state"] == "ready"
+    assert 0 < time.time() - engine["since"] < 3600
     assert len(cluster.pids("RankProcess")) == 2
     assert httpx.get(f"{cluster.url}/-/healthz", timeout=120).status_code == 200
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -57,7 +58,8 @@ def test_a_start_that_fails_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path
         assert server.process.returncode == 1
     finally:
         server.stop()
-    *_, last = server.text().splitlines()
-    assert last.startswith("starcoder serve: the cache holds 2 blocks")
+    (failed,) = server.lines("server.failed")
+    assert failed["message"].startswith("the cache holds 2 blocks")
+    assert all(json.loads(line)["time"] for line in server.text().splitlines())
     assert "Traceback" not in server.text()
     assert directories_of([server.process.pid]) == []

@@ -81,7 +81,13 @@ def both_ready(pair: Cluster) -> int:
     """Engines that have started so far."""
     started = len(pair.lines("engine.starting"))
     wait_until(lambda: len(pair.lines("engine.ready")) == started, pair.text)
+    wait_until(lambda: states(pair) == ["ready", "ready"], lambda: f"{pair.health()} {pair.text()}")
     return started
+
+
+def states(pair: Cluster) -> list[str]:
+    """Of the engines, as /health has them."""
+    return [engine["state"] for engine in (pair.health() or {"engines": []})["engines"]]
 
 
 def break_the_one_that_streams(
@@ -118,6 +124,11 @@ def break_the_one_that_streams(
     raise AssertionError("no engine that was broken had a stream")
 
 
+def status(pair: Cluster, path: str) -> tuple[int, str | None]:
+    answer = httpx.get(f"{pair.url}{path}", timeout=20)
+    return answer.status_code, answer.json().get("status")
+
+
 @pytest.mark.last
 @pytest.mark.fault(
     "SIGTERM, while a client is slow to read",
@@ -137,6 +148,8 @@ def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(pair: Cluster) ->
         client.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
         answer = bytearray(client.recv(4096))
         pair.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: status(pair, "/health") == (503, "draining"), pair.text)
+        assert status(pair, "/health/live") == (200, "ok")
         wait_until(lambda: pair.lines("engine.stopping"), pair.text)
         told_at = time.monotonic()
         while part := client.recv(1 << 14):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from monitoring import logs
+from tests.support.linear import is_linear
 from tests.support.log_lines import captured
 
 SECRET = "api_key = 'hunter2 is my password'"
@@ -82,6 +83,14 @@ def test_a_library_that_repeats_itself_is_heard_once() -> None:
     assert [line["logger"] for line in lines.all()].count("other") == 5
 
 
+@pytest.mark.parametrize(("name", "told"), [("ActorDiedError", False), ("ValueError", True)])
+def test_of_a_process_that_died_rays_tasks_tell_nothing(name: str, told: bool) -> None:
+    error = type(name, (Exception,), {})("the actor died")
+    with captured() as lines:
+        logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=error)
+    assert bool(lines.all("log")) is told
+
+
 def test_a_file_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "starcoder.log"
     with captured():
@@ -150,10 +159,27 @@ def test_what_a_client_sent_cannot_move_the_cursor() -> None:
         ("""bad 'it\\'s my "own" secret' here""", "bad '…' here"),
         ('got ["two", "a longer secret"]', 'got ["two", "…"]'),
         ('File "/a/long/path.py", line 3', None),
+        ('File "<frozen runpy>", line 3, in it', None),
+        ("unsupported operand '-' in all that", None),
+        ("cut off: 'def secret(): pa", "cut off: '…'"),
     ],
 )
 def test_what_is_quoted_is_left_out(message: str, redacted: str | None) -> None:
     assert logs.redact(message) == (redacted or message)
+
+
+def test_what_is_cut_off_within_a_quote_is_left_out_too() -> None:
+    with captured() as lines:
+        try:
+            fail(f"{SECRET} " * 1000)
+        except KeyError:
+            logging.getLogger("starcoder").exception("failed")
+    assert "hunter2" not in lines.text
+
+
+@pytest.mark.parametrize("kind", ["single quotes", "quotes", "strings", "words", "backslashes"])
+def test_quotes_are_looked_for_in_linear_time(kind: str) -> None:
+    assert is_linear(lambda text: logs.redact(f" '{text}"), kind, 200_000)
 
 
 def test_sizes_are_readable() -> None:

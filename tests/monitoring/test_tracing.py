@@ -75,6 +75,7 @@ def test_without_a_usable_parent_a_trace_begins(traced: Tracing, collector: Coll
 def test_the_callers_decision_to_sample_is_kept(traced: Tracing, collector: Collector) -> None:
     unsampled = traced.start("dropped", {"traceparent": PARENT["traceparent"][:-2] + "00"})
     assert unsampled.carrier["traceparent"].endswith("-00")
+    assert unsampled.trace_id == "", "whoever looks for it would find nothing"
     traced.start("dropped below", unsampled.carrier).end()
     unsampled.end()
     kept = traced.start("kept", {})

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo, gather
+from deployments.health import HealthReport
+from deployments.protocol import Delta, GenerationRequest, ModelInfo, gather
 from deployments.replica.sequence import SequenceText
 from model.request import Output, Request, TokenLogprobs
 from model.text.tokenizer import Tokenizer

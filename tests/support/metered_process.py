@@ -15,9 +15,10 @@ from contextlib import aclosing
 from pathlib import Path
 
 from deployments.errors import OverloadedError
+from deployments.health import HealthReport
 from deployments.http import metering, request_record
 from deployments.http.metering import MeteredBackend
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from deployments.teams import journal as journals
 from deployments.teams.journal import Journal
 from deployments.teams.local_counters import LocalCounters

@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from deployments.errors import EngineAwayError
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.health import HealthReport
+from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from deployments.replica.admission import Admission
 from deployments.replica.service import EngineService
 from model.process.client import EngineDeadError, FailureKind

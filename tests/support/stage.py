@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.protocol import Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.health import HealthReport
+from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from tests.support.fake_backend import FakeBackend
 
 

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 import msgspec
 
-from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.health import HealthReport
+from deployments.protocol import Backend, Delta, GenerationRequest, ModelInfo
 from model.text.context import RepositoryContext
 from model.text.detokenizer import Detokenizer
 from model.text.prompts import Infill, Plain, PromptForm, Raw

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 
 from deployments.errors import EngineUnavailableError, OverloadedError
-from deployments.protocol import HealthReport, ModelInfo
+from deployments.health import EngineHealth, HealthReport, Member
+from deployments.protocol import ModelInfo
 from model.statistics import ForwardPath
 from tests.support.fake_backend import MODEL, WINDOW, FakeBackend
 from tests.support.fresh_process import run_fresh
@@ -34,20 +35,44 @@ async def test_models(client: httpx.AsyncClient) -> None:
     assert response.json()["error"]["code"] == "model_not_found"
 
 
-async def test_health_is_the_engines(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+ENGINES = [
+    EngineHealth(id="a", state="ready", since=1.0, running=1, waiting=2, kv_cache_usage=0.5, heartbeat_seconds=0.01),
+    EngineHealth(id="b", state="silent", since=2.0, reason="It has not answered yet."),
+]
+INGRESSES = [Member(id="c", state="ready", since=0.5)]
+
+
+async def test_health_is_that_of_every_engine(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    report = msgspec.structs.replace(fake_backend.report, engines=ENGINES, ingresses=INGRESSES)
+    fake_backend.report = report
     response = await client.get("/health")
     assert response.status_code == 200
-    assert response.json() == {
+    well = {
         "status": "ok",
         "running": 1,
         "waiting": 2,
         "kv_cache_usage": 0.5,
         "heartbeat_seconds": 0.01,
+        "engines": msgspec.to_builtins(ENGINES),
+        "ingresses": msgspec.to_builtins(INGRESSES),
     }
-    fake_backend.report = HealthReport(healthy=False, reason="rank 1 is dead")
-    response = await client.get("/health")
-    assert response.status_code == 503
-    assert response.json()["error"]["message"] == "rank 1 is dead"
+    assert response.json() == well
+    for draining, status, code in ((False, "unavailable", "engine_unavailable"), (True, "draining", "draining")):
+        fake_backend.report = msgspec.structs.replace(report, healthy=False, reason="why", draining=draining)
+        response = await client.get("/health")
+        answer = response.json()
+        assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+        assert (answer["error"].pop("message"), answer.pop("error")["code"]) == ("why", code)
+        assert answer == {**well, "status": status}
+
+
+async def test_a_process_that_answers_lives_whatever_its_engines_do(
+    client: httpx.AsyncClient, fake_backend: FakeBackend
+) -> None:
+    """Who asks this would end it otherwise, and what it still answers with it."""
+    fake_backend.report = HealthReport(healthy=False, draining=True)
+    response = await client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
 async def test_version(new_client: httpx.AsyncClient) -> None:

@@ -75,7 +75,7 @@ def test_every_language_sends_the_same(samples: list[Sample]) -> None:
     node, bash = program("node", "nodejs"), program("bash")
     expected = [sent_by_python(sample.sources["Python"]) for sample in samples]
     assert {sent.authorization for sent in expected} == {None, f"Bearer {KEY}"}
-    assert [sent.target for sent in expected if sent.authorization is None] == ["/health", "/version"]
+    assert [sent.target for sent in expected if sent.authorization is None] == ["/health", "/health/live", "/version"]
     programs = {
         "curl": ([bash, "-ec"], "\n".join(sample.sources["curl"] for sample in samples)),
         "JavaScript": (

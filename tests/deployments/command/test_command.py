@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -54,7 +55,7 @@ def test_a_host_that_is_not_ours() -> None:
 def test_wrong_settings_end_with_2_and_without_ray(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(arguments) == 2
+    assert cli.main([*arguments, "--log-format", "text"] if arguments[0] == "serve" else arguments) == 2
     assert message in capsys.readouterr().err
 
 
@@ -99,8 +100,11 @@ def test_what_the_model_or_the_machine_contradicts_is_said_before_anything_start
     options = ["--model", str(directory), "--device", "cpu", "--port", str(free_port()), *options]
     command = [sys.executable, "-c", code, "serve", *options]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert message in result.stderr
-    assert result.stdout.strip() == "2 []"
+    *lines, last = result.stdout.splitlines()
+    failed = json.loads(lines[-1])
+    assert (failed["event"], failed["level"]) == ("server.failed", "error")
+    assert message in failed["message"]
+    assert (last, result.stderr) == ("2 []", "")
 
 
 def test_ready_message_can_be_pasted() -> None:

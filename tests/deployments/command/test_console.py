@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.command.console import Console
+from monitoring import events
 
 LINE = (
     '{"time":"2026-11-24T22:05:56.000Z","level":"warning","event":"engine.dead","message":"rank 1 died",'
@@ -72,6 +73,25 @@ def test_elsewhere_everything_is_json() -> None:
     ]
     assert len(others) == 3
     assert json.loads(others[2])["message"].startswith("starting Ray: ")
+
+
+@pytest.mark.parametrize(
+    ("pid", "name", "whose"),
+    [
+        ("71", "ServeReplica:x", {"process": "ServeReplica:x", "pid": 71}),
+        (71, None, {"process": "ray", "pid": 71}),
+        ("raylet", None, {"process": "raylet"}),
+    ],
+)
+def test_a_line_of_rays_says_whose_it_is(pid: object, name: str | None, whose: dict[str, object]) -> None:
+    console = Console("json", out := io.StringIO(), io.StringIO())
+    console.show_foreign = True
+    console.worker_printed(batch("[2026-11-27 12:00:00,1 E 1 1] x", pid=pid, actor_name=name), lambda _: None)
+    console.flush()
+    line = json.loads(out.getvalue())
+    assert {field: line[field] for field in ("process", "pid") if field in line} == whose
+    assert events.wrong(line) == []
+    assert line["level"] == "error"
 
 
 def test_the_format_can_be_chosen() -> None:
@@ -149,4 +169,4 @@ def test_what_only_looks_like_the_beginning_of_a_line_is_printed_all_the_same() 
     console.worker_printed(batch("{"), lambda _: None)
     console.worker_printed(batch('  "a": 1'), lambda _: None)
     console.flush()
-    assert [json.loads(line)["message"] for line in out.getvalue().splitlines()] == ["{", '  "a": 1']
+    assert [json.loads(line)["message"] for line in out.getvalue().splitlines()] == ['{\n  "a": 1']

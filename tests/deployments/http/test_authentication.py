@@ -26,7 +26,18 @@ from tests.support.gatekeepers import Keyring
 from tests.support.log_lines import captured
 
 BODY = {"prompt": "x", "max_tokens": 2}
-PUBLIC = {"/", "/docs", "/health", "/login/session", "/teams", "/version", "/terms", "/model-card", "/openapi.json"}
+PUBLIC = {
+    "/",
+    "/docs",
+    "/health",
+    "/health/live",
+    "/login/session",
+    "/teams",
+    "/version",
+    "/terms",
+    "/model-card",
+    "/openapi.json",
+}
 
 
 @pytest.fixture(scope="module")

@@ -191,6 +191,7 @@ def test_the_first_token_is_counted_when_its_client_gets_it(scene: Scene, ask: A
         at=st.integers(0, TOKENS - 1),
         first_s=st.sampled_from([0.001, 0.1, 0.45, 0.55, 40.0]),
         came_s=st.sampled_from([0.0, 0.03, 7.0]),
+        stays=st.just(True),
     ),
 )
 def test_once_however_it_ends(scene: Scene, ask: Ask, course: Course) -> None:

@@ -169,26 +169,27 @@ async def test_wrong_addresses_have_a_line(
 
 
 @pytest.mark.parametrize(
-    ("failure", "status", "outcome"),
+    ("failure", "status", "outcome", "level"),
     [
-        (OverloadedError("The queue is full.", retry_after=3), 429, "shed"),
-        (EngineUnavailableError("The engine stopped."), 503, "failed"),
+        (OverloadedError("The queue is full.", retry_after=3), 429, "shed", "warning"),
+        (EngineUnavailableError("The engine stopped."), 503, "failed", "error"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_shedding_and_dead_engines_are_warnings(
+async def test_shedding_is_a_warning_and_a_failure_an_error(
     client: httpx.AsyncClient,
     fake_backend: FakeBackend,
     lines: LogLines,
     failure: ServeError,
     status: int,
     outcome: str,
+    level: str,
     stream: bool,
 ) -> None:
     fake_backend.failure = failure
     await client.post("/v1/completions", json={"prompt": "x", "stream": stream})
     line = only(lines)
-    assert (line["status"], line["outcome"], line["level"]) == (status, outcome, "warning")
+    assert (line["status"], line["outcome"], line["level"]) == (status, outcome, level)
     assert line["error"]["message"] == failure.message
     assert line["prompt_tokens"] == 1
     assert "exception" not in line
@@ -202,6 +203,7 @@ async def test_a_stream_that_fails_midway_failed_whatever_its_status(
     assert '"error"' in response.text
     line = only(lines)
     assert (line["status"], line["outcome"], line["completion_tokens"]) == (200, "failed", 3)
+    assert line["level"] == "error"
     assert line["error"]["code"] == "engine_unavailable"
 
 
