@@ -42,41 +42,50 @@ def run(options: argparse.Namespace) -> Result:
         panel(title)  # before minutes of drilling, not after
     if options.plots is not None:
         pyplot()
-    known = {} if options.output is None else {finding.failure: finding for finding in read(options.output)}
-
-    def ended(failure: Failure, watch: Watch, healthy_at: float) -> None:
-        finding = find(failure, watch, healthy_at)
-        say(f"  {finding.text()}")
-        known[finding.failure] = finding
-        if options.output is not None:
-            _result(options, list(known.values())).write(options.output)
-        if options.plots is not None:
-            draw_boards(watch, healthy_at, options.plots, failure.name)
-
+    report = _Report(options)
     times = Times(QUICK_S, QUICK_S) if options.quick else Times(options.healthy)
-    untried: list[str] = []
     for together in rounds(failures, options.together):
         say(", ".join(failure.title for failure in together))
-        try:
-            drill(together, lambda failure: place(failure, options.seed, SCRAPE_S), times, Clock(), ended)
-        except (RuntimeError, OSError) as error:
-            untried.append(f"{', '.join(failure.name for failure in together)}: {error}")
-            say(f"  {untried[-1]}")
-    if untried:
-        raise RuntimeError("\n".join(untried))
-    return _result(options, list(known.values()))
+        drill(together, lambda failure: place(failure, options.seed, SCRAPE_S), times, Clock(), report)
+    if report.refused:
+        raise RuntimeError("not tried: " + ", ".join(report.refused))
+    return report.result()
+
+
+class _Report:
+    """known: what was found, by failure, in the file that is written, too. refused: names of what was not tried."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        found = [] if options.output is None else read(options.output)
+        self.known = {finding.failure: finding for finding in found}
+        self.refused: list[str] = []
+
+    def ended(self, failure: Failure, watch: Watch, healthy_at: float) -> None:
+        finding = find(failure, watch, healthy_at)
+        say(f"  {finding.text()}")
+        self.known[finding.failure] = finding
+        if self._options.output is not None:
+            self.result().write(self._options.output)
+        if self._options.plots is not None:
+            draw_boards(watch, healthy_at, self._options.plots, failure.name)
+
+    def untried(self, failure: Failure, error: Exception) -> None:
+        say(f"  {failure.name} was not tried: {error}")
+        self.refused.append(failure.name)
+
+    def result(self) -> Result:
+        return _result(self._options, [self.known[f.name] for f in FAILURES if f.name in self.known])
 
 
 def _result(options: argparse.Namespace, findings: Sequence[Finding]) -> Result:
-    order = [failure.name for failure in FAILURES]
-    sorted_ = sorted((f for f in findings if f.failure in order), key=lambda f: order.index(f.failure))
     hidden = ("run", "output", "plot", "plots", "command", "only")
     return Result(
         "drill",
         {name: value for name, value in vars(options).items() if name not in hidden},
-        {"failures": len(sorted_), "as_expected": sum(finding.as_expected for finding in sorted_)},
-        tables={"what was seen": rows(sorted_)},
-        details=to_json(sorted_),
+        {"failures": len(findings), "as_expected": sum(finding.as_expected for finding in findings)},
+        tables={"what was seen": rows(findings)},
+        details=to_json(findings),
         shows_metrics=False,
     )
 

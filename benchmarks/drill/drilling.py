@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from benchmarks.drill.failure import Failure, Stand
 from benchmarks.drill.watching import LEAST_S, Clock, Watch, begin, watch
@@ -19,22 +20,42 @@ class Times:
     least_s: float = LEAST_S
 
 
+COMES_UP = (RuntimeError, OSError)
+"""What comes up where machines fail; everything else is a fault of the drill's."""
+
 Place = Callable[[Failure], AbstractContextManager[Stand]]
 """Where a failure is tried, ready, and gone when it is left."""
 
-Ended = Callable[[Failure, Watch, float], None]
-"""Told of each that is over, at once, while its server is still there; and since when (Unix seconds) all was well."""
+
+class Report(Protocol):
+    """Is told how it goes."""
+
+    def ended(self, failure: Failure, watch: Watch, healthy_at: float) -> None:
+        """It is over, and its server still there. healthy_at: Unix seconds since when all was well."""
+
+    def untried(self, failure: Failure, error: Exception) -> None:
+        """Its server, or who goes with it, does not start, or it cannot be done."""
 
 
-def drill(failures: Sequence[Failure], place: Place, times: Times, clock: Clock, ended: Ended) -> None:
-    """On every path all harm is undone, and then all servers end. Raises whatever the place and the harm raise."""
+def drill(failures: Sequence[Failure], place: Place, times: Times, clock: Clock, report: Report) -> None:
+    """What cannot be tried does not keep the others from it. On every path all harm is undone, then all servers end."""
     with contextlib.ExitStack() as places:
-        stands = [places.enter_context(place(failure)) for failure in failures]
+        placed = []
+        for failure in failures:
+            try:
+                placed.append((failure, places.enter_context(place(failure))))
+            except COMES_UP as error:
+                report.untried(failure, error)
         healthy_at = clock.now()
-        clock.sleep(times.healthy_s)
+        if placed:
+            clock.sleep(times.healthy_s)
         with contextlib.ExitStack() as harms:
-            watches = []
-            for failure, stand in zip(failures, stands, strict=True):
-                watches.append(begin(stand.observed, failure.expected, clock, times.least_s))
-                harms.enter_context(failure.harm(stand))
-            watch(watches, clock, lambda n: ended(failures[n], watches[n], healthy_at))
+            tried = []
+            for failure, stand in placed:
+                try:
+                    watching = begin(stand.observed, failure.expected, clock, times.least_s)
+                    harms.enter_context(failure.harm(stand))
+                    tried.append((failure, watching))
+                except COMES_UP as error:
+                    report.untried(failure, error)
+            watch([one for _, one in tried], clock, lambda number: report.ended(*tried[number], healthy_at))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _seen(title: str, watch: Watch, healthy_at: float) -> PanelSeen:
     return PanelSeen(board.title.partition(": ")[2], title, found.unit, tuple(lines))
 
 
-def to_json(findings: list[Finding]) -> list[dict[str, Any]]:
+def to_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = msgspec.to_builtins(findings)
     return found
 

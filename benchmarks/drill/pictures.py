@@ -116,7 +116,9 @@ def _curves(
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.25)
     if handles := _named(axis):
-        axis.legend(handles=handles, fontsize=6, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=6, frameon=False)
+        axis.legend(
+            handles=handles, fontsize=6, loc="upper left", bbox_to_anchor=(-0.02, -0.17), ncols=3, frameon=False
+        )
 
 
 def _from_zero(axis: Any, lines: Lines) -> None:

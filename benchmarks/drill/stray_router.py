@@ -17,5 +17,10 @@ class StrayRouter(PrefixRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         ranks = await super().choose_replicas(candidate_replicas, pending_request)
-        generates = pending_request is not None and isinstance(pending_request.args[0], GenerationRequest)
-        return ranks[::-1] if generates and switch.is_on() else ranks
+        return ranks[::-1] if _generates(pending_request) and switch.is_on() else ranks
+
+
+def _generates(pending_request: PendingRequest | None) -> bool:
+    """It is a request for text; calls of a replica by its name, and for its health, are left alone."""
+    arguments = pending_request.args if pending_request is not None else ()
+    return any(isinstance(argument, GenerationRequest) for argument in arguments)
