@@ -14,7 +14,7 @@ from benchmarks.drill.finding import Finding, find, read, to_json
 from benchmarks.drill.panels import panel
 from benchmarks.drill.pictures import draw_boards
 from benchmarks.drill.stand import place
-from benchmarks.drill.table import rows
+from benchmarks.drill.table import tables
 from benchmarks.drill.watching import Clock, Watch
 from benchmarks.plots import pyplot
 from benchmarks.report import Result
@@ -84,7 +84,7 @@ def _result(options: argparse.Namespace, findings: Sequence[Finding]) -> Result:
         "drill",
         {name: value for name, value in vars(options).items() if name not in hidden},
         {"failures": len(findings), "as_expected": sum(finding.as_expected for finding in findings)},
-        tables={"what was seen": rows(findings)},
+        tables=tables(findings),
         details=to_json(findings),
         shows_metrics=False,
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from benchmarks.drill.failures import FAILURES
 from benchmarks.drill.finding import Finding, PanelSeen, read
-from benchmarks.drill.panels import Shown
 from benchmarks.drill.quantities import quantity
 from benchmarks.report import Row
 
@@ -17,14 +16,18 @@ RESULTS = ROOT / "benchmarks" / "results" / "drill.json"
 BEGIN = "<!-- made by `python -m benchmarks.drill.table` from benchmarks/results/drill.json -->"
 END = "<!-- end of the table -->"
 
-HEAD: Row = ("what happens", "what shows it: before, during", "alerts, seconds after it")
+HEAD = ("what happens", "what shows it: before, during", "alerts, seconds after it")
 NOT_RUN = "not run yet"
 
 
-def rows(findings: Sequence[Finding]) -> list[Row]:
-    """A head, and a row each. Raises KeyError for what is no failure."""
-    titles = {failure.name: failure.title for failure in FAILURES}
-    return [HEAD, *((titles[f.failure], "; ".join(map(_panel, f.panels)), alerts(f)) for f in findings)]
+def tables(findings: Sequence[Finding]) -> dict[str, list[Row]]:
+    """For a terminal, by title."""
+    alerted = [(finding.failure, alerts(finding)) for finding in findings]
+    shown = [(finding.failure, *_cells(seen)) for finding in findings for seen in finding.panels]
+    return {
+        "alerts, seconds after the failure": [("failure", "alerts"), *alerted],
+        "panels": [("failure", "panel", "before", "during"), *shown],
+    }
 
 
 def markdown(findings: Sequence[Finding]) -> str:
@@ -56,16 +59,18 @@ def alerts(finding: Finding) -> str:
 
 
 def _panel(seen: PanelSeen) -> str:
-    """The line of it that shows most."""
+    title, before, during = _cells(seen)
+    return f"{title}: {before} → {during}" if seen.lines else f"{title}: {during}"
+
+
+def _cells(seen: PanelSeen) -> tuple[str, str, str]:
+    """Title, before and during, of the line that shows most."""
     if not seen.lines:
-        return f"{seen.title}: nothing"
+        return seen.title, "nothing", "nothing"
     line = seen.lines[0]
     named = f" ({line.legend})" if line.legend and len(seen.lines) > 1 else ""
-    return f"{seen.title}{named}: {quantity(line.before, seen.unit)} → {_during(line, seen.unit)}"
-
-
-def _during(line: Shown, unit: str) -> str:
-    return "gone" if line.gone else quantity(line.during, unit)
+    during = "gone" if line.gone else quantity(line.during, seen.unit)
+    return seen.title + named, quantity(line.before, seen.unit), during
 
 
 def written(document: str, table: str) -> str:
