@@ -67,6 +67,8 @@ class _Report:
         self.known[finding.failure] = finding
         if self._options.output is not None:
             self.result().write(self._options.output)
+
+    def afterwards(self, failure: Failure, watch: Watch, healthy_at: float) -> None:
         if self._options.plots is not None:
             draw_boards(watch, healthy_at, self._options.plots, failure.name)
 

@@ -31,7 +31,11 @@ class Report(Protocol):
     """Is told how it goes."""
 
     def ended(self, failure: Failure, watch: Watch, healthy_at: float) -> None:
-        """It is over, and its server still there. healthy_at: Unix seconds since when all was well."""
+        """It is over, and its server still there; others are still watched. healthy_at: Unix seconds since when all
+        was well."""
+
+    def afterwards(self, failure: Failure, watch: Watch, healthy_at: float) -> None:
+        """None is watched any more, and what Prometheus knows is still there."""
 
     def untried(self, failure: Failure, error: Exception) -> None:
         """Its server, or who goes with it, does not start, or it cannot be done."""
@@ -59,3 +63,5 @@ def drill(failures: Sequence[Failure], place: Place, times: Times, clock: Clock,
                 except COMES_UP as error:
                     report.untried(failure, error)
             watch([one for _, one in tried], clock, lambda number: report.ended(*tried[number], healthy_at))
+        for failure, watched in tried:
+            report.afterwards(failure, watched, healthy_at)

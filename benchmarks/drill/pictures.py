@@ -19,6 +19,8 @@ UNIT_IN = 0.24
 COLUMNS = 24
 DPI = 72
 MOST_LEGENDS = 6
+MARK = 1.5
+"""Points of a sample that stands between gaps."""
 COLOURS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
 
 Lines = list[tuple[str, Points]]
@@ -99,7 +101,7 @@ def _curves(
         if stacked:
             points = [(at, below.get(at, 0.0) + value) for at, value in points]
         times, values = zip(*_with_gaps(points), strict=True)
-        (drawn,) = axis.plot(times, values, linewidth=1, label=legend or None)
+        (drawn,) = axis.plot(times, values, ".-", linewidth=1, markersize=MARK, label=legend or None)
         if stacked:
             base = [below.get(at, 0.0) for at in times]
             axis.fill_between(times, base, values, alpha=0.4, color=drawn.get_color())

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 _SUFFIXES = {"reqps": "/s", "ops": "/s", "x": "×", "Bps": " B/s", "flops": " FLOP/s", "bytes": " B", "percent": " %"}
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_FROM = 10.0
+"""Of the next larger unit; below that numbers are written out."""
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """As Grafana's units would have it, to two or three digits."""
+    """Of a unit that Grafana knows by this id, with two or three digits."""
     if value is None:
         return "nothing"
     if unit == "percentunit":
         return f"{_number(100 * value)} %"
     if unit == "s":
         return f"{_number(1000 * value)} ms" if value < 1 else f"{_number(value)} s"
-    return _number(value) + _SUFFIXES.get(unit, "")
+    suffix = _SUFFIXES.get(unit, "")
+    for size, prefix in _PREFIXES:
+        if abs(value) >= _FROM * size:
+            return f"{_number(value / size)} {prefix}{suffix.lstrip()}"
+    return _number(value) + suffix
 
 
 def _number(value: float) -> str:

@@ -58,6 +58,11 @@ class Scene:
         self.watches[failure.name] = watch
         assert healthy_at == HEALTHY_AT
 
+    def afterwards(self, failure: Failure, watch: Watch, healthy_at: float) -> None:
+        assert healthy_at == HEALTHY_AT
+        assert watch is self.watches[failure.name]
+        self.happened.append(f"{failure.name} is drawn")
+
     def untried(self, failure: Failure, error: Exception) -> None:
         self.happened.append(f"{failure.name} is not tried: {error}")
 
@@ -74,13 +79,14 @@ class Scene:
 
 
 WHOLE = ["a starts", "b starts", "a begins", "b begins", "a is over", "b is over"]
-UNDONE = ["b is undone", "a is undone", "b ends", "a ends"]
+UNDONE = ["b is undone", "a is undone"]
+GONE = ["b ends", "a ends"]
 
 
 def test_from_start_to_end() -> None:
     scene = Scene()
     scene.run()
-    assert scene.happened == [*WHOLE, *UNDONE]
+    assert scene.happened == [*WHOLE, *UNDONE, "a is drawn", "b is drawn", *GONE]
     assert scene.watches["a"].began_at == HEALTHY_AT + 60
     assert scene.watches["a"].fired == {"A": 20.0}
     assert scene.watches["b"].ended_at == HEALTHY_AT + 60 + 120
@@ -96,7 +102,7 @@ def test_an_interrupt_ends_everything(after_s: float) -> None:
     scene = Scene(FakeTime(HEALTHY_AT, {HEALTHY_AT + after_s: interrupt}))
     with pytest.raises(KeyboardInterrupt):
         scene.run()
-    undone = UNDONE if after_s > 60 else UNDONE[2:]
+    undone = [*UNDONE, *GONE] if after_s > 60 else GONE
     assert scene.happened[-len(undone) :] == undone
     assert not scene.left
 
@@ -105,7 +111,7 @@ def test_a_server_that_does_not_start() -> None:
     scene = Scene(refuses="b")
     scene.run()
     assert scene.happened == [
-        *("a starts", "b is not tried: no room", "a begins", "a is over", "a is undone", "a ends")
+        *("a starts", "b is not tried: no room", "a begins", "a is over", "a is undone", "a is drawn", "a ends")
     ]
 
 
@@ -113,7 +119,8 @@ def test_harm_that_cannot_be_done() -> None:
     scene = Scene(fails="b")
     scene.run()
     assert scene.happened == [
-        *("a starts", "b starts", "a begins", "b is not tried: no luck", "a is over", "a is undone", "b ends", "a ends")
+        *("a starts", "b starts", "a begins", "b is not tried: no luck", "a is over", "a is undone", "a is drawn"),
+        *GONE,
     ]
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from benchmarks.drill.failures import FAILURES
 from benchmarks.drill.finding import Finding, PanelSeen, read
 from benchmarks.drill.panels import Shown
-from benchmarks.drill.quantities import quantity
 from benchmarks.drill.table import BEGIN, DOCUMENT, END, NOT_RUN, RESULTS, alerts, markdown, written
 from benchmarks.drill.watching import Sighting
 
@@ -68,22 +65,3 @@ def test_rightly_none() -> None:
 
 def test_only_the_table_is_replaced() -> None:
     assert written(f"before {BEGIN} old {END} after", "new") == f"before {BEGIN}\n\nnew\n\n{END} after"
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (None, "short", "nothing"),
-        (0.0, "percentunit", "0 %"),
-        (0.256, "percentunit", "26 %"),
-        (0.0421, "s", "42 ms"),
-        (12.34, "s", "12 s"),
-        (1.0, "s", "1 s"),
-        (2.345, "reqps", "2.3/s"),
-        (14.4, "x", "14×"),
-        (12345.6, "bytes", "12,346 B"),
-        (1.02, "short", "1"),
-    ],
-)
-def test_quantities(value: float | None, unit: str, text: str) -> None:
-    assert quantity(value, unit) == text
