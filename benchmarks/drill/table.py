@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,8 +31,8 @@ def tables(findings: Sequence[Finding]) -> dict[str, list[Row]]:
     }
 
 
-def markdown(findings: Sequence[Finding]) -> str:
-    """Every failure of the table, in its order, those that were not run too; and when the others were."""
+def markdown(findings: Sequence[Finding], machine: str) -> str:
+    """Every failure of the table, in its order, those that were not run too; and when and where the others were."""
     known = {finding.failure: finding for finding in findings}
     lines = [HEAD, ("---",) * 3]
     for failure in FAILURES:
@@ -42,7 +43,7 @@ def markdown(findings: Sequence[Finding]) -> str:
         else:
             lines.append((what, "<br>".join(map(_panel, finding.panels)), alerts(finding).replace("; ", "<br>")))
     dates = sorted({finding.date for finding in findings})
-    ran = f"Run on {' and '.join(dates)}." if dates else "Not run yet."
+    ran = f"Run on {' and '.join(dates)}, on {machine}." if dates else "Not run yet."
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{ran}"
 
 
@@ -73,6 +74,12 @@ def _cells(seen: PanelSeen) -> tuple[str, str, str]:
     return seen.title + named, quantity(line.before, seen.unit), during
 
 
+def machine_of(path: Path) -> str:
+    """Of a result that was written."""
+    found = json.loads(path.read_text())["machine"]
+    return f"{found['cores']} cores of {found['cpu']}"
+
+
 def written(document: str, table: str) -> str:
     """The document with this table in the place of the one before."""
     before, _, rest = document.partition(BEGIN)
@@ -80,4 +87,4 @@ def written(document: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(written(DOCUMENT.read_text(), markdown(read(RESULTS))))
+    DOCUMENT.write_text(written(DOCUMENT.read_text(), markdown(read(RESULTS), machine_of(RESULTS))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.drill.failures import FAILURES
 from benchmarks.drill.finding import Finding, PanelSeen, read
 from benchmarks.drill.panels import Shown
-from benchmarks.drill.table import BEGIN, DOCUMENT, END, NOT_RUN, RESULTS, alerts, markdown, written
+from benchmarks.drill.table import BEGIN, DOCUMENT, END, NOT_RUN, RESULTS, alerts, machine_of, markdown, written
 from benchmarks.drill.watching import Sighting
 
 KILLED = Finding(
@@ -27,7 +27,7 @@ KILLED = Finding(
 def test_the_document_shows_the_run_that_is_committed() -> None:
     """After another run, or a change of words: `python -m benchmarks.drill.table`."""
     document = DOCUMENT.read_text()
-    assert document == written(document, markdown(read(RESULTS)))
+    assert document == written(document, markdown(read(RESULTS), machine_of(RESULTS)))
 
 
 def test_the_run_that_is_committed_is_of_failures_that_there_are() -> None:
@@ -35,7 +35,7 @@ def test_the_run_that_is_committed_is_of_failures_that_there_are() -> None:
 
 
 def test_a_table() -> None:
-    head, rule, *lines, nothing, run = markdown([KILLED]).split("\n")
+    head, rule, *lines, nothing, run = markdown([KILLED], "a ship").split("\n")
     assert rule == "| --- | --- | --- |"
     assert head.count("|") == 4
     assert len(lines) == len(FAILURES)
@@ -45,7 +45,7 @@ def test_a_table() -> None:
         "| Engines up: 2 → 1<br>Failures (failed: killed): 0 → 1<br>Time to first token: 42 ms → gone<br>"
         "Requests: nothing |" in killed
     )
-    assert (nothing, run) == ("", "Run on 2026-11-27.")
+    assert (nothing, run) == ("", "Run on 2026-11-27, on a ship.")
 
 
 def test_alerts_in_the_order_in_which_they_fire() -> None:
