@@ -4,8 +4,6 @@ from __future__ import annotations
 
 _SUFFIXES = {"reqps": "/s", "ops": "/s", "x": "×", "Bps": " B/s", "flops": " FLOP/s", "bytes": " B", "percent": " %"}
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_FROM = 10.0
-"""Of the next larger unit; below that numbers are written out."""
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -18,7 +16,7 @@ def quantity(value: float | None, unit: str) -> str:
         return f"{_number(1000 * value)} ms" if value < 1 else f"{_number(value)} s"
     suffix = _SUFFIXES.get(unit, "")
     for size, prefix in _PREFIXES:
-        if abs(value) >= _FROM * size:
+        if abs(value) >= size:
             return f"{_number(value / size)} {prefix}{suffix.lstrip()}"
     return _number(value) + suffix
 

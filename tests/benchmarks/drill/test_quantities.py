@@ -18,11 +18,13 @@ from benchmarks.drill.quantities import quantity
         (1.0, "s", "1 s"),
         (2.345, "reqps", "2.3/s"),
         (14.4, "x", "14×"),
-        (1234.5, "bytes", "1,234 B"),
+        (1234.5, "bytes", "1.2 kB"),
         (23.4e9, "bytes", "23 GB"),
         (12345.6, "reqps", "12 k/s"),
         (44_321.0, "short", "44 k"),
         (1.02, "short", "1"),
+        (939.4, "short", "939"),
+        (2000.0, "short", "2 k"),
     ],
 )
 def test_quantities(value: float | None, unit: str, text: str) -> None:
