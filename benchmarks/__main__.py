@@ -22,6 +22,7 @@ COMMANDS = {
     "flood": ("benchmarks.server.flood", "how long one team waits while another one floods the server"),
     "directory": ("benchmarks.server.directory", "what thousands of teams and keys cost an ingress"),
     "soak": ("benchmarks.server.soak", "hostile clients on a running server, and whether others wait for them"),
+    "drill": ("benchmarks.drill.command", "twelve failures of a real server, and the panels and alerts that show each"),
     "stack": ("benchmarks.stack.command", "everything around the engine, which answers from a table"),
     "metrics-overhead": ("benchmarks.engine.metrics_overhead", "what recording metrics costs, as a share of a step"),
     "stop-rules": (

@@ -33,6 +33,8 @@ class Server:
         return {self.pid: "floor"} if self.name == FLOOR else {}
 
 
+SERVE = ("deployments.command.cli", "serve")
+
 PRODUCT, BASELINE, FLOOR, REAL = "product", "baseline", "floor", "real"
 
 
@@ -60,10 +62,15 @@ def product(
 
 
 @contextlib.contextmanager
-def real(options: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """This checkout's server, with an engine. Raises like `product`."""
+def real(
+    options: Sequence[str], environment: dict[str, str] | None = None, command: Sequence[str] = SERVE
+) -> Iterator[Server]:
+    """This checkout's server, with an engine. Raises like `product`.
+
+    command: a module that takes the same options, and what stands before them.
+    """
     port = free_port()
-    command = ["deployments.command.cli", "serve", "--port", str(port), *options]
+    command = [*command, "--port", str(port), *options]
     with _running(REAL, port, command, ROOT, NO_KEYS | (environment or {})) as server:
         yield server
 

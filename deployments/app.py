@@ -55,6 +55,8 @@ INGRESS_CPUS = 0.1
 # The engine's own queue bounds what is in flight, in sequences; Serve's limit a handle must never come first.
 MAX_ONGOING_REQUESTS = 100_000
 
+ROUTER = "deployments.cluster.routing.PrefixRouter"
+
 
 @serve.ingress()
 class Ingress:
@@ -145,8 +147,13 @@ def build(args: Settings) -> serve.Application:
     return application(args)  # Serve takes builders of one parameter only
 
 
-def application(args: Settings, engine_class: type[EngineReplica] = EngineReplica) -> serve.Application:
-    """`build`, around another engine: a subclass whose ranks are other ones, for instance."""
+def application(
+    args: Settings, engine_class: type[EngineReplica] = EngineReplica, router: str = ROUTER
+) -> serve.Application:
+    """`build`, around another engine, such as a subclass whose ranks are other ones, or with another router.
+
+    router: path of a class that is configured like `PrefixRouter`.
+    """
     engine = serve.deployment(
         engine_class,
         name=ENGINE,
@@ -158,7 +165,7 @@ def application(args: Settings, engine_class: type[EngineReplica] = EngineReplic
         health_check_timeout_s=2 * args.health_check_period_s,
         max_constructor_retry_count=2,
         request_router_config=RequestRouterConfig(
-            request_router_class="deployments.cluster.routing.PrefixRouter",
+            request_router_class=router,
             request_router_kwargs={
                 "block_size": args.block_size,
                 "imbalance": args.routing_imbalance,
