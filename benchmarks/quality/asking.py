@@ -41,7 +41,7 @@ class Server:
     async def look(self) -> None:
         """Find out whether it shows prompts, and knows what else is our own."""
         response = await self._ask(RENDER, {"model": self._model, "prompt": "x", "max_tokens": 1})
-        self.ours = response.status_code == 200 and response.json().get("object") == OURS
+        self.ours = response.status_code == 200 and OURS in response.text
 
     async def room(self, body: Mapping[str, Any]) -> tuple[int, int | None]:
         """Tokens of a prompt, and those that the window leaves, where the server tells. Raises as `complete` does.

@@ -96,15 +96,18 @@ async def _room(server: Server, protocol: Protocol, problem: Problem, rooms: dic
 
 
 async def _tokens(server: Server, protocol: Protocol, problem: Problem) -> int:
-    if protocol.total_tokens is None:
-        assert protocol.new_tokens is not None
+    """What the protocol gives an answer, as far as the window has room. A server that does not tell its window refuses
+    what is too long.
+    """
+    if protocol.new_tokens is not None and not server.ours:
         return protocol.new_tokens
     try:
         prompt, left = await server.room(prompt_of(problem))
     except TooLong:
         return 0
-    most = protocol.total_tokens - prompt
-    return max(0, most if left is None else min(most, left))
+    wanted = protocol.total_tokens - prompt if protocol.total_tokens is not None else protocol.new_tokens
+    assert wanted is not None
+    return max(0, wanted if left is None else min(wanted, left))
 
 
 async def _answers(server: Server, drawing: Drawing, ask: Ask, tokens: int) -> list[Sample]:
