@@ -128,7 +128,7 @@ def _started(command: Sequence[str], scratch: str, complaints: IO[bytes]) -> Ite
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,
-        env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={"PATH": os.defpath, "HOME": scratch, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         start_new_session=True,
     )
     try:
