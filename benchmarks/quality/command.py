@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import copy
 import os
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.quality.asking import Server
 from benchmarks.quality.data import Data, load
-from benchmarks.quality.figures import Against, Answers, add_comparison, report
-from benchmarks.quality.progress import Progress
-from benchmarks.quality.protocols.protocol import Problem, Protocol
+from benchmarks.quality.figures import Against, add_comparison, report
+from benchmarks.quality.protocols.protocol import Protocol
 from benchmarks.quality.protocols.registry import PROTOCOLS
-from benchmarks.quality.record import Key, Record, Sample, Settings
-from benchmarks.quality.sampling import MOST_SAMPLES, Ask, Drawing, missing, sample
+from benchmarks.quality.sampling import MOST_SAMPLES, Drawing
 from benchmarks.quality.sandbox.choice import FINDERS, choose
-from benchmarks.quality.sandbox.judge import Sandbox, Verdict
-from benchmarks.quality.scoring import score
+from benchmarks.quality.work import CANONICAL, EMPTY, Work, known, sampled, scored
 from benchmarks.report import Result
-from benchmarks.server.completions import add_server_arguments, check_server, connect
+from benchmarks.server.completions import add_server_arguments
 
 RUNS = Path("runs/quality")
-SERVED, CANONICAL, EMPTY = "served", "canonical", "empty"
+SERVED = "served"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,38 +60,49 @@ def run(options: argparse.Namespace) -> Result:
     protocol = PROTOCOLS[options.benchmark]
     _check(options, protocol)
     data = load(protocol, options.data, options.group)
-    problems = data.problems[: options.problems]
-    sandbox = choose(options.sandbox) if protocol.executes and not options.sampling_only else None
-    drawing = _drawing(options, protocol)
-    if options.answers != SERVED:
-        answers, model = _known(problems, options.answers, sandbox, options.sandboxes), options.answers
-        result = report(protocol, problems, answers, Against(None, None))
+    work = Work(
+        protocol,
+        data.problems[: options.problems],
+        data.sha256,
+        _drawing(options, protocol),
+        choose(options.sandbox) if protocol.executes and not options.sampling_only else None,
+        options.sandboxes,
+    )
+    if options.answers == SERVED:
+        model, result = _served(options, work, _unlike(options, protocol, data))
     else:
-        folder = options.directory or RUNS / "-".join(filter(None, [protocol.name, options.group]))
-        sampled = [_sampled(options, protocol, data, problems, drawing, folder)]
-        if options.compare is not None:
-            sampled.append(_sampled(_second(options), protocol, data, problems, drawing, folder / "compared"))
-        model = sampled[0][0].model
-        if options.sampling_only:
-            result = Result(f"quality {protocol.name}", {}, {"answers": sum(len(r.samples) for _, r in sampled)})
-        else:
-            keys = [[(p.id, seed) for seed in drawing.seeds(at)] for at, p in enumerate(problems)]
-            first, *others = [_scored(problems, keys, record, sandbox, options.sandboxes) for _, record in sampled]
-            against = Against(options.published_as or model, _unlike(options, protocol, data))
-            result = report(protocol, problems, first, against)
-            for other in others:
-                add_comparison(result, first, other)
+        model, result = (
+            options.answers,
+            report(protocol, work.problems, known(work, options.answers), Against(None, None)),
+        )
     result.settings = {
         "model": model,
         "group": options.group,
-        "samples": drawing.samples if options.answers == SERVED else 1,
-        "temperature": drawing.temperature,
-        "top_p": drawing.top_p,
-        "seed": drawing.seed,
+        "samples": work.drawing.samples if options.answers == SERVED else 1,
+        "temperature": work.drawing.temperature,
+        "top_p": work.drawing.top_p,
+        "seed": work.drawing.seed,
         "data_sha256": data.sha256,
-        "sandbox": sandbox.name if sandbox else None,
+        "sandbox": work.sandbox.name if work.sandbox else None,
     }
     return result
+
+
+def _served(options: argparse.Namespace, work: Work, unlike: str | None) -> tuple[str, Result]:
+    """The model, and what its answers come to; a second server's beside them, where there is one."""
+    protocol, problems = work.protocol, work.problems
+    folder = options.directory or RUNS / "-".join(filter(None, [protocol.name, options.group]))
+    first = sampled(work, folder, options)
+    second = sampled(work, folder / "compared", _second(options)) if options.compare else None
+    model = first.model
+    if options.sampling_only:
+        asked = [len(run.samples) for run in (first, second) if run is not None]
+        return model, Result(f"quality {protocol.name}", {}, {"answers": sum(asked)})
+    answers = scored(work, first)
+    result = report(protocol, problems, answers, Against(options.published_as or model, unlike))
+    if second is not None:
+        add_comparison(result, answers, scored(work, second))
+    return model, result
 
 
 def _check(options: argparse.Namespace, protocol: Protocol) -> None:
@@ -138,84 +142,3 @@ def _second(options: argparse.Namespace) -> argparse.Namespace:
     second = copy.copy(options)
     second.url, second.served_model, second.api_key = options.compare, options.compare_model, options.compare_api_key
     return second
-
-
-def _known(problems: Sequence[Problem], which: str, sandbox: Sandbox | None, at_once: int) -> Answers:
-    """Raises ValueError where the data has no solutions."""
-    texts = [problem.canonical if which == CANONICAL else "" for problem in problems]
-    if None in texts:
-        raise ValueError("this data has no solutions")
-    samples = [Sample(problem.id, 0, text or "") for problem, text in zip(problems, texts, strict=True)]
-    verdicts: dict[Key, Verdict] = {}
-    with Progress("scored", len(samples)) as progress:
-
-        def came(key: Key, verdict: Verdict) -> None:
-            verdicts[key] = verdict
-            progress.add()
-
-        score({problem.id: problem for problem in problems}, samples, sandbox, at_once, came)
-    return Answers([[one.key] for one in samples], {one.key: one for one in samples}, verdicts)
-
-
-def _sampled(
-    options: argparse.Namespace,
-    protocol: Protocol,
-    data: Data,
-    problems: Sequence[Problem],
-    drawing: Drawing,
-    folder: Path,
-) -> tuple[Settings, Record]:
-    """What there is, and what was missing; the server is not asked where nothing is."""
-    record = Record(folder)
-    wanted = Settings(
-        protocol.name, options.served_model or "", data.sha256, drawing.seed, drawing.temperature, drawing.top_p
-    )
-    asks = missing(problems, drawing, record.samples.__contains__)
-    if (old := record.settings()) is not None and not asks:
-        settings = replace(wanted, model=options.served_model or old.model)
-        record.begin(settings)
-        return settings, record
-    return asyncio.run(_ask(options, protocol, drawing, wanted, record, asks)), record
-
-
-async def _ask(
-    options: argparse.Namespace,
-    protocol: Protocol,
-    drawing: Drawing,
-    wanted: Settings,
-    record: Record,
-    asks: Sequence[Ask],
-) -> Settings:
-    total = sum(ask.choices for ask in asks) + len(record.samples)
-    async with connect(options) as client:
-        await check_server(client)
-        model = options.served_model or (await client.get("/v1/models")).json()["data"][0]["id"]
-        settings = replace(wanted, model=model)
-        record.begin(settings)
-        server = Server(client, model)
-        await server.look()
-        with Progress("answers", total, len(record.samples)) as progress:
-
-            def came(samples: list[Sample]) -> None:
-                record.add_samples(samples)
-                progress.add(len(samples))
-
-            await sample(server, protocol, drawing, asks, came)
-    return settings
-
-
-def _scored(
-    problems: Sequence[Problem], keys: list[list[Key]], record: Record, sandbox: Sandbox | None, at_once: int
-) -> Answers:
-    """With what was scored before."""
-    every = [key for own in keys for key in own]
-    left = [record.samples[key] for key in every if key not in record.verdicts]
-    with Progress("scored", len(every), len(every) - len(left)) as progress:
-
-        def came(key: Key, verdict: Verdict) -> None:
-            record.add_verdict(key, verdict)
-            progress.add()
-
-        score({problem.id: problem for problem in problems}, left, sandbox, at_once, came)
-    verdicts = {key: Verdict(record.verdicts[key].passed, record.verdicts[key].why) for key in every}
-    return Answers(keys, record.samples, verdicts)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from benchmarks.quality.sandbox.judge import Verdict
 
@@ -41,36 +41,31 @@ class Sample:
         return self.task_id, self.seed
 
 
-@dataclass(frozen=True)
-class Judged:
-    task_id: str
-    seed: int
-    passed: bool
-    why: str
-
-    @property
-    def key(self) -> Key:
-        return self.task_id, self.seed
-
-
-Line = TypeVar("Line", Sample, Judged)
-
-
 class Record:
     """samples, verdicts: by problem and seed."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.samples = {sample.key: sample for sample in _read(directory / "samples.jsonl", Sample)}
-        self.verdicts = {judged.key: judged for judged in _read(directory / "verdicts.jsonl", Judged)}
+        self.samples = {(line["task_id"], line["seed"]): Sample(**line) for line in _read(directory / "samples.jsonl")}
+        self.verdicts = {
+            (line["task_id"], line["seed"]): Verdict(line["passed"], line["why"])
+            for line in _read(directory / "verdicts.jsonl")
+        }
 
-    def settings(self) -> Settings | None:
+    @property
+    def model(self) -> str:
+        """Whose answers these are. Raises ValueError where nothing was asked yet."""
+        if (settings := self._settings()) is None:
+            raise ValueError(f"{self._directory} has no answers")
+        return settings.model
+
+    def _settings(self) -> Settings | None:
         path = self._directory / "settings.json"
         return Settings(**json.loads(path.read_text())) if path.exists() else None
 
     def begin(self, settings: Settings) -> None:
         """Raises ValueError where the folder has the answers of other settings."""
-        if (old := self.settings()) is None:
+        if (old := self._settings()) is None:
             self._directory.mkdir(parents=True, exist_ok=True)
             (self._directory / "settings.json").write_text(json.dumps(asdict(settings), indent=1) + "\n")
             return
@@ -83,15 +78,15 @@ class Record:
     def add_samples(self, samples: Iterable[Sample]) -> None:
         for sample in samples:
             self.samples[sample.key] = sample
-            _append(self._directory / "samples.jsonl", sample)
+            _append(self._directory / "samples.jsonl", asdict(sample))
 
     def add_verdict(self, key: Key, verdict: Verdict) -> None:
-        judged = Judged(*key, verdict.passed, verdict.why)
-        self.verdicts[key] = judged
-        _append(self._directory / "verdicts.jsonl", judged)
+        self.verdicts[key] = verdict
+        task_id, seed = key
+        _append(self._directory / "verdicts.jsonl", {"task_id": task_id, "seed": seed, **asdict(verdict)})
 
 
-def _read(path: Path, kind: type[Line]) -> list[Line]:
+def _read(path: Path) -> list[dict[str, Any]]:
     """Whole lines; what a run that was killed had half written is cut off."""
     if not path.exists():
         return []
@@ -99,9 +94,9 @@ def _read(path: Path, kind: type[Line]) -> list[Line]:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         path.write_bytes(whole)
-    return [kind(**json.loads(line)) for line in whole.splitlines()]
+    return [json.loads(line) for line in whole.splitlines()]
 
 
-def _append(path: Path, line: Sample | Judged) -> None:
+def _append(path: Path, line: dict[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(line)) + "\n")
+        file.write(json.dumps(line) + "\n")

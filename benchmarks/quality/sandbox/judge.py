@@ -23,6 +23,8 @@ from benchmarks.quality.sandbox.program import Limits, Program
 
 START_S = 30.0
 """Until the guest has to be ready; the program's own time begins then."""
+LEAVE_S = 10.0
+SCRATCH = "starcoder-scratch-"
 LONGEST_WORD = 4096
 GUEST = Path(guest.__file__).read_text()
 
@@ -58,7 +60,7 @@ class Sandbox(Protocol):
 
     def command(self, inside: Sequence[str], room: Room) -> list[str]:
         """What runs `inside` in the sandbox, with its standard input, output and error. Without network, on a
-        machine that can only be read, and gone with all its processes when this command ends or is killed.
+        machine that can only be read, and gone with all its processes when this command ends, or is told to (SIGTERM).
         """
 
 
@@ -69,7 +71,10 @@ def judge(sandbox: Sandbox, program: Program) -> Verdict:
     """
     nonce = secrets.token_hex(guest.NONCE_BYTES // 2).encode()
     order = _order(sandbox, program)
-    with tempfile.TemporaryDirectory(prefix="starcoder-scratch-") as scratch, tempfile.TemporaryFile() as complaints:
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as scratch,
+        tempfile.TemporaryFile() as complaints,
+    ):
         room = Room(readable(packages=program.packages), Path(scratch), program.limits)
         with _started(sandbox.command(_interpreter(), room), scratch, complaints) as process:
             words = _converse(process, b"%0*d" % (guest.LENGTH_DIGITS, len(order)) + order + nonce, program.limits)
@@ -83,7 +88,16 @@ def judge(sandbox: Sandbox, program: Program) -> Verdict:
 
 def readable(*, packages: bool) -> tuple[Path, ...]:
     """What programs need of the machine: the system's programs, and this Python. No home, no configuration, no data."""
-    system = ["/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/alternatives", "/etc/ld.so.cache"]
+    system = [
+        "/usr",
+        "/bin",
+        "/lib",
+        "/lib64",
+        "/sbin",
+        "/etc/alternatives",
+        "/etc/ld.so.cache",
+        "/etc/ssl/openssl.cnf",
+    ]
     system += [str(path) for path in Path("/etc").glob("java-*")]
     own = [sys.base_prefix, *(_packages() if packages else [])]
     found: list[Path] = []
@@ -121,7 +135,7 @@ def _order(sandbox: Sandbox, program: Program) -> bytes:
 
 @contextlib.contextmanager
 def _started(command: Sequence[str], scratch: str, complaints: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of a group of its own, which is killed whole on every path."""
+    """A process of a group of its own, which is ended on every path; what has not gone in time is killed."""
     process = subprocess.Popen(
         command,
         cwd=scratch,
@@ -134,6 +148,9 @@ def _started(command: Sequence[str], scratch: str, complaints: IO[bytes]) -> Ite
     try:
         yield process
     finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LEAVE_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -22,13 +22,15 @@ PROBLEMS = PROTOCOLS["humaneval"].problems(HUMANEVAL)
 
 def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
     record = Record(tmp_path / "run")
-    assert record.settings() is None
+    with pytest.raises(ValueError, match="no answers"):
+        assert record.model
     record.begin(SETTINGS)
     sample = Sample("HumanEval/0", 3, "    return '\u2028\n漢'\n")
     record.add_samples([sample])
     record.add_verdict(sample.key, Verdict(False, "timed out"))
     again = Record(tmp_path / "run")
     again.begin(SETTINGS)
+    assert again.model == "nano"
     assert again.samples == {("HumanEval/0", 3): sample}
     assert again.verdicts[sample.key].why == "timed out"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.quality.sandbox.judge import Sandbox, Verdict, judge
+from benchmarks.quality.sandbox.judge import SCRATCH, Sandbox, Verdict, judge
 from benchmarks.quality.sandbox.program import MIB, Command, Limits, Program
 from tests.support.waiting import wait_until
 
@@ -29,6 +30,11 @@ def came_through(sandbox: Sandbox, *attempts: str) -> list[str]:
     if tried(sandbox, "".join(map(_refused, attempts))).passed:
         return []
     return [attempt for attempt in attempts if not tried(sandbox, _refused(attempt)).passed]
+
+
+def _folders() -> list[Path]:
+    """Scratch folders of this process that are still there."""
+    return list(Path(tempfile.gettempdir()).glob(f"{SCRATCH}{os.getpid()}-*"))
 
 
 def _refused(attempt: str) -> str:
@@ -177,24 +183,28 @@ assert children < 10
     assert tried(sandbox, bomb, Limits(seconds=0.3)).why == "timed out"
 
 
-def test_nobody_is_left(sandbox: Sandbox) -> None:
-    """Who has a session of its own, and whose parent is gone, ends with the sandbox all the same."""
+@pytest.mark.parametrize("then", ["pass", "time.sleep(1000)"])
+def test_nobody_is_left(sandbox: Sandbox, then: str) -> None:
+    """Who has a session of its own, and whose parent is gone, ends with the sandbox, whichever way that ends."""
     seconds = 10_000 + int.from_bytes(os.urandom(3), "big")
     text = f"""
-import os, sys
+import os, time
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         os.execv('/bin/sleep', ['sleep', '{seconds}'])
     os._exit(0)
 os.wait()
+open('left', 'w').write('x')
+{then}
 """
-    assert tried(sandbox, text).passed
+    assert tried(sandbox, text, Limits(seconds=60 if then == "pass" else 0.5)).passed == (then == "pass")
 
     def sleeping() -> bool:
         return any(process.info["cmdline"] == ["sleep", str(seconds)] for process in psutil.process_iter(["cmdline"]))
 
-    wait_until(lambda: not sleeping(), "a process outlives its sandbox")
+    wait_until(lambda: not sleeping(), "a process outlives its sandbox", timeout_s=30)
+    assert not _folders()
 
 
 def test_whoever_leaves_early_has_not_passed(sandbox: Sandbox) -> None:
