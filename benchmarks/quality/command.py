@@ -101,7 +101,7 @@ def _served(options: argparse.Namespace, work: Work, unlike: str | None) -> tupl
     answers = scored(work, first)
     result = report(protocol, problems, answers, Against(options.published_as or model, unlike))
     if second is not None:
-        add_comparison(result, answers, scored(work, second))
+        add_comparison(result, protocol, answers, scored(work, second))
     return model, result
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.quality.comparison import Comparison, compare
+from benchmarks.quality.comparison import compare
 from benchmarks.quality.estimates import Count, interval, percent, reproduced
 from benchmarks.quality.protocols.protocol import Problem, Protocol
 from benchmarks.quality.published import Published, published
@@ -74,14 +74,15 @@ def report(protocol: Protocol, problems: Sequence[Problem], answers: Answers, ag
 def _rows(
     result: Result, protocol: Protocol, group: str, counts: list[Count], known: Published | None, unlike: str | None
 ) -> Iterator[Row]:
-    bars = result.bars.setdefault(f"{protocol.title}, % right", {})
+    panel = panel_of(protocol)
+    bars, whiskers = result.bars.setdefault(panel, {}), result.whiskers.setdefault(panel, {})
     for k in KS if protocol.score == "pass@1" else KS[:1]:
         if k > counts[0].of:
             return
         name = protocol.score if k == 1 else f"pass@{k}"
         ours, (low, high) = percent(counts, k), interval(counts, k)
         result.metrics |= {f"{group}/{name}_percent": ours, f"{group}/{name}_low": low, f"{group}/{name}_high": high}
-        bars[f"{group} {name}"] = ours
+        bars[f"{group} {name}"], whiskers[f"{group} {name}"] = ours, (low, high)
         beside, agrees = "-", "-"
         if known is not None and k == 1:
             beside, agrees = number(known.percent), unlike or ("yes" if _agrees(counts, known) else "no")
@@ -91,17 +92,23 @@ def _rows(
         yield f"{group}, {name}", f"{ours:.1f}", f"{low:.1f} to {high:.1f}", beside, agrees
 
 
+def panel_of(protocol: Protocol) -> str:
+    return f"{protocol.title}, % right"
+
+
 def _agrees(counts: list[Count], known: Published) -> bool:
     return reproduced(counts, known.percent, known.samples)
 
 
-def add_comparison(result: Result, first: Answers, second: Answers) -> Comparison:
+def add_comparison(result: Result, protocol: Protocol, first: Answers, second: Answers) -> None:
     """The second server beside the first, problem by problem."""
-    found = compare(first.counts(), second.counts(), same_texts(first, second))
+    found, counts = compare(first.counts(), second.counts(), same_texts(first, second)), second.counts()
+    result.bars[panel_of(protocol)]["second server"] = percent(counts)
+    result.whiskers[panel_of(protocol)]["second server"] = interval(counts)
     result.metrics |= {f"second_less_first/{name}": value for name, value in vars(found).items()}
     result.metrics["second_less_first/more_than_chance"] = found.more_than_chance
     result.tables["the second server beside the first"] = [
-        ("", ""),
+        ("", "second less first"),
         ("difference, percentage points", f"{found.difference:+.2f}"),
         ("95 % of it, over problems", f"{found.low:+.2f} to {found.high:+.2f}"),
         ("problems with more right answers", str(found.better)),
@@ -110,7 +117,6 @@ def add_comparison(result: Result, first: Answers, second: Answers) -> Compariso
         ("more than chance", "yes" if found.more_than_chance else "no"),
         ("answers that are the same text, %", f"{100 * found.same_texts:.1f}"),
     ]
-    return found
 
 
 def same_texts(first: Answers, second: Answers) -> float:

@@ -23,7 +23,8 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._show()
+        if self._done > self._began_with:
+            self._show()
         if sys.stderr.isatty():
             print(file=sys.stderr)
 
