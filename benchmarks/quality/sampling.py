@@ -112,15 +112,19 @@ async def _tokens(server: Server, protocol: Protocol, problem: Problem) -> int:
 
 async def _answers(server: Server, drawing: Drawing, ask: Ask, tokens: int) -> list[Sample]:
     """Empty ones where there is no room: the published figures count such a problem as not solved."""
-    texts = [""] * ask.choices
-    if tokens:
-        try:
-            answer = await server.complete(body_of(ask, drawing, tokens))
-        except TooLong:
-            answer = {"choices": []}
-        for choice in answer["choices"]:
-            texts[choice["index"]] = choice["text"]
-    return [Sample(ask.problem.id, ask.seed + i, ask.problem.cut(text)) for i, text in enumerate(texts)]
+    try:
+        texts = await _texts(server, drawing, ask, tokens) if tokens else None
+    except TooLong:
+        texts = None
+    found = [""] * ask.choices if texts is None else texts
+    return [Sample(ask.problem.id, ask.seed + i, ask.problem.cut(text)) for i, text in enumerate(found)]
+
+
+async def _texts(server: Server, drawing: Drawing, ask: Ask, tokens: int) -> list[str]:
+    choices = (await server.complete(body_of(ask, drawing, tokens)))["choices"]
+    if sorted(choice["index"] for choice in choices) != list(range(ask.choices)):
+        raise RuntimeError(f"the server was asked for {ask.choices} answers and gave {len(choices)}: try --choices 1")
+    return [choice["text"] for choice in sorted(choices, key=lambda choice: choice["index"])]
 
 
 def prompt_of(problem: Problem) -> dict[str, Any]:

@@ -124,6 +124,15 @@ async def test_what_came_before_a_refusal_is_kept() -> None:
     assert len(asked) == 2
 
 
+async def test_fewer_answers_than_asked_for_are_not_taken_for_empty_ones() -> None:
+    one, _ = server(httpx.Response(200, json={"choices": [{"index": 0, "text": "1 + 1"}]}))
+    protocol, came = PROTOCOLS["fim"], list[Sample]()
+    asks = missing(protocol.problems(FIM), DRAWING, lambda key: False)
+    with pytest.raises(RuntimeError, match="asked for 2 answers and gave 1: try --choices 1"):
+        await sample(one, protocol, DRAWING, asks, came.extend)
+    assert came == []
+
+
 async def test_a_prompt_without_room_has_empty_answers() -> None:
     """As the published figures count it; of one that the window does not take, nothing else is asked."""
     protocol, came = PROTOCOLS["humaneval"], list[Sample]()

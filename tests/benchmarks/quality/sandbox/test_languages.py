@@ -9,17 +9,12 @@ import pytest
 from benchmarks.quality.protocols.multipl_e import LANGUAGES, limits
 from benchmarks.quality.sandbox.judge import Sandbox, Verdict, judge
 from benchmarks.quality.sandbox.program import Program
-from tests.support.programs import program
 
 RIGHT = {
-    "cpp": "#include <assert.h>\n#include <vector>\nint main() { std::vector<int> v = {1}; assert(v[0] == 1); }\n",
-    "java": "class Problem { public static void main(String[] words) { assert(words.length == 0); } }\n",
     "js": "const assert = require('node:assert');\nassert.deepEqual([1, 2], [1, 2]);\n",
     "sh": "[[ 1 == 1 ]]\n",
 }
 WRONG = {
-    "cpp": "#include <assert.h>\nint main() { assert(1 == 2); }\n",
-    "java": "class Problem { public static void main(String[] words) { assert(words.length == 1); } }\n",
     "js": "require('node:assert').equal(1, 2);\n",
     "sh": "exit 1\n",
 }
@@ -28,7 +23,6 @@ THERE = [name for name in RIGHT if shutil.which(LANGUAGES[name].commands[0].argv
 
 @pytest.mark.parametrize("name", THERE)
 def test_a_language_runs(sandbox: Sandbox, name: str) -> None:
-    program("node", "nodejs")
     language = LANGUAGES[name]
 
     def ran(text: str) -> Verdict:
