@@ -23,6 +23,7 @@ class Bubblewrap:
     """program: where it is."""
 
     name = "bubblewrap"
+    counts_processes = False
 
     def __init__(self, program: str) -> None:
         self._program = program

@@ -57,7 +57,8 @@ def bind(order: dict[str, Any]) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, order["processes"]),
     ):
-        resource.setrlimit(what, (most, most))
+        if most is not None:
+            resource.setrlimit(what, (most, most))
     if (user := order["user"]) is not None:
         os.setgroups([])
         os.setresgid(user, user, user)

@@ -58,6 +58,10 @@ class Sandbox(Protocol):
     def user(self) -> int | None:
         """Whom the guest has to become, where it starts as root."""
 
+    @property
+    def counts_processes(self) -> bool:
+        """Whether it limits their number itself. The kernel's limit counts all of a user's outside of a namespace."""
+
     def command(self, inside: Sequence[str], room: Room) -> list[str]:
         """What runs `inside` in the sandbox, with its standard input, output and error. Without network, on a
         machine that can only be read, and gone with all its processes when this command ends, or is told to (SIGTERM).
@@ -128,7 +132,7 @@ def _order(sandbox: Sandbox, program: Program) -> bytes:
         "memory_bytes": limits.memory_bytes,
         "whole_address_space": limits.whole_address_space,
         "file_bytes": limits.scratch_bytes,
-        "processes": limits.processes,
+        "processes": None if sandbox.counts_processes else limits.processes,
     }
     return json.dumps(order).encode()
 

@@ -17,6 +17,7 @@ from benchmarks.quality.sandbox.judge import Room
 class Landlock:
     name = "sandlock"
     user: int | None = None
+    counts_processes = True
 
     def command(self, inside: Sequence[str], room: Room) -> list[str]:
         policy = {
