@@ -226,7 +226,7 @@ for word in {words!r}:
 os._exit(0)
 """
     zeros = b"0" * 32 + b"\n"
-    for words in ([b"passed\n", zeros], [b"ready\n", zeros], [b"x" * 9000]):
+    for words in ([b"passed\n", zeros], [b"ready\n", zeros], [b"missing: cc\n"], [b"x" * 9000]):
         assert not tried(sandbox, text.format(words=words)).passed
 
 
