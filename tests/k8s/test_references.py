@@ -341,7 +341,7 @@ def test_generated_code_runs_without_the_key(composed: Callable[..., list[Manife
     assert [one["name"] for one in sample["env"]] == ["HOME", "STARCODER_URL", "STARCODER_API_KEY"]
     assert [one["name"] for one in score["env"]] == ["HOME"]
     for container in (sample, score):
-        python, _, package, *arguments = [*container["command"], *container["args"]]
+        python, _, _, package, *arguments = [*container["command"], *container["args"]]
         assert (python, package) == ("python", "benchmarks")
         assert build_parser("quality").parse_args(arguments).sampling_only is (container is sample)
     assert sample["command"] == score["command"]
