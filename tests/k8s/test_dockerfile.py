@@ -27,8 +27,8 @@ def stages() -> dict[str, str]:
     return {parts[i + 1]: parts[i + 2] for i in range(0, len(parts), 3)}
 
 
-def test_both_targets_end_as_nobody_special() -> None:
-    for target in ("cpu", "cuda"):
+def test_each_target_ends_as_nobody_special() -> None:
+    for target in ("cpu", "cuda", "evaluation"):
         lines = [line for line in stages()[target].splitlines() if line and not line.startswith("#")]
         assert lines[-1] == "USER 10001:10001"
         assert f"COPY --from=build-{target} /opt/starcoder /opt/starcoder" in lines
@@ -74,7 +74,7 @@ def test_what_kuberays_probe_needs_is_installed_and_pinned() -> None:
 def test_the_manifests_use_tags_that_the_recipe_names() -> None:
     tags = set(re.findall(r"starcoder-serve:(\S+) \.", DOCKERFILE))
     used = set()
-    for file in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml"):
+    for file in (ROOT / "k8s").rglob("kustomization.yaml"):
         used |= set(re.findall(r"newTag: ([\w.-]+)", file.read_text()))
     assert used == tags
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

@@ -187,6 +187,21 @@ def test_an_ingress_controller_reaches_the_workers_with_its_component(
         assert not allowed(policies, Peer({"app": "other"}, "traefik"), peer(pods, "worker"), SERVE)
 
 
+def test_the_job_that_runs_generated_code_reaches_the_service_and_nothing_else(
+    composed: Callable[..., list[Manifest]],
+) -> None:
+    manifests = composed("dev", "quality")
+    policies, pods = policies_of(manifests), pods_of(manifests)
+    job, worker = peer(pods, "quality"), peer(pods, "worker")
+    assert allowed(policies, job, worker, SERVE)
+    assert allowed(policies, job, DNS, 53, "UDP")
+    for target, port in ((worker, GCS), (peer(pods, "head"), SERVE), (peer(pods, "postgres"), POSTGRES)):
+        assert not allowed(policies, job, target, port)
+    for target in (HUB, API_SERVER, DATABASE, CLIENT, Peer(address="169.254.169.254")):
+        for port in (80, 443):
+            assert not allowed(policies, job, target, port)
+
+
 def test_traces_leave_only_with_their_component(composed: Callable[..., list[Manifest]]) -> None:
     collector = Peer({"app.kubernetes.io/name": "opentelemetry-collector"}, "monitoring")
     for components, reachable in (([], False), (["traces"], True)):

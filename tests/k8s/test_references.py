@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import build_parser
 from deployments.cluster.proxy_settings import ProxySettings
 from deployments.command import admin_secret
 from deployments.limits import ApiLimits
@@ -327,6 +328,24 @@ def test_pods_are_locked_down(pods: list[Pod]) -> None:
             assert context["runAsNonRoot"] is True
             for kind in ("requests", "limits"):
                 assert {"cpu", "memory"} <= set(container["resources"][kind]), (pod.role, container["name"])
+
+
+def test_generated_code_runs_without_the_key(composed: Callable[..., list[Manifest]]) -> None:
+    manifests = composed("dev", "quality")
+    pods = pods_of(manifests)
+    test_pods_are_locked_down(pods)
+    test_mounts_have_volumes_and_volumes_are_mounted(manifests, pods)
+    test_secrets_are_ones_that_the_guide_creates(manifests)
+    [job] = [pod for pod in pods if pod.role == "quality"]
+    [sample], [score] = job.spec["initContainers"], job.spec["containers"]
+    assert [one["name"] for one in sample["env"]] == ["HOME", "STARCODER_URL", "STARCODER_API_KEY"]
+    assert [one["name"] for one in score["env"]] == ["HOME"]
+    for container in (sample, score):
+        python, _, _, package, *arguments = [*container["command"], *container["args"]]
+        assert (python, package) == ("python", "benchmarks")
+        assert build_parser("quality").parse_args(arguments).sampling_only is (container is sample)
+    assert sample["command"] == score["command"]
+    assert {container["image"] for container in (sample, score)} == {"starcoder-serve:0.1.0-evaluation"}
 
 
 def test_ray_can_write_where_it_must(pods: list[Pod]) -> None:

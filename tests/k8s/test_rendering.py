@@ -57,7 +57,7 @@ def test_every_component_is_used_or_composable() -> None:
         for file in K8S.rglob("kustomization.yaml")
         for name in yaml.safe_load(file.read_text()).get("components", [])
     }
-    own = {"gateway", "ingress", "traces", "external-database", "journal", "certificate", "tls"}
+    own = {"gateway", "ingress", "quality", "traces", "external-database", "journal", "certificate", "tls"}
     assert used - named == own  # for an operator's own overlay
 
 

@@ -86,7 +86,7 @@ def test_the_certificate(composed: Callable[..., list[Manifest]]) -> None:
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-@pytest.mark.parametrize("component", ["external-database", "ingress", "journal", "tls"])
+@pytest.mark.parametrize("component", ["external-database", "ingress", "journal", "quality", "tls"])
 def test_components_of_core_kinds(composed: Callable[..., list[Manifest]], component: str, version: str) -> None:
     manifests = composed("dev", component)
     for manifest in manifests:

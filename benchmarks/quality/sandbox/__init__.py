@@ -1,0 +1,1 @@
+"""Where generated code runs: it is hostile until the opposite is shown, and nobody shows it."""
