@@ -75,7 +75,7 @@ def test_what_is_booked_is_read_once_by_whoever_comes_next(tmp_path: Path) -> No
     file, _ = adopted(tmp_path, b"".join(map(to_line, said)))
     assert [one.id for one in file.closed(2)] == ["00000002", "00000003"]
     file.booked(2)
-    assert (file.closed_rows, file.oldest_closed_at()) == (1, 1.0)
+    assert file.waiting() == (1, 1.0)
     file.abandon()
     file, estimated = adopted(tmp_path, file.path.read_bytes())
     assert [one.id for one in file.closed(2)] == ["00000001"]
