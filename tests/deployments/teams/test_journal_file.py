@@ -81,7 +81,7 @@ def test_what_is_booked_is_read_once_by_whoever_comes_next(tmp_path: Path) -> No
     assert [one.id for one in file.closed(2)] == ["00000001"]
     assert (file.closed_rows, estimated) == (1, 0)
     file.booked(1)
-    assert (file.closed(2), file.oldest_closed_at(), file.done) == ([], None, True)
+    assert (file.closed(2), file.waiting(), file.done) == ([], (0, None), True)
     file.end()
     assert list(tmp_path.iterdir()) == []
 
