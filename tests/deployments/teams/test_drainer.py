@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from deployments.teams.drainer import LONGEST_PAUSE_S, Drainer, Progress
 from deployments.teams.journal import Journal
+from deployments.teams.journal_file import Waiting
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
@@ -57,6 +59,20 @@ async def test_a_database_that_was_away_has_everything_in_the_end(journal: Journ
     assert sum(progress.booked for progress in heard) == 700
     assert heard[-1].oldest_s == 0.0
     await drainer.stop(5.0)
+
+
+async def test_how_many_wait_and_since_when_is_of_one_moment(tmp_path: Path) -> None:
+    closed = threading.Event()
+    reached = {"close.written": closed.set}
+    journal = Journal(tmp_path / "journal", reached=lambda point: reached.get(point, bool)())
+    await journal.open(entry(0)).written
+    asked = asyncio.create_task(journal.waiting())
+    await asyncio.sleep(0)  # the journal's thread has been asked
+    journal.close(entry(0, ended_at=3.0))
+    closed.wait()  # and has closed the row before this loop hears its answer
+    assert await asked in (Waiting(0, None), Waiting(1, 3.0))
+    assert await journal.waiting() == Waiting(1, 3.0)
+    await journal.stop()
 
 
 async def test_it_asks_less_and_less_often_while_the_database_is_away(

@@ -55,18 +55,6 @@ async def test_nothing_is_on_the_disk_before_there_is_a_row(begin: Begin, tmp_pa
     assert ledger.calls == 0
 
 
-async def test_how_many_wait_and_since_when_is_of_one_moment(begin: Begin) -> None:
-    closed = threading.Event()
-    journal = await begin(reached=lambda point: closed.set() if point == "close.written" else None)
-    await journal.open(entry(0)).written
-    asked = asyncio.create_task(journal.waiting())
-    await asyncio.sleep(0)  # the journal's thread has been asked
-    journal.close(entry(0, ended_at=3.0))
-    closed.wait()  # and has closed the row before this loop hears its answer
-    assert await asked in (Waiting(0, None), Waiting(1, 3.0))
-    assert await journal.waiting() == Waiting(1, 3.0)
-
-
 async def test_where_no_file_can_be_made_nobody_begins(tmp_path: Path) -> None:
     (tmp_path / "journal").write_text("in the way")
     journal = Journal(tmp_path / "journal")
