@@ -1,4 +1,4 @@
-"""mutmut's names of the faults that it plants: `package.file.xǁClassǁmethod__mutmut_7`, `package.file.x_name__mutmut_7`."""
+"""mutmut's names of the faults that it plants: `file.xǁClassǁmethod__mutmut_7`, `file.x_name__mutmut_7`."""
 
 from __future__ import annotations
 
