@@ -67,7 +67,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(PIP_INSTALL) --editable ".[dev]"
 	@touch $(VENV)/.serve $@
 
-$(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/.dev
+$(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@$(PIP_INSTALL) --editable ".[mutants]"
 	@touch $(VENV)/.serve $(VENV)/.dev $@
 
