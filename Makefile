@@ -2,6 +2,8 @@
 # make monitor serve, with Prometheus beside it on http://127.0.0.1:9090 (where the package is installed)
 # make boards  write the Grafana boards, docs/metrics.md, docs/stop-rules.md and the configurations in docs/clients.md
 #              anew from what is declared
+# make mutants plant faults in the files that differ from the last commit, and see which of them the tests notice;
+#              of a folder: make mutants ROOM=model/scheduling
 # make test    install with the development tools, then lint, type-check and test
 #
 # Options of `starcoder serve` go into ARGS:        make serve ARGS="--model bigcode/starcoder --tensor-parallel-size 4"
@@ -15,12 +17,13 @@ VENV ?= .venv
 TORCH_INDEX ?=
 ARGS ?=
 PYTEST_ARGS ?=
+ROOM ?=
 TEST_WORKERS ?= 3
 
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: serve monitor boards test lint clean
+.PHONY: serve monitor boards test lint mutants clean
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.serve
@@ -49,6 +52,10 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# Minutes: https://mutmut.readthedocs.io
+mutants: $(VENV)/.mutants
+	@$(VENV)/bin/python -m tests.mutation $(ROOM)
+
 # The stamps are newer than what was installed from: a second run installs nothing.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing into $(VENV) (minutes the first time) ..."
@@ -59,6 +66,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing into $(VENV), development tools included (minutes the first time) ..."
 	@$(PIP_INSTALL) --editable ".[dev]"
 	@touch $(VENV)/.serve $@
+
+$(VENV)/.mutants: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@$(PIP_INSTALL) --editable ".[mutants]"
+	@touch $(VENV)/.serve $(VENV)/.dev $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \

@@ -16,7 +16,7 @@ from deployments.replica.service import EngineService
 from model.request import SamplingParams
 from model.statistics import EngineStats
 from model.text.tokenizer import Tokenizer
-from monitoring.metrics import ENGINE_STEPS
+from monitoring.metrics import ENGINE_STEPS, REQUESTS_RUNNING
 from tests.support.fake_engine import FakeEngine
 from tests.support.recorded_metrics import RecordedMetrics
 from tests.support.tokenizers import starcoder_rules
@@ -235,13 +235,43 @@ async def test_a_slow_engine_that_still_steps_is_left_alone(service: EngineServi
 
 async def test_an_idle_engine_has_no_deadline(service: EngineService, engine: FakeEngine) -> None:
     watch = asyncio.create_task(service.watch())
-    engine.last_message_at -= 1000
-    engine.say("r-0", 100, finish="length")
-    engine.last_message_at -= 1000
-    await service.generate(request())
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(1000)
     assert not watch.done()
     watch.cancel()
+
+
+async def test_an_engine_that_was_idle_has_the_whole_deadline(service: EngineService, engine: FakeEngine) -> None:
+    watch = asyncio.create_task(service.watch())
+    for id in ("a", "b"):
+        await asyncio.sleep(1000)
+        answer = asyncio.create_task(service.generate(request(id)))
+        await asyncio.sleep(0.4)
+        engine.say(f"{id}-0", 100, finish="length")
+        await answer
+    assert not watch.done()
+    watch.cancel()
+
+
+async def test_an_engine_that_has_ended_runs_nothing(
+    service: EngineService, engine: FakeEngine, metrics: RecordedMetrics
+) -> None:
+    watch = asyncio.create_task(service.watch())
+    engine.stats = EngineStats(running=1, kv_blocks_total=10, kv_blocks_used=5)
+    await eventually(lambda: metrics._gauges[REQUESTS_RUNNING]._value.get() == 1)
+    engine.fail("told to", "stopped")
+    await watch
+    assert [gauge._value.get() for gauge in metrics._gauges.values()] == [0] * len(metrics._gauges)
+    assert metrics.lost == []
+
+
+async def test_a_request_with_a_limit_of_time_is_not_kept_until_then(
+    service: EngineService, engine: FakeEngine
+) -> None:
+    asked = msgspec.structs.replace(request(), max_time_ms=10**9)
+    engine.say("r-0", 100, finish="length")
+    await service.generate(asked)
+    timers = [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+    assert [handle.when() for handle in timers if handle.when() > asyncio.get_running_loop().time() + 1000] == []
 
 
 async def test_health_is_a_real_heartbeat(service: EngineService, engine: FakeEngine) -> None:

@@ -1,0 +1,86 @@
+"""Which tests are to notice a fault in which files: those of the same folder below `tests/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("model", "deployments", "monitoring")
+
+LEFT_OUT = (
+    "model/kernels/",  # Triton's and C's: compared with a reference elsewhere
+    "model/pico/",  # made once, by training
+    "deployments/playground/",
+    "deployments/api/pages/",
+)
+
+ELSEWHERE = {
+    "model": ("tests/model/test_*.py", "tests/model/process/test_*.py"),
+    "model/backends": ("tests/model/backends/test_*.py", "tests/model/test_*.py"),
+    "deployments": ("tests/deployments/test_*.py",),
+    "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),
+    "monitoring": ("tests/monitoring/test_*.py",),
+}
+"""Rooms whose tests are not, or not only, below the folder of the same name: patterns."""
+
+
+class NoSuchRoomError(ValueError):
+    """There is no such file or folder, or nothing in it is planted with faults."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """sources: files, from the root. tests: files or folders, from the root."""
+
+    name: str
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+def rooms(root: Path = ROOT) -> list[Room]:
+    """All of them: each folder with code, without the folders in it."""
+    folders = {path.parent.relative_to(root).as_posix() for name in PACKAGES for path in (root / name).rglob("*.py")}
+    return [room for folder in sorted(folders) if (room := _room(root, folder, _sources(root, folder)))]
+
+
+def room_of(name: str, root: Path = ROOT) -> Room:
+    """A folder's, or that of one file alone. Raises NoSuchRoomError."""
+    path = root / name
+    if path.is_file() and not _left_out(name):
+        found = _room(root, path.parent.relative_to(root).as_posix(), (name,))
+    elif path.is_dir():
+        found = _room(root, name.rstrip("/"), _sources(root, name.rstrip("/")))
+    else:
+        found = None
+    if found is None:
+        raise NoSuchRoomError(f"{name} is no file or folder that is planted with faults")
+    return found
+
+
+def _room(root: Path, folder: str, sources: tuple[str, ...]) -> Room | None:
+    return Room(folder, sources, _tests(root, folder)) if sources else None
+
+
+def _sources(root: Path, folder: str) -> tuple[str, ...]:
+    names = (path.relative_to(root).as_posix() for path in sorted((root / folder).glob("*.py")))
+    return tuple(name for name in names if not _left_out(name) and not name.endswith("__init__.py"))
+
+
+def _left_out(name: str) -> bool:
+    return name.startswith(LEFT_OUT)
+
+
+def _tests(root: Path, folder: str) -> tuple[str, ...]:
+    """Without any of its own, those of the folder around it."""
+    if folder in ELSEWHERE:
+        return tuple(_names(root, (path for pattern in ELSEWHERE[folder] for path in sorted(root.glob(pattern)))))
+    at = root / "tests" / folder
+    while not at.is_dir():
+        at = at.parent
+    return tuple(_names(root, [at]))
+
+
+def _names(root: Path, paths: Iterable[Path]) -> Iterable[str]:
+    return (path.relative_to(root).as_posix() for path in paths)

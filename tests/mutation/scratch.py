@@ -1,0 +1,125 @@
+"""A copy of the project in which mutmut plants its faults: the checkout is left as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.mutation.rooms import PACKAGES, ROOT, Room
+
+SETTINGS = """
+[tool.mutmut]
+source_paths = {sources}
+only_mutate = {files}
+also_copy = {others}
+pytest_add_cli_args = {options}
+pytest_add_cli_args_test_selection = {tests}
+use_git_change_detection = false
+timeout_constant = 10.0
+"""
+"""https://mutmut.readthedocs.io"""
+
+_OPTIONS = (
+    *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "--no-header"),
+    # They count calls, or what time they take; each function has a step more before it here.
+    *("--ignore-glob=*test_linear_work.py", "--ignore-glob=*test_planning_time.py", "--ignore-glob=*test_held.py"),
+)
+
+SURVIVED, UNTESTED = 0, 33
+"""mutmut's exit codes: all tests have passed; none runs the function."""
+
+
+class MutmutError(RuntimeError):
+    """mutmut has failed; the message is the end of what it said."""
+
+
+class Scratch:
+    """One room's. directory: is made anew."""
+
+    def __init__(self, directory: Path, room: Room) -> None:
+        self.directory = directory
+        self.room = room
+        shutil.rmtree(directory, ignore_errors=True)
+        names = _tracked()
+        for name in names:
+            target = directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+        others = sorted({name.partition("/")[0] for name in names} - {*PACKAGES, "tests", "pyproject.toml"})
+        lists = {"sources": PACKAGES, "files": room.sources, "others": others, "tests": room.tests, "options": _OPTIONS}
+        with (directory / "pyproject.toml").open("a") as file:
+            file.write(SETTINGS.format(**{name: json.dumps(list(values)) for name, values in lists.items()}))
+
+    def plant(self) -> list[str]:
+        """The names of all faults; which tests run which function is known from now on."""
+        end = self._mutmut("run", "--max-children", "1", "none*", check=False)
+        if "nothing matches" not in end:
+            raise MutmutError(end)
+        return sorted(self.codes())
+
+    def run(self, names: Sequence[str], workers: int) -> None:
+        """Raises MutmutError."""
+        self._mutmut("run", "--max-children", str(workers), *names)
+
+    def codes(self) -> dict[str, int | None]:
+        """By fault: None where it was not run."""
+        found: dict[str, int | None] = {}
+        for file in sorted((self.directory / "mutants").rglob("*.py.meta")):
+            found |= json.loads(file.read_text())["exit_code_by_key"]
+        return found
+
+    def lines(self, name: str) -> tuple[str, str, str]:
+        """The file of a fault, and the lines before and after. Raises MutmutError."""
+        return read_diff(self._mutmut("show", name))
+
+    def _mutmut(self, *arguments: str, check: bool = True) -> str:
+        log = self.directory / "mutmut.log"
+        with log.open("w") as file:
+            code = subprocess.run(
+                [Path(sys.executable).with_name("mutmut"), *arguments],
+                cwd=self.directory,
+                env={**os.environ, "PYTHONPATH": "", "CI": "1"},  # the same examples of hypothesis each time
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                check=False,
+            ).returncode
+        said = log.read_text(errors="replace").replace("\r", "\n")
+        if code and check:
+            raise MutmutError(said[-4000:])
+        return said
+
+
+def read_diff(text: str) -> tuple[str, str, str]:
+    """File, lines before, lines after, of a unified diff."""
+    file, before, after = "", list[str](), list[str]()
+    for line in text.splitlines():
+        if line.startswith("--- "):
+            file = line[4:].strip()
+        elif line.startswith("-"):
+            before.append(line[1:].strip())
+        elif line.startswith("+") and not line.startswith("+++ "):
+            after.append(line[1:].strip())
+    if not file:
+        raise MutmutError(text[-4000:])
+    return file, "\n".join(before), "\n".join(after)
+
+
+def _tracked() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return list(_files(listed.split("\0")))
+
+
+def _files(names: Sequence[str]) -> Iterator[str]:
+    return (name for name in names if name and (ROOT / name).is_file())

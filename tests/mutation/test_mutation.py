@@ -1,0 +1,128 @@
+"""The tool that plants faults: what it takes for a room, what it reads of mutmut's words, and what is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from tests.mutation import __main__ as command
+from tests.mutation import judged
+from tests.mutation.judged import Change, Judged
+from tests.mutation.names import function_of
+from tests.mutation.rooms import ROOT, NoSuchRoomError, Room, room_of, rooms
+from tests.mutation.scratch import MutmutError, read_diff
+
+
+def test_every_room_has_files_and_tests() -> None:
+    found = {room.name: room for room in rooms()}
+    assert {"model", "model/scheduling", "deployments/teams", "monitoring"} <= found.keys()
+    for room in found.values():
+        assert room.sources
+        assert room.tests
+        assert all((ROOT / test).exists() for test in room.tests)
+    assert found["model/scheduling"].tests == ("tests/model/scheduling",)
+    assert found["deployments/api/openai"].tests == ("tests/deployments/api/openai",)
+    assert found["deployments/api/tgi"].tests == ("tests/deployments/api",)  # it has none of its own
+
+
+def test_what_is_tried_elsewhere_is_left_out() -> None:
+    planted = [source for room in rooms() for source in room.sources]
+    assert not [source for source in planted if source.startswith(("model/kernels/", "model/pico/"))]
+    for name in ("model/pico", "model/pico/train.py", "nothing.py", "docs"):
+        with pytest.raises(NoSuchRoomError):
+            room_of(name)
+
+
+def test_a_file_has_the_tests_of_its_room() -> None:
+    (name,) = room_of("model/scheduling/scheduler.py").sources
+    assert name == "model/scheduling/scheduler.py"
+    assert room_of(name).tests == room_of("model/scheduling/").tests
+
+
+def test_a_fault_is_read_from_its_diff() -> None:
+    text = """\
+# deployments.a.xǁBookǁhold__mutmut_2: survived
+--- deployments/a.py
++++ deployments/a.py
+@@ -1,3 +1,3 @@
+ def hold(self):
+-    return a < b
++    return a <= b
+"""
+    assert read_diff(text) == ("deployments/a.py", "return a < b", "return a <= b")
+    with pytest.raises(MutmutError, match="no such"):
+        read_diff("no such mutant")
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("deployments.a.xǁBookǁ_hold__mutmut_12", "Book._hold"),
+        ("model.b.x_draw__mutmut_1", "draw"),
+        ("model.b.x__draw__mutmut_1", "_draw"),
+    ],
+)
+def test_a_fault_is_named_after_its_function(name: str, function: str) -> None:
+    assert function_of(name) == function
+
+
+def test_what_is_judged_is_in_the_code_still() -> None:
+    """Else it stands for a fault that is not the one that was looked at."""
+    assert judged.stale(judged.read(), ROOT) == []
+
+
+def test_what_is_judged_and_gone_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("    x = 1\n")
+    there, gone = (Judged(Change(file, "f", "x = 1", "x = 2"), "equivalent") for file in ("a.py", "b.py"))
+    other = Judged(Change("a.py", "f", "x = 3", "x = 2"), "equivalent")
+    assert judged.stale([there, gone, other], tmp_path) == [gone.change, other.change]
+
+
+def test_nothing_is_judged_twice_or_without_a_reason(tmp_path: Path) -> None:
+    file = tmp_path / "judged.toml"
+    one = '[[judged]]\nfile = "a.py"\nfunction = "f"\nbefore = "x = 1"\nafter = "x = 2"\nreason = "{}"\n'
+    file.write_text(one.format("equivalent"))
+    assert [found.change.before for found in judged.read(file)] == ["x = 1"]
+    for wrong in (one.format(" "), one.format("a") * 2):
+        file.write_text(wrong)
+        with pytest.raises(ValueError, match="twice, or without"):
+            judged.read(file)
+
+
+class FakeScratch:
+    """Five faults: one noticed, one that takes forever, one survives, one is judged, and one is run by no test."""
+
+    CODES: ClassVar[dict[str, int | None]] = {f"a.x_f__mutmut_{at}": code for at, code in enumerate((1, 24, 0, 0, 33))}
+
+    def __init__(self, directory: Path, room: Room) -> None: ...
+
+    def plant(self) -> list[str]:
+        return sorted(self.CODES)
+
+    def run(self, names: list[str], workers: int) -> None: ...
+
+    def codes(self) -> dict[str, int | None]:
+        return self.CODES
+
+    def lines(self, name: str) -> tuple[str, str, str]:
+        return "a.py", "x = 1", f"x = {name[-1]}"
+
+
+def test_a_room_is_told_by_what_was_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "Scratch", FakeScratch)
+    room = Room("a", ("a.py",), ("tests/a",))
+    found = command.look(room, {Change("a.py", "f", "x = 1", "x = 3")}, None, 0, 2)
+    assert (found.planted, found.noticed, found.judged, found.score) == (5, 2, 1, 0.5)
+    assert [change.after for change in found.survived] == ["x = 2", "x = 4"]
+    assert command.look(room, set(), 3, 0, 2).planted == 3
+
+
+def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(command, "Scratch", FakeScratch)
+    assert command.main(["model/scheduling"]) == 0
+    assert "| model/scheduling | 5 | 2 | 0 | 40% |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.main(["model/pico"])
+    assert "model/pico is no file" in capsys.readouterr().err
