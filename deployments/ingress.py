@@ -21,6 +21,7 @@ from deployments.api.openai.organization.route import OpenAdministration, admini
 from deployments.api.openai.organization.routes import organization_router
 from deployments.api.reference.documented import DocumentedApp
 from deployments.api.registry import dialect_modules
+from deployments.attribution.backend import AttributedBackend, Attributor
 from deployments.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -85,6 +86,7 @@ def create_app(
     people: People | None = None,
     administration: OpenAdministration | None = None,
     accepted: Callable[[Accepted], None] | None = None,
+    attributor: Attributor | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -96,10 +98,12 @@ def create_app(
     access: by which names, and from which web pages. gatekeeper: knows keys; None: nobody is asked for one.
     people: who has signed in; None: there is no sign-on.
     administration: of teams and keys, see `administer`. accepted: see `ApiContext`.
+    attributor: looks for what completions repeat; None: nobody does.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
+    documents: Backend = DocumentLines(observed, tokenizer)
     context = ApiContext(
-        DocumentLines(observed, tokenizer),
+        documents,
         tokenizer,
         limits or ApiLimits(),
         metrics_directory,
@@ -108,6 +112,8 @@ def create_app(
         accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
+    if attributor is not None:
+        context.backend = AttributedBackend(documents, attributor, tokenizer, count_refusal.metrics)
     routes = [route for dialect in dialect_modules() for route in dialect.create_router(context).routes]
     needs = Needs(routes)
     app = DocumentedApp(

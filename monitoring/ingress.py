@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monitoring import labels, metrics
+from monitoring.attribution import AttributionMetrics
 from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, OUTCOMES, DeclaredLabels, bounded
 from monitoring.process import families
 from monitoring.usage import UsageMetrics
@@ -12,11 +13,13 @@ class IngressMetrics:
     """The metrics of one ingress process.
 
     declared: what is not among them counts as the dialect `other`. usage: records what teams use.
+    attribution: records what completions repeat.
     """
 
     def __init__(self, model: str, declared: DeclaredLabels = NOTHING_DECLARED) -> None:
         own = families()
         self.usage = UsageMetrics(model)
+        self.attribution = AttributionMetrics(model)
         self._teams = labels.TeamNames()
         self._dialects = declared.dialects
         self._requests = own.counters(metrics.HTTP_REQUESTS, model)

@@ -7,6 +7,7 @@ dashboards translate by one substitution. Source: vLLM's `vllm/v1/metrics/logger
 from __future__ import annotations
 
 from monitoring.specs import (
+    ATTRIBUTION_BUCKETS,
     FIRST_TOKEN_BUCKETS,
     INTER_TOKEN_BUCKETS,
     QUEUE_BUCKETS,
@@ -202,6 +203,26 @@ BUDGET_USED = USAGE.gauge(
     merge="livemax",
 )
 
+ATTRIBUTION = Section("Whose code completions repeat")
+
+ATTRIBUTION_COMPLETIONS = ATTRIBUTION.counter(
+    "attribution_completions_total", "Completions that were looked up in the attribution index."
+)
+ATTRIBUTION_MATCHES = ATTRIBUTION.counter(
+    "attribution_matches_total", "Those of them that repeat code of the index, and were answered with its source."
+)
+ATTRIBUTION_BLOCKED = ATTRIBUTION.counter(
+    "attribution_blocked_total", "Those that were ended since they would have repeated 150 characters of it."
+)
+ATTRIBUTION_FAILURES = ATTRIBUTION.counter(
+    "attribution_failures_total",
+    "Completions that could not be looked up, since the index could not be read: answered without a source, or, where "
+    "copies are blocked, with 503.",
+)
+ATTRIBUTION_SECONDS = ATTRIBUTION.histogram(
+    "attribution_seconds", "Time to look up one completion, in a thread.", buckets=ATTRIBUTION_BUCKETS
+)
+
 STEPS = Section("The engine's steps")
 
 REQUESTS_RUNNING = STEPS.gauge("num_requests_running", "Sequences in the engines' current batches.", vllm=True)
@@ -341,7 +362,7 @@ WEIGHT_LOADING = REPLICAS.gauge(
     merge="livemax",
 )
 
-SECTIONS = (CLIENTS, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS)
+SECTIONS = (CLIENTS, TIMES, WASTE, USAGE, ATTRIBUTION, STEPS, CACHE, LIMITS, REPLICAS)
 
 
 def declared() -> list[AnySpec]:

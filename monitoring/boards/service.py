@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monitoring import metrics as m
 from monitoring.boards import promql as q
+from monitoring.boards.attribution import ATTRIBUTION
 from monitoring.boards.panel import Board, Panel, Row
 
 SECOND_ERRORS = ((0.005, "orange"), (0.02, "red"))
@@ -268,6 +269,6 @@ SERVICE = Board(
     "starcoder-service",
     "StarCoder: Service",
     "What users feel: rate, errors, latency, and the budgets that are left. Start here when somebody complains.",
-    (_GOLDEN, _BUDGET, _TEAMS, _USAGE, _WORTH),
+    (_GOLDEN, _BUDGET, _TEAMS, _USAGE, _WORTH, ATTRIBUTION),
     {"model": m.HTTP_REQUESTS.full_name, "team": m.HTTP_REQUESTS.full_name, "instance": m.HTTP_REQUESTS.full_name},
 )
