@@ -9,14 +9,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from deployments.attribution.bloom import BloomFilter
-from deployments.attribution.index import DATABASE, FILTER, FORMAT, SCHEMA, connect, distinct_hashes, packed, signed
+from deployments.attribution.index import (
+    DATABASE,
+    FILTER,
+    FORMAT,
+    MOST_PLACES,
+    SCHEMA,
+    connect,
+    distinct_hashes,
+    packed,
+)
 from deployments.attribution.licences import Licences
 from deployments.attribution.opt_out import OptOut
 from deployments.attribution.tiles import TILE, Compared
 from model.config import ConfigError
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 18
 """Larger files are data, or written by programs."""
 
 _SKIPPED = frozenset({"__pycache__", "node_modules"})
@@ -109,14 +120,19 @@ def _fill(
             entry = database.execute(
                 "INSERT INTO files (path, licence, text) VALUES (?, ?, ?)", (name, under, packed(text))
             )
-            rows = [(signed(h), entry.lastrowid, i * TILE) for i, h in enumerate(compared.tiles())]
+            tiles = compared.tiles().view(np.int64).tolist()
+            rows = ((hash, entry.lastrowid, number * TILE) for number, hash in enumerate(tiles))
             database.executemany("INSERT INTO found VALUES (?, ?, ?)", rows)
             built.files += 1
             built.characters += len(text)
             built.unknown_licences += under is None
             told(built)
     # Sorted first: rows in any order would be put into all corners of a large file.
-    database.execute("INSERT INTO tiles SELECT hash, file, place FROM found ORDER BY hash, file, place")
+    numbered = "SELECT *, row_number() OVER (PARTITION BY hash ORDER BY file, place) AS number FROM found"
+    database.execute(
+        f"INSERT INTO tiles SELECT hash, file, place FROM ({numbered}) WHERE number <= ? ORDER BY hash, file, place",
+        (MOST_PLACES,),
+    )
     (built.tiles,) = database.execute("SELECT count(DISTINCT hash) FROM tiles").fetchone()
     about = {"format": FORMAT, "built_at": str(int(time.time())), "files": str(built.files)}
     database.executemany("INSERT INTO about VALUES (?, ?)", about.items())

@@ -32,9 +32,10 @@ CREATE TABLE tiles (hash INTEGER NOT NULL, file INTEGER NOT NULL, place INTEGER 
 """hash: 64 bits as SQLite has them, with a sign. place: of the tile in the file, in characters without white space."""
 
 MOST_PLACES = 16
-"""What stands in more files is compared with so many of them."""
+"""Of a tile that stands in more places, so many are kept."""
 
-_KEPT_FILES = 8
+_KEPT_FILES = 32
+_AT_ONCE = 32
 _BATCH = 100_000
 
 
@@ -50,7 +51,7 @@ class Index:
     """For one thread at a time."""
 
     def __init__(self, filter: BloomFilter, database: sqlite3.Connection) -> None:
-        self.filter = filter
+        self._filter = filter
         self._database = database
         self.file = lru_cache(_KEPT_FILES)(self._read)
 
@@ -64,10 +65,17 @@ class Index:
                 f"{directory} is no index that `starcoder attribution build` has made: {error}"
             ) from error
 
-    def places(self, hash: np.uint64) -> list[tuple[int, int]]:
-        """Files that have a tile with this hash, and where."""
-        query = "SELECT file, place FROM tiles WHERE hash = ? LIMIT ?"
-        return self._database.execute(query, (signed(hash), MOST_PLACES)).fetchall()
+    def places(self, hashes: Hashes) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Which of the hashes are those of tiles, in order: the number of each, and the files and places in them."""
+        hits = self._filter.find(hashes)
+        for start in range(0, len(hits), _AT_ONCE):
+            batch = hits[start : start + _AT_ONCE]
+            wanted = hashes[batch].view(np.int64).tolist()
+            found: dict[int, list[tuple[int, int]]] = {hash: [] for hash in wanted}
+            query = f"SELECT hash, file, place FROM tiles WHERE hash IN ({','.join('?' * len(found))})"
+            for hash, file, place in self._database.execute(query, list(found)):
+                found[hash].append((file, place))
+            yield from ((at, found[hash]) for at, hash in zip(batch.tolist(), wanted, strict=True))
 
     def _read(self, number: int) -> IndexedFile:
         row = self._database.execute("SELECT path, licence, text FROM files WHERE id = ?", (number,)).fetchone()
@@ -92,10 +100,6 @@ def connect(directory: Path, mode: str = "ro") -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-def signed(hash: np.uint64) -> int:
-    return int(hash.astype(np.int64))
 
 
 def distinct_hashes(database: sqlite3.Connection) -> Iterator[Hashes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ LONG = 150
 """Characters: a copy of so many is never written where copies are blocked."""
 
 OWN = 20
-"""Of a copy so many characters are the completion's, or it is the person's."""
+"""Of a copy so many characters are the completion's, or it is the person's. As many may a source lack at its ends."""
 
 MOST_SOURCES = 5
 
@@ -68,12 +69,14 @@ class Looked:
         """Of copies that hold `LEAST` characters or more, from left to right; each part of the text is in one."""
         found: list[Attribution] = []
         reached = self._begins
-        for (start, end), copies in self._by_place().items():
-            own = max(start, reached)
+        copies = [copy for copy in self.copies if copy.length >= LEAST]
+        for longest in sorted(copies, key=lambda copy: (copy.start, -copy.end)):
+            own, end = max(longest.start, reached), longest.end
             if end - own < OWN:
                 continue
             first, last = self._whole.places[own], self._whole.places[end - 1]
-            sources = [_source(copy, own) for copy in copies[:MOST_SOURCES]]
+            same = (copy for copy in copies if copy.start <= own + OWN and copy.end >= end - OWN)
+            sources = [_source(copy, own) for copy in islice(same, MOST_SOURCES)]
             found.append(Attribution(int(first), int(last) + 1, sources))
             reached = end
         return found
@@ -94,22 +97,16 @@ class Looked:
         end = len(self._whole.codes)
         return max([LEAST - 1, *(copy.length for copy in self.copies if copy.end == end)])
 
-    def _by_place(self) -> dict[tuple[int, int], list[Copy]]:
-        by_place: dict[tuple[int, int], list[Copy]] = {}
-        for copy in sorted(self.copies, key=lambda copy: (copy.start, -copy.end)):
-            if copy.length >= LEAST:
-                by_place.setdefault((copy.start, copy.end), []).append(copy)
-        return by_place
-
     def _copies(self) -> Iterator[Copy]:
         hashes = self._whole.windows()
         # A copy holds many tiles: how far one reaches, by the file and how far it is moved against it.
         reached: dict[tuple[int, int], int] = {}
+        enough: list[int] = []
         compared = 0
-        for at in map(int, self._index.filter.find(hashes)):
-            if sum(end >= at + TILE for end in reached.values()) >= MOST_SOURCES:
-                continue
-            for number, place in self._index.places(hashes[at]):
+        for at, places in self._index.places(hashes):
+            for number, place in places:
+                if sum(end >= at + TILE for end in enough) >= MOST_SOURCES:
+                    break
                 if reached.get((number, place - at), 0) >= at + TILE:
                     continue
                 if compared == _MOST_COMPARED:
@@ -118,6 +115,8 @@ class Looked:
                 copy = self._extended(at, self._index.file(number), place)
                 if copy is not None:
                     reached[number, place - at] = copy.end
+                    if copy.length >= LEAST:
+                        enough.append(copy.end)
                     yield copy
 
     def _extended(self, at: int, file: IndexedFile, place: int) -> Copy | None:
@@ -140,5 +139,5 @@ def _alike(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> int:
 def _source(copy: Copy, own: int) -> Source:
     """own: where the part of the copy begins that is the completion's."""
     file = copy.file
-    at = int(file.compared.places[copy.place + own - copy.start])
+    at = int(file.compared.places[copy.place + max(0, own - copy.start)])
     return Source(file.path, file.text.count("\n", 0, at) + 1, file.licence)

@@ -31,12 +31,12 @@ class Compared:
     """A text without its white space. codes: code points of what is left. places: where each stands in the text."""
 
     codes: NDArray[np.uint32]
-    places: NDArray[np.intp]
+    places: NDArray[np.int32]
 
     @classmethod
     def of(cls, text: str) -> Compared:
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        places = np.flatnonzero(~_IS_SPACE[np.minimum(codes, _ABOVE_SPACES)])
+        places = np.flatnonzero(~_IS_SPACE[np.minimum(codes, _ABOVE_SPACES)]).astype(np.int32)
         return cls(codes[places], places)
 
     def last(self, count: int) -> Compared:

@@ -14,7 +14,7 @@ from deployments.options import OptionParser
 _TOLD_EVERY = 500
 """Files."""
 
-_BUILDS = "Index the files of directories: UTF-8 texts of up to 1 MiB. The index holds their text, compressed."
+_BUILDS = "Index the files of directories: UTF-8 texts of up to 256 KiB. The index holds their text, compressed."
 _FORGETS = "Take files out of an index, with their text."
 _OPT_OUT = "list of those who do not want to be in it: a file or directory a line, as answers call it; * is any text"
 
