@@ -35,6 +35,7 @@ from deployments.errors import (
     shown,
 )
 from deployments.http.authentication import AsLocalMiddleware, AuthenticationMiddleware, Gatekeeper
+from deployments.http.disclosure import DisclosureMiddleware
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import (
     BodyMiddleware,
@@ -133,6 +134,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     # The last one added is the outermost.
+    app.add_middleware(DisclosureMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyMiddleware,
