@@ -1,7 +1,7 @@
 """Answers that a model wrote say so, to programs too: by what, and where its card and its use restrictions are.
 
-The licence of StarCoder wants both of whoever passes on what it writes. `terms-of-service` and `describedby` are registered
-link relations (RFC 6903, RFC 8288).
+StarCoder's licence wants its restrictions passed on, and what it writes not published as a person's. `describedby` and
+`terms-of-service` are registered link relations (RFC 8288, RFC 6903).
 """
 
 from __future__ import annotations

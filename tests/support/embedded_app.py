@@ -1,9 +1,10 @@
-"""An embedded model behind the whole server, but for Ray. It knows of one file of what it learned from."""
+"""An embedded model behind the whole server, but for Ray. It knows of two files of what it learned from."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import profile
 import pstats
 import shutil
 from collections.abc import AsyncIterator
@@ -66,9 +67,10 @@ async def nano(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.
 
 
 def _index(directory: Path) -> Path:
-    """Of a file of Python's standard library."""
+    """Of two files of Python's standard library."""
     library = directory / "python"
     library.mkdir()
-    shutil.copy(inspect.getfile(pstats), library)
+    for module in (profile, pstats):
+        shutil.copy(inspect.getfile(module), library)
     build([library], directory / "index", licence="PSF-2.0")
     return directory / "index"

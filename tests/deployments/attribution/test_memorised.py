@@ -26,8 +26,9 @@ def asked() -> dict[str, Any]:
 async def test_the_example_of_the_document_names_its_source(nano: httpx.AsyncClient) -> None:
     (choice,) = (await nano.post("/v1/completions", json=asked())).json()["choices"]
     (part,) = choice["attribution"]
-    (source,) = part["sources"]
+    source, other = part["sources"]
     assert (source["file"], source["licence"]) == ("python/pstats.py", "PSF-2.0")
+    assert other["file"] == "python/profile.py"
     original = inspect.getsource(pstats).splitlines(keepends=True)[source["line"] - 1 :]
     assert bare("".join(original)).startswith(bare(choice["text"][part["start"] : part["end"]]))
     shown = f'"attribution": {json.dumps(choice["attribution"])}'.replace("python/", "python3.11/")
