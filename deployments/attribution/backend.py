@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import zlib
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -19,6 +20,7 @@ from deployments.attribution.watch import Watch
 from deployments.errors import AttributionUnavailableError
 from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo
 from model.text.before import text_before
+from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics, logs
 from monitoring.attribution import AttributionMetrics
@@ -92,8 +94,9 @@ class AttributedBackend:
         return await self._backend.info()
 
     def _completion(self, request: GenerationRequest, index: int) -> _Completion:
-        prompt_ids = request.prompts[index // request.best_of]
-        return _Completion(self, text_before(self._tokenizer, prompt_ids, 2 * BEFORE), self._attributor.block)
+        before = text_before(self._tokenizer, request.prompts[index // request.best_of], 2 * BEFORE)
+        tokens = Detokenizer(self._tokenizer, request.skip_special) if self._attributor.block else None
+        return _Completion(self, before, tokens)
 
     async def look(self, before: str, text: str) -> Looked:
         try:
@@ -113,14 +116,14 @@ class AttributedBackend:
 
 
 class _Completion:
-    """One of a request. before: the text that it goes on with."""
+    """One of a request. before: the text that it goes on with. tokens: its own; None: nothing of it is blocked."""
 
-    def __init__(self, backend: AttributedBackend, before: str, block: bool) -> None:
+    def __init__(self, backend: AttributedBackend, before: str, tokens: Detokenizer | None) -> None:
         self.ended = False
         self._backend = backend
         self._before = before
-        self._block = block
-        self._watch = Watch(self._look, before) if block else None
+        self._tokens = tokens
+        self._watch = Watch(self._look, before)
         self._parts: list[str] = []
         self._seconds = 0.0
 
@@ -128,8 +131,10 @@ class _Completion:
         """What is told of news; None: it has ended before."""
         if self.ended:
             return None
-        if self._watch is not None and (passed := await self._watch.passed(delta.text)) is not None:
-            delta = _blocked(delta, passed)
+        if self._tokens is not None:
+            self._tokens.push(delta.token_ids)
+            if (passed := await self._watch.passed(delta.text)) is not None:
+                delta = _blocked(delta, passed, self._tokens, "".join(self._parts))
         self._parts.append(delta.text)
         if delta.finish_reason is None:
             return delta
@@ -137,16 +142,20 @@ class _Completion:
         return await self._attributed(delta, "".join(self._parts))
 
     async def whole(self, delta: Delta) -> Delta:
-        if self._block:
-            while (cut := (await self._look(self._before, delta.text)).cut()) is not None:
-                delta = _blocked(delta, delta.text[:cut])
+        if self._tokens is not None:
+            self._tokens.push(delta.token_ids)
+            text = delta.text
+            while (cut := (await self._look(self._before, text)).cut()) is not None:
+                text = text[:cut]
+            if text != delta.text:
+                delta = _blocked(delta, text, self._tokens)
         return await self._attributed(delta, delta.text)
 
     async def _attributed(self, delta: Delta, text: str) -> Delta:
         try:
             attributions = (await self._look(self._before, text)).attributions
         except AttributionUnavailableError:
-            if self._block:
+            if self._tokens is not None:
                 raise
             return delta
         if (metrics := self._backend.metrics) is not None:
@@ -159,7 +168,21 @@ class _Completion:
         return looked
 
 
-def _blocked(delta: Delta, text: str) -> Delta:
+def _blocked(delta: Delta, text: str, tokens: Detokenizer, told: str = "") -> Delta:
+    """The delta's completion ends with `text`, and with the tokens that are whole in it. told: what came before."""
+    end = len(told.replace("\r\n", "\n")) + len(text.replace("\r\n", "\n"))  # as the model writes it
+    # Where each of the delta's tokens ends: where the next one begins. The last goes beyond the cut.
+    ends = tokens.offsets[len(tokens.offsets) - len(delta.token_ids) + 1 :]
+    kept = bisect_right(ends, end)
     return msgspec.structs.replace(
-        delta, text=text, finish_reason="stop", stop_reason=None, ended_by=None, blocked=True
+        delta,
+        text=text,
+        token_ids=delta.token_ids[:kept],
+        logprobs=delta.logprobs and delta.logprobs[:kept],
+        rule_logprobs=delta.rule_logprobs and delta.rule_logprobs[:kept],
+        text_offsets=delta.text_offsets and delta.text_offsets[:kept],
+        finish_reason="stop",
+        stop_reason=None,
+        ended_by=None,
+        blocked=True,
     )

@@ -163,6 +163,20 @@ async def test_a_long_copy_is_blocked_alike_in_streams_and_whole_answers(
     assert parts[-1]["attribution"] == choice["attribution"]
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+async def test_tokens_tell_no_more_than_the_text(
+    client_of: Client, backend: Repeating, blocking: Attributor, line_end: str
+) -> None:
+    backend.answer = LONG_COPY
+    asked = {"prompt": f"x{line_end}y{line_end}", "suffix": line_end, "logprobs": 1}
+    (choice,) = (await ask(client_of(blocking), **asked))["choices"]
+    tokens = choice["logprobs"]["tokens"]
+    assert choice["text"].replace("\r", "") == "".join(tokens)
+    assert [len(values) for values in choice["logprobs"].values()] == [len(tokens)] * 4
+    parts = await chunks(client_of(blocking), **asked)
+    assert [token for part in parts if part["logprobs"] for token in part["logprobs"]["tokens"]] == tokens
+
+
 async def test_the_engine_is_told_that_a_blocked_stream_ends(
     client_of: Client, backend: Repeating, blocking: Attributor
 ) -> None:
