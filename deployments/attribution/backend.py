@@ -18,7 +18,7 @@ from deployments.attribution.index import Index
 from deployments.attribution.search import BEFORE, Looked
 from deployments.attribution.watch import Watch
 from deployments.errors import AttributionUnavailableError
-from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo
+from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo, gather
 from model.text.before import text_before
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
@@ -26,6 +26,9 @@ from monitoring import IngressMetrics, logs
 from monitoring.attribution import AttributionMetrics
 
 _BROKEN = (sqlite3.Error, OSError, zlib.error, UnicodeDecodeError)
+
+WHOLE_NEWS_S = 0.1
+"""Of whole answers nobody sees the parts."""
 
 
 class Attributor:
@@ -84,8 +87,16 @@ class AttributedBackend:
                     return  # an engine may be about to go on with what is blocked
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
-        deltas = await self._backend.generate(request)
-        return [await self._completion(request, delta.index).whole(delta) for delta in deltas]
+        """Where copies are blocked it is a stream, too: what is blocked is not computed to its end."""
+        if not self._attributor.block:
+            deltas = await self._backend.generate(request)
+            told = [await self._completion(request, delta.index).more(delta) for delta in deltas]
+            return [delta for delta in told if delta is not None]
+        whole: dict[int, Delta] = {}
+        async with aclosing(self.stream(msgspec.structs.replace(request, news_s=WHOLE_NEWS_S))) as batches:
+            async for deltas in batches:
+                gather(whole, deltas)
+        return [whole[index] for index in sorted(whole)]
 
     async def health(self) -> HealthReport:
         return await self._backend.health()
@@ -141,16 +152,6 @@ class _Completion:
         self.ended = True
         return await self._attributed(delta, "".join(self._parts))
 
-    async def whole(self, delta: Delta) -> Delta:
-        if self._tokens is not None:
-            self._tokens.push(delta.token_ids)
-            text = delta.text
-            while (cut := (await self._look(self._before, text)).cut()) is not None:
-                text = text[:cut]
-            if text != delta.text:
-                delta = _blocked(delta, text, self._tokens)
-        return await self._attributed(delta, delta.text)
-
     async def _attributed(self, delta: Delta, text: str) -> Delta:
         try:
             attributions = (await self._look(self._before, text)).attributions
@@ -168,7 +169,7 @@ class _Completion:
         return looked
 
 
-def _blocked(delta: Delta, text: str, tokens: Detokenizer, told: str = "") -> Delta:
+def _blocked(delta: Delta, text: str, tokens: Detokenizer, told: str) -> Delta:
     """The delta's completion ends with `text`, and with the tokens that are whole in it. told: what came before."""
     end = len(told.replace("\r\n", "\n")) + len(text.replace("\r\n", "\n"))  # as the model writes it
     # Where each of the delta's tokens ends: where the next one begins. The last goes beyond the cut.

@@ -177,12 +177,14 @@ async def test_tokens_tell_no_more_than_the_text(
     assert [token for part in parts if part["logprobs"] for token in part["logprobs"]["tokens"]] == tokens
 
 
-async def test_the_engine_is_told_that_a_blocked_stream_ends(
+async def test_the_engine_computes_no_more_of_what_is_blocked(
     client_of: Client, backend: Repeating, blocking: Attributor
 ) -> None:
     backend.answer = LONG_COPY
-    parts = await chunks(client_of(blocking))
-    assert 0 < len(parts) < len(backend.tokens()) / 2
+    assert 0 < len(await chunks(client_of(blocking))) < len(backend.tokens()) / 2
+    assert backend.closed[-1] == backend.requests[-1].request_id
+    answer = await ask(client_of(blocking))
+    assert 0 < answer["usage"]["completion_tokens"] < len(backend.tokens()) / 2
     assert backend.closed[-1] == backend.requests[-1].request_id
 
 
