@@ -76,15 +76,19 @@ class Ingress:
         self._engine = engine
 
     async def __serve_build_asgi_app__(self) -> "FastAPI":
+        from deployments.attribution.backend import Attributor
         from deployments.ingress import create_app
         from model.checkpoint.hub import model_card, resolve_checkpoint
         from model.text.tokenizer import Tokenizer
 
-        def load() -> tuple[Tokenizer, str | None]:
+        def load() -> tuple[Tokenizer, str | None, Attributor | None]:
             checkpoint = resolve_checkpoint(self._settings.model, self._settings.revision)
-            return Tokenizer.from_checkpoint(checkpoint), model_card(checkpoint)
+            wanted = self._settings.attribution
+            attributor = None if wanted.index is None else Attributor.open(wanted.index, wanted.block)
+            return Tokenizer.from_checkpoint(checkpoint), model_card(checkpoint), attributor
 
-        (tokenizer, card), labels = await asyncio.gather(asyncio.to_thread(load), asyncio.to_thread(declared_labels))
+        loading = asyncio.gather(asyncio.to_thread(load), asyncio.to_thread(declared_labels))
+        (tokenizer, card, self._attributor), labels = await loading
         settings = self._settings
         metrics = IngressMetrics(settings.model_id, declared=labels)
         engines = HandleBackend(
@@ -119,6 +123,7 @@ class Ingress:
             accepted=self._accounts.accepted,
             people=self._accounts.people,
             arrived_ago=arrival.seconds_ago if guards() else None,
+            attributor=self._attributor,
         )
 
     async def __del__(self) -> None:
@@ -128,6 +133,8 @@ class Ingress:
         monitoring.farewell()
         if (accounts := getattr(self, "_accounts", None)) is not None:
             await accounts.stop()
+        if (attributor := getattr(self, "_attributor", None)) is not None:
+            attributor.close()
         if (own := getattr(self, "_tracing", None)) is not None:
             await asyncio.to_thread(own.shutdown, TRACING_STOP_S)
 

@@ -186,6 +186,13 @@ class TooManyConnectionsError(ServeError):
     default_code = "too_many_connections"
 
 
+class AttributionUnavailableError(ServeError):
+    """Whether a completion repeats somebody's code cannot be told, and it may not be answered without."""
+
+    default_status = 503
+    default_code = "attribution_unavailable"
+
+
 class InternalError(ServeError):
     default_code = "internal_error"
 

@@ -22,6 +22,7 @@ from deployments.api.openai.organization.route import OpenAdministration, admini
 from deployments.api.openai.organization.routes import organization_router
 from deployments.api.reference.documented import DocumentedApp
 from deployments.api.registry import dialect_modules
+from deployments.attribution.backend import AttributedBackend, Attributor
 from deployments.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -35,6 +36,7 @@ from deployments.errors import (
     shown,
 )
 from deployments.http.authentication import AsLocalMiddleware, AuthenticationMiddleware, Gatekeeper
+from deployments.http.disclosure import DisclosureMiddleware
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
 from deployments.http.middleware import (
     BodyMiddleware,
@@ -88,6 +90,7 @@ def create_app(
     accepted: Callable[[Accepted], None] | None = None,
     arrived_ago: ArrivedAgo | None = None,
     clock: Callable[[], float] = time.monotonic,
+    attributor: Attributor | None = None,
 ) -> FastAPI:
     """The app over `backend`; `tokenizer` is the served model's. The model's name and window are the backend's.
 
@@ -101,10 +104,12 @@ def create_app(
     administration: of teams and keys, see `administer`. accepted: see `ApiContext`.
     arrived_ago: how long ago a request came to the front, by its head; None: it came when it comes here.
     clock: of what requests wait, in seconds.
+    attributor: looks for what completions repeat; None: nobody does.
     """
     observed = ObservedBackend(backend, tracing, tokenizer)
+    documents: Backend = DocumentLines(observed, tokenizer)
     context = ApiContext(
-        DocumentLines(observed, tokenizer),
+        documents,
         tokenizer,
         limits or ApiLimits(),
         metrics_directory,
@@ -113,6 +118,8 @@ def create_app(
         accepted=accepted,
     )
     count_refusal = RefusalCounter(context, metrics)
+    if attributor is not None:
+        context.backend = AttributedBackend(documents, attributor, tokenizer, count_refusal.metrics)
     routes = [route for dialect in dialect_modules() for route in dialect.create_router(context).routes]
     needs = Needs(routes)
     app = DocumentedApp(
@@ -132,6 +139,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     # The last one added is the outermost.
+    app.add_middleware(DisclosureMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(
         BodyMiddleware,

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from deployments.attributed import Attribution
 from deployments.health import HealthReport
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
 from model.statistics import ForwardPath
@@ -219,6 +220,8 @@ class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     engine: the replica's name, on the same delta.
     taken_over: the completion begins with this; its `told` tokens are the first of `token_ids`.
     replayed_tokens: of `token_ids`, those that an earlier request of the editor session had generated.
+    attributions: on the last delta of a completion, what of its text is known code.
+    blocked: on the last delta, it was ended since it would have repeated too much of known code.
     """
 
     index: int
@@ -238,6 +241,8 @@ class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     engine: str = ""
     taken_over: TakenOver | None = None
     replayed_tokens: int = 0
+    attributions: list[Attribution] = []
+    blocked: bool = False
 
 
 def gather(whole: dict[int, Delta], news: Iterable[Delta]) -> None:
@@ -279,6 +284,8 @@ def _merge(older: Delta, newer: Delta) -> Delta:
     older.finish_reason = newer.finish_reason
     older.stop_reason = newer.stop_reason
     older.ended_by = newer.ended_by
+    older.attributions = newer.attributions
+    older.blocked = newer.blocked
     older.cached_tokens = max(older.cached_tokens, newer.cached_tokens)
     older.queue_seconds = max(older.queue_seconds, newer.queue_seconds)
     older.first_token_seconds = older.first_token_seconds or newer.first_token_seconds

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from deployments.attribution_settings import AttributionSettings
 from deployments.certificate import AbsolutePath, Certificate
 from deployments.limits import ApiLimits, Names
 from deployments.options import OptionParser
@@ -44,6 +45,7 @@ SUBJECTS = {
     "host": "the server",
     "api": "bounds of requests and connections",
     "teams": "teams, keys, prices and sign-on",
+    "attribution": "whose code answers repeat",
     "min_replicas": "replicas",
     "start_timeout_s": "failure and shutdown",
     "log_level": "log, metrics and traces",
@@ -182,6 +184,7 @@ class Settings(BaseSettings):
     )
     api: ApiLimits = ApiLimits()
     teams: TeamsSettings = Field(default_factory=TeamsSettings)
+    attribution: AttributionSettings = AttributionSettings()
 
     # Replicas
     min_replicas: int = Field(default=1, ge=1, description="Fewest engines.")

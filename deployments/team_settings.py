@@ -56,6 +56,13 @@ class TeamsSettings(BaseModel):
         description="A request of a team of the class interactive that would wait longer than this for its first token "
         "is refused at once: nobody looks at a suggestion that late. 0: it waits.",
     )
+    required_terms: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Version of the use restrictions that a team must have accepted (`starcoder teams accept-terms`) "
+        "before it gets completions; any will do if not given.",
+    )
     refresh_s: float = Field(default=2.0, gt=0, description="A new, changed or revoked key takes effect within this.")
     max_staleness_s: float = Field(
         default=3600.0, ge=0, description="With the database away, keys that are known go on for so long."

@@ -64,6 +64,7 @@ EVENTS = (
     Event("engine.dead", _ERROR, "why the engine is given up; its process ends, and Serve starts another"),
     Event("engine.killed", _ERROR, "the process of `engine` ended without a word, says its successor as it starts"),
     Event("engine.request_failed", _ERROR, "the traceback behind a `failed` request, from the replica"),
+    Event("attribution.unreadable", _ERROR, "the index cannot be read; told once, until it can be read again"),
     Event("engine.stopping", _INFO, "in order, after open streams"),
     Event("engine.stopped", _INFO, "it has"),
     Event(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.specs import Section
+from monitoring.specs import ATTRIBUTION_BUCKETS, Section
 
 FRONT = Section("In front of the engines")
 
@@ -57,6 +57,26 @@ REQUESTS_LOST = FRONT.counter(
 )
 WAITING_FOR_ENGINE = FRONT.gauge(
     "requests_waiting_for_engine", "Requests that the ingress holds since no engine is there to take them."
+)
+
+ATTRIBUTION = Section("Whose code completions repeat")
+
+ATTRIBUTION_COMPLETIONS = ATTRIBUTION.counter(
+    "attribution_completions_total", "Completions that were looked up in the attribution index."
+)
+ATTRIBUTION_MATCHES = ATTRIBUTION.counter(
+    "attribution_matches_total", "Those of them that repeat code of the index, and were answered with its source."
+)
+ATTRIBUTION_BLOCKED = ATTRIBUTION.counter(
+    "attribution_blocked_total", "Those that were ended since they would have repeated 150 characters of it."
+)
+ATTRIBUTION_FAILURES = ATTRIBUTION.counter(
+    "attribution_failures_total",
+    "Completions that could not be looked up, since the index could not be read: answered without a source, or, where "
+    "copies are blocked, with 503.",
+)
+ATTRIBUTION_SECONDS = ATTRIBUTION.histogram(
+    "attribution_seconds", "Time to look up one completion, in a thread.", buckets=ATTRIBUTION_BUCKETS
 )
 
 EXPORTER = Section("The exporter of a node")

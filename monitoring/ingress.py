@@ -9,6 +9,7 @@ from collections.abc import Callable
 from prometheus_client import Histogram
 
 from monitoring import front_metrics, labels, metrics
+from monitoring.attribution import AttributionMetrics
 from monitoring.labels import DEFAULT_TEAM, NOTHING_DECLARED, OTHER_DIALECT, OUTCOMES, DeclaredLabels, bounded
 from monitoring.process import families
 from monitoring.usage import UsageMetrics
@@ -17,8 +18,8 @@ from monitoring.usage import UsageMetrics
 class IngressMetrics:
     """The metrics of one ingress process.
 
-    declared: what is not among them counts as the dialect `other`. usage: records what teams use. clock: in Unix
-    seconds.
+    declared: what is not among them counts as the dialect `other`. usage: records what teams use. attribution: records
+    what completions repeat. clock: in Unix seconds.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class IngressMetrics:
         own = families()
         own.tell_recorder(model)
         self.usage = UsageMetrics(model)
+        self.attribution = AttributionMetrics(model)
         self._teams = labels.TeamNames()
         self._dialects = declared.dialects
         self._requests = own.counters(metrics.HTTP_REQUESTS, model)

@@ -6,7 +6,7 @@ dashboards translate by one substitution. Source: vLLM's `vllm/v1/metrics/logger
 
 from __future__ import annotations
 
-from monitoring.front_metrics import EXPORTER, FRONT
+from monitoring.front_metrics import ATTRIBUTION, EXPORTER, FRONT
 from monitoring.specs import (
     FIRST_TOKEN_BUCKETS,
     FIRST_TOKEN_OBJECTIVE_S,
@@ -377,7 +377,7 @@ WEIGHT_LOADING = REPLICAS.gauge(
     merge="livemax",
 )
 
-SECTIONS = (CLIENTS, FRONT, TIMES, WASTE, USAGE, STEPS, CACHE, LIMITS, REPLICAS, EXPORTER)
+SECTIONS = (CLIENTS, FRONT, TIMES, WASTE, USAGE, ATTRIBUTION, STEPS, CACHE, LIMITS, REPLICAS, EXPORTER)
 
 
 def declared() -> list[AnySpec]:

@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+from deployments.attribution.index import Index
 from deployments.command.console import Console
 from deployments.settings import Settings
 from model.checkpoint.files import Checkpoint
@@ -32,6 +33,8 @@ def check(settings: Settings, console: Console, local: bool) -> None:
     if settings.load_format == "auto":
         Checkpoint(directory).check(model)
     Tokenizer.from_checkpoint(directory).check(model)
+    if settings.attribution.index is not None:
+        Index.open(settings.attribution.index).close()
     check_port(settings.host, settings.port)
     if settings.metrics_port:
         check_port(settings.host, settings.metrics_port)

@@ -87,6 +87,12 @@ def _environment() -> CommandModule:
     return front
 
 
+def _attribution() -> CommandModule:
+    from deployments.command import attribution
+
+    return attribution
+
+
 def _teams() -> CommandModule:
     from deployments.command.teams import teams
 
@@ -145,6 +151,7 @@ SUBJECTS: dict[str, dict[str, Command]] = {
     },
     "code": {
         "complete": Command(_complete, "complete code at a place in a file, with a running server"),
+        "attribution": Command(_attribution, "make indexes of code, by which answers say whose code they repeat"),
     },
     "teams, keys and money": {
         "teams": Command(_teams, "make and change teams, their limits and budgets"),

@@ -116,6 +116,7 @@ class Accounts:
             self._journal,
             self._used,
             deadlines={"interactive": deadline_s} if deadline_s else {},
+            terms=self._settings.required_terms,
         )
 
     async def start(self) -> None:

@@ -27,7 +27,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _READABLE = (
     *("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "x-prompt-tokens", "x-generated-tokens"),
-    "x-warnings",
+    *("x-warnings", "x-generated-by", "link"),
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 )
 """Header fields of answers that pages of other origins may read."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from deployments.errors import ForbiddenError, MeteringUnavailableError
+from deployments.errors import ForbiddenError, MeteringUnavailableError, shown
 from deployments.health import HealthReport
 from deployments.http import request_record
 from deployments.http.meter import Meter
@@ -51,7 +51,7 @@ class MeteredBackend:
 
     model: the served one. used: hears of every entry that is going to be booked, with its team.
     deadlines: by class of the team, the longest wait for a first token, in seconds. elapsed: seconds, of a clock that
-    never goes back.
+    never goes back. terms: version of the use restrictions that teams have to have accepted; None: none has to.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class MeteredBackend:
         clock: Callable[[], float] = time.time,
         deadlines: Mapping[ServiceClass, float] | None = None,
         elapsed: Callable[[], float] = time.monotonic,
+        terms: str | None = None,
     ) -> None:
         self._backend = backend
         self._model = model
@@ -75,6 +76,7 @@ class MeteredBackend:
         self._clock = clock
         self._deadlines = deadlines or {}
         self._elapsed = elapsed
+        self._terms = terms
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
         """Raises RateLimitedError, QuotaError, MeteringUnavailableError, ForbiddenError, and what the backend does."""
@@ -106,6 +108,7 @@ class MeteredBackend:
     ) -> AsyncGenerator[list[Delta], None]:
         if (team := principal.team) is None:
             raise ForbiddenError("This key belongs to no team, which could pay for what is generated.")
+        self._check_terms(team)
         asked = self._entry(request, record, principal, team)
         meter = Meter(request, asked, self._books.price(self._model))
         accounts = self._books.accounts(principal)
@@ -138,6 +141,14 @@ class MeteredBackend:
             raise
         finally:
             self._end(asked, owed, team)
+
+    def _check_terms(self, team: Team) -> None:
+        if self._terms is not None and team.terms_version != self._terms:
+            raise ForbiddenError(
+                f"Team {team.name} has not accepted the use restrictions {shown(self._terms)} (see /terms): one of its "
+                "owners does so, or an administrator, by `starcoder teams accept-terms`.",
+                code="terms_not_accepted",
+            )
 
     async def _begin(self, meter: Meter) -> asyncio.Future[None] | None:
         """What there is to wait for before anything is passed on."""

@@ -29,7 +29,7 @@ _PLAIN_CODES = frozenset(
     {
         *("context_length_exceeded", "too_many_completions", "invalid_json", "request_timeout", "request_too_large"),
         *("overloaded", "host_not_allowed", "origin_not_allowed", "invalid_api_key", "insufficient_permissions"),
-        *("rate_limit_exceeded", "insufficient_quota"),
+        *("rate_limit_exceeded", "insufficient_quota", "terms_not_accepted"),
     }
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monitoring import metrics as m
 from monitoring.boards import promql as q
+from monitoring.boards.attribution import ATTRIBUTION
 from monitoring.boards.panel import Board, Panel, Row
 from monitoring.specs import FIRST_TOKEN_OBJECTIVE_S as LATE_S
 
@@ -294,6 +295,6 @@ SERVICE = Board(
     "starcoder-service",
     "StarCoder: Service",
     "What users feel: rate, errors, latency, and the budgets that are left. Start here when somebody complains.",
-    (_GOLDEN, _BUDGET, _TEAMS, _USAGE, _WORTH),
+    (_GOLDEN, _BUDGET, _TEAMS, _USAGE, _WORTH, ATTRIBUTION),
     {"model": m.HTTP_REQUESTS.full_name, "team": m.HTTP_REQUESTS.full_name, "instance": m.HTTP_REQUESTS.full_name},
 )

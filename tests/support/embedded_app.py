@@ -1,15 +1,23 @@
-"""An embedded model behind the whole server, but for Ray."""
+"""An embedded model behind the whole server, but for Ray. It knows of two files of what it learned from."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import profile
+import pstats
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
+import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 
+from deployments.attribution.backend import Attributor
+from deployments.attribution.build import build
 from deployments.ingress import create_app
 from deployments.protocol import ModelInfo
 from model.checkpoint.hub import resolve_checkpoint
@@ -20,7 +28,7 @@ from tests.support.ranks import RankGroup
 
 
 @asynccontextmanager
-async def embedded_app(name: str) -> AsyncIterator[FastAPI]:
+async def embedded_app(name: str, attributor: Attributor | None = None) -> AsyncIterator[FastAPI]:
     checkpoint = resolve_checkpoint(name)
     config = EngineConfig(model=str(checkpoint), dtype="float32", device="cpu", num_kv_blocks=200, num_threads=1)
     group = await asyncio.to_thread(RankGroup(config).__enter__)
@@ -28,15 +36,15 @@ async def embedded_app(name: str) -> AsyncIterator[FastAPI]:
         async with group.client() as engine:
             tokenizer = Tokenizer.from_checkpoint(checkpoint)
             backend = LocalBackend(engine, tokenizer, ModelInfo(id=name, max_model_len=2048, created=1))
-            yield create_app(backend=backend, tokenizer=tokenizer)
+            yield create_app(backend=backend, tokenizer=tokenizer, attributor=attributor)
     finally:
         group.__exit__()
 
 
 @asynccontextmanager
-async def _client(name: str) -> AsyncIterator[httpx.AsyncClient]:
+async def _client(name: str, attributor: Attributor | None = None) -> AsyncIterator[httpx.AsyncClient]:
     async with (
-        embedded_app(name) as app,
+        embedded_app(name, attributor) as app,
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
     ):
         yield client
@@ -50,7 +58,19 @@ async def pico() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def nano() -> AsyncIterator[httpx.AsyncClient]:
+async def nano(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
     """A client of what is served where nobody names a model."""
-    async with _client("nano") as client:
+    attributor = Attributor.open(_index(tmp_path_factory.mktemp("attribution")))
+    async with _client("nano", attributor) as client:
         yield client
+    attributor.close()
+
+
+def _index(directory: Path) -> Path:
+    """Of two files of Python's standard library."""
+    library = directory / "python"
+    library.mkdir()
+    for module in (profile, pstats):
+        shutil.copy(inspect.getfile(module), library)
+    build([library], directory / "index", licence="PSF-2.0")
+    return directory / "index"

@@ -19,7 +19,15 @@ from deployments.api.common.ended_by import EndedBy
 from deployments.api.common.given_up import check_not_given_up
 from deployments.api.common.streaming import DONE, sse
 from deployments.api.openai.logprobs import chat_logprobs
-from deployments.api.openai.schemas import WARNINGS, Usage, UsageCounter, ending
+from deployments.api.openai.schemas import (
+    WARNINGS,
+    Attributed,
+    Usage,
+    UsageCounter,
+    attribution,
+    ending,
+    finish_reason,
+)
 from deployments.protocol import Delta, GenerationRequest
 from monitoring.version import package_version
 
@@ -47,8 +55,12 @@ class ChatChoice(BaseModel):
     index: int = Field(description="Number of the completion.")
     message: AnswerMessage = Field(description="The completion; in a stream, `delta` with the part that is new.")
     logprobs: ChatLogprobs | None = Field(default=None, description="Where they are asked for.")
-    finish_reason: Literal["stop", "length"] = Field(description="`stop`: end-of-text or a stop string.")
+    finish_reason: Literal["stop", "length", "content_filter"] = Field(
+        description="`stop`: end-of-text or a stop string; `content_filter`: it would have repeated too much of "
+        "somebody's code."
+    )
     ended_by: EndedBy = None
+    attribution: Attributed = None
 
 
 class ChatCompletion(BaseModel):
@@ -92,6 +104,7 @@ class ChatWriter:
             "system_fingerprint": f"starcoder-serve-{package_version()}",
         }
         self.spoken: set[int] = set()
+        self.dropped: dict[int, int] = {}  # characters before an answer's first word
 
     def to_json(self, deltas: list[Delta]) -> bytes:
         return msgspec.json.encode(self.to_response(deltas))
@@ -139,6 +152,7 @@ class ChatWriter:
         if not self.strip_start or delta.index in self.spoken:
             return delta.text
         text = delta.text.lstrip()
+        self.dropped[delta.index] = self.dropped.get(delta.index, 0) + len(delta.text) - len(text)
         if text:
             self.spoken.add(delta.index)
         return text
@@ -146,7 +160,9 @@ class ChatWriter:
     def rest(self, delta: Delta) -> dict[str, Any]:
         check_not_given_up(delta)
         logprobs = None
-        if self.top_logprobs is not None and delta.logprobs and not self.silent:
+        if self.top_logprobs is not None and delta.logprobs:
             logprobs = chat_logprobs(self.api.tokenizer, delta.logprobs, self.top_logprobs)
-        reason = "length" if self.silent and delta.finish_reason else delta.finish_reason
-        return {"logprobs": logprobs, "finish_reason": reason, **ending(delta)}
+        if self.silent:
+            return {"logprobs": None, "finish_reason": delta.finish_reason and "length", **ending(delta)}
+        attributed = attribution(delta, shift=-self.dropped.get(delta.index, 0))
+        return {"logprobs": logprobs, "finish_reason": finish_reason(delta), **ending(delta), **attributed}

@@ -29,7 +29,14 @@ from deployments.api.common.rendering import PromptField, Rendering, render_prom
 from deployments.api.common.sampling import DialectModel
 from deployments.api.common.streaming import DONE, EVENT_STREAM_CONTENT, EventStream, sse
 from deployments.api.openai.logprobs import legacy_logprobs, prompt_offsets
-from deployments.api.openai.schemas import ERROR_RESPONSES, ModelName, UsageCounter, ending
+from deployments.api.openai.schemas import (
+    ERROR_RESPONSES,
+    ModelName,
+    UsageCounter,
+    attribution,
+    ending,
+    finish_reason,
+)
 from deployments.api.parameters.bounds import INT32_MAX
 from deployments.api.parameters.length import MAX_TOKENS
 from deployments.api.parameters.logprobs import LOGPROBS
@@ -283,14 +290,15 @@ class CompletionWriter:
         wanted = bool(self.body.max_tokens)
         echo = self.echo(prompt) if first else ""
         # max_tokens 0 still generates one token, which is nobody's business.
-        finish_reason = delta.finish_reason if wanted or delta.finish_reason is None else "length"
+        reason = finish_reason(delta) if wanted or delta.finish_reason is None else "length"
         return {
             "index": index,
             "text": echo + delta.text if wanted else echo,
             "logprobs": self.logprobs(delta, prompt, first, wanted),
-            "finish_reason": finish_reason,
+            "finish_reason": reason,
             "stop_reason": delta.stop_reason if wanted else None,
             **ending(delta if wanted else None),
+            **(attribution(delta, shift=len(self.echo(prompt))) if wanted else {}),
         }
 
     def echo(self, prompt: int) -> str:

@@ -60,17 +60,40 @@ class Logprobs(BaseModel):
     text_offset: list[int] = Field(description="Where each token begins in `text`, in characters.")
 
 
+class AttributionSource(BaseModel):
+    file: str = Field(description="The file, by its name in the server's index.")
+    line: int = Field(description="The line where the repeated part begins, from 1.")
+    licence: str | None = Field(description="Under which licence it is: an SPDX identifier or words; null: unknown.")
+
+
+class AttributedPart(BaseModel):
+    start: int = Field(description="Where it begins, in characters of the completion's whole text.")
+    end: int = Field(description="Where it ends.")
+    sources: list[AttributionSource] = Field(description="Where the same code stands; of many places, the first five.")
+
+
+Attributed = Annotated[
+    list[AttributedPart] | None,
+    Field(
+        description="Parts of the completion that repeat code of the server's attribution index; in a stream, on the "
+        "completion's last chunk. Absent if there are none, or no index."
+    ),
+]
+
+
 class CompletionChoice(BaseModel):
     index: int = Field(description="Prompt number times `n`, plus the number of the completion.")
     text: str = Field(description="The completion; in a stream, the part that is new.")
     logprobs: Logprobs | None = Field(default=None, description="Where `logprobs` asks for them.")
-    finish_reason: Literal["stop", "length"] | None = Field(
-        description="`stop`: end-of-text or a stop string; `length`: max_tokens. Null while streaming."
+    finish_reason: Literal["stop", "length", "content_filter"] | None = Field(
+        description="`stop`: end-of-text or a stop string; `length`: max_tokens; `content_filter`: it would have "
+        "repeated too much of somebody's code. Null while streaming."
     )
     stop_reason: str | int | None = Field(
         default=None, description="The stop string or stop token id that ended it, if one did."
     )
     ended_by: EndedBy = None
+    attribution: Attributed = None
 
 
 WARNINGS = "Only where the body had fields that there are not: which. Of a stream, in the header `x-warnings`."
@@ -91,6 +114,23 @@ class Completion(BaseModel):
 def ending(delta: Delta | None) -> dict[str, Any]:
     """The field that names the rule which ended a completion; nothing where none did."""
     return {} if delta is None or delta.ended_by is None else {"ended_by": delta.ended_by}
+
+
+def finish_reason(delta: Delta) -> str | None:
+    """As clients of OpenAI's and Azure's filters know it: what is blocked has a reason of its own."""
+    return "content_filter" if delta.blocked else delta.finish_reason
+
+
+def attribution(delta: Delta, shift: int = 0) -> dict[str, Any]:
+    """The field that says whose code a completion repeats; nothing where it is nobody's.
+
+    shift: from the places in the delta's completion to those in what the client gets of it.
+    """
+    found = [
+        {"start": max(0, one.start + shift), "end": one.end + shift, "sources": one.sources}
+        for one in delta.attributions
+    ]
+    return {"attribution": found} if found else {}
 
 
 class UsageCounter:

@@ -115,11 +115,17 @@ def _print(team: Project) -> None:
         ["requests at once", _or_dash(team.parallel)],
         ["budget", _budget(team.budget)],
         ["spent", _spent(team.budget)],
-        ["use restrictions", team.terms_version or "-"],
+        ["use restrictions", _terms(team)],
     ]
     if team.archived_at is not None:
         rows.append(["archived", day(team.archived_at)])
     print(table(["team", ""], rows))
+
+
+def _terms(team: Project) -> str:
+    if team.terms_version is None:
+        return "not accepted"
+    return f"{team.terms_version}, accepted {day(team.terms_accepted_at)} by {team.terms_accepted_by}"
 
 
 def _budget(budget: BudgetAnswer | None) -> str:

@@ -2,7 +2,7 @@
 
 import { Streamed } from "./streamed.js";
 
-const emptyChoice = (index) => ({ index, text: "", offsets: [], logprobs: [], alternatives: [], finishReason: null, endedBy: null });
+const emptyChoice = (index) => ({ index, text: "", offsets: [], logprobs: [], alternatives: [], finishReason: null, endedBy: null, attribution: [] });
 
 export class Completion extends Streamed {
   /** body: of POST /v1/completions; the stream's options are set here. */
@@ -35,6 +35,7 @@ export class Completion extends Streamed {
     choice.text += news.text;
     choice.finishReason = news.finish_reason ?? choice.finishReason;
     choice.endedBy = news.ended_by ?? choice.endedBy;
+    choice.attribution = news.attribution ?? choice.attribution;
     if (news.text) onText(choice, news.text);
   }
 

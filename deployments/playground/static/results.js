@@ -1,11 +1,12 @@
 // The output of a completion: its choices side by side, and the figures.
 
 import { certainty, merged } from "./alternatives.js";
+import { sourcesOf } from "./attribution.js";
 import { byId, element } from "./dom.js";
 import { RULES } from "./stop-rules.js"; // made by the server
 import { TokenView } from "./tokens.js";
 
-const ENDINGS = { stop: "ended", length: "max tokens" };
+const ENDINGS = { stop: "ended", length: "max tokens", content_filter: "cut: it repeats known code" };
 const integer = new Intl.NumberFormat("en");
 const tokens = (count) => `${integer.format(count)} ${count === 1 ? "token" : "tokens"}`;
 
@@ -49,6 +50,9 @@ class Card {
 
   render(completion) {
     this.view.render(this.choice);
+    this.node.querySelector(".sources")?.remove();
+    const sources = sourcesOf(this.choice);
+    if (sources) this.summary.before(sources);
     this.summary.textContent = describe(this.choice, completion);
   }
 }

@@ -1,6 +1,7 @@
 // Generated tokens, coloured by how sure the model was, with the alternatives of the one under the mouse or chosen
 // with the arrow keys.
 
+import { isCopied, marked } from "./attribution.js";
 import { byId, element } from "./dom.js";
 
 const detail = byId("detail");
@@ -34,12 +35,12 @@ export class TokenView {
     this.choice = choice;
     const tokens = choice.logprobs.length ? pieces(choice.text, choice.offsets) : [];
     if (!tokens.length) {
-      this.node.textContent = choice.text;
+      this.node.replaceChildren(...marked(choice));
       return;
     }
     const nodes = tokens.map((text, i) => {
       if (!text) return null;
-      const node = element("span", "token", text);
+      const node = element("span", isCopied(choice, choice.offsets[i], text) ? "token copied" : "token", text);
       node.dataset.at = i;
       node.style.setProperty("--doubt", Math.round(70 * Math.min(1, -choice.logprobs[i] / WORST)));
       return node;

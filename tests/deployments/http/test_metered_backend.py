@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from unittest.mock import Mock
 
+import msgspec
 import pytest
 
 from deployments.errors import (
@@ -371,3 +372,17 @@ async def test_the_engine_hears_on_whose_account_it_works(bench: Bench) -> None:
         await bench.backend.generate(asked())
     (sent,) = bench.engine.requests
     assert (sent.tenant, sent.weight, sent.service_class, sent.cache_root) == (TEAM.id, 3.0, 0, TEAM.cache_root)
+
+
+async def test_only_teams_that_have_accepted_the_terms_get_completions_where_that_is_wanted(bench: Bench) -> None:
+    bench.backend._terms = "v2"
+    for version in (None, "v1"):
+        team = msgspec.structs.replace(TEAM, terms_version=version)
+        with asking(msgspec.structs.replace(ASKER, team=team)), pytest.raises(ForbiddenError) as refused:
+            await bench.backend.generate(asked())
+        assert (refused.value.status, refused.value.code) == (403, "terms_not_accepted")
+    assert bench.engine.requests == []
+    assert not bench.counters.open
+    with asking(msgspec.structs.replace(ASKER, team=msgspec.structs.replace(TEAM, terms_version="v2"))):
+        await bench.backend.generate(asked())
+    await bench.booked()

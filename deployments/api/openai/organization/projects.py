@@ -41,6 +41,7 @@ class Project(LimitsAnswer):
     budget: BudgetAnswer | None = Field(description="What it may spend; null: no limit.")
     terms_version: str | None = Field(description="Version of the use restrictions that were accepted for it.")
     terms_accepted_at: int | None = Field(description="When, in Unix seconds.")
+    terms_accepted_by: str | None = Field(description="By whom, as the audit log has it.")
 
     @classmethod
     def of(cls, team: Team, spent: dict[str, Spent]) -> Project:
@@ -58,6 +59,7 @@ class Project(LimitsAnswer):
             budget=BudgetAnswer.of(team, spent.get(team.id)),
             terms_version=team.terms_version,
             terms_accepted_at=seconds(team.terms_accepted_at),
+            terms_accepted_by=team.terms_accepted_by,
         )
 
 

@@ -129,7 +129,9 @@ def test_the_same_by_a_server(
     starcoder(f"members remove --team nightly idp|a/b {by_file}")
     starcoder(f"prices set starcoder --input 0.001 --cached 0.0001 --output 0.002 {by_file}")
     assert rows(starcoder(f"prices list {by_file}").out)[2][:4] == ["starcoder", "0.001", "0.0001", "0.002"]
+    assert "not accepted" in starcoder(f"teams show nightly {by_file}").out
     starcoder(f"teams accept-terms nightly 2023-05 {by_file}")
+    assert re.search(r"2023-05, accepted \S+ \S+ by key:", starcoder(f"teams show nightly {by_file}").out)
     starcoder(f"teams archive nightly {by_file}")
     assert starcoder(f"teams list {by_file}").out.count("\n") == 1
     assert "nightly (archived)" in starcoder(f"teams list --archived {by_file}").out

@@ -1,0 +1,158 @@
+"""What an index is made of, and what is left out."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from deployments.attribution.build import MOST_BYTES, build, forget
+from deployments.attribution.index import DATABASE, Index, connect
+from deployments.attribution.licences import Licences
+from deployments.attribution.opt_out import OptOut
+from deployments.attribution.search import Looked
+from model.config import ConfigError
+from tests.deployments.attribution.conftest import code
+
+
+def sources(directory: Path, text: str) -> set[str]:
+    index = Index.open(directory)
+    try:
+        return {source.file for part in Looked(index, "", text).attributions for source in part.sources}
+    finally:
+        index.close()
+
+
+def test_what_is_no_text_is_left_out(corpus: Path, tmp_path: Path, index: Index) -> None:
+    assert Looked(index, "", code(101)).attributions == []
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / "latin.py").write_bytes("größe = 1\n".encode("latin-1"))
+    (odd / "large.py").write_text("x = 1\n" * (MOST_BYTES // 6 + 1))
+    (odd / ".hidden.py").write_text(code(1))
+    (odd / "link.py").symlink_to(corpus / "part1.py")
+    (odd / "empty.py").write_text("")
+    built = build([odd], tmp_path / "out")
+    assert (built.files, built.tiles) == (1, 0)
+    assert sources(tmp_path / "out", code(1)) == set()
+
+
+def test_an_index_is_whole_or_not_there(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def stopped(built: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build([corpus], out, told=stopped)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="No such file"):
+        build([tmp_path / "nothing"], out)
+    assert list(tmp_path.iterdir()) == []
+    build([corpus], out)
+    with pytest.raises(ConfigError, match="is there already"):
+        build([corpus], out)
+
+
+def test_a_damaged_index_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no index"):
+        Index.open(tmp_path)
+    build([corpus], tmp_path / "out")
+    database = sqlite3.connect(tmp_path / "out" / DATABASE)
+    with database:
+        database.execute("UPDATE about SET value = '0' WHERE name = 'format'")
+    database.close()
+    with pytest.raises(ConfigError, match="build it anew"):
+        Index.open(tmp_path / "out")
+
+
+def test_who_has_opted_out_is_in_no_index(corpus: Path, tmp_path: Path) -> None:
+    built = build([corpus], tmp_path / "out", opt_out=OptOut(["library/inner"]))
+    assert built.opted_out == 2
+    assert sources(tmp_path / "out", code(0)) == {"library/part0.py"}
+    assert sources(tmp_path / "out", code(100)) == set()
+
+
+def test_who_opts_out_later_is_forgotten_by_servers_that_run(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build([corpus], out)
+    running = Index.open(out)
+    assert Looked(running, "", code(100)).attributions
+    assert forget(out, OptOut(["library/inner/*", "other"])) == 2
+    assert Looked(running, "", code(100)).attributions == []
+    assert Looked(running, "", code(1)).attributions
+    running.close()
+    database = connect(out)
+    assert database.execute("SELECT count(*) FROM files WHERE path LIKE '%inner%'").fetchone() == (0,)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "found"),
+    [
+        ("ann", "ann/x.py", True),
+        ("ann/", "ann/deep/x.py", True),
+        ("ann", "anna/x.py", False),
+        ("*/secret.py", "ann/a/secret.py", True),
+        ("ann/[x]", "ann/x", True),
+        ("ann.b", "annxb", False),
+    ],
+)
+def test_patterns_of_an_opt_out_list(pattern: str, name: str, found: bool, tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_text(f"# who does not want to be here\n\n{pattern}\n")
+    assert (name in OptOut.read(path)) is found
+    assert name not in OptOut()
+
+
+def test_an_opt_out_list_that_cannot_be_read_stops_the_build(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="opt-out list"):
+        OptOut.read(tmp_path / "nowhere")
+
+
+def licence(file: Path, top: Path, given: str | None = None) -> str | None:
+    return Licences(top, given).of(file, file.read_text())
+
+
+LICENCES = {
+    "Apache License\n   Version 2.0, January 2004": "Apache-2.0",
+    "GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007": "GPL-3.0",
+    "GNU LESSER GENERAL PUBLIC LICENSE\n  Version 2.1, February 1999": "LGPL-2.1",
+    "Redistribution and use in source and binary forms ... Neither the name of": "BSD-3-Clause",
+    "Redistribution and use in source and binary forms": "BSD-2-Clause",
+    "All rights reserved": None,
+}
+
+
+@pytest.mark.parametrize("text", LICENCES)
+def test_a_licence_is_known_by_its_words(text: str, tmp_path: Path) -> None:
+    (tmp_path / "COPYING.txt").write_text(text)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "x.py").write_text("x = 1")
+    assert licence(tmp_path / "deep" / "x.py", tmp_path) == LICENCES[text]
+
+
+def test_the_nearer_word_of_a_licence_holds(tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("Apache License, Version 2.0")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "LICENCE").write_text("Permission is hereby granted, free of charge, to any person obtaining a copy")
+    file = inner / "x.py"
+    file.write_text("x = 1\n")
+    assert licence(file, tmp_path) == "MIT"
+    assert licence(file, tmp_path, given="ours") == "ours"
+    file.write_text("# SPDX-License-Identifier: ISC OR MIT\nx = 1\n")
+    assert licence(file, tmp_path) == "ISC OR MIT"
+
+
+def test_installed_packages_say_their_licence(tmp_path: Path) -> None:
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "x.py").write_text("x = 1\n")
+    (tmp_path / "other.py").write_text("x = 1\n")
+    info = tmp_path / "tool-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: tool\nVersion: 1\nLicense-Expression: BSD-3-Clause\n")
+    (info / "RECORD").write_text("tool/x.py,,\n")
+    assert licence(tmp_path / "tool" / "x.py", tmp_path) == "BSD-3-Clause"
+    assert licence(tmp_path / "other.py", tmp_path) is None

@@ -1,0 +1,147 @@
+"""What is found of known code in a text, and what is not."""
+
+from __future__ import annotations
+
+import random
+import string
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.attribution.bloom import FALSE_POSITIVES, BloomFilter
+from deployments.attribution.index import Index
+from deployments.attribution.search import BEFORE, LONG, OWN, Looked
+from deployments.attribution.tiles import LEAST, TILE, Compared
+from tests.deployments.attribution.conftest import code
+from tests.support.linear import PIECES, is_linear
+
+SHARED_INDEX = pytest.mark.usefixtures("index")
+SPACES = " \t\n\r\u00a0\u2003\u3000"
+
+
+def bare(text: str) -> str:
+    return "".join(text.split())
+
+
+def noise(seed: int, length: int) -> str:
+    """Text that is in no index."""
+    return "".join(random.Random(seed).choices(string.ascii_letters, k=length))
+
+
+@given(st.text())
+def test_what_is_compared_is_the_text_without_its_white_space(text: str) -> None:
+    compared = Compared.of(text)
+    assert "".join(map(chr, compared.codes)) == bare(text)
+    assert [text[place] for place in compared.places] == list(map(chr, compared.codes))
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Zs", "Cc"]), max_size=4 * TILE))
+def test_a_tile_has_the_hash_of_its_window(text: str) -> None:
+    compared = Compared.of(text)
+    assert list(compared.tiles()) == list(compared.windows()[::TILE])
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), max_size=200))
+def test_a_filter_finds_all_that_is_in_it(hashes: set[int]) -> None:
+    found = np.array(sorted(hashes), np.uint64)
+    assert list(BloomFilter.of([found], len(found)).find(found)) == list(range(len(found)))
+
+
+def test_a_filter_finds_next_to_nothing_else() -> None:
+    drawn = np.random.default_rng(1)
+    known = drawn.integers(0, 2**64, 20_000, np.uint64)
+    others = drawn.integers(0, 2**64, 1_000_000, np.uint64)
+    assert len(BloomFilter.of([known], len(known)).find(others)) <= 10 * FALSE_POSITIVES * len(others)
+
+
+@given(data=st.data(), part=st.integers(0, 7), seed=st.integers(0, 1000))
+def test_a_planted_copy_is_found_wherever_it_begins(data: st.DataObject, index: Index, part: int, seed: int) -> None:
+    """Of as many characters as hold a whole tile; 149 hold two."""
+    source = bare(code(part))
+    length = data.draw(st.sampled_from([LEAST, 149, 150, 400]))
+    begin = data.draw(st.integers(0, len(source) - length))
+    before, after = noise(seed, data.draw(st.integers(0, 300))), noise(seed + 1, 60)
+    copy = source[begin : begin + length]
+    (found,) = Looked(index, "", before + copy + after).attributions
+    # A letter of the noise may happen to be what goes on in the file.
+    assert found.start <= len(before)
+    assert found.end >= len(before) + length
+    assert found.end - found.start < length + 10
+    assert f"library/part{part}.py" in {one.file for one in found.sources}
+
+
+@given(seed=st.integers(0, 10**6))
+def test_other_white_space_hides_no_copy(seed: int, index: Index) -> None:
+    drawn = random.Random(seed)
+    source = bare(code(2))[100:300]
+    text = "".join("".join(drawn.choices(SPACES, k=drawn.randrange(4))) + char for char in source)
+    (found,) = Looked(index, "", text).attributions
+    assert bare(text[found.start : found.end]) == source
+
+
+@given(length=st.integers(0, LEAST - 1), begin=st.integers(0, 500), seed=st.integers(0, 100))
+def test_a_short_copy_is_nobodys(index: Index, length: int, begin: int, seed: int) -> None:
+    # Digits are no part of the noise, and stand at both ends of the copy: it is not longer by chance.
+    text = f"{noise(seed, 100)}§{bare(code(1))[begin : begin + length]}§{noise(seed + 1, 100)}"
+    assert Looked(index, "", text).attributions == []
+
+
+def test_a_source_says_file_line_and_licence(index: Index) -> None:
+    lines = code(100).splitlines(keepends=True)
+    (found,) = Looked(index, "", "".join(lines[10:15])).attributions
+    (source,) = found.sources
+    assert (source.file, source.line, source.licence) == ("library/inner/tagged.c", 12, "GPL-2.0-only")
+
+
+def test_code_of_two_files_has_two_sources(index: Index) -> None:
+    """Wherever it stands in them."""
+    (found,) = Looked(index, "", code(0)[:400]).attributions
+    assert sorted((one.file, one.line, one.licence) for one in found.sources) == [
+        ("library/inner/twin.py", 2, "MIT"),
+        ("library/part0.py", 1, "MIT"),
+    ]
+
+
+def test_copies_of_several_files_are_told_apart(index: Index) -> None:
+    one, other = code(3)[200:500], code(4)[300:600]
+    found = Looked(index, "", f"{one}\n§ own words §\n{other}").attributions
+    assert [[source.file for source in part.sources] for part in found] == [
+        ["library/part3.py"],
+        ["library/part4.py"],
+    ]
+    assert found[0].end <= found[1].start
+
+
+def test_a_copy_may_have_begun_before_the_completion(index: Index) -> None:
+    whole = code(5)
+    before, text = whole[:300], whole[300:340]
+    assert Looked(index, "", text).attributions == []
+    (found,) = Looked(index, before, text).attributions
+    assert (found.start, found.end) == (len(text) - len(text.lstrip()), len(text.rstrip()))
+    assert found.sources[0].line == whole[: 300 + found.start].count("\n") + 1
+
+
+def test_what_a_person_typed_is_not_the_completions(index: Index) -> None:
+    whole = bare(code(5))
+    assert Looked(index, whole[:BEFORE], "§ own words").attributions == []
+    assert Looked(index, whole[:BEFORE], whole[BEFORE : BEFORE + OWN - 1] + "§").attributions == []
+    assert len(Looked(index, whole[:BEFORE], whole[BEFORE : BEFORE + OWN] + "§").attributions) == 1
+
+
+def test_a_cut_leaves_one_character_less_than_a_long_copy(index: Index) -> None:
+    source = code(6)
+    text = f"own words §\n{source}"
+    cut = Looked(index, "", text).cut()
+    assert cut is not None
+    assert len(bare(text[:cut])) == len(bare("own words §")) + LONG - 1
+    assert Looked(index, "", text[:cut]).cut() is None
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_work_is_linear(index: Index, kind: str) -> None:
+    def look(text: str) -> None:
+        Looked(index, text, text)
+
+    assert is_linear(look, kind, 8_000)
