@@ -30,9 +30,9 @@ def test_panels_and_alerts_exist(failure: Failure) -> None:
     assert {*failure.expected.fires, *failure.expected.may} <= ALERTS.keys()
 
 
-def test_the_drill_takes_less_than_an_hour() -> None:
+def test_the_drill_takes_less_than_an_hour_and_a_half() -> None:
     """Each round a start and an end, a minute in which all is well, and the longest that is watched in it."""
-    assert sum(150 + max(f.expected.within_s for f in together) for together in rounds(FAILURES, 4)) < 3600
+    assert sum(150 + max(f.expected.within_s for f in together) for together in rounds(FAILURES, 4)) < 5400
 
 
 def test_a_rollout_and_a_killed_ingress_bring_no_page() -> None:
