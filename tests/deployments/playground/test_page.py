@@ -277,3 +277,18 @@ async def test_a_server_that_is_down_and_comes_back(context: BrowserContext, app
     with serving(app, port):
         await expect(page.locator("#server")).to_have_attribute("data-state", "ready")
         await expect(page.locator("#problem")).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280, 1600, 1700, 1920])
+async def test_what_is_chosen_can_be_read_at_every_width(page: Page, width: int) -> None:
+    await page.set_viewport_size({"width": width, "height": 640})
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    rooms = await page.locator(".toolbar select, aside select").evaluate_all(
+        """all => all.filter(one => one.checkVisibility()).map(one => {
+            const pen = document.createElement('canvas').getContext('2d');
+            pen.font = getComputedStyle(one).font;
+            return [one.id || one.name, one.clientWidth, pen.measureText(one.selectedOptions[0].text).width];
+        })"""
+    )
+    assert [name for name, *_ in rooms][:2] == ["language", "example"]
+    assert [name for name, room, text in rooms if room < text] == []
