@@ -29,6 +29,7 @@ ATTRIBUTION = Row(
             ((q.ratio(q.rate(f.ATTRIBUTION_MATCHES), q.rate(f.ATTRIBUTION_COMPLETIONS)), "with a source"),),
             "percentunit",
             thresholds=((0.02, "orange"), (0.1, "red")),
+            needs=NO_INDEX,
         ),
         Panel(
             "Time to look up",
