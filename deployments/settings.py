@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from deployments.attribution_settings import AttributionSettings
@@ -25,7 +25,7 @@ from deployments.spelling import did_you_mean
 from deployments.team_settings import TeamsSettings
 from deployments.variables import ENV_PREFIX, NESTED, check_environment
 from deployments.wrong_settings import explain
-from model.checkpoint.hub import EMBEDDED
+from model.checkpoint.hub import EMBEDDED, directory_of
 from model.config import (
     AttentionBackend,
     ConfigError,
@@ -265,6 +265,13 @@ class Settings(BaseSettings):
         default=None, gt=0, description="Floating-point operations a second that one device can do, likewise."
     )
 
+    @field_validator("model")
+    @classmethod
+    def _settled(cls, model: str) -> str:
+        """A directory is named for good: its replicas may be elsewhere, and it may be gone when they start anew."""
+        directory = directory_of(model)
+        return model if directory is None else str(directory)
+
     @model_validator(mode="after")
     def _agree(self) -> Settings:
         if self.max_replicas is not None and self.max_replicas < self.min_replicas:
@@ -301,8 +308,8 @@ class Settings(BaseSettings):
         """The name clients use: as given, else the hub id, else the directory's name."""
         if self.served_model_name:
             return self.served_model_name
-        path = Path(self.model).expanduser()
-        return path.resolve().name if path.is_dir() else self.model
+        directory = directory_of(self.model)
+        return self.model if directory is None else directory.name
 
     def engine_config(self, **changes: Any) -> EngineConfig:
         """What one engine needs of this; `changes` replace what was resolved since (directory, device, threads)."""

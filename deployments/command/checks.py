@@ -10,7 +10,7 @@ from deployments.attribution.index import Index
 from deployments.command.console import Console
 from deployments.settings import Settings
 from model.checkpoint.files import Checkpoint
-from model.checkpoint.hub import EMBEDDED_MODELS, resolve_checkpoint
+from model.checkpoint.hub import EMBEDDED_MODELS, directory_of, resolve_checkpoint
 from model.config import ConfigError, ModelConfig
 from model.text.tokenizer import Tokenizer
 
@@ -21,7 +21,7 @@ def check(settings: Settings, console: Console, local: bool) -> None:
         return  # the cluster's nodes have other files, ports and GPUs
     if settings.certificate is not None:
         settings.certificate.check()
-    if settings.model not in EMBEDDED_MODELS and not Path(settings.model).expanduser().is_dir():
+    if settings.model not in EMBEDDED_MODELS and directory_of(settings.model) is None:
         console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
     directory = resolve_checkpoint(settings.model, settings.revision)
     model = ModelConfig.from_checkpoint(directory)

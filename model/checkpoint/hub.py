@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -17,6 +18,19 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_CARD_BYTES = 1 << 20
 
 
+def directory_of(model: str) -> Path | None:
+    """The directory that `model` names, absolute, whether it is there or not; None: a hub id, or an embedded model.
+
+    What could be a hub id names a directory where there is one now.
+    """
+    if model in EMBEDDED_MODELS or not model.strip():
+        return None
+    given = Path(model).expanduser()
+    path = Path(os.path.abspath(given))
+    is_no_id = given.is_absolute() or model.startswith(".") or model.count("/") > 1
+    return path if is_no_id or path.is_dir() else None
+
+
 def resolve_checkpoint(model: str, revision: str | None = None) -> Path:
     """The local directory of `model`: an embedded model's name, a directory, or a Hugging Face hub id.
 
@@ -28,10 +42,10 @@ def resolve_checkpoint(model: str, revision: str | None = None) -> Path:
         from model.pico import CHECKPOINT, NANO
 
         return NANO if model == EMBEDDED else CHECKPOINT
-    path = Path(model).expanduser()
-    if path.is_dir():
+    path = directory_of(model)
+    if path is not None and path.is_dir():
         return path
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1 or not model.strip():
+    if path is not None or not model.strip():
         raise ConfigError(f"model {model!r}: no such directory, and not a hub id of the form 'owner/name'")
     return _download(model, revision)
 

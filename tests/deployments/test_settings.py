@@ -248,6 +248,22 @@ def test_name_for_clients(tmp_path: Path) -> None:
     assert Settings(model="bigcode/starcoder", served_model_name="sc").model_id == "sc"
 
 
+def test_a_directory_that_has_gone_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics of replicas that cannot start are of the same model."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "models" / "mine"
+    checkpoint.mkdir(parents=True)
+    given = [
+        Settings(model=name) for name in ("models/mine", "./models/mine", f"{checkpoint}/", "models/../models/mine")
+    ]
+    assert {settings.model for settings in given} == {str(checkpoint)}
+    checkpoint.rename(tmp_path / "gone")
+    monkeypatch.chdir("/")
+    assert {settings.model_id for settings in given} == {"mine"}
+    assert {pickle.loads(pickle.dumps(settings)).model_id for settings in given} == {"mine"}
+    assert Settings(model="models/mine").model_id == "models/mine"  # now it can only be a repository's
+
+
 def test_travels_to_a_replica_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     data = pickle.dumps(Settings(port=9001))
     monkeypatch.setenv("STARCODER_PORT", "9002")
