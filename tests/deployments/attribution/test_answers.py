@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from deployments.attribution.backend import Attributor
 from deployments.attribution.build import build
 from deployments.attribution.search import LONG, OWN
 from deployments.ingress import create_app
+from deployments.protocol import Delta, GenerationRequest
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from tests.deployments.attribution.conftest import code
 from tests.deployments.attribution.test_search import bare
 from tests.support.fake_app import in_process, tokenizer
 from tests.support.fake_backend import MODEL, FakeBackend
+from tests.support.log_lines import captured
 
 __all__ = ["tokenizer"]
 
@@ -37,10 +40,20 @@ PART = {"start": 4, "end": len(COPIED.rstrip()), "sources": [SOURCE]}
 
 
 class Repeating(FakeBackend):
-    """Answers with a text of one's own. others: of completions after the first."""
+    """Answers with a text of one's own. others: of completions after the first. heard_out: ids of streams."""
 
     answer = ANSWER
     others = ""
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        async with aclosing(super().stream(request)) as batches:
+            async for deltas in batches:
+                yield deltas
+        self.heard_out.append(request.request_id)
+
+    @cached_property
+    def heard_out(self) -> list[str]:
+        return []
 
     def tokens(self, number: int = 0) -> list[int]:
         text = self.others if number else self.answer
@@ -186,6 +199,23 @@ async def test_the_engine_computes_no_more_of_what_is_blocked(
     answer = await ask(client_of(blocking))
     assert 0 < answer["usage"]["completion_tokens"] < len(backend.tokens()) / 2
     assert backend.closed[-1] == backend.requests[-1].request_id
+
+
+async def test_whether_the_engine_or_the_filter_ends_it_an_answer_is_whole(
+    client_of: Client, backend: Repeating, attributor: Attributor, blocking: Attributor
+) -> None:
+    for client, text, reason in (
+        (client_of(attributor), ANSWER, "stop"),
+        (client_of(blocking), "words of its own", "stop"),
+        (client_of(blocking), LONG_COPY, "content_filter"),
+    ):
+        backend.answer = text
+        with captured() as lines:
+            await chunks(client)
+            assert (backend.requests[-1].request_id in backend.heard_out) == (reason == "stop")
+            await ask(client)
+        told = [(line["outcome"], line["finish_reasons"]) for line in lines.requests()]
+        assert told == [("ok", [reason])] * 2
 
 
 async def test_of_several_completions_only_copies_are_blocked(
