@@ -116,7 +116,7 @@ class AttributedBackend:
 
     async def look(self, before: str, text: str) -> Looked:
         try:
-            return await self._attributor.look(before, text)
+            looked = await self._attributor.look(before, text)
         except _BROKEN as error:
             if not self._told:
                 logs.event("attribution.unreadable", str(error), level=logging.ERROR)
@@ -124,6 +124,8 @@ class AttributedBackend:
             if self.metrics is not None:
                 self.metrics.failed()
             raise AttributionUnavailableError("Whether this is somebody's code cannot be told now.") from error
+        self._told = False
+        return looked
 
     @property
     def metrics(self) -> AttributionMetrics | None:

@@ -6,21 +6,25 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import openai
 import pytest
 from fastapi import FastAPI
 
-from deployments.attribution.backend import Attributor
+from deployments.attribution.backend import AttributedBackend, Attributor
 from deployments.attribution.build import build
+from deployments.attribution.index import Index
 from deployments.attribution.search import LONG, OWN
+from deployments.errors import AttributionUnavailableError
 from deployments.ingress import create_app
 from deployments.protocol import Delta, GenerationRequest
+from model.text.before import text_before
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from tests.deployments.attribution.conftest import code
@@ -73,7 +77,7 @@ def only_backend(tokenizer: Tokenizer) -> Repeating:
 
 @pytest.fixture(autouse=True)
 def backend(only_backend: Repeating) -> Repeating:
-    only_backend.answer = ANSWER
+    only_backend.answer, only_backend.others = ANSWER, ""
     return only_backend
 
 
@@ -271,6 +275,30 @@ async def test_a_broken_index_lets_nothing_pass_where_copies_are_blocked(
 ) -> None:
     response = await client_of(broken(True)).post("/v1/completions", json={"prompt": "x", "max_tokens": 2000})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "attribution_unavailable")
+
+
+async def test_an_index_that_fails_again_is_told_again(
+    backend: Repeating, tokenizer: Tokenizer, attributor: Attributor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = AttributedBackend(backend, attributor, tokenizer)
+    places = Index.places
+    with captured() as lines:
+        for works in (False, False, True, False):
+            monkeypatch.setattr(Index, "places", places if works else Mock(side_effect=OSError("no disk")))
+            with nullcontext() if works else pytest.raises(AttributionUnavailableError):
+                await looking.look("", ANSWER)
+        assert len(lines.all("attribution.unreadable")) == 2
+
+
+async def test_a_prompt_is_read_once_however_many_completions_it_has(
+    client_of: Client, backend: Repeating, attributor: Attributor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.others = ANSWER
+    reading = Mock(side_effect=text_before)
+    monkeypatch.setattr("deployments.attribution.backend.text_before", reading)
+    choices = (await ask(client_of(attributor), prompt=[COPIED, "y = 2\n"], n=3))["choices"]
+    assert [choice["attribution"][0]["sources"] for choice in choices] == [[SOURCE]] * 6
+    assert reading.call_count == 2
 
 
 async def test_it_is_counted(
