@@ -198,3 +198,14 @@ def test_installed_packages_say_their_licence(tmp_path: Path) -> None:
     (info / "RECORD").write_text("tool/x.py,,\n")
     assert licence(tmp_path / "tool" / "x.py", tmp_path) == "BSD-3-Clause"
     assert licence(tmp_path / "other.py", tmp_path) is None
+
+
+@pytest.mark.parametrize("broken", ["METADATA", "RECORD"])
+def test_packages_that_cannot_be_read_say_nothing(broken: str, tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("Apache License, Version 2.0")
+    (tmp_path / "thing.py").write_text("x = 1\n")
+    about = tmp_path / "thing-1.0.dist-info"
+    about.mkdir()
+    for name, content in (("METADATA", b"Name: thing\nLicense: MIT\n"), ("RECORD", b"thing.py,,\n")):
+        (about / name).write_bytes(content + b"\xff" * (name == broken))
+    assert Licences(tmp_path).of(tmp_path / "thing.py", "x = 1\n") == "Apache-2.0"
