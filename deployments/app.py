@@ -134,7 +134,7 @@ class Ingress:
         if (accounts := getattr(self, "_accounts", None)) is not None:
             await accounts.stop()
         if (attributor := getattr(self, "_attributor", None)) is not None:
-            attributor.close()
+            await asyncio.to_thread(attributor.close)
         if (own := getattr(self, "_tracing", None)) is not None:
             await asyncio.to_thread(own.shutdown, TRACING_STOP_S)
 

@@ -80,12 +80,14 @@ class Server:
 
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server wants to be left alone."""
+    """Seconds that a server wants to be left alone. None: it does not say, or says 0, and yet is busy."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(headers[name]) * unit)
+            seconds = float(headers[name]) * unit
         except (KeyError, ValueError):
             continue
+        if seconds > 0:
+            return seconds
     return None
 
 

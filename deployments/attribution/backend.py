@@ -18,6 +18,7 @@ from deployments.attribution.index import Index
 from deployments.attribution.search import BEFORE, Looked
 from deployments.attribution.watch import Watch
 from deployments.errors import AttributionUnavailableError
+from deployments.http import request_record
 from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo, gather
 from model.text.before import text_before
 from model.text.detokenizer import Detokenizer
@@ -77,20 +78,21 @@ class AttributedBackend:
         self._told = False
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        completions = [self._completion(request, i) for i in range(len(request.prompts) * request.best_of)]
+        completions = self._completions(request)
         async with aclosing(self._backend.stream(request)) as batches:
             async for deltas in batches:
                 news = [told for delta in deltas if (told := await completions[delta.index].more(delta)) is not None]
                 if news:
                     yield news
-                if all(completion.ended for completion in completions):
+                if any(one.blocked for one in completions) and all(one.ended for one in completions):
+                    request_record.whole(request.request_id)
                     return  # an engine may be about to go on with what is blocked
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
         """Where copies are blocked it is a stream, too: what is blocked is not computed to its end."""
         if not self._attributor.block:
-            deltas = await self._backend.generate(request)
-            told = [await self._completion(request, delta.index).more(delta) for delta in deltas]
+            completions = self._completions(request)
+            told = [await completions[delta.index].more(delta) for delta in await self._backend.generate(request)]
             return [delta for delta in told if delta is not None]
         whole: dict[int, Delta] = {}
         async with aclosing(self.stream(msgspec.structs.replace(request, news_s=WHOLE_NEWS_S))) as batches:
@@ -104,14 +106,17 @@ class AttributedBackend:
     async def info(self) -> ModelInfo:
         return await self._backend.info()
 
-    def _completion(self, request: GenerationRequest, index: int) -> _Completion:
-        before = text_before(self._tokenizer, request.prompts[index // request.best_of], 2 * BEFORE)
+    def _completions(self, request: GenerationRequest) -> list[_Completion]:
+        befores = [text_before(self._tokenizer, prompt, 2 * BEFORE) for prompt in request.prompts]
+        return [self._completion(request, before) for before in befores for _ in range(request.best_of)]
+
+    def _completion(self, request: GenerationRequest, before: str) -> _Completion:
         tokens = Detokenizer(self._tokenizer, request.skip_special) if self._attributor.block else None
         return _Completion(self, before, tokens)
 
     async def look(self, before: str, text: str) -> Looked:
         try:
-            return await self._attributor.look(before, text)
+            looked = await self._attributor.look(before, text)
         except _BROKEN as error:
             if not self._told:
                 logs.event("attribution.unreadable", str(error), level=logging.ERROR)
@@ -119,6 +124,8 @@ class AttributedBackend:
             if self.metrics is not None:
                 self.metrics.failed()
             raise AttributionUnavailableError("Whether this is somebody's code cannot be told now.") from error
+        self._told = False
+        return looked
 
     @property
     def metrics(self) -> AttributionMetrics | None:
@@ -130,7 +137,7 @@ class _Completion:
     """One of a request. before: the text that it goes on with. tokens: its own; None: nothing of it is blocked."""
 
     def __init__(self, backend: AttributedBackend, before: str, tokens: Detokenizer | None) -> None:
-        self.ended = False
+        self.ended = self.blocked = False
         self._backend = backend
         self._before = before
         self._tokens = tokens
@@ -146,6 +153,8 @@ class _Completion:
             self._tokens.push(delta.token_ids)
             if (passed := await self._watch.passed(delta.text)) is not None:
                 delta = _blocked(delta, passed, self._tokens, "".join(self._parts))
+                self.blocked = True
+                request_record.blocked(delta.index)
         self._parts.append(delta.text)
         if delta.finish_reason is None:
             return delta

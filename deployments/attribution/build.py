@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ from model.config import ConfigError
 
 MOST_BYTES = 1 << 18
 """Larger files are data, or written by programs."""
+
+_ORPHANS = "SELECT hash, file, place FROM tiles WHERE file NOT IN (SELECT id FROM files)"
+_FILES_AT_ONCE, _TILES_AT_ONCE = 100, 1_000
+"""Of what is forgotten: each may lie in a page of its own."""
 
 _SKIPPED = frozenset({"__pycache__", "node_modules"})
 
@@ -55,6 +60,9 @@ def build(
 
     Files are called by their directory's name and the path below it. Raises ConfigError.
     """
+    names = [directory.resolve().name for directory in directories]
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        raise ConfigError(f"two directories are called {twice[0]}, so one could not tell their files apart: rename one")
     if out.exists():
         raise ConfigError(f"{out} is there already: name another directory, or remove it")
     unfinished = out.with_name(f".{out.name}.unfinished")
@@ -70,7 +78,9 @@ def build(
             database.close()
         unfinished.rename(out)
     except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+        raise ConfigError(f"{error.filename or out}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise ConfigError(f"{out}: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return built
@@ -79,23 +89,31 @@ def build(
 def forget(index: Path, opt_out: OptOut) -> int:
     """Take out of an index what is on the list, its text too; how many files. Servers that use it need no restart.
 
-    Raises ConfigError.
+    They read between one batch and the next. Raises ConfigError; then what is left goes with the next call.
     """
     try:
         database = connect(index, "rw")
         try:
             database.execute("PRAGMA secure_delete = ON")
-            files = [number for number, path in database.execute("SELECT id, path FROM files") if path in opt_out]
-            with database:
-                database.execute("CREATE TEMP TABLE gone (file INTEGER PRIMARY KEY)")
-                database.executemany("INSERT INTO gone VALUES (?)", ((number,) for number in files))
-                database.execute("DELETE FROM tiles WHERE file IN gone")
-                database.execute("DELETE FROM files WHERE id IN gone")
+            # Else a write that does not fit would shut readers out from then on, until all is done.
+            database.execute("PRAGMA cache_spill = OFF")
+            files = [(number,) for number, path in database.execute("SELECT id, path FROM files") if path in opt_out]
+            _delete(database, "files WHERE id = ?", files, _FILES_AT_ONCE)
+            database.execute(f"CREATE TEMP TABLE orphans AS {_ORPHANS}")
+            orphans = database.execute("SELECT * FROM orphans")
+            _delete(database, "tiles WHERE hash = ? AND file = ? AND place = ?", orphans, _TILES_AT_ONCE)
         finally:
             database.close()
     except (sqlite3.Error, ValueError) as error:
         raise ConfigError(f"{index}: {error}") from error
     return len(files)
+
+
+def _delete(database: sqlite3.Connection, which: str, rows: Iterable[tuple[int, ...]], at_once: int) -> None:
+    rows = iter(rows)
+    while batch := list(islice(rows, at_once)):
+        with database:
+            database.executemany(f"DELETE FROM {which}", batch)
 
 
 def _fill(
@@ -140,7 +158,9 @@ def _fill(
 
 
 def _name(directory: Path, path: Path) -> str:
-    return f"{directory.resolve().name}/{path.relative_to(directory).as_posix()}"
+    """Of bytes that are no UTF-8, their numbers: neither the database nor an answer can hold them."""
+    name = f"{directory.resolve().name}/{path.relative_to(directory).as_posix()}"
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _texts(directory: Path) -> Iterator[tuple[Path, str]]:

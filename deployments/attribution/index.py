@@ -54,6 +54,7 @@ class Index:
         self._filter = filter
         self._database = database
         self.file = lru_cache(_KEPT_FILES)(self._read)
+        """By number; None: it has been forgotten."""
 
     @classmethod
     def open(cls, directory: Path) -> Index:
@@ -77,8 +78,10 @@ class Index:
                 found[hash].append((file, place))
             yield from ((at, found[hash]) for at, hash in zip(batch.tolist(), wanted, strict=True))
 
-    def _read(self, number: int) -> IndexedFile:
+    def _read(self, number: int) -> IndexedFile | None:
         row = self._database.execute("SELECT path, licence, text FROM files WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            return None
         path, licence, packed = row
         text = unpacked(packed)
         return IndexedFile(path, licence, text, Compared.of(text))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import re
 from collections.abc import Iterator
 from importlib import metadata
@@ -76,8 +78,9 @@ def _recognised(directory: Path) -> str | None:
 
 
 def _packages(directory: Path) -> Iterator[tuple[Path, str]]:
-    """Files of Python's packages that are installed there, with what their metadata states."""
+    """Files of Python's packages that are installed there, with what their metadata states, where it can be read."""
     for found in metadata.distributions(path=[str(directory)]):
-        if statement := licence_statement(found.metadata):
-            for file in found.files or []:
-                yield directory / file, statement
+        with contextlib.suppress(UnicodeDecodeError, csv.Error):
+            if statement := licence_statement(found.metadata):
+                for file in found.files or []:
+                    yield directory / file, statement

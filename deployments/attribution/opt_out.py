@@ -15,7 +15,7 @@ class OptOut:
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         whole = (translate(pattern.strip("/")) for pattern in patterns)
-        below = [one.removesuffix(r"\Z") + r"(?:/.*)?\Z" for one in whole]
+        below = [one.removesuffix(r"\Z") + r"(?s:/.*)?\Z" for one in whole]
         self._pattern = re.compile("|".join(below) or r"(?!)")
 
     @classmethod
@@ -24,10 +24,10 @@ class OptOut:
         if path is None:
             return cls()
         try:
-            lines = path.expanduser().read_text("utf-8").splitlines()
+            lines = [line.strip() for line in path.expanduser().read_text("utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"opt-out list {path}: {error}") from error
-        return cls(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+        return cls(line for line in lines if line and not line.startswith("#"))
 
     def __contains__(self, name: str) -> bool:
         return self._pattern.match(name) is not None

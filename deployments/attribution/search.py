@@ -112,7 +112,8 @@ class Looked:
                 if compared == _MOST_COMPARED:
                     return
                 compared += 1
-                copy = self._extended(at, self._index.file(number), place)
+                file = self._index.file(number)
+                copy = None if file is None else self._extended(at, file, place)
                 if copy is not None:
                     reached[number, place - at] = copy.end
                     if copy.length >= LEAST:

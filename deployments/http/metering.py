@@ -132,7 +132,7 @@ class MeteredBackend:
                     yield deltas
             owed = meter.ended(self._clock())
         except (GeneratorExit, asyncio.CancelledError):
-            owed = meter.ended(self._clock(), "cancelled")
+            owed = meter.ended(self._clock(), "completed" if request.request_id in record.whole_ids else "cancelled")
             if owed is None and request.request_id in record.taken_ids:
                 owed = meter.left_unheard(self._clock())
             raise

@@ -232,7 +232,8 @@ class ObservedBackend:
         try:
             yield call
         except (GeneratorExit, asyncio.CancelledError):
-            span.set({"error.type": "cancelled"})
+            if request.request_id not in record.whole_ids:
+                span.set({"error.type": "cancelled"})
             raise
         except Exception as error:
             found = unwrap(error)

@@ -65,6 +65,19 @@ def taken(completion_id: str) -> None:
         record.taken_ids.add(completion_id)
 
 
+def blocked(index: int) -> None:
+    """A completion has ended, whatever an engine may say of it later: it would have repeated too much of known code."""
+    if (record := current()) is not None:
+        record.blocked.add(index)
+        record.generated_s = record.age_s()
+
+
+def whole(completion_id: str) -> None:
+    """No more is wanted of an internal request, since all of its completions have ended."""
+    if (record := current()) is not None:
+        record.whole_ids.add(completion_id)
+
+
 @dataclass
 class RequestRecord:
     """Times are in seconds by `clock`; `started_at`: when the request came, and what is measured from then.
@@ -79,7 +92,8 @@ class RequestRecord:
     ttft_s: until the first token was there. generated_s: until a completion was whole, the last one.
     text_waits: there is text for its client, none of which has been sent. first_text_s: until bytes with text were
     sent; of a whole answer, less what was generated behind its first token, for which its client chose to wait.
-    taken_ids: of `completion_ids`, those of which an engine's replica has been heard to take them.
+    taken_ids: of `completion_ids`, those of which an engine's replica has been heard to take them. whole_ids: those of
+    which all is there, though an engine has more to say. blocked: completions that were ended as copies.
     principal: who asks; None where nobody is asked for a key. grant: what its limits leave to it.
     prompts, texts: only where text may be logged; of texts, the parts in which they came.
     """
@@ -113,6 +127,8 @@ class RequestRecord:
     ended_by: set[str] = field(default_factory=set)
     engine: str | None = None
     taken_ids: set[str] = field(default_factory=set)
+    whole_ids: set[str] = field(default_factory=set)
+    blocked: set[int] = field(default_factory=set)
     principal: Principal | None = None
     grant: Grant | None = None
     error: ServeError | None = None
@@ -224,7 +240,7 @@ class RequestRecord:
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": None if self.completion_tokens is None else self.cached_tokens,
             "completion_tokens": self.completion_tokens,
-            "finish_reasons": sorted(set(self.finish_reasons.values())) or None,
+            "finish_reasons": self._reasons() or None,
             "ended_by": sorted(self.ended_by) or None,
             "queue_ms": _ms(self.queue_s),
             "ttft_ms": _ms(self.ttft_s if self.first_text_s is None else self.first_text_s),
@@ -237,6 +253,9 @@ class RequestRecord:
             "prompts": self.prompts,
             "texts": None if self.texts is None else ["".join(self.texts[i]) for i in sorted(self.texts)],
         }
+
+    def _reasons(self) -> list[str]:
+        return sorted({*(self.finish_reasons | dict.fromkeys(self.blocked, "content_filter")).values()})
 
     def _error(self, error: ServeError) -> dict[str, str]:
         said = {"code": error.code, "param": error.param}

@@ -16,8 +16,8 @@ from pathlib import Path
 from tests.mutation import judged
 from tests.mutation.judged import Change
 from tests.mutation.names import function_of
-from tests.mutation.rooms import PACKAGES, ROOT, NoSuchRoomError, Room, room_of, rooms
-from tests.mutation.scratch import SURVIVED, UNTESTED, MutmutError, Scratch
+from tests.mutation.rooms import PACKAGES, ROOT, NoSuchRoomError, Room, is_left_out, room_of, rooms
+from tests.mutation.scratch import NOT_RUN, UNNOTICED, MutmutError, Scratch
 
 
 @dataclass
@@ -47,7 +47,9 @@ def look(room: Room, known: set[Change], sample: int | None, seed: int, workers:
     codes = scratch.codes()
     found = Found(room.name, len(names))
     for name in names:
-        if codes[name] not in (SURVIVED, UNTESTED):
+        if codes[name] in NOT_RUN:
+            raise MutmutError(f"{name} was not run")
+        if codes[name] not in UNNOTICED:
             found.noticed += 1
             continue
         file, before, after = scratch.lines(name)
@@ -60,9 +62,10 @@ def look(room: Room, known: set[Change], sample: int | None, seed: int, workers:
 
 
 def changed() -> list[str]:
-    """Files of the code that differ from the last commit."""
+    """Files of the code that differ from the last commit, and are planted with faults."""
     command = ["git", "diff", "--name-only", "--diff-filter=d", "HEAD", "--", *(f"{name}/*.py" for name in PACKAGES)]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    return [name for name in names if not is_left_out(name)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

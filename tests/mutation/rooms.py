@@ -48,7 +48,7 @@ def rooms(root: Path = ROOT) -> list[Room]:
 def room_of(name: str, root: Path = ROOT) -> Room:
     """A folder's, or that of one file alone. Raises NoSuchRoomError."""
     path = root / name
-    if path.is_file() and not _left_out(name):
+    if path.is_file() and not is_left_out(name):
         found = _room(root, path.parent.relative_to(root).as_posix(), (name,))
     elif path.is_dir():
         found = _room(root, name.rstrip("/"), _sources(root, name.rstrip("/")))
@@ -65,11 +65,12 @@ def _room(root: Path, folder: str, sources: tuple[str, ...]) -> Room | None:
 
 def _sources(root: Path, folder: str) -> tuple[str, ...]:
     names = (path.relative_to(root).as_posix() for path in sorted((root / folder).glob("*.py")))
-    return tuple(name for name in names if not _left_out(name) and not name.endswith("__init__.py"))
+    return tuple(name for name in names if not is_left_out(name))
 
 
-def _left_out(name: str) -> bool:
-    return name.startswith(LEFT_OUT)
+def is_left_out(name: str) -> bool:
+    """Whether no fault is planted in a file."""
+    return name.startswith(LEFT_OUT) or name.endswith("__init__.py")
 
 
 def _tests(root: Path, folder: str) -> tuple[str, ...]:

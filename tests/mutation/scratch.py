@@ -30,8 +30,11 @@ _OPTIONS = (
     *("--ignore-glob=*test_linear_work.py", "--ignore-glob=*test_planning_time.py", "--ignore-glob=*test_held.py"),
 )
 
-SURVIVED, UNTESTED = 0, 33
-"""mutmut's exit codes: all tests have passed; none runs the function."""
+UNNOTICED = frozenset({0, 5, 33})
+"""mutmut's exit codes: all tests have passed, or none runs the function."""
+
+NOT_RUN = frozenset({None, 2, 34})
+"""Not begun, interrupted, skipped."""
 
 
 class MutmutError(RuntimeError):

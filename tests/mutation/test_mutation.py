@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -117,6 +118,20 @@ def test_a_room_is_told_by_what_was_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.planted, found.noticed, found.judged, found.score) == (5, 2, 1, 0.5)
     assert [change.after for change in found.survived] == ["x = 2", "x = 4"]
     assert command.look(room, set(), 3, 0, 2).planted == 3
+
+
+def test_a_fault_that_was_not_run_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "Scratch", FakeScratch)
+    for code in (None, 2):
+        monkeypatch.setattr(FakeScratch, "CODES", {"a.x_f__mutmut_0": code})
+        with pytest.raises(MutmutError, match="x_f__mutmut_0 was not run"):
+            command.look(Room("a", ("a.py",), ("tests/a",)), set(), None, 0, 2)
+
+
+def test_of_files_that_differ_those_without_faults_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "model/engine.py\nmodel/kernels/triton_linear.py\nmodel/__init__.py\n"
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: Mock(stdout=listed))
+    assert command.changed() == ["model/engine.py"]
 
 
 def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def lost(request: httpx.Request) -> httpx.Response:
 
 async def test_who_is_busy_is_asked_again_when_it_says() -> None:
     one, asked = server(
-        httpx.Response(429, headers={"retry-after": "0"}),
+        httpx.Response(429, headers={"retry-after-ms": "0", "retry-after": "0.001"}),
         httpx.Response(503, headers={"retry-after-ms": "1", "retry-after": "1000"}),
         httpx.Response(200, json=COMPLETION),
     )
@@ -72,7 +72,9 @@ async def test_patience_ends() -> None:
     [
         ({"retry-after": "2"}, 2.0),
         ({"retry-after-ms": "50"}, 0.05),
-        ({"retry-after": "-1"}, 0.0),
+        ({"retry-after": "0"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
         ({"retry-after": "Fri, 27 Nov 2026 12:00:00 GMT"}, None),
         ({}, None),
     ],

@@ -5,26 +5,33 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import openai
 import pytest
 from fastapi import FastAPI
 
-from deployments.attribution.backend import Attributor
+from deployments.attribution.backend import AttributedBackend, Attributor
 from deployments.attribution.build import build
+from deployments.attribution.index import Index
 from deployments.attribution.search import LONG, OWN
+from deployments.errors import AttributionUnavailableError
 from deployments.ingress import create_app
+from deployments.protocol import Delta, GenerationRequest
+from model.text.before import text_before
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from tests.deployments.attribution.conftest import code
 from tests.deployments.attribution.test_search import bare
 from tests.support.fake_app import in_process, tokenizer
 from tests.support.fake_backend import MODEL, FakeBackend
+from tests.support.log_lines import captured
 
 __all__ = ["tokenizer"]
 
@@ -37,10 +44,20 @@ PART = {"start": 4, "end": len(COPIED.rstrip()), "sources": [SOURCE]}
 
 
 class Repeating(FakeBackend):
-    """Answers with a text of one's own. others: of completions after the first."""
+    """Answers with a text of one's own. others: of completions after the first. heard_out: ids of streams."""
 
     answer = ANSWER
     others = ""
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+        async with aclosing(super().stream(request)) as batches:
+            async for deltas in batches:
+                yield deltas
+        self.heard_out.append(request.request_id)
+
+    @cached_property
+    def heard_out(self) -> list[str]:
+        return []
 
     def tokens(self, number: int = 0) -> list[int]:
         text = self.others if number else self.answer
@@ -60,7 +77,7 @@ def only_backend(tokenizer: Tokenizer) -> Repeating:
 
 @pytest.fixture(autouse=True)
 def backend(only_backend: Repeating) -> Repeating:
-    only_backend.answer = ANSWER
+    only_backend.answer, only_backend.others = ANSWER, ""
     return only_backend
 
 
@@ -188,6 +205,23 @@ async def test_the_engine_computes_no_more_of_what_is_blocked(
     assert backend.closed[-1] == backend.requests[-1].request_id
 
 
+async def test_whether_the_engine_or_the_filter_ends_it_an_answer_is_whole(
+    client_of: Client, backend: Repeating, attributor: Attributor, blocking: Attributor
+) -> None:
+    for client, text, reason in (
+        (client_of(attributor), ANSWER, "stop"),
+        (client_of(blocking), "words of its own", "stop"),
+        (client_of(blocking), LONG_COPY, "content_filter"),
+    ):
+        backend.answer = text
+        with captured() as lines:
+            await chunks(client)
+            assert (backend.requests[-1].request_id in backend.heard_out) == (reason == "stop")
+            await ask(client)
+        told = [(line["outcome"], line["finish_reasons"]) for line in lines.requests()]
+        assert told == [("ok", [reason])] * 2
+
+
 async def test_of_several_completions_only_copies_are_blocked(
     client_of: Client, backend: Repeating, blocking: Attributor
 ) -> None:
@@ -241,6 +275,30 @@ async def test_a_broken_index_lets_nothing_pass_where_copies_are_blocked(
 ) -> None:
     response = await client_of(broken(True)).post("/v1/completions", json={"prompt": "x", "max_tokens": 2000})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "attribution_unavailable")
+
+
+async def test_an_index_that_fails_again_is_told_again(
+    backend: Repeating, tokenizer: Tokenizer, attributor: Attributor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = AttributedBackend(backend, attributor, tokenizer)
+    places = Index.places
+    with captured() as lines:
+        for works in (False, False, True, False):
+            monkeypatch.setattr(Index, "places", places if works else Mock(side_effect=OSError("no disk")))
+            with nullcontext() if works else pytest.raises(AttributionUnavailableError):
+                await looking.look("", ANSWER)
+        assert len(lines.all("attribution.unreadable")) == 2
+
+
+async def test_a_prompt_is_read_once_however_many_completions_it_has(
+    client_of: Client, backend: Repeating, attributor: Attributor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.others = ANSWER
+    reading = Mock(side_effect=text_before)
+    monkeypatch.setattr("deployments.attribution.backend.text_before", reading)
+    choices = (await ask(client_of(attributor), prompt=[COPIED, "y = 2\n"], n=3))["choices"]
+    assert [choice["attribution"][0]["sources"] for choice in choices] == [[SOURCE]] * 6
+    assert reading.call_count == 2
 
 
 async def test_it_is_counted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -55,6 +56,30 @@ def test_an_index_is_whole_or_not_there(corpus: Path, tmp_path: Path) -> None:
         build([corpus], out)
 
 
+def test_a_disk_that_is_full_is_told(corpus: Path, tmp_path: Path) -> None:
+    def full(built: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(ConfigError, match="out: database or disk is full"):
+        build([corpus], tmp_path / "out", told=full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_directories_of_one_name_are_refused(tmp_path: Path) -> None:
+    for project in ("one", "other"):
+        (tmp_path / project / "src").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="two directories are called src"):
+        build([tmp_path / "one" / "src", tmp_path / "other" / "src"], tmp_path / "out")
+
+
+def test_a_name_that_is_no_utf_8_can_be_told(tmp_path: Path) -> None:
+    top = tmp_path / "odd"
+    top.mkdir()
+    (top / os.fsdecode(b"gr\xf6\xdfe.py")).write_text(code(1))
+    build([top], tmp_path / "out")
+    assert sources(tmp_path / "out", code(1)) == {r"odd/gr\udcf6\udcdfe.py"}
+
+
 def test_a_damaged_index_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no index"):
         Index.open(tmp_path)
@@ -88,9 +113,25 @@ def test_who_opts_out_later_is_forgotten_by_servers_that_run(corpus: Path, tmp_p
     database.close()
 
 
+def test_what_is_half_forgotten_is_not_named_and_goes_next_time(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build([corpus], out)
+    running, database = Index.open(out), connect(out, "rw")
+    with database:
+        database.execute("DELETE FROM files WHERE path LIKE '%inner%'")
+    assert Looked(running, "", code(100)).attributions == []
+    running.close()
+    orphans = "SELECT count(*) FROM tiles WHERE file NOT IN (SELECT id FROM files)"
+    assert database.execute(orphans).fetchone() > (0,)
+    assert forget(out, OptOut()) == 0
+    assert database.execute(orphans).fetchone() == (0,)
+    database.close()
+
+
 @pytest.mark.parametrize(
     ("pattern", "name", "found"),
     [
+        ("ann", "ann/two\nlines.py", True),
         ("ann", "ann/x.py", True),
         ("ann/", "ann/deep/x.py", True),
         ("ann", "anna/x.py", False),
@@ -101,8 +142,9 @@ def test_who_opts_out_later_is_forgotten_by_servers_that_run(corpus: Path, tmp_p
 )
 def test_patterns_of_an_opt_out_list(pattern: str, name: str, found: bool, tmp_path: Path) -> None:
     path = tmp_path / "list"
-    path.write_text(f"# who does not want to be here\n\n{pattern}\n")
-    assert (name in OptOut.read(path)) is found
+    for before in (" # who does not want to be here\n\n", "\ufeff"):
+        path.write_text(f"{before}{pattern}\n")
+        assert (name in OptOut.read(path)) is found
     assert name not in OptOut()
 
 
@@ -156,3 +198,14 @@ def test_installed_packages_say_their_licence(tmp_path: Path) -> None:
     (info / "RECORD").write_text("tool/x.py,,\n")
     assert licence(tmp_path / "tool" / "x.py", tmp_path) == "BSD-3-Clause"
     assert licence(tmp_path / "other.py", tmp_path) is None
+
+
+@pytest.mark.parametrize("broken", ["METADATA", "RECORD"])
+def test_packages_that_cannot_be_read_say_nothing(broken: str, tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("Apache License, Version 2.0")
+    (tmp_path / "thing.py").write_text("x = 1\n")
+    about = tmp_path / "thing-1.0.dist-info"
+    about.mkdir()
+    for name, content in (("METADATA", b"Name: thing\nLicense: MIT\n"), ("RECORD", b"thing.py,,\n")):
+        (about / name).write_bytes(content + b"\xff" * (name == broken))
+    assert Licences(tmp_path).of(tmp_path / "thing.py", "x = 1\n") == "Apache-2.0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,3 +57,17 @@ async def test_budgets_are_watched_once_a_key_is_needed(tmp_path: Path, monkeypa
     await eventually(lambda: counters.told)
     watching.cancel()
     await asyncio.wait([watching])
+
+
+@pytest.mark.parametrize("settings", [{"required": True}, {"required_terms": "v1"}, {}])
+async def test_whoever_wants_keys_or_terms_lets_nobody_in_before_there_is_a_key(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Who has no team could accept nothing."""
+    database = f"sqlite+aiosqlite:///{tmp_path / 'teams.sqlite'}"
+    accounts = Accounts(TeamsSettings(database=database, **settings), "m", FakeCounters(), IngressMetrics("m"))
+    await accounts.start()
+    try:
+        assert accounts.directory.closed == bool(settings)
+    finally:
+        await accounts.stop()

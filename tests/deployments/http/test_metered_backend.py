@@ -256,14 +256,18 @@ async def test_who_leaves_pays_the_prompt_and_what_was_generated(bench: Bench, w
     assert bench.engine.closed == ["r"]
 
 
-async def test_a_stream_that_is_closed_early_pays_for_what_it_has(bench: Bench) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_stream_that_is_closed_early_pays_for_what_it_has(bench: Bench, whole: bool) -> None:
+    """Whoever closes it has gone away, or has all that is wanted."""
     with asking():
         batches = bench.backend.stream(asked())
         for _ in range(2):
             await anext(batches)
+        if whole:
+            request_record.whole("r")
         await batches.aclose()
     (owed,) = await bench.booked()
-    assert (owed.kind, owed.completion_tokens) == ("cancelled", 2)
+    assert (owed.kind, owed.completion_tokens) == ("completed" if whole else "cancelled", 2)
 
 
 async def test_a_stream_that_is_closed_at_its_end_is_complete(bench: Bench) -> None:

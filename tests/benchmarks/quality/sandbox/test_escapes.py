@@ -283,3 +283,15 @@ def test_a_command_has_to_be_there_and_to_exit_with_0(sandbox: Sandbox) -> None:
     assert ran("sleep 100\n", Command(("bash", "program.sh"), 0.2)) == Verdict(False, "timed out")
     with pytest.raises(RuntimeError, match="no-such-compiler is not installed"):
         ran("", Command(("no-such-compiler",), 1))
+
+
+def test_a_command_cannot_speak_for_whoever_started_it(sandbox: Sandbox) -> None:
+    """It is of the same user, whose pipes say that it has passed, or that a compiler is missing."""
+    text = """
+for fd in 3 4 5 6 7 8 9; do
+    (: < /proc/$PPID/fd/$fd) 2> /dev/null && exit 0
+done
+exit 3
+"""
+    program = Program(text, PATIENT, file="program.sh", commands=(Command(("bash", "program.sh"), 30),))
+    assert judge(sandbox, program) == Verdict(False, "failed: CalledProcessError")
