@@ -128,8 +128,8 @@ FAILURES = (
     Failure(
         "clients-cancel",
         "clients that cancel everything",
-        "4 clients ask for 400 tokens each, and leave with the first, many times a second",
-        harm.clients(Load("noise", streams=4, pause_s=0.2, max_tokens=400, leaves=True)),
+        "4 clients ask for 1,500 tokens each, and leave with the first, many times a second",
+        harm.clients(Load("noise", streams=4, pause_s=0.2, max_tokens=1500, leaves=True)),
         ("Requests", "Requests by team", "Computed for nobody", "How sequences end"),
         Expected(("StarcoderTeamCancels",), 1150.0, may=("StarcoderWastedWork",)),
         background=Load("people", streams=1, pause_s=2.0),
