@@ -42,6 +42,9 @@ HEALTH_TAKEN_S = 5.0
 HEALTH_FRESH_S = 0.1
 """However many ask for the health, which takes no key, engines are asked once in so long, and not again meanwhile."""
 
+HEALTH_PATIENCE_S = 2.0
+"""Unless that takes longer: by then there may be others than the one that hangs."""
+
 TOLD_S = 0.2
 ANSWER_MARGIN_S = 5.0
 
@@ -73,7 +76,7 @@ class HandleBackend:
         self._heartbeat_s = heartbeat_s
         self._metrics = metrics
         self._members = members
-        self._health = SharedAnswer(self._asked_health, HEALTH_FRESH_S)
+        self._health = SharedAnswer(self._asked_health, HEALTH_FRESH_S, HEALTH_PATIENCE_S)
         self._waiting = 0
         self._lost: NodeLostError | None = None
         self._calls: set[asyncio.Task[Any]] = set()

@@ -85,6 +85,25 @@ def test_what_goes_wrong_all_hear_and_the_next_is_asked_anew() -> None:
     in_virtual_time(run())
 
 
+def test_nobody_waits_for_one_that_takes_too_long_who_comes_after_that() -> None:
+    """The engine that is asked hangs, and meanwhile there is another."""
+    asked = Asked(100)
+    shared = SharedAnswer(asked, FRESH_S, patience_s=2.0)
+
+    async def run() -> None:
+        first = asyncio.create_task(shared.get())
+        await asyncio.sleep(1.5)
+        second = asyncio.create_task(shared.get())
+        await asyncio.sleep(1.0)
+        asked.takes_s = 0.1
+        assert await shared.get() == 1
+        assert await shared.get() == 1
+        assert not first.done()
+        assert (await first, await second) == (0, 0)
+
+    in_virtual_time(run())
+
+
 async def test_it_is_asked_on_nobodys_account() -> None:
     request = contextvars.ContextVar("request", default="none")
     request.set("r-1")
