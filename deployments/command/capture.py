@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import fcntl
 import io
-import logging
 import os
 import select
 import sys
@@ -23,8 +22,6 @@ END_S = 1.0
 
 PIPE_BYTES = 1 << 20
 """What C code prints while it holds the interpreter has to fit, since nobody reads meanwhile. More is root's."""
-
-logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -91,16 +88,13 @@ def _read(descriptor: int, tell: Callable[[list[str]], None]) -> None:
 
 
 def _whatever_comes(tell: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
-    """A pipe that nobody reads would stop the process, or end it."""
-    failed = False
+    """A pipe that nobody reads would stop the process, or end it. Nor may who reads it write to it."""
 
     def told(lines: list[str]) -> None:
-        nonlocal failed
         try:
             tell(lines)
         except Exception as error:  # whatever it is: what is printed may be anything
-            if not failed:  # once, since it is printed, too
-                failed = True
-                logger.error("%d lines that were printed cannot be told: %s", len(lines), type(error).__name__)
+            with contextlib.suppress(Exception):
+                tell([f"ERROR {len(lines)} lines that were printed cannot be told: {type(error).__name__}"])
 
     return told

@@ -92,9 +92,9 @@ while console._pass_on is tell:
     pass
 print("the next")
 """
-    told = messages(run(body))
-    assert told[-1] == "the next"
-    assert "1 lines that were printed cannot be told: ValueError" in told
+    done = run(body)
+    assert messages(done) == ["ERROR 1 lines that were printed cannot be told: ValueError", "the next"]
+    assert json.loads(done.stdout.splitlines()[0])["level"] == "error"
 
 
 def test_c_code_that_prints_much_and_holds_the_interpreter_is_not_waited_for() -> None:
