@@ -16,6 +16,7 @@ from types import MappingProxyType
 import prometheus_client
 from prometheus_client import CollectorRegistry
 
+from monitoring.front import reachable
 from monitoring.node_page import NodePage
 from monitoring.probe import Probe
 from monitoring.ready_page import ReadyPage
@@ -68,7 +69,7 @@ class NodeExporter:
 
     @property
     def address(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = reachable(self.host)
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     @property

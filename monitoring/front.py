@@ -13,6 +13,11 @@ FILE = "front.json"
 TIMEOUT_S = 10.0
 
 
+def reachable(host: str) -> str:
+    """An address at which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
 @dataclass(frozen=True)
 class Front:
     """Where a node's server listens, which may be everywhere, and the name of the model that it serves."""
@@ -33,7 +38,7 @@ class Front:
                 return None
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = reachable(self.host)
         if not self.tls:
             return http.client.HTTPConnection(host, self.port, timeout=timeout_s)
         # The certificate is for the names that clients use. Nothing secret is asked here, nor told.

@@ -200,7 +200,7 @@ def parse(text: str) -> dict[str, Any] | None:
         return None
     try:
         line = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     return line if isinstance(line, dict) else None
 

@@ -354,7 +354,7 @@ RANK_FAILURES = REPLICAS.counter(
 )
 PROCESS_DEATHS = REPLICAS.counter(
     "process_deaths_total",
-    "Processes that ended without a word: killed by the OOM killer, a signal, or Serve after the time to drain. The "
+    "Processes that ended without a word: killed by the OOM killer, SIGKILL, or Serve after the time to drain. The "
     "node's exporter notices within seconds; a dead engine's successor counts it among the failures by cause as well.",
     labels=("model", "process"),
 )

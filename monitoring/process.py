@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -57,13 +58,17 @@ def families() -> Families:
 
 
 def expect_farewell(process: str, model: str) -> None:
-    """From now on it counts as a death if this process ends before `farewell`. process: one of labels.PROCESSES."""
+    """From now on it counts as a death if this process ends before `farewell`. process: one of labels.PROCESSES.
+
+    One that is asked to end, by SIGTERM say, and does so by way of Python's own end, has said it.
+    """
     families().counter(PROCESS_DEATHS, model, process)
     if _shared is not None:
         try:
             _shared.expect_farewell(PROCESS_DEATHS.key(model, process))
         except OSError as error:
             logger.warning("nobody will notice if this process is killed: %s", error)
+        atexit.register(farewell)
 
 
 def farewell() -> None:

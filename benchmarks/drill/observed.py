@@ -80,6 +80,8 @@ class Prometheus:
             with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=ANSWER_S) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
+            if error.code >= 500:  # it is busy, not the query wrong
+                raise
             raise ValueError(f"{parameters.get('query')}: {json.load(error)['error']}") from error
 
 

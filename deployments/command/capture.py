@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import fcntl
 import io
 import os
 import select
@@ -18,22 +20,30 @@ TOGETHER_S = 0.1
 
 END_S = 1.0
 
+PIPE_BYTES = 1 << 20
+"""What C code prints while it holds the interpreter has to fit, since nobody reads meanwhile. More is root's."""
+
 
 @contextlib.contextmanager
 def captured(tell: Callable[[list[str]], None]) -> Iterator[None]:
     """For the block, what is written to the descriptors 1 and 2 comes to `tell`, called by a thread; it must not wait.
 
-    Copies of the two that were made before go where they went.
+    Copies of the two that were made before go where they went, and so does what Python says of a process that crashes:
+    nobody would be left to hand it over.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # a pipe's would keep lines back
     read, write = os.pipe()
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or somebody has many
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     kept = [(number, os.dup(number)) for number in (1, 2)]
     _flush()
     for number, _ in kept:
         os.dup2(write, number)
     os.close(write)
+    told_of_crashes = faulthandler.is_enabled()
+    faulthandler.enable(kept[-1][1])
     thread = threading.Thread(target=_read, args=(read, tell), name="captured output", daemon=True)
     thread.start()
     try:
@@ -42,6 +52,11 @@ def captured(tell: Callable[[list[str]], None]) -> Iterator[None]:
         _flush()
         for number, copy in kept:
             os.dup2(copy, number)
+        if told_of_crashes:
+            faulthandler.enable(2)
+        else:
+            faulthandler.disable()
+        for _, copy in kept:
             os.close(copy)
         thread.join(END_S)  # longer only where a child lives on that has the pipe, too
 
@@ -55,6 +70,7 @@ def _flush() -> None:
 def _read(descriptor: int, tell: Callable[[list[str]], None]) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
+    tell = _whatever_comes(tell)
     lines: list[str] = []
     rest, data = b"", b"."
     with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
@@ -69,3 +85,16 @@ def _read(descriptor: int, tell: Callable[[list[str]], None]) -> None:
                 rest = b""
             lines += [line.decode(errors="replace") for line in whole]
     tell(lines)
+
+
+def _whatever_comes(tell: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+    """A pipe that nobody reads would stop the process, or end it. Nor may who reads it write to it."""
+
+    def told(lines: list[str]) -> None:
+        try:
+            tell(lines)
+        except Exception as error:  # whatever it is: what is printed may be anything
+            with contextlib.suppress(Exception):
+                tell([f"ERROR {len(lines)} lines that were printed cannot be told: {type(error).__name__}"])
+
+    return told

@@ -87,7 +87,7 @@ def _message(text: str) -> Message:
     if text.startswith("{"):
         try:
             line = _structured.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return Message(text, "info")
         told = line.message if line.exc_text is None else f"{line.message}\n{line.exc_text}"
         return Message(told, _LEVELS.get(line.levelname, "info"))

@@ -324,12 +324,13 @@ class Server:
         def stop() -> None:
             if self._owns_application:
                 with contextlib.suppress(Exception):
-                    roster.say_draining()
+                    roster.say_draining(self.settings.drain_timeout_s + SERVE_STOP_S)
             # Streams that end before anything is taken down cannot be hurt by how it is taken down.
             drain(self.settings.drain_timeout_s / 2)
             if self._owns_application:
                 with contextlib.suppress(Exception):
                     serve.delete(APP_NAME)
+                    roster.say_serving()  # whoever serves in this cluster next
             drain(self.settings.drain_timeout_s)
             if self._owns_serve:
                 with contextlib.suppress(Exception):

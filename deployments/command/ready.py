@@ -6,7 +6,7 @@ import json
 from typing import Any, TypedDict
 
 from deployments.settings import Settings
-from monitoring.front import Front
+from monitoring.front import Front, reachable
 
 _PRODUCTS = {"amx": "AMX", "bf16": "AVX512-BF16", "int16": "AVX512-VNNI"}
 _FORWARD = {"native": "in C", "triton": "by Triton kernels", "torch": "by PyTorch's operations"}
@@ -20,11 +20,6 @@ class Forward(TypedDict):
     path: str
     reason: str | None
     products: str | None
-
-
-def reachable(host: str) -> str:
-    """An address at which this machine reaches a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def answer(settings: Settings, path: str) -> bytes | None:

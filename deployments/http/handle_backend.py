@@ -22,6 +22,7 @@ from deployments.health import HealthReport, Members, Question
 from deployments.http import request_record
 from deployments.http.channels import RETRY_AFTER_S, SILENCE_S, Channels
 from deployments.http.receipts import Receipts
+from deployments.http.shared_answer import SharedAnswer
 from deployments.http.survey import survey
 from deployments.protocol import Delta, GenerationRequest, ModelInfo
 from monitoring import IngressMetrics
@@ -37,6 +38,12 @@ ASKED_AGAIN_S = 5.0
 
 HEALTH_TAKEN_S = 5.0
 """Whoever asks for the health does not wait for an engine to start."""
+
+HEALTH_FRESH_S = 0.1
+"""However many ask for the health, which takes no key, engines are asked once in so long, and not again meanwhile."""
+
+HEALTH_PATIENCE_S = 2.0
+"""Unless that takes longer: by then there may be others than the one that hangs."""
 
 TOLD_S = 0.2
 ANSWER_MARGIN_S = 5.0
@@ -69,6 +76,7 @@ class HandleBackend:
         self._heartbeat_s = heartbeat_s
         self._metrics = metrics
         self._members = members
+        self._health = SharedAnswer(self._asked_health, HEALTH_FRESH_S, HEALTH_PATIENCE_S)
         self._waiting = 0
         self._lost: NodeLostError | None = None
         self._calls: set[asyncio.Task[Any]] = set()
@@ -113,6 +121,9 @@ class HandleBackend:
 
     async def health(self) -> HealthReport:
         """Of every engine, as far as it is known who is there; else of one of them."""
+        return await self._health.get()
+
+    async def _asked_health(self) -> HealthReport:
         members = None if self._members is None else await self._members()
         timeout_s = HEALTH_TAKEN_S + self._heartbeat_s + ANSWER_MARGIN_S
         if members is not None:

@@ -129,7 +129,7 @@ def test_each_death_is_counted_once_and_no_end_in_order(rounds: list[tuple[list[
 
 
 SCRIPT = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from monitoring.process import expect_farewell, farewell, init
 init(Path(sys.argv[1]))
@@ -138,13 +138,15 @@ if os.fork() == 0:
     farewell()
     os._exit(0)
 os.wait()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray's workers do
 print("ready", flush=True)
 sys.stdin.readline()
 farewell()
+os._exit(0)
 """
 
 
-@pytest.mark.parametrize(("how", "counted"), [("killed", 1), ("ended", 0)])
+@pytest.mark.parametrize(("how", "counted"), [("killed", 1), ("asked to end", 0), ("ended", 0)])
 def test_a_real_process(tmp_path: Path, how: str, counted: int) -> None:
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -154,6 +156,8 @@ def test_a_real_process(tmp_path: Path, how: str, counted: int) -> None:
     assert f"{series} 0.0" in render(tmp_path).decode()
     if how == "killed":
         process.send_signal(signal.SIGKILL)
+    if how == "asked to end":
+        process.terminate()
     process.communicate("\n" if how == "ended" else None, timeout=120)
     for _ in range(2):
         assert f"{series} {counted}.0" in render(tmp_path).decode()

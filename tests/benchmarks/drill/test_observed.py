@@ -30,6 +30,8 @@ def alerts(request: Request) -> JSONResponse:
 def query_range(request: Request) -> JSONResponse:
     if request.query_params["query"] == "up{":
         return JSONResponse({"status": "error", "error": "unexpected end of input"}, status_code=400)
+    if request.query_params["query"] == "slow":
+        return JSONResponse({"status": "error", "error": "query timed out"}, status_code=503)
     assert [float(request.query_params[name]) for name in ("start", "end", "step")] == [100.0, 110.0, 5.0]
     return JSONResponse({"status": "success", "data": {"resultType": "matrix", "result": MATRIX}})
 
@@ -46,5 +48,7 @@ def test_a_prometheus() -> None:
         assert found == Series({"outcome": "ok"}, [(100, 1.5), (110, float("inf"))])
         with pytest.raises(ValueError, match=r"up\{: unexpected end of input"):
             observed.curves("up{", 100.0, 110.0, 5.0)
+        with pytest.raises(OSError, match="503"):
+            observed.curves("slow", 100.0, 110.0, 5.0)
     with pytest.raises(OSError, match="refused"):
         observed.alerts()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,18 +21,16 @@ def replica(name: str, state: ReplicaState, since: float = 0.0) -> Any:
 
 
 class Controller:
-    """Serve's, as far as a roster asks it. asked: how often."""
+    """Serve's, as far as a roster asks it."""
 
     def __init__(self) -> None:
         names = {"engine": "e", "ingress": "i"}
         self.replicas = {kind: [replica(name, ReplicaState.RUNNING)] for kind, name in names.items()}
         self.gone = False
-        self.asked = 0
         self.get_deployment_details = SimpleNamespace(remote=self._details)
 
     async def _details(self, application: str, deployment: str) -> Any:
         assert application == "starcoder"
-        self.asked += 1
         if self.gone:
             raise ConnectionError("the controller is away")
         return SimpleNamespace(replicas=self.replicas[deployment])
@@ -75,19 +76,36 @@ async def test_it_says_who_is_there(controller: Controller) -> None:
     )
 
 
-async def test_the_controller_is_asked_once_in_a_while(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster, "FRESH_S", 1e6)
-    one = Roster("starcoder", "engine", "ingress", "i")
-    assert [await one.members() is not None for _ in range(5)] == [True] * 5
-    assert controller.asked == 2
-
-
 async def test_without_the_controller_what_it_said_last_is_known(controller: Controller) -> None:
     one = Roster("starcoder", "engine", "ingress", "i")
     known = await one.members()
     controller.gone = True
     assert await one.members() is known
     assert await Roster("starcoder", "engine", "ingress", "i").members() is None
+
+
+async def test_where_ray_does_not_answer_it_holds_one_thread_and_none_of_those_that_requests_need(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "ANSWER_S", 0.01)
+    one = Roster("starcoder", "engine", "ingress", "i")
+    answers, asked = threading.Event(), list[str]()
+
+    def get_actor(name: str, namespace: str) -> Controller:
+        asked.append(name)
+        answers.wait(60)
+        return controller
+
+    monkeypatch.setattr(roster.ray, "get_actor", get_actor)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    try:
+        assert [await one.members() for _ in range(5)] == [None] * 5
+        assert len(asked) == 1
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 30) == "free"
+    finally:
+        answers.set()
+    monkeypatch.setattr(roster, "ANSWER_S", 30.0)
+    assert await one.members() is not None
 
 
 async def test_it_drains_where_that_is_said_or_this_process_is_about_to_move(controller: Controller) -> None:
@@ -98,8 +116,11 @@ async def test_it_drains_where_that_is_said_or_this_process_is_about_to_move(con
         assert found is not None
         return found.draining
 
-    roster.say_draining()
+    roster.say_draining(60.0)
     assert await draining()
+    roster.say_draining(-1.0)
+    assert not await draining(), "whoever said it was killed"
+    roster.say_draining(60.0)
     roster.say_serving()
     assert not await draining()
     controller.replicas["ingress"] = [

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import textwrap
+
+import pytest
 
 from monitoring import events, logs
 
@@ -56,3 +60,50 @@ def test_what_comes_after_the_block_goes_where_it_went() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "after"
     assert done.stderr == "and here\n"
+
+
+def run(body: str) -> subprocess.CompletedProcess[str]:
+    """In a process whose log is JSON. body: what it does while it is captured."""
+    head = "import ctypes, os, signal\nfrom deployments.command.console import Console\nconsole = Console('json')\n"
+    code = f"{head}with console.alone():\n{textwrap.indent(body, '    ')}\nconsole.flush()\n"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def messages(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line)["message"] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("begins", ["{", logs._LINE_START + '2026", "a": {'])
+def test_a_line_that_is_hard_to_read_is_told_like_any_other(begins: str) -> None:
+    """And whoever prints the next one is not ended by a pipe that nobody reads."""
+    line = begins + '"a":{' * 3_000
+    assert messages(run(f"print({line!r})\nprint('the next')")) == [line, "the next"]
+
+
+def test_what_cannot_be_told_ends_nobody() -> None:
+    body = """
+def tell(*_, **__):
+    console._pass_on = original
+    raise ValueError("a mistake of ours")
+original, console._pass_on = console._pass_on, tell
+print("lost")
+while console._pass_on is tell:
+    pass
+print("the next")
+"""
+    done = run(body)
+    assert messages(done) == ["ERROR 1 lines that were printed cannot be told: ValueError", "the next"]
+    assert json.loads(done.stdout.splitlines()[0])["level"] == "error"
+
+
+def test_c_code_that_prints_much_and_holds_the_interpreter_is_not_waited_for() -> None:
+    text = "x" * 200_000
+    body = f"assert ctypes.PyDLL(None).write(1, b'x' * {len(text)} + b'\\n', {len(text) + 1}) == {len(text) + 1}"
+    assert "".join(messages(run(body)))[:100] == text[:100]
+
+
+def test_a_crash_has_its_last_words_where_standard_error_went() -> None:
+    done = run("os.kill(os.getpid(), signal.SIGSEGV)")
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr

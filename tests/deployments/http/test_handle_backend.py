@@ -20,6 +20,7 @@ from deployments.errors import (
     NodeLostError,
     OverloadedError,
 )
+from deployments.health import HealthReport
 from deployments.http.channels import SILENCE_S
 from deployments.http.handle_backend import HEALTH_TAKEN_S, TAKEN_S, HandleBackend
 from deployments.http.receipts import SENT_S, TOGETHER_S
@@ -34,12 +35,13 @@ from tests.support.waiting import settle
 class Response:
     """One call of a replica: `results` one after the other; a RuntimeError among them is raised, None is silence.
 
-    taken: whether a replica takes it at once.
+    taken: whether a replica takes it at once. asked: how often it was begun.
     """
 
     def __init__(self, *results: object, taken: bool = True) -> None:
         self.results = results
         self.cancelled = False
+        self.asked = 0
         self._items = self._each()
         self._replica_result_future: concurrent.futures.Future[object] = concurrent.futures.Future()
         if taken:
@@ -84,7 +86,12 @@ def backend(response: Response, received: Response | None = None, **options: Any
 
     if received is not None:
         received.receipts = receipts  # type: ignore[attr-defined]
-    method = SimpleNamespace(remote=lambda *_: response)
+
+    def ask(*_: object) -> Response:
+        response.asked += 1
+        return response
+
+    method = SimpleNamespace(remote=ask)
     methods = dict.fromkeys(("stream", "health", "info"), method)
     methods["attach"] = SimpleNamespace(remote=lambda _: Response())  # such a replica sends nothing that way
     handle = SimpleNamespace(**methods, received=SimpleNamespace(remote=receive), options=lambda **_: handle)
@@ -317,3 +324,18 @@ def test_a_replica_that_took_the_question_and_hangs_is_no_health() -> None:
         return asyncio.get_running_loop().time()
 
     assert in_virtual_time(run()) < 30
+
+
+async def test_a_flood_of_questions_about_the_health_asks_the_engine_once() -> None:
+    """Each would else have a place among those that wait for an engine, which requests for work need."""
+    waiting = list[int]()
+    call = Response(HealthReport(healthy=True), taken=False)
+    metrics = SimpleNamespace(waiting_for_engine=waiting.append)
+    one = backend(call, metrics=metrics)
+    asking = [asyncio.create_task(one.health()) for _ in range(100)]
+    await settle()
+    asking.pop().cancel()
+    call.take()
+    assert all(report.healthy for report in await asyncio.gather(*asking))
+    assert call.asked == 1
+    assert max(waiting, default=0) <= 1
