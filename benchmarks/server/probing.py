@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -43,6 +43,7 @@ class Prober:
 
     def __init__(self, url: str, paths: tuple[str, ...], every_s: float, headers: dict[str, str]) -> None:
         self.probes: list[Probe] = []
+        self._paths = paths
         self._every_s = every_s
         command = [sys.executable, "-m", __name__, url, str(every_s), json.dumps(headers), *paths]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -66,14 +67,21 @@ class Prober:
         for line in self._process.stdout:
             self.probes.extend(Probe(**json.loads(line)).as_many(self._every_s))
 
+    def wait(self) -> None:
+        """Return when there is an answer of every path. Raises RuntimeError."""
+        self._until(lambda probes: {probe.path for probe in probes} == set(self._paths))
+
     def between(self, began: float, ended: float, path: str) -> list[Probe]:
-        """Those asked in a time, once the last of them has been answered."""
+        """Those asked in a time, once the last of them has been answered. Raises RuntimeError."""
+        self._until(lambda probes: any(probe.asked >= ended for probe in probes if probe.path == path))
+        return [probe for probe in list(self.probes) if probe.path == path and began <= probe.asked < ended]
+
+    def _until(self, condition: Callable[[list[Probe]], bool]) -> None:
         deadline = time.monotonic() + _TIMEOUT_S + 10
-        while not any(probe.asked >= ended for probe in list(self.probes) if probe.path == path):
+        while not condition(list(self.probes)):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the process that asks has ended")
             time.sleep(0.01)
-        return [probe for probe in list(self.probes) if probe.path == path and began <= probe.asked < ended]
 
 
 def _ask(

@@ -86,6 +86,7 @@ async def measure(options: argparse.Namespace) -> Result:
         await check_server(client)
         await settled(client)
         with Prober(options.url, (VERSION, HEALTH), options.probe_interval, headers) as prober:
+            await asyncio.to_thread(prober.wait)
             loads = {IDLE: [], ORDINARY: [ordinary(client)], HOSTILE: [against(server, one) for one in attacks()]}
             phases = [
                 await load(name, requests, options.clients, seconds, options.patience)

@@ -70,7 +70,7 @@ def test_a_run(
     assert metrics["ordinary_requests"] > 0
     assert metrics["hostile_requests"] >= len(CHEAP) + len(LEAVING)
     for load in soak.PHASES:
-        assert len(found["samples"][f"{load}_version"]) > 5
+        assert found["samples"][f"{load}_version"]
         assert 0 < metrics[f"p50_{load}_health_ms"] <= metrics[f"max_{load}_health_ms"]
         assert metrics[f"failed_{load}_version"] == 0
     assert any(request.params.max_tokens == 1000 for request in backend.requests)
