@@ -61,7 +61,7 @@ class TeamsSettings(BaseModel):
         min_length=1,
         max_length=200,
         description="Version of the use restrictions that a team must have accepted (`starcoder teams accept-terms`) "
-        "before it gets completions; nobody gets in without a key then. None need be accepted if not given.",
+        "before it gets completions; nobody gets in without a key then. Nothing has to be accepted if not given.",
     )
     refresh_s: float = Field(default=2.0, gt=0, description="A new, changed or revoked key takes effect within this.")
     max_staleness_s: float = Field(
