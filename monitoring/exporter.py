@@ -50,18 +50,14 @@ class NodeExporter:
         others: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         page, asked = NodePage(directory), CollectorRegistry()
-        self._probe = Probe(directory)
-        asked.register(self._probe)
-        try:
+        with contextlib.ExitStack() as undone:
+            self._probe = Probe(directory)
+            undone.callback(self._probe.close)
+            asked.register(self._probe)
             self._page = ReadyPage(lambda: page.text() + prometheus_client.generate_latest(asked))
-            try:
-                self._server, self._thread = prometheus_client.start_http_server(port, host, CollectorRegistry())
-            except BaseException:
-                self._page.close()
-                raise
-        except BaseException:
-            self._probe.close()
-            raise
+            undone.callback(self._page.close)
+            self._server, self._thread = prometheus_client.start_http_server(port, host, CollectorRegistry())
+            undone.pop_all()
         self._server.set_app(with_others(self._page, others))
         self.host, self.port = host, self._server.server_port
         addresses = {JOB: self.address, **others}

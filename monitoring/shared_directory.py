@@ -14,20 +14,21 @@ what it leaves to the user: which processes live, and where the counts of the de
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import logging
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 
 from prometheus_client.mmap_dict import MmapedDict
 
 from monitoring.allocated import AllocatedDict
+from monitoring.file_locks import exclusively, is_held
 from monitoring.stored_file import ARCHIVE
 
 logger = logging.getLogger(__name__)
@@ -79,15 +80,9 @@ class SharedDirectory:
             os.close(self._life)
             self._life = None
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps every other process and thread from reading or sweeping. Held for milliseconds. Not reentrant."""
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+        return exclusively(self.path)
 
     # A process that reads
 
@@ -100,7 +95,7 @@ class SharedDirectory:
     def alive(self) -> bool:
         """Whether any process records here. Archives nothing."""
         with self.locked():
-            return any(not self._is_dead(file) for file in self.path.glob("*.alive"))
+            return any(is_held(file) for file in self.path.glob("*.alive"))
 
     def sweep(self) -> None:
         """Archive what dead processes counted and forget their gauges; not while the file system is full."""
@@ -115,7 +110,7 @@ class SharedDirectory:
 
     def _sweep_all(self) -> None:
         self._finish_archiving()
-        dead = [file.stem for file in self.path.glob("*.alive") if self._is_dead(file)]
+        dead = [file.stem for file in self.path.glob("*.alive") if not is_held(file)]
         if not dead:
             return
         for identifier in dead:
@@ -129,17 +124,6 @@ class SharedDirectory:
 
     def _life_file(self, identifier: str) -> Path:
         return self.path / f"{identifier}.alive"
-
-    @staticmethod
-    def _is_dead(life_file: Path) -> bool:
-        file = os.open(life_file, os.O_RDWR)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(file)
-        return True
 
     # The archive. The journal makes adding to it atomic: a crash neither loses a count nor counts it twice.
 

@@ -10,8 +10,10 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+
+from monitoring.file_locks import exclusively, is_held
 
 
 class Announcement:
@@ -25,7 +27,7 @@ class Announcement:
         self._directory = directory
         self._file = directory / f"{node}.json"
         following = self._file.with_suffix(".next")
-        with _locked(directory):
+        with exclusively(directory):
             _remove_stale(directory)
             self._held = os.open(following, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
             fcntl.flock(self._held, fcntl.LOCK_EX)
@@ -34,37 +36,16 @@ class Announcement:
             following.rename(self._file)  # Prometheus may be reading
 
     def close(self) -> None:
-        with contextlib.suppress(FileNotFoundError), _locked(self._directory):
+        with contextlib.suppress(FileNotFoundError), exclusively(self._directory):
             if os.path.samestat(os.fstat(self._held), self._file.stat()):
                 self._file.unlink()
         os.close(self._held)
 
 
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
 def _remove_stale(directory: Path) -> None:
     for file in directory.glob("*.json"):
-        if _is_announcement(file) and not _is_held(file):
+        if _is_announcement(file) and not is_held(file):
             file.unlink()
-
-
-def _is_held(file: Path) -> bool:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _is_announcement(file: Path) -> bool:
