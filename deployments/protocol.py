@@ -8,6 +8,7 @@ they cross a Serve handle.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from typing import Literal, Protocol
 
 import msgspec
@@ -17,6 +18,10 @@ from deployments.health import HealthReport
 from model.request import FinishReason, Request, SamplingParams, TokenLogprobs
 from model.statistics import ForwardPath
 from monitoring.labels import DEFAULT_TEAM, OTHER_DIALECT
+
+WHOLE_NEWS_S = 0.1
+"""`news_s` of a stream that becomes a whole answer: were each token told on its own, an ingress would take half as much
+time again."""
 
 PREFIX_CHARACTERS = 16_384
 SUFFIX_CHARACTERS = 8_192
@@ -243,6 +248,15 @@ class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     replayed_tokens: int = 0
     attributions: list[Attribution] = []
     blocked: bool = False
+
+
+async def gathered(batches: AsyncGenerator[list[Delta], None]) -> list[Delta]:
+    """A stream as one whole delta a completion, by index. It is closed on every path. Raises what it raises."""
+    whole: dict[int, Delta] = {}
+    async with aclosing(batches):
+        async for deltas in batches:
+            gather(whole, deltas)
+    return [whole[index] for index in sorted(whole)]
 
 
 def gather(whole: dict[int, Delta], news: Iterable[Delta]) -> None:

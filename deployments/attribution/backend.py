@@ -18,8 +18,9 @@ from deployments.attribution.index import Index
 from deployments.attribution.search import BEFORE, Looked
 from deployments.attribution.watch import Watch
 from deployments.errors import AttributionUnavailableError
+from deployments.health import HealthReport
 from deployments.http import request_record
-from deployments.protocol import Backend, Delta, GenerationRequest, HealthReport, ModelInfo, gather
+from deployments.protocol import WHOLE_NEWS_S, Backend, Delta, GenerationRequest, ModelInfo, gathered
 from model.text.before import text_before
 from model.text.detokenizer import Detokenizer
 from model.text.tokenizer import Tokenizer
@@ -27,9 +28,6 @@ from monitoring import IngressMetrics, logs
 from monitoring.attribution import AttributionMetrics
 
 _BROKEN = (sqlite3.Error, OSError, zlib.error, UnicodeDecodeError)
-
-WHOLE_NEWS_S = 0.1
-"""Of whole answers nobody sees the parts."""
 
 
 class Attributor:
@@ -94,11 +92,7 @@ class AttributedBackend:
             completions = self._completions(request)
             told = [await completions[delta.index].more(delta) for delta in await self._backend.generate(request)]
             return [delta for delta in told if delta is not None]
-        whole: dict[int, Delta] = {}
-        async with aclosing(self.stream(msgspec.structs.replace(request, news_s=WHOLE_NEWS_S))) as batches:
-            async for deltas in batches:
-                gather(whole, deltas)
-        return [whole[index] for index in sorted(whole)]
+        return await gathered(self.stream(msgspec.structs.replace(request, news_s=WHOLE_NEWS_S)))
 
     async def health(self) -> HealthReport:
         return await self._backend.health()

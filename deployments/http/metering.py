@@ -21,7 +21,7 @@ from deployments.health import HealthReport
 from deployments.http import request_record
 from deployments.http.meter import Meter
 from deployments.http.request_record import RequestRecord
-from deployments.protocol import Backend, Delta, GenerationRequest, ModelInfo, gather
+from deployments.protocol import WHOLE_NEWS_S, Backend, Delta, GenerationRequest, ModelInfo, gathered
 from deployments.teams.counting import Account, Ask, Counters
 from deployments.teams.ids import uuid7
 from deployments.teams.journal import NOTED_S, Journal, JournalError
@@ -29,9 +29,6 @@ from deployments.teams.principal import Principal
 from deployments.teams.records import LedgerEntry, Price, ServiceClass, Team
 
 RETRY_AFTER_S = 5.0
-
-WHOLE_NEWS_S = 0.1
-"""Were each token told on its own, an ingress would take half as much time again for a whole answer."""
 
 
 class Books(Protocol):
@@ -90,12 +87,8 @@ class MeteredBackend:
         record = request_record.current()
         if record is None or record.principal is None:
             return await self._backend.generate(request)
-        whole: dict[int, Delta] = {}
         told = msgspec.structs.replace(request, news_s=WHOLE_NEWS_S)
-        async with aclosing(self._metered(told, record, record.principal)) as batches:
-            async for deltas in batches:
-                gather(whole, deltas)
-        return [whole[index] for index in sorted(whole)]
+        return await gathered(self._metered(told, record, record.principal))
 
     async def health(self) -> HealthReport:
         return await self._backend.health()

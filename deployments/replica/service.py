@@ -11,7 +11,7 @@ from typing import Protocol
 
 from deployments.errors import EngineAwayError, EngineGaveUpError, EngineUnavailableError, given_up
 from deployments.health import HealthReport
-from deployments.protocol import Delta, GenerationRequest, TakenOver, gather
+from deployments.protocol import Delta, GenerationRequest, TakenOver, gather, gathered
 from deployments.replica.admission import Admission
 from deployments.replica.backlog import Standing
 from deployments.replica.deadline import in_time
@@ -108,11 +108,7 @@ class EngineService:
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
         """One whole delta a sequence, by index. Cancelling it aborts. Raises like `stream`."""
-        whole: dict[int, Delta] = {}
-        async with contextlib.aclosing(self._deltas(request)) as deltas:
-            async for batch in deltas:
-                gather(whole, batch)
-        return [whole[index] for index in sorted(whole)]
+        return await gathered(self._deltas(request))
 
     async def health(self) -> HealthReport:
         """A heartbeat of the engine and all its ranks. Never raises; a dead engine is never healthy."""

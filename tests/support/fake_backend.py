@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from deployments.health import HealthReport
-from deployments.protocol import Delta, GenerationRequest, ModelInfo, gather
+from deployments.protocol import Delta, GenerationRequest, ModelInfo, gathered
 from deployments.replica.sequence import SequenceText
 from model.request import Output, Request, TokenLogprobs
 from model.text.tokenizer import Tokenizer
@@ -88,11 +87,7 @@ class FakeBackend:
         return output
 
     async def generate(self, request: GenerationRequest) -> list[Delta]:
-        whole: dict[int, Delta] = {}
-        async with aclosing(self.stream(request)) as batches:
-            async for batch in batches:
-                gather(whole, batch)
-        return [whole[index] for index in sorted(whole)]
+        return await gathered(self.stream(request))
 
     async def health(self) -> HealthReport:
         return self.report

@@ -20,8 +20,8 @@ from deployments.errors import (
     QuotaError,
 )
 from deployments.http import request_record
-from deployments.http.metering import WHOLE_NEWS_S, MeteredBackend
-from deployments.protocol import Delta, GenerationRequest
+from deployments.http.metering import MeteredBackend
+from deployments.protocol import WHOLE_NEWS_S, Delta, GenerationRequest
 from deployments.teams.journal import Journal
 from deployments.teams.principal import Principal
 from deployments.teams.records import LedgerEntry
