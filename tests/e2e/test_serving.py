@@ -119,20 +119,18 @@ def test_bad_input_is_a_clear_error(cluster: Cluster, sdk: openai.OpenAI) -> Non
 
 
 def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
+    """It goes after the first piece at once: an engine as small as this one needs less than a second for all of them."""
     before, limit = counted(cluster, "starcoder_generation_tokens_total"), 1900
     cancelled = counted(cluster, "starcoder_requests_cancelled_total")
     body = long_request(cluster, limit)
     with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=120) as response:
-        lines = response.iter_lines()
-        assert next(lines).startswith("data: ")
-        health = cluster.health()
-        assert health is not None
-        assert health["running"] == 1
+        assert next(response.iter_lines()).startswith("data: ")
+    # What `/health` says is as old as the last heartbeat: it may not know of the sequence yet.
+    wait_until(lambda: counted(cluster, "starcoder_requests_cancelled_total") == cancelled + 1, "nothing was cancelled")
     wait_until(lambda: (cluster.health() or {}).get("running") == 0, "the sequence stays")
     generated = counted(cluster, "starcoder_generation_tokens_total") - before
     print(f"left the batch after {generated:.0f} of {limit} tokens")
     assert generated < limit
-    assert counted(cluster, "starcoder_requests_cancelled_total") == cancelled + 1
 
 
 async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:
