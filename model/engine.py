@@ -128,14 +128,15 @@ class Engine:
         started = time.perf_counter()
         self.timing = None
         finished, self._in_flight = self._in_flight, None
-        waits = finished is not None and await_tokens(self.scheduler.running, self.limits.drafted_rows)
-        launched = None if waits else self._launch()
+        drafts = self._worth is not None and not self._worth.compares(len(self.scheduler.running))
+        waits = drafts and finished is not None and await_tokens(self.scheduler.running, self.limits.drafted_rows)
+        launched = None if waits else self._launch(drafts)
         outputs, self._given_up = self._given_up, []
         schedule_seconds = (time.perf_counter() if launched is None else launched.ready_at) - started
         collected: list[Output] = []
         if finished is not None:
             collected += self._collect(finished)
-        alone = finished is None or launched is None or launched.stays
+        alone = launched is not None and (finished is None or launched.stays)  # all of a step's time is this call's
         if launched is not None and launched.stays:
             launched.announce()
             self._in_flight = launched
@@ -148,10 +149,10 @@ class Engine:
                 self._weigh(finished, collected, self.timing.seconds)
         return outputs + collected
 
-    def _launch(self) -> StepInFlight | None:
-        """Choose a batch and start it; None where there is nothing to run, or memory ran out."""
+    def _launch(self, drafts: bool) -> StepInFlight | None:
+        """Choose a batch, with drafts or not, and start it; None where there is nothing to run, or memory ran out."""
         began = self.pace.clock() if self.pace is not None else 0.0
-        if self._speculative_tokens:
+        if drafts:
             propose_drafts(self.scheduler.running, self.limits.drafted_rows, int(self.counters[metrics.ENGINE_STEPS]))
         plan = self.scheduler.schedule()
         if not plan:

@@ -12,6 +12,7 @@ import msgspec
 from benchmarks.drill.failure import Failure
 from benchmarks.drill.panels import Shown, panel, shown
 from benchmarks.drill.watching import Sighting, Watch
+from benchmarks.machine import describe_machine
 
 
 class PanelSeen(msgspec.Struct, frozen=True):
@@ -24,11 +25,12 @@ class PanelSeen(msgspec.Struct, frozen=True):
 class Finding(msgspec.Struct, frozen=True):
     """alerts: those that were pending or firing, in order. missing, unexpected: beside what was expected.
 
-    watched_s: seconds since the failure.
+    machine: in words. watched_s: seconds since the failure.
     """
 
     failure: str
     date: str
+    machine: str
     watched_s: float
     alerts: tuple[Sighting, ...]
     missing: tuple[str, ...]
@@ -51,6 +53,7 @@ def find(failure: Failure, watch: Watch, healthy_at: float) -> Finding:
     return Finding(
         failure=failure.name,
         date=time.strftime("%Y-%m-%d", time.gmtime(watch.began_at)),
+        machine="{cores} cores of {cpu}".format_map(describe_machine()),
         watched_s=round(watch.ended_at - watch.began_at, 1),
         alerts=tuple(sorted(watch.seen.values(), key=lambda one: one.pending_s)),
         missing=watch.missing,

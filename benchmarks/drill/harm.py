@@ -9,10 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from benchmarks.drill.clients import Load
 from benchmarks.drill.failure import Harm, Stand
-from benchmarks.drill.switch import switch_in
+from benchmarks.drill.switch import Part, switch_in
 
 ENGINE, INGRESS = "ServeReplica:starcoder:engine", "ServeReplica:starcoder:ingress"
 EXPORTER = "monitoring.exporter"
@@ -94,14 +95,30 @@ def _bind(taken: socket.socket, port: int) -> None:
 
 
 @contextlib.contextmanager
-def stray_router(stand: Stand) -> Iterator[None]:
-    """The routers of this server send requests to engines that do not hold their prefix."""
-    switch = switch_in(stand.home)
+def broken(stand: Stand, part: Part) -> Iterator[None]:
+    """A part of a server that was started so that it can be."""
+    switch = switch_in(stand.home, part)
     switch.touch()
     try:
         yield
     finally:
         switch.unlink(missing_ok=True)
+
+
+def stray_router(stand: Stand) -> AbstractContextManager[None]:
+    """The routers of this server send requests to engines that do not hold their prefix."""
+    return broken(stand, "router")
+
+
+def stubborn_drafts(load: Load) -> Harm:
+    """The engines of this server learn nothing from drafts that are wrong, and those of these clients are."""
+
+    @contextlib.contextmanager
+    def harm(stand: Stand) -> Iterator[None]:
+        with broken(stand, "drafts"), stand.clients(load):
+            yield
+
+    return harm
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ class StrayRouter(PrefixRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         ranks = await super().choose_replicas(candidate_replicas, pending_request)
-        return ranks[::-1] if _generates(pending_request) and switch.is_on() else ranks
+        return ranks[::-1] if _generates(pending_request) and switch.is_on("router") else ranks
 
 
 def _generates(pending_request: PendingRequest | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def tables(findings: Sequence[Finding]) -> dict[str, list[Row]]:
     }
 
 
-def markdown(findings: Sequence[Finding], machine: str) -> str:
+def markdown(findings: Sequence[Finding]) -> str:
     """Every failure of the table, in its order, those that were not run too; and when and where the others were."""
     known = {finding.failure: finding for finding in findings}
     lines = [HEAD, ("---",) * 3]
@@ -42,9 +41,23 @@ def markdown(findings: Sequence[Finding], machine: str) -> str:
             lines.append((what, NOT_RUN, ""))
         else:
             lines.append((what, "<br>".join(map(_panel, finding.panels)), alerts(finding).replace("; ", "<br>")))
-    dates = sorted({finding.date for finding in findings})
-    ran = f"Run on {' and '.join(dates)}, on {machine}." if dates else "Not run yet."
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{ran}"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{_where(findings)}"
+
+
+def _where(findings: Sequence[Finding]) -> str:
+    """When and on what each was run."""
+    ran: dict[tuple[str, str], list[str]] = {}
+    for failure in FAILURES:
+        for finding in findings:
+            if finding.failure == failure.name:
+                ran.setdefault((finding.date, finding.machine), []).append(failure.title)
+    if len(ran) == 1:
+        ((date, machine),) = ran
+        return f"Run on {date}, on {machine}."
+    return (
+        "\n".join(f"- {'; '.join(titles)}: on {date}, on {machine}." for (date, machine), titles in ran.items())
+        or "Not run yet."
+    )
 
 
 def alerts(finding: Finding) -> str:
@@ -74,12 +87,6 @@ def _cells(seen: PanelSeen) -> tuple[str, str, str]:
     return seen.title + named, quantity(line.before, seen.unit), during
 
 
-def machine_of(path: Path) -> str:
-    """Of a result that was written."""
-    found = json.loads(path.read_text())["machine"]
-    return f"{found['cores']} cores of {found['cpu']}"
-
-
 def written(document: str, table: str) -> str:
     """The document with this table in the place of the one before."""
     before, _, rest = document.partition(BEGIN)
@@ -87,4 +94,4 @@ def written(document: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(written(DOCUMENT.read_text(), markdown(read(RESULTS), machine_of(RESULTS))))
+    DOCUMENT.write_text(written(DOCUMENT.read_text(), markdown(read(RESULTS))))

@@ -15,10 +15,10 @@ from model.pico import CHECKPOINT
 from model.process.rank import Rank
 from model.request import Request, SamplingParams
 from model.sampler import Drawn
-from model.scheduling import drafting
+from model.scheduling import drafting, worth
 from model.scheduling.sequence import Sequence
 from model.scheduling.speculation import Speculator
-from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS
+from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, DRAFTED_STEP_TIME, PLAIN_STEP_TIME
 from tests.support.toy_engine import naive, run_to_end, tokens_of, toy_engine
 
 
@@ -58,11 +58,11 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     launch, read = Engine._launch, Drawn.read
     batches: list[Batch] = []
 
-    def noting_launch(engine: Engine) -> Any:
+    def noting_launch(engine: Engine, drafts: bool) -> Any:
         run = engine.executor.run
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine.executor, "run", lambda batch: batches.append(batch) or run(batch))
-            found = launch(engine)
+            found = launch(engine, drafts)
         if found is not None:
             seen.append(f"start {len(batches[-1].query_lens)}:{len(batches[-1].tokens)}")
         return found
@@ -101,6 +101,22 @@ def test_where_few_draft_the_others_run_ahead_of_their_check(events: list[str]) 
     assert events[:7] == ["start 9:27", "start 9:9", "read", "start 9:11", "read", "start 8:8", "read"]
     assert engine.stats()[ACCEPTED_DRAFT_TOKENS] == 2
     assert [len(o.token_ids) for o in outputs["4"]] == [1, 1, 3, 1, 1]
+
+
+def test_where_all_steps_would_draft_two_run_without_as_if_nobody_drafted(
+    events: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of which is prepared while the other runs, and is what the time of those with drafts is compared with."""
+    monkeypatch.setattr(worth, "COMPARED_EVERY", 6)
+    engine = toy_engine(async_scheduling=True, speculative_tokens=1)
+    one = request("a", [1, 2, 3], max_tokens=24)
+    started(engine, [one], {"a": Drafts(one, set(range(3, 24)))})
+    assert tokens_of(run_to_end(engine)["a"]) == naive(one)
+    begin = ["start 1:3", "start 1:1", "read", "start 1:1", "read", "start 1:1", "read", "read"]
+    drafted, without = ["start 1:2", "read"], ["start 1:1", "start 1:1", "read", "read"]
+    assert events == [*begin, *6 * drafted, *without, *3 * drafted]
+    counted = engine.stats()
+    assert counted[DRAFTED_STEP_TIME] > 0 < counted[PLAIN_STEP_TIME]
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 2])

@@ -26,8 +26,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     launch, read = Engine._launch, Drawn.read
 
-    def noting_launch(engine: Engine) -> Any:
-        found = launch(engine)
+    def noting_launch(engine: Engine, drafts: bool) -> Any:
+        found = launch(engine, drafts)
         if found is not None:
             seen.append("start")
         return found

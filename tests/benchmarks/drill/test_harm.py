@@ -88,10 +88,22 @@ def test_the_exporters_port_is_taken_and_given_back(stand: FakeStand, victims: l
 def test_the_router_goes_astray_while_a_file_is_there(stand: FakeStand, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in switch.environment(stand.home).items():
         monkeypatch.setenv(name, value)
-    assert not switch.is_on()
+    assert not switch.is_on("router")
     with harm.stray_router(stand):
-        assert switch.is_on()
-    assert not switch.is_on()
+        assert switch.is_on("router")
+        assert not switch.is_on("drafts")
+    assert not switch.is_on("router")
+
+
+def test_drafts_are_stubborn_while_the_clients_are_there(stand: FakeStand, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in switch.environment(stand.home).items():
+        monkeypatch.setenv(name, value)
+    load = Load("misleading", streams=3)
+    with harm.stubborn_drafts(load)(stand):
+        assert stand.loads == [load]
+        assert switch.is_on("drafts")
+    assert not stand.loads
+    assert not switch.is_on("drafts")
 
 
 def test_clients_come_and_go(stand: FakeStand) -> None:

@@ -35,7 +35,9 @@ def pending(*arguments: object) -> PendingRequest:
 
 async def test_only_a_broken_one_goes_astray(router: StrayRouter, tmp_path: Path) -> None:
     assert await router.choose_replicas([], pending(ASKED)) == RANKS
-    switch.switch_in(tmp_path).touch()
+    switch.switch_in(tmp_path, "drafts").touch()
+    assert await router.choose_replicas([], pending(ASKED)) == RANKS
+    switch.switch_in(tmp_path, "router").touch()
     assert await router.choose_replicas([], pending(ASKED)) == RANKS[::-1]
     for other in (None, pending(), pending("a health check")):
         assert await router.choose_replicas([], other) == RANKS

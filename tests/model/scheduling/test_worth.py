@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.scheduling.worth import SpeculationWorth
+from model.scheduling.worth import COMPARED, COMPARED_EVERY, SpeculationWorth
 from model.statistics import EngineCounters
 from monitoring import metrics
 
@@ -31,6 +31,24 @@ def test_drafts_that_are_wrong_cost_the_difference() -> None:
 
 def test_what_cannot_be_compared_counts_nothing() -> None:
     assert figures((1, 3, 4, 0.012), (2, 0, 2, 0.010), (1, 3, 4, 0.012)) == (0, 0)
+
+
+def test_where_all_have_drafts_two_in_a_row_go_without() -> None:
+    worth = SpeculationWorth(EngineCounters())
+    for _ in range(3):
+        for _ in range(COMPARED_EVERY):
+            assert not worth.compares(4)
+            worth.ended(4, 3, 5, 0.010)
+        assert not worth.compares(3)  # of this size nobody asks
+        assert [worth.compares(4) for _ in range(COMPARED + 1)] == [True] * COMPARED + [False]
+
+
+def test_where_some_have_none_anyway_nobody_is_kept_from_drafting() -> None:
+    worth = SpeculationWorth(EngineCounters())
+    for _ in range(3 * COMPARED_EVERY):
+        for drafted in (3, 3, 0):
+            assert not worth.compares(2)
+            worth.ended(2, drafted, 2, 0.010)
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 8), st.integers(1, 9), st.floats(0, 1))))

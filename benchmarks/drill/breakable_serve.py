@@ -1,4 +1,4 @@
-"""`starcoder serve` with a router that can be broken; it takes the same options."""
+"""`starcoder serve` with parts that can be broken; it takes the same options."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ ROUTER = "benchmarks.drill.stray_router.StrayRouter"
 
 def build(settings: Settings) -> serve.Application:
     # Ray reads the environment when it is imported, which the command sets first.
+    from benchmarks.drill.stubborn_drafts import StubbornEngine
     from deployments.app import application
 
-    return application(settings, router=ROUTER)
+    return application(settings, StubbornEngine, ROUTER)
 
 
 if __name__ == "__main__":
