@@ -34,7 +34,7 @@ SETTINGS = Settings(
     health_check_period_s=0.01,
     max_num_seqs=3,
     max_queued_requests=1,
-    num_threads=1,
+    num_threads=3,
     device_bandwidth=3e12,
     enable_prefix_caching=False,
 )
@@ -171,7 +171,7 @@ def request(id: str = "r") -> GenerationRequest:
 async def test_what_a_replica_that_is_ready_says_of_itself(stand: Stand, lines: LogLines) -> None:
     replica = await stand.serve()
     config, placement, bundle, _, configure_logs, rank_class = stand.started
-    assert (config.tensor_parallel_size, config.device, config.num_threads) == (2, "cpu", 1)
+    assert (config.tensor_parallel_size, config.device, config.num_threads) == (2, "cpu", 3)
     assert (placement, bundle, rank_class) == (stand.placement, BUNDLE, module.RankProcess)
     assert configure_logs.keywords == {"process": "rank", "replica": "abc"}
     assert stand.group.done == ["socket removed"]
