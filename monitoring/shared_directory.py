@@ -89,8 +89,7 @@ class SharedDirectory:
     def swept_files(self) -> list[Path]:
         """The files to merge, once the dead are swept. Only for who holds the lock."""
         self._sweep()
-        # A process may be between making a file and sizing it.
-        return [file for file in self.path.glob("*.db") if file.stat().st_size]
+        return list(self.path.glob("*.db"))
 
     def alive(self) -> bool:
         """Whether any process records here. Archives nothing."""
@@ -131,13 +130,15 @@ class SharedDirectory:
         self, kind: str, files: Iterable[Path], more: Mapping[str, float] = _NOTHING, done_with: Iterable[Path] = ()
     ) -> None:
         """Add what the files say to the archive, and `more` by its keys. done_with: goes in the same moment."""
-        files = [file for file in files if file.exists() and file.stat().st_size]
+        files = [file for file in files if file.exists()]
         merged = [file.name for file in (*files, *done_with)]
         if not merged:
             return
         archive = self.path / f"{kind}_{ARCHIVE}.db"
         sums: dict[str, float] = dict(more)
-        for file in [archive, *files] if archive.exists() else files:
+        # A process may have died between making a file and sizing it.
+        full = [file for file in (archive, *files) if file.exists() and file.stat().st_size]
+        for file in full:
             for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
                 sums[key] = sums.get(key, 0.0) + value
         following = self.path / f"{kind}_{ARCHIVE}.next"

@@ -68,6 +68,7 @@ class StoredFile:
         return True
 
     def _used(self) -> bytes:
+        """Nothing of a file that its process has made, and not sized yet."""
         with self._path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
             return file.read(max(0, _LENGTH.unpack_from(head)[0] - _HEAD_BYTES)) if head else b""

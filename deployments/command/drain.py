@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,18 +70,24 @@ def local_replicas(processes: Path = Path("/proc")) -> int:
 
 
 class RayCluster:
-    """The cluster at RAY_ADDRESS, or of the Ray node that runs here.
+    """The cluster at RAY_ADDRESS, or of the Ray node that runs here; nobody looks for it before `drain`.
 
     node_id: of the node to drain; the one at this machine's address if not given.
-    Raises ConnectionError, RuntimeError.
     """
 
     def __init__(self, node_id: str | None = None) -> None:
+        self._node_id = node_id
+
+    @cached_property
+    def _client(self) -> Any:
+        """Raises ConnectionError, RuntimeError: where nobody answers, after the 40 s that Ray looks for it."""
         from ray._private.services import canonicalize_bootstrap_address_or_die
         from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-        self._client: Any = GcsClient(address=canonicalize_bootstrap_address_or_die(None))
-        self._node_id = node_id or self._this_node()
+        try:
+            return GcsClient(address=canonicalize_bootstrap_address_or_die(None))
+        except SystemExit as error:
+            raise ConnectionError(f"there is no cluster here: {error}") from error
 
     def _this_node(self) -> str:
         from ray.core.generated.gcs_pb2 import GcsNodeInfo
@@ -96,7 +103,8 @@ class RayCluster:
         from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
         reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
-        accepted, refusal = self._client.drain_node(self._node_id, reason, "the pod is being deleted", deadline_ms)
+        node_id = self._node_id or self._this_node()
+        accepted, refusal = self._client.drain_node(node_id, reason, "the pod is being deleted", deadline_ms)
         if not accepted:
             raise RuntimeError(refusal)
 
@@ -113,12 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, required=True, help="wait at most so long")
     parser.add_argument("--node-id", help="Ray node to drain (default: the one at this machine's address)")
     options = parser.parse_args(arguments)
-    try:
-        cluster = RayCluster(options.node_id)
-    except (Exception, SystemExit) as error:
-        print(f"drain: no cluster to ask: {error}", file=sys.stderr)
-        return 0
-    print(f"drain: {drain(cluster, local_replicas, options.seconds)}")
+    print(f"drain: {drain(RayCluster(options.node_id), local_replicas, options.seconds)}")
     return 0
 
 

@@ -61,7 +61,9 @@ def test_core_kinds(manifests: list[Manifest], version: str) -> None:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_the_pods_within_a_rayservice(manifests: list[Manifest], version: str) -> None:
-    for pod in pods_of(manifests):
+    pods = pods_of(manifests)
+    assert {pod.role for pod in pods} >= {"head", "worker"}
+    for pod in pods:
         wrapped = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod.role}, "spec": pod.spec}
         kubernetes_validate.validate(wrapped, version, strict=True)
 

@@ -128,6 +128,23 @@ def test_each_death_is_counted_once_and_no_end_in_order(rounds: list[tuple[list[
         processes.close()
 
 
+def test_who_expects_a_farewell_is_counted_unless_it_says_it(tmp_path: Path) -> None:
+    """In this process: its lock is let go of as the kernel would."""
+    for is_killed in (True, False):
+        shared = SharedDirectory(tmp_path)
+        shared.farewell()  # nothing is expected yet
+        shared.expect_farewell(SERIES)
+        assert (tmp_path / f"{shared.identifier()}.alive").read_text() == SERIES
+        assert shared.alive()
+        if not is_killed:
+            shared.farewell()
+        shared._let_go()
+        assert not shared.alive()
+        shared.sweep()
+        assert deaths(tmp_path, SERIES) == 1
+    assert not list(tmp_path.glob("*.alive"))
+
+
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path

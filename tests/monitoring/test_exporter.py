@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring.exporter import NodeExporter
 from monitoring.front_metrics import COLLECTED_AT
+from monitoring.metrics import GENERATION_TOKENS
 from monitoring.process import render
 from monitoring.shared_directory import SharedDirectory
 from tests.support.waiting import wait_until
@@ -144,6 +146,17 @@ def test_restarts_do_not_fill_the_directory(tmp_path: Path, start: Start) -> Non
     assert names == {"lock", "counter_archive.db", "histogram_archive.db"}
 
 
+def test_who_died_before_its_files_were_sized_takes_nobodys_counts_along(tmp_path: Path, start: Start) -> None:
+    process = start(1, 7)
+    for name in ("2-dead.alive", "counter_2-dead.db", "histogram_2-dead.db", "gauge_livemax_2-dead.db"):
+        (tmp_path / name).touch()
+    assert parse(render(tmp_path))["generation_tokens_total"] == 7
+    assert not list(tmp_path.glob("*2-dead*"))
+    end(process, signal.SIGKILL)
+    assert parse(render(tmp_path))["generation_tokens_total"] == 7
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "counter_archive.db", "histogram_archive.db"}
+
+
 def test_counts_survive_a_crash_while_they_are_archived(tmp_path: Path, start: Start) -> None:
     """Whatever was reached when the sweeping process died: nothing is lost and nothing counted twice."""
     process = start(1, 7)
@@ -190,14 +203,27 @@ def test_scrapes_at_the_same_time_never_see_a_counter_fall(tmp_path: Path, start
     assert parse(render(tmp_path))["generation_tokens_total"] == 20
 
 
-def test_a_scrape_waits_for_the_one_that_archives(tmp_path: Path) -> None:
-    scrape = threading.Thread(target=render, args=(tmp_path,))
+def test_a_scrape_waits_for_the_one_that_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has come to the lock, and tells what is there once it has it."""
+    flock, at_the_lock, scraped = fcntl.flock, threading.Event(), []
+
+    def told(file: int, how: int) -> None:
+        if threading.current_thread() is scrape and how == fcntl.LOCK_EX:
+            with pytest.raises(BlockingIOError):
+                flock(file, how | fcntl.LOCK_NB)
+            at_the_lock.set()
+        flock(file, how)
+
+    scrape = threading.Thread(target=lambda: scraped.append(parse(render(tmp_path))))
     with SharedDirectory(tmp_path).locked():
+        monkeypatch.setattr(fcntl, "flock", told)
         scrape.start()
-        scrape.join(0.3)
-        assert scrape.is_alive()
+        assert at_the_lock.wait(120)
+        late = MmapedDict(str(tmp_path / "counter_archive.db"))
+        late.write_value(GENERATION_TOKENS.key("pico"), 5.0, 0.0)
+        late.close()
     scrape.join(120)
-    assert not scrape.is_alive()
+    assert [series["generation_tokens_total"] for series in scraped] == [5]
 
 
 def test_a_forked_child_counts_for_itself(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -17,6 +18,30 @@ from tests.support.log_lines import captured
 
 def notice(count: int) -> str:
     return f"{count} dropped"
+
+
+def test_the_log_says_how_many_of_its_lines_were_dropped() -> None:
+    with captured() as lines:
+        (handler,) = logging.getLogger().handlers
+        assert isinstance(handler, logs.Queued)
+        handler._writer.put(lines.stream.write, handler._notice(7))
+        (line,) = lines.all("log.dropped")
+    assert (line["lines"], line["level"], line["message"]) == (7, "warning", "the log could not be written")
+    assert line["process"] == "test"
+
+
+@pytest.mark.parametrize(("format", "on_a_terminal", "readable"), [
+    ("json", True, False), ("text", False, True), ("auto", False, False), ("auto", True, True),
+])  # fmt: skip
+def test_lines_are_for_people_where_one_looks_or_it_was_said(
+    format: logs.LogFormat, on_a_terminal: bool, readable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with captured() as lines:
+        monkeypatch.setattr(lines.stream, "isatty", lambda: on_a_terminal, raising=False)
+        logs.configure("info", format, stream=lines.stream, process="test")
+        logs.event("engine.stopped")
+        text = lines.text
+    assert ("engine.stopped" in text, text.startswith("{")) == (True, not readable)
 
 
 def test_lines_are_written_in_order() -> None:

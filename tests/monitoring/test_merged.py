@@ -111,6 +111,29 @@ def test_it_says_what_the_library_says(steps: list[tuple[str, str, str, int, lis
             assert sorted(merged.text().splitlines()) == sorted(expected(files).splitlines())
 
 
+@pytest.mark.parametrize("unfinished", [b"", bytes(1 << 16)], ids=["made", "sized"])
+def test_a_file_whose_process_is_about_to_begin_says_nothing_and_hides_nothing(
+    tmp_path: Path, unfinished: bytes
+) -> None:
+    (counter,), (gauge,) = keys("counter", "", "red", 1), keys("gauge", "livemax", "red", 1)
+    write(tmp_path / "counter_a.db", {counter: 2.0})
+    names = ("counter_b.db", "gauge_livemax_b.db", "histogram_b.db")
+    for name in names:
+        (tmp_path / name).write_bytes(unfinished)
+    files = [tmp_path / "counter_a.db", *(tmp_path / name for name in names)]
+    merged = MergedFiles("starcoder_")
+
+    def values() -> list[str]:
+        merged.read(files)
+        return [line.rpartition(" ")[2] for line in merged.text().splitlines() if line[0] != "#"]
+
+    assert values() == ["2.0"]
+    write(tmp_path / "counter_b.db", {counter: 3.0})
+    assert values() == ["5.0"]
+    write(tmp_path / "gauge_livemax_b.db", {gauge: 7.0})
+    assert values() == ["5.0", "7.0"]
+
+
 def test_documentation_that_changed_makes_no_second_series(tmp_path: Path) -> None:
     """As in an archive that an older release left."""
     for number, documentation in enumerate(("As it was.", "As it is.")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,58 @@ def traced(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tr
     yield tracing_on
     tracing_on.shutdown(60)
     tracing.init(None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint"),
+    [
+        ({}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a"}, "http://a"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://b"}, "http://b"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ""}, "http://a"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_SDK_DISABLED": "True"}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_SDK_DISABLED": "false"}, "http://a"),
+    ],
+)
+def test_the_collector_is_the_one_that_opentelemetrys_variables_name(
+    environment: dict[str, str], endpoint: str | None
+) -> None:
+    assert tracing.endpoint_of(environment) == endpoint
+
+
+TRACES, ALL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environment", "wrong"),
+    [
+        ("http://a:4318", {}, None),
+        ("https://a", {TRACES: "", ALL: ""}, None),
+        ("https://a", {TRACES: "http/protobuf", ALL: "http/protobuf"}, None),
+        ("grpc://a:4317", {}, "otlp_endpoint='grpc://a:4317' is no URL, such as http://127.0.0.1:4318"),
+        ("http://", {}, "otlp_endpoint='http://' is no URL"),
+        ("a:4318", {}, "otlp_endpoint='a:4318' is no URL"),
+        ("http://a", {TRACES: "grpc"}, f"{TRACES}=grpc: traces are sent with http/protobuf only"),
+        ("http://a", {ALL: "http/json"}, f"{ALL}=http/json: traces are sent with http/protobuf only"),
+    ],
+)
+def test_where_spans_could_not_be_sent_is_said_at_once(
+    endpoint: str, environment: dict[str, str], wrong: str | None
+) -> None:
+    if wrong is None:
+        tracing.check_otlp(endpoint, environment)
+    else:
+        with pytest.raises(ValueError, match=re.escape(wrong)):
+            tracing.check_otlp(endpoint, environment)
+
+
+def test_the_end_of_a_process_waits_for_no_collector() -> None:
+    """Its library's own end would, for as long as it likes."""
+    with nobody_collects() as url:
+        traced = otlp.OpenTelemetry(url, 1.0, {})
+        assert traced._provider._atexit_handler is None
+        traced.shutdown(0)
 
 
 def test_off_it_imports_nothing() -> None:

@@ -85,11 +85,12 @@ class CodeFields(_RuleFields):
         session = None
         if key is not None:
             prefix, after = places[0] if places else ("", "")
+            untold = [] if places else prompts[0]  # of ids nobody can tell what is typed: they have to be the same
             session = EditorSession(
                 key=key,
                 prefix=prefix[-TYPED_CHARACTERS:],
                 prefix_length=len(prefix),
-                surroundings=_digest(after, msgspec.msgpack.encode((form, dos))),
+                surroundings=_digest(after, msgspec.msgpack.encode((form, dos, untold))),
             )
         return CodeOptions(
             rules=rules,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,12 +13,14 @@ import pytest
 
 from benchmarks.__main__ import build_parser
 from benchmarks.metrics import Timeline
+from benchmarks.server import editing
 from benchmarks.server.completions import Completion
 from benchmarks.server.editing import Asked, edit
 from benchmarks.server.keystrokes import digest, metrics, plan_sessions, run
 from benchmarks.server.server_counters import growth, read_counters
 from benchmarks.server.typing_model import Pause
 from tests.support.fake_backend import FakeBackend
+from tests.support.virtual_time import VirtualTimeLoop
 from tests.support.waiting import wait_until
 
 
@@ -114,26 +117,66 @@ async def test_a_request_can_be_given_up_at_the_next_key(url: str, fake_backend:
     assert asked.superseded
 
 
+@pytest.mark.parametrize(("cancel_on", "given_up"), [("request", [0.6, 0.9]), ("key", [0.2, 0.7])])
+def test_when_older_requests_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, cancel_on: Any, given_up: list[float]
+) -> None:
+    """None of them ever ends by itself."""
+    loop = VirtualTimeLoop()
+    ended: list[float] = []
+
+    async def ask(client: object, body: dict[str, int], completion: Completion, session_id: str | None) -> None:
+        assert (body["typed"], session_id) == (len(asked_at) + 1, "s")
+        asked_at.append(loop.time())
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            ended.append(loop.time())
+            raise
+        completion.finished = True
+
+    asked_at: list[float] = []
+    monkeypatch.setattr(editing, "time", SimpleNamespace(perf_counter=loop.time))
+    monkeypatch.setattr(editing, "stream", ask)
+    plan = [Pause(0.0, 1, next_key=0.2), Pause(0.6, 2, next_key=0.7), Pause(0.9, 3, next_key=None)]
+    try:
+        session = loop.run_until_complete(
+            edit(
+                httpx.AsyncClient(),
+                plan,
+                lambda typed: {"typed": typed},
+                started=0.0,
+                cancel_on=cancel_on,
+                session_id="s",
+            )
+        )
+    finally:
+        loop.close()
+    assert asked_at == pytest.approx([0.0, 0.6, 0.9])
+    assert ended == pytest.approx(given_up)
+    assert [a.superseded for a in session] == [True, True, False]
+
+
 @pytest.mark.parametrize("cancel_on", ["request", "key"])
 async def test_older_requests_are_cancelled(url: str, fake_backend: FakeBackend, cancel_on: Any) -> None:
     fake_backend.gate = asyncio.Event()  # one token each, then nothing
     plan = [Pause(0.0, 1, next_key=0.2), Pause(0.6, 2, next_key=0.7), Pause(0.9, 3, next_key=None)]
     body = {"prompt": "x", "max_tokens": 20, "temperature": 0}
 
+    def sent() -> list[int | None]:
+        return [r.params.seed for r in fake_backend.requests]
+
     def only_the_last_is_open() -> bool:
-        sent = [r.params.seed for r in fake_backend.requests]
-        return 3 in sent and len(fake_backend.closed) == len(sent) - 1
+        return 3 in sent() and len(fake_backend.closed) == len(sent()) - 1
 
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
-        began = time.perf_counter()
+        started = time.perf_counter()
         work = asyncio.create_task(
-            edit(client, plan, lambda typed: {**body, "seed": typed}, started=began, cancel_on=cancel_on)
+            edit(client, plan, lambda typed: {**body, "seed": typed}, started=started, cancel_on=cancel_on)
         )
-        await asyncio.sleep(0.4)
-        early = len(fake_backend.closed)
-        if cancel_on == "request" and time.perf_counter() - began < 0.5:  # the second has not been sent
-            assert early == 0
-        await asyncio.to_thread(wait_until, only_the_last_is_open, "nothing is cancelled")
+        await asyncio.to_thread(
+            wait_until, only_the_last_is_open, lambda: f"sent {sent()}, ended {fake_backend.closed}"
+        )
         fake_backend.gate.set()
         session = await work
     assert [a.superseded for a in session] == [True, True, False]

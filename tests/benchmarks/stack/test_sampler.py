@@ -56,5 +56,5 @@ def test_a_process_that_works_is_sampled(tmp_path: Path) -> None:
         samples = profile.read(process.pid)
         process.communicate(b"\n")
     assert samples is not None
-    assert samples.cumulative().most_common()[0][0] == "busy <string>" or samples.own()["busy <string>"] > 10
+    assert samples.cumulative()["busy <string>"] > 10
     assert sum(samples.threads.values()) > 0.02

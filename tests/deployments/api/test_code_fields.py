@@ -154,6 +154,38 @@ async def test_sessions_belong_to_one_caller_and_one_file(client: httpx.AsyncCli
     assert tabby.session.key == keys[-1]
 
 
+REPOSITORY = {"path": "a.py", "files": [{"path": "b.py", "content": "b = 1\n"}]}
+
+
+async def test_what_is_not_typed_stands_for_itself(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    """A session's text goes on only where all that surrounds what is typed has stayed: see `replica.sessions`."""
+
+    async def surroundings(prompt: Any, **fields: Any) -> str:
+        body = {"prompt": prompt, "session_id": "s", **fields}
+        session = (await asked(client, fake_backend, "/v1/completions", body)).session
+        assert session is not None
+        return session.surroundings
+
+    infill = await surroundings(PREFIX, suffix=SUFFIX, repository=REPOSITORY, fim_mode="spm")
+    assert await surroundings(PREFIX + "typed on", suffix=SUFFIX, repository=REPOSITORY, fim_mode="spm") == infill
+    other_file = {**REPOSITORY, "files": [{"path": "b.py", "content": "b = 2\n"}]}
+    ids = [await surroundings(ids) for ids in ([100, 101], [100, 102], [100, 101, 102])]
+    found = [
+        infill,
+        await surroundings(PREFIX, suffix=SUFFIX, fim_mode="spm"),
+        await surroundings(PREFIX, suffix=SUFFIX + "x", repository=REPOSITORY, fim_mode="spm"),
+        await surroundings(PREFIX, suffix=SUFFIX, repository=other_file, fim_mode="spm"),
+        await surroundings(PREFIX, suffix=SUFFIX, repository=REPOSITORY, fim_mode="psm"),
+        await surroundings(PREFIX, suffix=SUFFIX.replace("\n", "\r\n"), repository=REPOSITORY, fim_mode="spm"),
+        await surroundings(PREFIX),
+        await surroundings(f"<fim_prefix>{PREFIX}<fim_suffix>{SUFFIX}<fim_middle>"),
+        await surroundings(f"<fim_prefix>{PREFIX}<fim_suffix>{SUFFIX}x<fim_middle>"),
+        *ids,  # what is typed cannot be told: all of it surrounds
+    ]
+    assert len(set(found)) == len(found)
+    assert await surroundings([100, 101]) == ids[0]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

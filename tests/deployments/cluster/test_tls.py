@@ -275,8 +275,8 @@ def test_serves_proxy_makes_room_over_tls(guarded: int, certificate: Certificate
             connection.sendall(GET)
             assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
             waiting.append(connection)
-        ended = waiting[0].recv(4096)  # the one that has waited longest
-        assert ended == b"" or b"answer" in ended
+        while waiting[0].recv(4096):  # the one that has waited longest is closed, behind its answer
+            pass
 
 
 def test_serves_proxy_shows_a_renewed_certificate(guarded: int, certificate: Certificate, other: Certificate) -> None:

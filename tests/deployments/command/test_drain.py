@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ray import NodeID
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray.util import get_node_ip_address
 
-from deployments.command.drain import drain, local_replicas
+from deployments.command.drain import RayCluster, drain, local_replicas
 
 
 class Clock:
@@ -49,9 +55,11 @@ def run(clock: Clock, cluster: FakeCluster, gone_at: float, seconds: float = 100
 def test_waits_until_the_replicas_have_moved() -> None:
     clock = Clock()
     cluster = FakeCluster(clock)
+    before = time.time()
     assert run(clock, cluster, gone_at=42.0) == "drained"
     assert 42.0 <= clock() < 44.0
-    assert len(cluster.deadlines) == 1
+    (deadline_ms,) = cluster.deadlines
+    assert (before + 100.0) * 1000 - 1 <= deadline_ms <= (time.time() + 100.0) * 1000, "the cluster's is the hook's"
 
 
 def test_a_pod_without_replicas_drains_nothing() -> None:
@@ -91,6 +99,62 @@ def test_a_refused_drain_does_not_hold_the_pod(error: Exception) -> None:
     assert clock() == 0.0
 
 
+class FakeRay:
+    """What `RayCluster` asks of Ray's client. nodes: their ids, with whether they live, and their addresses."""
+
+    def __init__(self, nodes: dict[str, tuple[bool, str]], refusal: str = "") -> None:
+        self.drained: list[tuple[str, int]] = []
+        self.away = False
+        self._nodes = nodes
+        self._refusal = refusal
+
+    def get_all_node_info(self, timeout: float) -> dict[NodeID, SimpleNamespace]:
+        if self.away:
+            raise TimeoutError
+        states = {True: GcsNodeInfo.ALIVE, False: GcsNodeInfo.DEAD}
+        return {
+            NodeID.from_hex(id): SimpleNamespace(state=states[alive], node_manager_address=address)
+            for id, (alive, address) in self._nodes.items()
+        }
+
+    def drain_node(self, node_id: str, reason: int, message: str, deadline_ms: int) -> tuple[bool, str]:
+        assert reason == DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+        self.drained.append((node_id, deadline_ms))
+        return not self._refusal, self._refusal
+
+
+DEAD, OTHER, THIS = (digit * 56 for digit in "abc")
+
+
+def test_the_node_that_is_drained_is_the_living_one_at_this_address() -> None:
+    here = get_node_ip_address()
+    ray = FakeRay({DEAD: (False, here), OTHER: (True, "192.0.2.1"), THIS: (True, here)})
+    cluster = RayCluster()
+    cluster._client = ray
+    cluster.drain(7)
+    assert ray.drained == [(THIS, 7)]
+    assert cluster.answers()
+    ray.away = True
+    assert not cluster.answers()
+
+
+def test_a_node_that_is_named_is_drained_and_one_that_nobody_knows_is_an_error() -> None:
+    ray = FakeRay({DEAD: (False, get_node_ip_address())})
+    named, unnamed = RayCluster(OTHER), RayCluster()
+    named._client = unnamed._client = ray
+    named.drain(7)
+    assert ray.drained == [(OTHER, 7)]
+    with pytest.raises(RuntimeError, match="no living Ray node has the address"):
+        unnamed.drain(7)
+
+
+def test_a_refused_drain_says_why() -> None:
+    cluster = RayCluster(THIS)
+    cluster._client = FakeRay({}, refusal="it is the head")
+    with pytest.raises(RuntimeError, match="it is the head"):
+        cluster.drain(7)
+
+
 def test_replicas_are_counted_by_their_processes_names(tmp_path: Path) -> None:
     for pid, name in {1: b"raylet\0", 2: b"ray::ServeReplica:starcoder:engine\0", 3: b"ray::RankProcess.run\0"}.items():
         (tmp_path / str(pid)).mkdir()
@@ -99,20 +163,48 @@ def test_replicas_are_counted_by_their_processes_names(tmp_path: Path) -> None:
     assert local_replicas(tmp_path) == 1
 
 
-def test_without_a_cluster_the_hook_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "deployments.command.drain", "--seconds", "60"],
+def hook(replicas: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real command, in a pod with so many replicas whose cluster has gone."""
+    here = f"command.local_replicas = lambda: {replicas}"
+    run = 'code = command.main(["--seconds", "60"]); print("ray" in sys.modules); sys.exit(code)'
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys\nfrom deployments.command import drain as command\n{here}\n{run}"],
         env={
             "PATH": "/usr/bin:/bin",
             "RAY_ADDRESS": "127.0.0.1:9",
             "RAY_TMPDIR": "/nonexistent",
             "HOME": "/tmp",
-            "RAY_gcs_rpc_server_connect_timeout_s": "1",  # Ray waits for two of these,
-            "RAY_py_gcs_connect_timeout_s": "1",  # and then for this
+            **environment,
         },
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=240,
     )
+
+
+def test_in_a_pod_without_replicas_the_hook_ends_without_looking_for_the_cluster() -> None:
+    """Ray would look for it for 40 s, by which the pod's end came later."""
+    result = hook(0)
+    assert (result.returncode, result.stdout) == (0, "drain: nothing of Serve runs here\nFalse\n")
+
+
+def test_where_the_cluster_has_gone_the_hook_says_so_once_ray_gives_up() -> None:
+    shorter = {
+        "RAY_gcs_rpc_server_connect_timeout_s": "1",  # Ray waits for two of these,
+        "RAY_py_gcs_connect_timeout_s": "1",  # and then for this
+    }
+    result = hook(1, **shorter)
     assert result.returncode == 0
+    assert "drain: the cluster did not take the request: Timed out" in result.stdout
+
+
+def test_where_no_cluster_was_ever_the_hook_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends the process then."""
+
+    def ends(address: str | None) -> str:
+        sys.exit("no Ray runs here")
+
+    monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address_or_die", ends)
+    said = drain(RayCluster(), lambda: 1, 60)
+    assert said == "the cluster did not take the request: there is no cluster here: no Ray runs here"

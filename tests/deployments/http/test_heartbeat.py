@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 
-from deployments.http.heartbeat import Heartbeat
-from tests.support.waiting import eventually
+import pytest
+
+from deployments.http.heartbeat import BEAT_S, Heartbeat
+from tests.support.virtual_time import VirtualTimeLoop
 
 
-async def test_it_beats_while_the_loop_turns_and_until_it_is_stopped() -> None:
-    beats: list[int] = []
-    heart = Heartbeat(lambda: beats.append(1), beat_s=0.001)
-    assert beats, "the first at once"
-    await eventually(lambda: len(beats) > 3)
-    before = len(beats)
-    time.sleep(0.02)  # noqa: ASYNC251
-    assert len(beats) == before, "whoever holds the loop holds the beat"
-    await eventually(lambda: len(beats) > before)
-    heart.stop()
-    before = len(beats)
-    later: list[int] = []
-    other = Heartbeat(lambda: later.append(1), beat_s=0.001)
-    await eventually(lambda: len(later) > 3)
-    other.stop()
-    assert len(beats) == before
+@pytest.mark.parametrize("beat_s", [BEAT_S, 0.25])
+def test_it_beats_while_the_loop_turns_and_until_it_is_stopped(beat_s: float) -> None:
+    loop = VirtualTimeLoop()
+    beats: list[float] = []
+
+    async def run() -> None:
+        heart = Heartbeat(lambda: beats.append(loop.time()), beat_s)
+        assert beats == [0.0], "the first at once"
+        await asyncio.sleep(3.5 * beat_s)
+        assert beats == pytest.approx([0.0, beat_s, 2 * beat_s, 3 * beat_s])
+        loop._clock.slept_s += 100 * beat_s  # somebody holds the loop, and with it the beat
+        await asyncio.sleep(0.5 * beat_s)
+        assert beats[4:] == pytest.approx([103.5 * beat_s]), "it makes up for nothing"
+        heart.stop()
+        await asyncio.sleep(10 * beat_s)
+        assert len(beats) == 5
+
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()

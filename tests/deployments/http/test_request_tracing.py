@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
@@ -79,7 +80,8 @@ async def answered(
     """Send it; the engine then says three tokens for each of its sequences."""
     task = asyncio.ensure_future(request)
     await eventually(lambda: len(engine.requests) == sequences or task.done())
-    await asyncio.sleep(0.02)  # at least what the engine says that they have waited
+    came_at = time.monotonic()
+    await eventually(lambda: time.monotonic() - came_at > first.get("queue_seconds", 0.0))  # as the engine says of them
     for id in engine.requests:
         engine.say(id, 40, **first)
     await eventually(lambda: len(engine.fetched) == sequences or task.done())

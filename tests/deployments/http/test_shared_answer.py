@@ -57,6 +57,8 @@ def test_one_at_a_time_and_one_in_a_while_and_each_answer_is_new_enough(
         try:
             number = await asyncio.wait_for(shared.get(), patience_s)
         except TimeoutError:
+            assert patience_s is not None
+            assert patience_s < 2 * takes_s + FRESH_S, "the one that was asked for, and the next"
             return
         begun_at = asked.begun[number]
         assert begun_at > came_at - max(FRESH_S, takes_s) - 1e-9

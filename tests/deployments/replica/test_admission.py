@@ -53,7 +53,7 @@ def test_sequences_that_wait_for_cache_blocks_fill_the_queue() -> None:
 def test_stale_stats_of_an_engine_that_is_idle_now_do_not_count() -> None:
     admission = Admission(max_running=4, max_waiting=2)
     with admission.admit(4, EngineStats(waiting=50)):
-        pass
+        assert admission.open == 4
 
 
 def test_retry_after_follows_the_observed_rate() -> None:
@@ -69,13 +69,31 @@ def test_retry_after_follows_the_observed_rate() -> None:
     assert admission.retry_after(4) == 5.0
 
 
-def test_the_error_carries_it() -> None:
-    admission = Admission(max_running=1, max_waiting=0)
-    with admission.admit(1, IDLE), pytest.raises(OverloadedError) as refused, admission.admit(1, IDLE):
+@pytest.mark.parametrize(
+    ("admitted", "waiting", "asked", "seconds"),
+    [
+        (8, 0, 1, 5 + 1),  # 3 run, 5 wait
+        (7, 0, 3, 4 + 3),
+        (7, 5, 2, 5 + 2),  # as the engine says: its cache has room for 2 only
+        (7, 2, 2, 4 + 2),  # it has not heard of the last ones yet
+    ],
+)
+def test_who_is_refused_is_told_when_the_queue_before_them_will_have_gone(
+    admitted: int, waiting: int, asked: int, seconds: float
+) -> None:
+    clock = Clock()
+    admission = Admission(max_running=3, max_waiting=5, clock=clock)
+    for _ in range(10):  # one ends each second
+        with admission.admit(1, IDLE):
+            pass
+        clock.now += 1.0
+    stats = EngineStats(running=admitted - waiting, waiting=waiting)
+    with admission.admit(admitted, IDLE), pytest.raises(OverloadedError) as refused, admission.admit(asked, stats):
         pass
-    assert refused.value.status == 429
-    assert refused.value.retry_after is not None
-    assert 1 <= refused.value.retry_after <= 60
+    assert (refused.value.status, refused.value.retry_after) == (429, seconds)
+    assert refused.value.message == (
+        f"The queue is full: {admitted} sequences run or wait. Try again in {seconds:.0f} s."
+    )
 
 
 def test_what_can_never_be_admitted_is_refused_for_good() -> None:

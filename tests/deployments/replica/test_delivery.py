@@ -8,15 +8,16 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.errors import OverloadedError, ServeError, unwrap
-from deployments.protocol import Delta, GenerationRequest, Receipt
+from deployments.protocol import Attach, Delta, GenerationRequest, News, Receipt
 from deployments.replica.admission import Admission
 from deployments.replica.delivery import LATE_S, RECEIPT_S, Batches, Deliveries, Item
-from deployments.replica.outbox import HEARTBEAT_S
+from deployments.replica.outbox import HEARTBEAT_S, LONGEST_INTERVAL_S
 from model.request import SamplingParams
 from model.statistics import EngineStats
 from tests.support.virtual_time import VirtualTimeLoop
@@ -150,5 +151,49 @@ def test_a_failure_comes_after_what_was_said_before_it() -> None:
         with pytest.raises(OverloadedError):
             await read(deliveries_of(Admission(1, 0)).deliver(request(), answer.batches()), came)
         assert came == [0, None, 1]
+
+    in_virtual_time(run())
+
+
+def test_an_ingress_that_says_it_lags_gets_fewer_messages_and_no_other_does() -> None:
+    """And its answers are whole all the same."""
+
+    async def run() -> None:
+        deliveries = deliveries_of(Admission(2, 0))
+        messages: dict[str, list[News]] = {"slow": [], "quick": []}
+
+        async def listen(reader: str) -> None:
+            async with aclosing(deliveries.attach(Attach(engine="me", reader=reader))) as news:
+                async for message in news:
+                    messages[reader].append(message)
+
+        async def ask(reader: str) -> list[Item]:
+            wanted = msgspec.structs.replace(request(reader), reader=reader)
+            return [item async for item in deliveries.deliver(wanted, Answer(*[0.01] * 100).batches())]
+
+        listeners = [asyncio.create_task(listen(reader)) for reader in messages]
+        await asyncio.sleep(0)
+        assert deliveries.received(Receipt(engine="me", reader="slow", request_ids=[], lag_s=LONGEST_INTERVAL_S))
+        assert deliveries.received(Receipt(engine="me", reader="unheard of", request_ids=[], lag_s=9.0))
+        first, _ = await asyncio.gather(*(ask(reader) for reader in messages))
+        await asyncio.gather(*listeners)
+        assert [item for item in first if item == ("me", None)], "the rest comes otherwise"
+        for reader, found in messages.items():
+            told = [delta for message in found for id, deltas in message.deltas for delta in deltas if id == reader]
+            assert told[-1].index == 99
+        many, few = len(messages["quick"]), len(messages["slow"])
+        assert 90 < many < 110
+        assert few == pytest.approx(1.0 / (LONGEST_INTERVAL_S / 2), abs=3)
+        for reader in messages:
+            assert deliveries.received(Receipt(engine="me", reader=reader, request_ids=[reader]))
+        await asyncio.sleep(LATE_S)
+
+    in_virtual_time(run())
+
+
+def test_who_listens_to_another_replica_hears_nothing() -> None:
+    async def run() -> None:
+        attach = Attach(engine="another", reader="r")
+        assert [message async for message in deliveries_of(Admission(1, 0)).attach(attach)] == []
 
     in_virtual_time(run())

@@ -44,8 +44,10 @@ async def service(engine: FakeEngine, metrics: RecordedMetrics) -> EngineService
     return EngineService(engine, tokens(), Admission(1, 0), step_timeout_s=30, metrics=metrics, clock=clock)
 
 
-def request(id: str, prefix: str = "x = ", key: str | None = "s", **changes) -> GenerationRequest:
-    session = key and EditorSession(key=key, prefix=prefix, prefix_length=len(prefix), surroundings="")
+def request(
+    id: str, prefix: str = "x = ", key: str | None = "s", surroundings: str = "after the cursor", **changes
+) -> GenerationRequest:
+    session = key and EditorSession(key=key, prefix=prefix, prefix_length=len(prefix), surroundings=surroundings)
     params = SamplingParams(**({"max_tokens": 40} | changes.pop("params", {})))
     fields = {"prompts": [tokens().encode(prefix)], "params": params} | changes
     return GenerationRequest(request_id=id, session=session, **fields)
@@ -119,12 +121,18 @@ async def test_the_engine_is_freed_although_nobody_reads_the_older_stream(
 
 async def test_sessions_and_requests_without_one_do_not_meet(engine: FakeEngine, metrics: RecordedMetrics) -> None:
     service = EngineService(engine, tokens(), Admission(9, 9), step_timeout_s=30, metrics=metrics)
-    tasks = [
-        await start(service, engine, request(*who), "1") for who in (("a",), ("b", "x = ", "t"), ("c", "x = ", None))
+    wanted = [
+        request("a"),
+        request("b", key="t"),
+        request("c", key=None),
+        request("d", cache_root="another"),
+        request("e", "x = f", "t", cache_root="another"),
     ]
-    for id in "abc":
-        engine.say(f"{id}-0", finish="length")
-    assert [(await task).ended_by for task in tasks] == [None] * 3
+    tasks = [await start(service, engine, one, "foo") for one in wanted]
+    for one in wanted:
+        assert engine.requests[f"{one.request_id}-0"].prompt_ids == one.prompts[0], "nothing is inherited"
+        engine.say(f"{one.request_id}-0", finish="length")
+    assert [(await task).ended_by for task in tasks] == [None] * 5
     assert engine.aborted == []
 
 
@@ -201,6 +209,8 @@ async def test_no_more_is_reused_than_was_asked_for(service: EngineService, engi
         request("b", "x = foo(1)"),
         request("b", "y = fo"),
         request("b", "x ="),
+        request("b", "x = fo", surroundings="something else"),
+        request("b", "x = fo", surroundings=""),
         request("b", "x = fo", params={"temperature": 0.5}),
         request("b", "x = fo", params={"logprobs": 1}),
         request("b", "x = fo", params={"seed": 7}),
