@@ -85,7 +85,8 @@ def _rows(
         bars[f"{group} {name}"], whiskers[f"{group} {name}"] = ours, (low, high)
         beside, agrees = "-", "-"
         if known is not None and k == 1:
-            beside, agrees = number(known.percent), unlike or ("yes" if _agrees(counts, known) else "no")
+            beside, different = number(known.percent), unlike or known.unlike
+            agrees = different or ("yes" if _agrees(counts, known) else "no")
             result.metrics |= {f"{group}/published_percent": known.percent, f"{group}/reproduced": agrees}
             result.metrics[f"{group}/published_in"] = known.source
             bars[f"{group} published"] = known.percent

@@ -1,8 +1,8 @@
 """What there is to say of a client of other people, and its configuration for one server.
 
 The files in `known/` hold it in TOML. Places in a configuration that differ from server to server: `{{origin}}`, its
-address; `{{model}}`, the served model, between double quotes; `{{key}}`; `{{answer}}`, most tokens for what is written,
-a quarter of the window, and `{{prompt}}`, those that are left for what is read.
+address; `{{model}}`, the served model, between double quotes; `{{key}}`; `{{window}}`, in tokens; `{{answer}}`, most
+tokens for what is written, a quarter of the window, and `{{prompt}}`, those that are left for what is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-Section = Literal["Python", "JavaScript", "Vim and Neovim", "VS Code and JetBrains"]
+Section = Literal["Python", "JavaScript", "Vim and Neovim", "VS Code and JetBrains", "Evaluation"]
 
 NO_KEY = "unused"
 """Where no keys are checked; some clients do nothing without one."""
@@ -62,6 +62,7 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "origin": server.origin,
             "model": json.dumps(server.model)[1:-1],
             "key": server.key,
+            "window": str(server.window),
             "answer": str(answer),
             "prompt": str(server.window - answer),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 from typing import Any
 
 import yaml
@@ -20,6 +21,13 @@ WINDOW = 1024
 
 def configuration(name: str, url: str, model: str = MODEL) -> str:
     return clients()[name].configured(Server(url, model, WINDOW, KEY))
+
+
+def python_command(name: str, url: str, model: str = MODEL) -> tuple[dict[str, str], list[str]]:
+    """A shell's `NAME=value ... python ARGUMENT ...`: what it sets, and the arguments."""
+    words = shlex.split(configuration(name, url, model).replace("\\\n", " "))
+    python = words.index("python")
+    return dict(word.split("=", 1) for word in words[:python]), words[python + 1 :]
 
 
 def settings(name: str, url: str) -> dict[str, Any]:

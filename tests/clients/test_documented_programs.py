@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 import pytest_asyncio
-import uvicorn
 
 from deployments.clients.reference import SERVER
 from deployments.clients.registry import clients
-from tests.support.embedded_app import embedded_app
+from tests.support.embedded_app import embedded_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def address() -> AsyncIterator[str]:
-    """Of a server in the loop that the engine is used in."""
-    async with embedded_app(SERVER.model) as app:
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        running = asyncio.create_task(server.serve([listener]))
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await running
-        listener.close()
+    async with embedded_server(SERVER.model) as url:
+        yield url
 
 
 @pytest.mark.parametrize("name", ["openai-python", "mistralai-python", "huggingface-hub-python", "ollama-python"])

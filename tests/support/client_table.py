@@ -36,10 +36,14 @@ def _npm(name: str) -> Client:
     return Client(f"{name} (npm)", versions[name])
 
 
-def _pypi(name: str, file: str = "constraints.txt") -> Client:
+_EVALUATION = "tests/clients/evaluation.txt"
+
+
+def _pypi(name: str, file: str = "constraints.txt", called: str = "") -> Client:
+    """called: in the table, where that is not how `file` spells it."""
     found = re.search(rf"^{name}==(\S+)", (ROOT / file).read_text(), re.MULTILINE)
     assert found is not None, f"{file} does not pin {name}"
-    return Client(f"{name} (PyPI)", found.group(1))
+    return Client(f"{called or name} (PyPI)", found.group(1))
 
 
 def clients() -> list[Client]:
@@ -48,6 +52,7 @@ def clients() -> list[Client]:
         *(_pypi("openai"), _pypi("mistralai"), _pypi("ollama"), _pypi("huggingface_hub")),
         _pypi("text-generation", "tests/clients/text-generation.txt"),
         *map(_npm, ("openai", "@huggingface/inference", "@continuedev/openai-adapters", "tabby-agent")),
+        *(_pypi("lm_eval", _EVALUATION, "lm-eval"), _pypi("evalplus", _EVALUATION)),
         Client("Tabby's extensions", "source of 2026-06-30"),
         Client("Continue's core", "source of 2026-06-18"),
         Client("llama.vim", "source of 2026-01-31"),

@@ -7,6 +7,7 @@ import inspect
 import profile
 import pstats
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
+import uvicorn
 from fastapi import FastAPI
 
 from deployments.attribution.backend import Attributor
@@ -39,6 +41,21 @@ async def embedded_app(name: str, attributor: Attributor | None = None) -> Async
             yield create_app(backend=backend, tokenizer=tokenizer, attributor=attributor)
     finally:
         group.__exit__()
+
+
+@asynccontextmanager
+async def embedded_server(name: str) -> AsyncIterator[str]:
+    """The address of a server in the loop that the engine is used in."""
+    async with embedded_app(name) as app:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        running = asyncio.create_task(server.serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await running
+            listener.close()
 
 
 @asynccontextmanager

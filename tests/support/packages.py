@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -39,22 +40,31 @@ def npm_packages() -> Path:
     return _installed("npm", sources, install)
 
 
-def python_packages(name: str) -> Path:
-    """The interpreter of an environment that holds what `tests/clients/{name}.txt` says, and nothing else."""
+def python_packages(name: str, *, beside_ours: bool = False) -> Path:
+    """The interpreter of an environment that holds what `tests/clients/{name}.txt` says, and nothing else.
+
+    beside_ours: and what this project's environment holds, where the file says nothing of it: PyTorch is 700 MB.
+    """
     requirements = CLIENTS / f"{name}.txt"
+    ours = sysconfig.get_path("purelib") if beside_ours else ""
 
     def install(folder: Path) -> None:
         _run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
-        pip = [sys.executable, "-m", "pip", "--python", str(folder / "venv/bin/python"), "install", "--quiet"]
+        python = folder / "venv/bin/python"
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
         _run([*pip, "--disable-pip-version-check", "--no-deps", "--requirement", str(requirements)], folder)
+        if ours:
+            # A path that is read from such a file is searched last.
+            (packages,) = (folder / "venv/lib").glob("python*/site-packages")
+            (packages / "ours.pth").write_text(ours + "\n")
 
-    return (
-        _installed(f"{name}-{sys.version_info[0]}.{sys.version_info[1]}", [requirements], install) / "venv/bin/python"
-    )
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return _installed(f"{name}-{version}", [requirements], install, ours) / "venv/bin/python"
 
 
-def _installed(name: str, sources: list[Path], install: Callable[[Path], None]) -> Path:
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+def _installed(name: str, sources: list[Path], install: Callable[[Path], None], also: str = "") -> Path:
+    """also: what else it depends on."""
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources) + also.encode()).hexdigest()[:16]
     folder = ROOT / "build" / "clients" / f"{name}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{name}.lock").open("w") as lock:

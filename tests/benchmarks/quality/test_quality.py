@@ -9,32 +9,15 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.quality.figures import Against, Answers, report
 from benchmarks.quality.protocols.registry import PROTOCOLS
-from deployments.replica.sequence import SequenceText
-from model.request import Output, Request
+from benchmarks.quality.published import FIGURES
+from benchmarks.quality.sandbox.judge import Verdict
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import MODEL, FakeBackend
+from tests.support.knowing_backend import Knowing
 from tests.support.made_up_benchmarks import FILES, write
 from tests.support.stage import Stage
-
-
-class Knowing(FakeBackend):
-    """Answers prompts whose end it knows with what is right, all others as ever."""
-
-    def __init__(self, tokenizer: Tokenizer, answers: dict[str, str]) -> None:
-        super().__init__(tokenizer)
-        self._answers = answers
-
-    def output(self, text: SequenceText, sequence: Request, step: int) -> Output:
-        output = super().output(text, sequence, step)
-        prompt = self.tokenizer.decode(sequence.prompt_ids)
-        for known, answer in self._answers.items():
-            if known in prompt:
-                ids = [*self.tokenizer.encode(answer), self.tokenizer.eos_id]
-                output.token_ids = [ids[min(step, len(ids) - 1)]]
-                if output.token_ids == [self.tokenizer.eos_id]:
-                    output.finish_reason, output.stop_token_id = "stop", self.tokenizer.eos_id
-        return output
 
 
 @pytest.fixture
@@ -130,6 +113,25 @@ def test_published_figures_stand_beside(
     assert (metrics["py/published_percent"], metrics["py/reproduced"]) == (62.0, "other data")
     assert "arXiv 2305.06161" in metrics["js/published_in"]
     assert "all, exact match" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "reproduced"), [("bigcode/santacoder", "MultiPL-E's Python"), ("bigcode/starcoderbase-1b", "no")]
+)
+def test_a_figure_that_was_made_otherwise_is_not_compared(model: str, reproduced: str) -> None:
+    problems = PROTOCOLS["humaneval"].problems(FILES["humaneval"][2])
+    keys = [[(problem.id, 0), (problem.id, 1)] for problem in problems]
+    answers = Answers(keys, {}, {key: Verdict(True, "passed") for both in keys for key in both})
+    metrics = report(PROTOCOLS["humaneval"], problems, answers, Against(model, None)).metrics
+    assert metrics["python/reproduced"] == reproduced
+
+
+def test_published_figures_are_of_what_is_measured_here() -> None:
+    for figures in FIGURES.values():
+        for benchmark, group in figures:
+            protocol = PROTOCOLS[benchmark]
+            assert protocol.score, benchmark
+            assert benchmark != "multipl-e" or group in protocol.groups
 
 
 def test_a_picture(tmp_path: Path) -> None:
