@@ -9,6 +9,7 @@
 # Options of `starcoder serve` go into ARGS:        make serve ARGS="--model bigcode/starcoder --tensor-parallel-size 4"
 # Options of pytest go into PYTEST_ARGS:            make test PYTEST_ARGS="tests/model -x"
 # Tests run in TEST_WORKERS processes; for --pdb 0: make test PYTEST_ARGS=--pdb TEST_WORKERS=0
+# The order of an earlier run, by its seed:         make test PYTEST_ARGS=--randomly-seed=2718
 # Another Python (3.11 to 3.13):                    make serve PYTHON=python3.12
 # Without a GPU, TORCH_INDEX names a package index of CPU builds of PyTorch, which are a tenth of the size.
 
