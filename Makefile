@@ -9,6 +9,7 @@
 # Options of `starcoder serve` go into ARGS:        make serve ARGS="--model bigcode/starcoder --tensor-parallel-size 4"
 # Options of pytest go into PYTEST_ARGS:            make test PYTEST_ARGS="tests/model -x"
 # Tests run in TEST_WORKERS processes; for --pdb 0: make test PYTEST_ARGS=--pdb TEST_WORKERS=0
+# The order of an earlier run, by its seed:         make test PYTEST_ARGS=--randomly-seed=2718
 # Another Python (3.11 to 3.13):                    make serve PYTHON=python3.12
 # Without a GPU, TORCH_INDEX names a package index of CPU builds of PyTorch, which are a tenth of the size.
 
@@ -23,7 +24,7 @@ TEST_WORKERS ?= 3
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: serve monitor boards test lint mutants clean
+.PHONY: serve monitor boards test cases lint style types mutants clean
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.serve
@@ -42,15 +43,25 @@ boards: $(VENV)/.dev
 	@$(VENV)/bin/python -m deployments.command.boards
 	@$(VENV)/bin/python -m k8s.generate
 
-# More workers than the two cores of continuous integration: many tests wait for other processes.
-test: lint
+# mypy has one core for half a minute: it runs beside the tests.
+test: style
+	@$(MAKE) --no-print-directory --jobs=$(if $(filter 0,$(TEST_WORKERS)),1,2) types cases
+
+# More workers than the two cores of continuous integration: many tests wait for other processes. What Python compiles it
+# keeps, for the workers' many processes and the next run.
+unexport PYTHONDONTWRITEBYTECODE
+cases: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest --numprocesses $(TEST_WORKERS) $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev
+lint: style types
+
+style: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
 
 # Minutes: https://mutmut.readthedocs.io
 mutants: $(VENV)/.mutants

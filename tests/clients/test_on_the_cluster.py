@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import InferenceClient
 
 from tests.clients.conftest import starts, tabby_environment
-from tests.support.cluster import Cluster
+from tests.support.cluster import LONG, Cluster
 from tests.support.json_process import ClientDriver, ClientError, TabbyAgent
 from tests.support.waiting import wait_until
 
@@ -158,15 +158,15 @@ def aborted(cluster: Cluster) -> float:
     ("fixture", "call", "options"),
     [
         pytest.param(
-            *("openai_js", "streamCompletion", {"url": "/v1", "body": {"prompt": BEFORE, "max_tokens": 1500}}),
+            *("openai_js", "streamCompletion", {"url": "/v1", "body": {"prompt": BEFORE}}),
             marks=pytest.mark.client(OPENAI_JS, "OpenAI"),
         ),
         pytest.param(
-            *("huggingface_js", "streamGeneration", {"url": "", "body": {"inputs": BEFORE, "max_tokens": 1500}}),
+            *("huggingface_js", "streamGeneration", {"url": "", "body": {"inputs": BEFORE}}),
             marks=pytest.mark.client(HUGGINGFACE_JS, "OpenAI"),
         ),
         pytest.param(
-            *("continue_js", "streamCompletion", {"url": "/v1/", "body": {"prompt": BEFORE, "max_tokens": 1500}}),
+            *("continue_js", "streamCompletion", {"url": "/v1/", "body": {"prompt": BEFORE}}),
             marks=pytest.mark.client(CONTINUE, "OpenAI"),
         ),
     ],
@@ -177,7 +177,7 @@ def test_an_aborted_stream_leaves_the_batch(
 ) -> None:
     driver: ClientDriver = request.getfixturevalue(fixture)
     before = aborted(cluster)
-    body = {"model": cluster.name, "ignore_eos": True, "temperature": 0, **options["body"]}
+    body = {"model": cluster.name, **LONG, **options["body"]}
     try:
         parts = driver.call(call, url=cluster.url + options["url"], provider="openai", body=body, abort_after=1)
         assert 1 <= len(parts) < 500  # what had arrived already is still handed out

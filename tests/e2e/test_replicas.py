@@ -26,6 +26,7 @@ def pair(
     """Of one engine at first: load has brought the second."""
     options = ("--proxy", "python", "--dtype", "float32", "--num-threads", "1", "--routing-imbalance", "2")
     options += ("--max-replicas", "2", "--upscale-delay-s", "0")
+    options += ("--speculative-tokens", "0")  # noise repeats itself: with drafts all is said before anybody asks anew
     options += ("--target-queue-delay-s", "0.00001")  # which no engine reaches that has work: the tiny one is quick
     server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options, *options_of(certificate))
     with serving(server, certificate):

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -15,8 +16,8 @@ from model.config import EngineConfig
 from model.request import Request, SamplingParams
 from model.text.prompts import Raw
 from model.text.tokenizer import Tokenizer
-from tests.support.cluster import Cluster
-from tests.support.waiting import wait_until
+from tests.support.cluster import LONG, Cluster
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -28,16 +29,8 @@ def sdk(cluster: Cluster) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{cluster.url}/v1", api_key="none", timeout=120, max_retries=0)
 
 
-def long_request(cluster: Cluster, max_tokens: int = 800) -> dict[str, object]:
-    """Runs for seconds, whatever the random model says."""
-    return {
-        "model": cluster.name,
-        "prompt": PROMPT,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": True,
-    }
+def long_request(cluster: Cluster, **fields: object) -> dict[str, object]:
+    return {"model": cluster.name, "prompt": PROMPT, "stream": True, **LONG, **fields}
 
 
 def test_healthy_from_a_heartbeat_of_both_ranks(cluster: Cluster) -> None:
@@ -119,10 +112,11 @@ def test_bad_input_is_a_clear_error(cluster: Cluster, sdk: openai.OpenAI) -> Non
 
 
 def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
-    """It goes after the first piece at once: so small an engine needs less than a second for all of them."""
-    before, limit = counted(cluster, "starcoder_generation_tokens_total"), 1900
+    """It goes after the first piece at once."""
+    settled(cluster)
+    before, limit = counted(cluster, "starcoder_generation_tokens_total"), LONG["max_tokens"]
     cancelled = counted(cluster, "starcoder_requests_cancelled_total")
-    body = long_request(cluster, limit)
+    body = long_request(cluster)
     with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=120) as response:
         assert next(response.iter_lines()).startswith("data: ")
     # What `/health` says is as old as the last heartbeat: it may not know of the sequence yet.
@@ -134,32 +128,51 @@ def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
 
 
 async def test_a_full_queue_sheds_with_retry_after(cluster: Cluster) -> None:
-    """4 run and 4 wait; the ninth is refused at once, and the others are not disturbed."""
-    async with httpx.AsyncClient(base_url=cluster.url, timeout=180) as client, asyncio.TaskGroup() as group:
-        started: list[int] = []
+    """4 run and 4 wait; the ninth is refused at once, and the others are not disturbed.
 
-        async def run(number: int) -> None:
-            async with client.stream("POST", "/v1/completions", json=long_request(cluster)) as response:
-                assert response.status_code == 200
-                async for line in response.aiter_lines():
-                    assert '"error"' not in line
-                    started.append(number)
+    On a machine that does other things, the first may be done before the ninth comes: then once more.
+    """
+    async with httpx.AsyncClient(base_url=cluster.url, timeout=PATIENCE_S) as client:
+        for _ in range(5):
+            if (refused := await the_ninth(client, cluster)).status_code == 429:
+                break
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.json()["error"]["type"] == "rate_limit_error"
 
-        tasks = [group.create_task(run(number)) for number in range(8)]
-        async with asyncio.timeout(60):
-            while True:
-                health = (await client.get("/health")).json()
-                if health["running"] + health["waiting"] == 8:
-                    break
-                await asyncio.sleep(0.02)
-        asked_at = time.monotonic()
-        refused = await client.post("/v1/completions", json={**long_request(cluster), "stream": False})
-        assert time.monotonic() - asked_at < 30
-        assert refused.status_code == 429
-        assert 1 <= int(refused.headers["retry-after"]) <= 60
-        assert refused.json()["error"]["type"] == "rate_limit_error"
-        assert any(not task.done() for task in tasks)
-    assert set(started) == set(range(8))
+
+async def the_ninth(client: httpx.AsyncClient, cluster: Cluster) -> httpx.Response:
+    """Its answer, while eight others are in the engine and its queue, where they are left."""
+
+    async def run(begun: asyncio.Semaphore) -> None:
+        async with client.stream("POST", "/v1/completions", json=long_request(cluster)) as response:
+            assert response.status_code == 200
+            async for line in response.aiter_lines():
+                assert '"error"' not in line
+                begun.release()
+
+    def taken() -> bool:
+        health = cluster.health()
+        return health is not None and health["running"] + health["waiting"] == 8
+
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        begun = [asyncio.Semaphore(0) for _ in range(8)]
+        others = [group.create_task(run(one)) for one in begun]
+        await asyncio.to_thread(wait_until, lambda: taken() or any(other.done() for other in others))
+        answer = await client.post("/v1/completions", json=long_request(cluster, stream=False, max_tokens=1))
+        if answer.status_code == 429:
+            assert any(not other.done() for other in others), "it was not refused at once"
+        await asyncio.gather(*(one.acquire() for one in begun))
+        for other in others:
+            other.cancel()
+    settled(cluster)
+    return answer
+
+
+def settled(cluster: Cluster) -> None:
+    """What earlier tests have asked for is done, and counted."""
+    kept = ("starcoder_num_requests_running", "starcoder_num_requests_waiting")
+    wait_until(lambda: not any(counted(cluster, name) for name in kept), "something still runs")
 
 
 def counted(cluster: Cluster, name: str) -> float:
@@ -170,19 +183,20 @@ def counted(cluster: Cluster, name: str) -> float:
 
 def test_metrics_of_the_replica_reach_the_ingress(cluster: Cluster, sdk: openai.OpenAI) -> None:
     value = functools.partial(counted, cluster)
+    settled(cluster)
     tokens, first = value("starcoder_generation_tokens_total"), value("starcoder_time_to_first_token_seconds_count")
     sdk.completions.create(
         model=cluster.name, prompt=PROMPT, max_tokens=10, temperature=0, extra_body={"ignore_eos": True}
     )
-    # What earlier tests did may still be on its way.
     wait_until(lambda: value("starcoder_generation_tokens_total") >= tokens + 10, "the tokens are not counted")
     assert value("starcoder_time_to_first_token_seconds_count") == first + 1
-    wait_until(lambda: value("starcoder_num_requests_running") == 0, "it still runs")
+    settled(cluster)
 
 
 def test_what_a_client_waits_is_what_is_counted(cluster: Cluster) -> None:
     """More than the replica sees, less than the client does; and no client says when it came."""
     http, replica = "starcoder_http_time_to_first_token_seconds", "starcoder_time_to_first_token_seconds"
+    settled(cluster)
     before = {name: counted(cluster, name) for name in (f"{http}_sum", f"{http}_count", f"{replica}_sum")}
     waited = 0.0
     for _ in range(4):
@@ -219,14 +233,28 @@ def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
 
 def test_a_head_without_end_stops_nobody(cluster: Cluster) -> None:
     """Limits are kept before the application: what terminates HTTP found `deployments.cluster.proxy`."""
-    large = httpx.get(f"{cluster.url}/version", headers={"x-filler": "a" * 70_000}, timeout=60)
+    before = refused(cluster)
+    large = httpx.get(f"{cluster.url}/version", headers={"x-filler": "a" * 70_000}, timeout=PATIENCE_S)
     assert (large.status_code, large.json()["error"]["code"]) == (431, "head_too_large")
     assert cluster.status_of_an_endless_head() == 400
-    assert httpx.get(f"{cluster.url}/version", headers={"x-session-id": b"\xfc"}, timeout=60).status_code == 200
+    strange = httpx.get(f"{cluster.url}/version", headers={"x-session-id": b"\xfc"}, timeout=PATIENCE_S)
+    assert strange.status_code == 200
     # Both count in the node's directory, and are in the server's log.
-    for reason in ("head_too_large", "invalid_http"):
-        counted = f'starcoder_connections_refused_total{{model="{cluster.name}",reason="{reason}"}} 1.0'
-        wait_until(lambda text=counted: text in httpx.get(f"{cluster.url}/metrics", timeout=60).text, counted)  # type: ignore[misc]
-    wait_until(lambda: len(cluster.lines("connection.refused")) >= 2, cluster.text)
-    told = {line["reason"]: line for line in cluster.lines("connection.refused")}
-    assert (told["invalid_http"]["client"], told["invalid_http"]["process"]) == ("127.0.0.1", "ingress")
+    expected = {reason: count + 1 for reason, count in before.items()}
+    wait_until(lambda: refused(cluster) == expected, lambda: f"{refused(cluster)}, not {expected}")
+    wait_until(lambda: told(cluster, "invalid_http"), cluster.text)  # of many soon after each other, the first ones
+    line = told(cluster, "invalid_http")[0]
+    assert (line["client"], line["process"]) == ("127.0.0.1", "ingress")
+
+
+def told(cluster: Cluster, reason: str) -> list[dict[str, Any]]:
+    return [line for line in cluster.lines("connection.refused") if line.get("reason") == reason]
+
+
+def refused(cluster: Cluster) -> dict[str, float]:
+    """Connections so far, by the reasons that this file has for them."""
+    series = "starcoder_connections_refused_total"
+    return {
+        reason: counted(cluster, f'{series}{{model="{cluster.name}",reason="{reason}"}}')
+        for reason in ("head_too_large", "invalid_http")
+    }

@@ -20,8 +20,8 @@ import openai
 import pytest
 
 from deployments.command.cli import main
-from tests.support.cluster import Cluster
-from tests.support.waiting import wait_until
+from tests.support.cluster import LONG, Cluster
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -45,12 +45,19 @@ class CommandError(Exception):
 
 
 class Served:
-    """The server, and the command that administers it."""
+    """The server, and the command that administers it.
+
+    keys: all that were made, of which the first is an administrator's. before: the status of an answer, and whether
+    there was a database, while there was none.
+    """
 
     def __init__(self, cluster: Cluster, directory: Path) -> None:
         self.cluster = cluster
         self.directory = directory
         self.keys: list[str] = []
+        self.before = self.ask(None).status_code, (directory / "teams.sqlite").exists()
+        self.key("--admin", "--name", "me", **self.environment)
+        wait_until(lambda: {self.ask(None).status_code for _ in range(10)} == {401}, "an ingress does not close")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -71,6 +78,11 @@ class Served:
         assert key.startswith("sk-sc-")
         self.keys.append(key)
         return key
+
+    def team(self, name: str, *options: str) -> str:
+        """A key of a new team."""
+        self.administer("teams", "create", name, *options)
+        return self.key("--team", name, STARCODER_URL=self.cluster.url, STARCODER_ADMIN_KEY=self.keys[0])
 
     def administer(self, *arguments: str) -> str:
         """Over HTTP, as an administrator elsewhere."""
@@ -110,15 +122,10 @@ def served(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def test_from_the_first_key_to_the_bill(served: Served) -> None:
-    assert served.ask(None).status_code == 200, "nobody is asked until there is a key"
-    assert not (served.directory / "teams.sqlite").exists()
+    assert served.before == (200, False), "nobody is asked until there is a key"
+    assert served.ask(served.keys[0]).status_code == 403, "administrators' keys run no completions"
 
-    admin = served.key("--admin", "--name", "me", **served.environment)
-    wait_until(lambda: {served.ask(None).status_code for _ in range(10)} == {401}, "an ingress does not close")
-    assert served.ask(admin).status_code == 403, "administrators' keys run no completions"
-
-    served.administer("teams", "create", "red", "--rpm", "100")
-    red = served.key("--team", "red", STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=admin)
+    red = served.team("red", "--rpm", "100")
     answer = served.ask(red)
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-ratelimit-limit-requests"] == "100"
@@ -129,9 +136,8 @@ def test_from_the_first_key_to_the_bill(served: Served) -> None:
     said = list(streamed)
     assert said[-1].choices[0].finish_reason in ("length", "stop")
 
-    wait_until(lambda: sum(row.requests for row in served.usage("team")) == 2, "it is not booked")
-    (row,) = served.usage("team")
-    assert row.team == "red"
+    wait_until(lambda: [row.requests for row in served.usage("team") if row.team == "red"] == [2], "it is not booked")
+    (row,) = (row for row in served.usage("team") if row.team == "red")
     assert row.tokens > tokens
     assert row.cost == row.tokens * PRICE
 
@@ -140,8 +146,7 @@ def test_a_hard_budget_holds_for_two_hundred_at_once(served: Served) -> None:
     """Two ingresses count in one book: of 200 at once, no more get through than the budget has worst cases for."""
     worst = 10  # tokens: at most 6 of the prompt and 4 generated
     dollars = f"{10 * worst * PRICE / 10**12:.12f}"
-    served.administer("teams", "create", "poor", "--budget-usd", dollars, "--hard")
-    poor = served.key("--team", "poor", STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=served.keys[0])
+    poor = served.team("poor", "--budget-usd", dollars, "--hard")
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: served.ask(poor), range(200)))
     passed = [answer for answer in answers if answer.status_code == 200]
@@ -159,7 +164,6 @@ def test_a_hard_budget_holds_for_two_hundred_at_once(served: Served) -> None:
 
 
 def test_another_teams_prefix_is_not_found(served: Served) -> None:
-    admin = served.keys[0]
     prompt = list(range(200, 264))
 
     def cached(key: str) -> int:
@@ -167,11 +171,7 @@ def test_another_teams_prefix_is_not_found(served: Served) -> None:
         assert answer.status_code == 200, answer.text
         return answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
 
-    keys = []
-    for team in ("green", "blue"):
-        served.administer("teams", "create", team)
-        keys.append(served.key("--team", team, STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=admin))
-    green, blue = keys
+    green, blue = served.team("green"), served.team("blue")
     assert cached(green) == 0
     assert cached(blue) == 0
     assert cached(green) >= 48
@@ -179,12 +179,7 @@ def test_another_teams_prefix_is_not_found(served: Served) -> None:
 
 
 def test_a_queue_that_one_team_fills_has_room_for_another(served: Served) -> None:
-    admin = served.keys[0]
-    keys = []
-    for team in ("flood", "idle"):
-        served.administer("teams", "create", team)
-        keys.append(served.key("--team", team, STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=admin))
-    flood, idle = keys
+    flood, idle = served.team("flood"), served.team("idle")
     refused = asyncio.Event()
 
     async def answers() -> list[int]:
@@ -201,13 +196,13 @@ def test_a_queue_that_one_team_fills_has_room_for_another(served: Served) -> Non
                     refused.set()
 
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=served.cluster.url, timeout=120, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=served.cluster.url, timeout=None, limits=limits) as client:
             flooding = [asyncio.create_task(ask_again()) for _ in range(PLACES + 10)]
             found = []
             for _ in range(5):
                 refused.clear()
-                await asyncio.wait_for(refused.wait(), 60)  # the queue is full now
-                found.append(await ask(idle, 1))
+                await asyncio.wait_for(refused.wait(), PATIENCE_S)  # the queue is full now
+                found.append(await asyncio.wait_for(ask(idle, 1), PATIENCE_S))
             for each in flooding:
                 each.cancel()
             await asyncio.gather(*flooding, return_exceptions=True)
@@ -218,12 +213,10 @@ def test_a_queue_that_one_team_fills_has_room_for_another(served: Served) -> Non
 
 def test_what_a_killed_ingress_had_begun_is_on_the_bill(served: Served) -> None:
     """Its journal is adopted by whoever lives. The client's connection broke; what was computed was computed."""
-    admin = served.keys[0]
-    served.administer("teams", "create", "unlucky")
-    key = served.key("--team", "unlucky", STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=admin)
-    body = {"prompt": "x", "max_tokens": 1900, "ignore_eos": True, "stream": True}
-    headers = {"authorization": f"Bearer {key}"}
-    with httpx.stream("POST", f"{served.cluster.url}/v1/completions", json=body, headers=headers, timeout=60) as answer:
+    body = {"prompt": "x", "stream": True, **LONG}
+    headers = {"authorization": f"Bearer {served.team('unlucky')}"}
+    address = f"{served.cluster.url}/v1/completions"
+    with httpx.stream("POST", address, json=body, headers=headers, timeout=PATIENCE_S) as answer:
         lines = answer.iter_lines()
         for _ in range(10):
             next(lines)
@@ -238,27 +231,35 @@ def test_what_a_killed_ingress_had_begun_is_on_the_bill(served: Served) -> None:
         except CommandError:
             return False  # no ingress is back yet
 
-    wait_until(booked, "what it had begun is not booked", 120)
+    wait_until(booked, "what it had begun is not booked")
     (row,) = (row for row in served.usage("team,kind") if row.team == "unlucky")
     assert row.kind == "failed"
     assert row.tokens >= 1
 
+    def both_are_back() -> bool:
+        ingresses = (served.cluster.health() or {"ingresses": []})["ingresses"]
+        return [ingress["state"] for ingress in ingresses] == ["ready", "ready"]
+
+    wait_until(both_are_back, served.cluster.text, period_s=0.2)
+
 
 def test_a_revoked_key_gets_in_no_more(served: Served) -> None:
-    admin = served.keys[0]
-    key = served.key("--team", "red", "--name", "gone", STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=admin)
+    kept = served.team("two keys")
+    arguments = ("--team", "two keys", "--name", "gone")
+    key = served.key(*arguments, STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=served.keys[0])
     assert served.ask(key).status_code == 200
     listed = json.loads(served.administer("keys", "list", "--json"))
     (known,) = (each for each in listed if each["name"] == "gone")
     assert known["last_four"] == key[-4:]
     served.administer("keys", "revoke", known["id"])
-    wait_until(lambda: served.ask(key).status_code == 401, "it still gets in", 10)
-    assert served.ask(served.keys[1]).status_code == 200
+    wait_until(lambda: served.ask(key).status_code == 401, "it still gets in")
+    assert served.ask(kept).status_code == 200
 
 
+@pytest.mark.last
 def test_no_key_is_anywhere(served: Served) -> None:
-    """In no line of the log, and in no file of the database, the journal and the metrics."""
-    assert len(served.keys) > 5
+    """In no line of the log, and in no file of the database, the journal and the metrics: whatever the others did."""
+    assert served.ask(served.team("discreet")).status_code == 200
     files = [path for path in served.directory.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"serve.txt", "teams.sqlite"}
     for path in files:

@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import LONG, Cluster
 from tests.support.leftovers import directories_of
 from tests.support.processes import command_line, is_gone, kill
 from tests.support.ray_end import end_with_ray
 from tests.support.sharing import is_last
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -32,7 +32,7 @@ def completion(cluster: Cluster, **fields: object) -> dict[str, object]:
 def text(cluster: Cluster) -> str | None:
     """A short completion, or None while the server has none to give."""
     try:
-        answer = httpx.post(f"{cluster.url}/v1/completions", json=completion(cluster), timeout=60)
+        answer = httpx.post(f"{cluster.url}/v1/completions", json=completion(cluster), timeout=PATIENCE_S)
     except httpx.HTTPError:
         return None
     return str(answer.json()["choices"][0]["text"]) if answer.status_code == 200 else None
@@ -40,7 +40,7 @@ def text(cluster: Cluster) -> str | None:
 
 def counters(cluster: Cluster) -> dict[str, float]:
     """Everything that may only grow, by its series."""
-    lines = httpx.get(f"{cluster.url}/metrics", timeout=120).text.splitlines()
+    lines = httpx.get(f"{cluster.url}/metrics", timeout=PATIENCE_S).text.splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {name: float(value) for name, _, value in pairs if re.search(r"_(total|count|sum|bucket)\{", name)}
 
@@ -183,8 +183,8 @@ def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, recovered: C
     """
     (ingress,) = cluster.pids("ServeReplica:starcoder:ingress")
     dead = deaths(counters(cluster), "ingress")
-    # one asks for a whole answer, the other for a stream; either would take many seconds
-    whole = completion(cluster, max_tokens=1900, ignore_eos=True)
+    # one asks for a whole answer, the other for a stream
+    whole = completion(cluster, **LONG)
     with ThreadPoolExecutor(2) as pool:
         streamed, _ = [pool.submit(cut_off, cluster, {**whole, "stream": stream}) for stream in (True, False)]
         wait_until(lambda: (cluster.health() or {}).get("running") == 2, cluster.text, period_s=0.05)
@@ -199,7 +199,7 @@ def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, recovered: C
 def cut_off(cluster: Cluster, body: dict[str, object]) -> bool:
     """Whether a request does not come to its end in order."""
     try:
-        answer = httpx.post(f"{cluster.url}/v1/completions", json=body, timeout=120)
+        answer = httpx.post(f"{cluster.url}/v1/completions", json=body, timeout=PATIENCE_S)
     except httpx.HTTPError:
         return True
     return answer.status_code >= 500
@@ -242,7 +242,7 @@ def test_streams_go_on_when_the_fronts_keeper_is_killed(cluster: Cluster, recove
 
 
 def a_long_stream(cluster: Cluster) -> dict[str, object]:
-    return completion(cluster, max_tokens=1900, ignore_eos=True, stream=True)
+    return completion(cluster, stream=True, **LONG)
 
 
 @pytest.mark.fault(
@@ -284,7 +284,7 @@ def test_a_second_command_leaves_the_first_ones_application_alone(
     assert "Traceback" not in second.text()
     assert cluster.health() is not None
     request = {"prompt": "def f(x):", "max_tokens": 3}
-    assert httpx.post(f"{cluster.url}/v1/completions", json=request, timeout=60).status_code == 200
+    assert httpx.post(f"{cluster.url}/v1/completions", json=request, timeout=PATIENCE_S).status_code == 200
 
 
 @pytest.mark.last

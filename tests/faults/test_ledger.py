@@ -17,7 +17,7 @@ from deployments.teams.store import Store
 from tests.support.cluster import Cluster
 from tests.support.processes import kill
 from tests.support.ray_end import end_with_ray
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -60,7 +60,7 @@ def ledger(closing: Closed) -> list[LedgerEntry]:
 def answer(server: Cluster, headers: dict[str, str]) -> dict[str, Any] | None:
     """What an answer of eight tokens says it used; None while the server has none to give."""
     try:
-        said = httpx.post(f"{server.url}/v1/completions", json=body(max_tokens=8), headers=headers, timeout=60)
+        said = httpx.post(f"{server.url}/v1/completions", json=body(max_tokens=8), headers=headers, timeout=PATIENCE_S)
     except httpx.HTTPError:
         return None
     return said.json()["usage"] if said.status_code == 200 else None

@@ -16,7 +16,7 @@ import pytest
 from tests.faults.test_failures import PAUSE
 from tests.support.cluster import Cluster
 from tests.support.processes import is_gone, kill
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.faults
 @pytest.fixture(scope="module")
 def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     options = ("--min-replicas", "2", "--dtype", "float32", "--num-threads", "1", "--resume-timeout-s", "120")
-    options += ("--health-check-period-s", "2", "--drain-timeout-s", "20")
+    options += ("--health-check-period-s", "2", "--drain-timeout-s", "100")
     # noise repeats itself: with drafts a stream would be over before it is disturbed
     options += ("--speculative-tokens", "0")
     server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options)
@@ -46,8 +46,9 @@ def seconds_of(pid: int) -> float:
 
 
 REPLICA = "ServeReplica:starcoder:engine"
-SOON_S = 10.0
-"""Of which the ingress needs one second to see that a replica takes nothing, and the router two."""
+SOON_S = 20.0
+"""Of which the ingress needs one second to see that a replica takes nothing, and the router two. Serve finds it after
+half a minute."""
 
 
 @pytest.mark.fault("one of two engines is killed, its rank or its replica", PAUSE, until="next token")
@@ -72,7 +73,7 @@ def test_the_other_engine_takes_over_from_one_that_says_nothing(
 
 def seconds_for_a_short_one(server: Cluster) -> float:
     started_at = time.monotonic()
-    answer = httpx.post(f"{server.url}/v1/completions", json={"prompt": "x = 1", "max_tokens": 4}, timeout=60)
+    answer = httpx.post(f"{server.url}/v1/completions", json={"prompt": "x = 1", "max_tokens": 4}, timeout=PATIENCE_S)
     assert answer.status_code == 200
     return time.monotonic() - started_at
 
@@ -125,7 +126,7 @@ def break_the_one_that_streams(
 
 
 def status(pair: Cluster, path: str) -> tuple[int, str | None]:
-    answer = httpx.get(f"{pair.url}{path}", timeout=20)
+    answer = httpx.get(f"{pair.url}{path}", timeout=PATIENCE_S)
     return answer.status_code, answer.json().get("status")
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -64,10 +63,8 @@ def test_a_reader_that_stands_still_costs_lines_and_no_time() -> None:
     writer = LineWriter(notice, capacity=1000)
     writer.put(write, "first")
     stuck.wait()
-    started = time.monotonic()
     for _ in range(500):
-        writer.put(write, "x" * 100)
-    assert time.monotonic() - started < 5
+        writer.put(write, "x" * 100)  # one that waited for the reader would never return
     assert not writer.flush(0.01)
     may_go_on.set()
     assert writer.flush(30)

@@ -25,7 +25,7 @@ timeout_constant = 10.0
 """https://mutmut.readthedocs.io"""
 
 _OPTIONS = (
-    *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "--no-header"),
+    *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header"),
     # They count calls, or what time they take; each function has a step more before it here.
     *("--ignore-glob=*test_linear_work.py", "--ignore-glob=*test_planning_time.py", "--ignore-glob=*test_held.py"),
 )

@@ -21,10 +21,13 @@ from monitoring import logs
 from tests.support import leftovers
 from tests.support.ports import free_port
 from tests.support.processes import command_line, kill
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240.0
+LONG: dict[str, object] = {"max_tokens": 1900, "temperature": 0.8, "ignore_eos": True}
+"""Fields of a request that runs for seconds. What is greedy repeats itself here: drafts guess nine tokens in ten of it,
+and it may be over before anybody has looked."""
 
 
 class Cluster:
@@ -105,7 +108,7 @@ class Cluster:
             return int(connection.recv(65_536).split(b" ", 2)[1])
 
     def _connection(self) -> socket.socket:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
         if self.url.startswith("http:"):
             return plain
         return ssl.create_default_context().wrap_socket(plain, server_hostname="127.0.0.1")
@@ -113,7 +116,7 @@ class Cluster:
     def health(self) -> dict[str, Any] | None:
         """The body of a healthy answer, else None."""
         try:
-            answer = httpx.get(f"{self.url}/health", timeout=20)
+            answer = httpx.get(f"{self.url}/health", timeout=PATIENCE_S)
         except httpx.HTTPError:
             return None
         return answer.json() if answer.status_code == 200 else None

@@ -97,9 +97,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes the longest comes first: clusters, and the compiler. What ends a file's server comes last in it.
+    """What takes the longest comes first: clusters, and the compiler. What is marked so comes last in its file.
 
-    Raises UsageError where two ids are one.
+    Else the order is pytest-randomly's. Rooms stay together, and files. Raises UsageError where two ids are one.
     """
     for item in items:
         item._nodeid = item.nodeid  # Schemathesis asks for it by the name that pytest gave up
@@ -107,10 +107,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"tests with the same id: {twice}")
     first = [_BROKEN, _CLUSTER, _LONG]
     files = {item.path: number for number, item in enumerate(items)}
+    rooms = {room(item.nodeid): number for number, item in enumerate(items)}
 
-    def place(item: pytest.Item) -> tuple[int, int, bool]:
+    def place(item: pytest.Item) -> tuple[int, int, int, bool]:
         name = room(item.nodeid)
-        return (first.index(name) if name in first else len(first), files[item.path], is_last(item))
+        return (first.index(name) if name in first else len(first), rooms[name], files[item.path], is_last(item))
 
     items.sort(key=place)
 

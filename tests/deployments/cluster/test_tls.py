@@ -42,7 +42,7 @@ def other(tmp_path: Path) -> Certificate:
 
 @pytest.fixture
 def running(front: Front, behind: int, certificate: Certificate) -> Running:
-    running: Running = front(behind, certificate, head_timeout_s=0.5, max_head_bytes=4096, max_connections=3)
+    running: Running = front(behind, certificate, head_timeout_s=2, max_head_bytes=4096, max_connections=3)
     return running
 
 
@@ -225,7 +225,7 @@ def guarded(request: pytest.FixtureRequest, certificate: Certificate, monkeypatc
     proxy.show(certificate, look_every_s=0.01)
 
     class Limited(GuardedProtocol):
-        limits = ApiLimits(head_timeout_s=0.5, max_head_bytes=4096, max_connections=3, keep_alive_timeout_s=60)
+        limits = ApiLimits(head_timeout_s=2, max_head_bytes=4096, max_connections=3, keep_alive_timeout_s=60)
 
     with serving(answer, http=Limited, loop=request.param, certificate=certificate) as url:
         assert url.startswith("https://")

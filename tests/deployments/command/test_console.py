@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -127,10 +126,8 @@ def test_a_terminal_that_stands_still_holds_up_nothing() -> None:
     os.set_blocking(write, True)
     out = open(write, "w")  # noqa: SIM115
     console = Console("json", out, io.StringIO())
-    started = time.monotonic()
     for _ in range(1000):
-        console.say("x" * 10_000)
-    assert time.monotonic() - started < 5
+        console.say("x" * 10_000)  # one that waited for the terminal would never return
     os.close(read)  # lets the writer go on, which fails
     console.flush()
     out.close()

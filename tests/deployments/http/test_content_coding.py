@@ -86,10 +86,10 @@ async def test_a_bomb_costs_no_more_than_the_limit(client: httpx.AsyncClient, fa
 
 def test_a_body_of_many_members_is_given_up_soon() -> None:
     """Each is copied with all that follow: 4 MB of empty ones would be read for minutes."""
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(InvalidRequestError):
         decoded(gzip.compress(b"", mtime=0) * 200_000, "gzip", 4 << 20)
-    assert time.monotonic() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_the_limit_itself_is_allowed() -> None:

@@ -20,6 +20,7 @@ from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import FakeBackend
 from tests.support.http_server import serving
 from tests.support.stage import Stage
+from tests.support.waiting import PATIENCE_S
 
 LIMITS = ApiLimits(max_head_bytes=16_384, head_timeout_s=0.6, keep_alive_timeout_s=1, body_timeout_s=0.3)
 GET = b"GET /version HTTP/1.1\r\nhost: x\r\n"
@@ -54,7 +55,7 @@ def patient(stage: Stage, tokenizer: Tokenizer) -> Iterator[str]:
 
 def connect(url: str) -> socket.socket:
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+    return socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE_S)
 
 
 def read(connection: socket.socket) -> bytes:
@@ -78,11 +79,13 @@ def flood(url: str, start: bytes, piece: bytes, pieces: int = 3000) -> bytes:
                 connection.sendall(piece)
         except OSError:
             pass
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE_S)
         return read(connection)
 
 
-def dripped(url: str, start: bytes, piece: bytes, every_s: float = 0.05, most_s: float = 20) -> tuple[bytes, float]:
+def dripped(
+    url: str, start: bytes, piece: bytes, every_s: float = 0.05, most_s: float = PATIENCE_S
+) -> tuple[bytes, float]:
     """Send `piece` again and again, slowly; what is answered, and after how many seconds the server closes."""
     began = time.monotonic()
     with connect(url) as connection:
@@ -121,8 +124,8 @@ def test_a_head_without_end(patient: str, start: bytes, piece: bytes, status: in
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"\r\nconnection: close\r\n" in answer
     assert code in answer
-    assert httpx.get(f"{url}/version", timeout=5).status_code == 200
-    assert time.monotonic() - began < 8
+    assert httpx.get(f"{url}/version", timeout=PATIENCE_S).status_code == 200
+    assert time.monotonic() - began < Patient.limits.head_timeout_s
 
 
 def test_a_head_that_is_too_large_in_one_piece(patient: str) -> None:
@@ -139,7 +142,7 @@ def test_what_follows_the_head_without_end(url: str, fake_backend: FakeBackend, 
     """Trailers and chunk extensions are no body, so that no limit of bodies bounds them."""
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     flood(url, head + tail, b"a" * 10_000)
-    assert httpx.get(f"{url}/version", timeout=5).status_code == 200
+    assert httpx.get(f"{url}/version", timeout=PATIENCE_S).status_code == 200
     assert fake_backend.requests == []
 
 
@@ -155,7 +158,7 @@ def test_what_follows_the_head_without_end(url: str, fake_backend: FakeBackend, 
 )
 def test_a_head_that_takes_its_time(url: str, start: bytes, piece: bytes, answer: bytes) -> None:
     found, seconds = dripped(url, start, piece)
-    assert seconds < 10
+    assert seconds < PATIENCE_S
     assert answer in found
     assert bool(found) == bool(answer)
 
@@ -168,7 +171,7 @@ def test_a_body_that_takes_its_time(url: str, fake_backend: FakeBackend) -> None
     ):
         found, seconds = dripped(url, head + start, piece)
         assert found.startswith(b"HTTP/1.1 408 ")
-        assert seconds < 10
+        assert seconds < PATIENCE_S
     assert fake_backend.requests == []
 
 
@@ -177,9 +180,7 @@ def test_a_connection_without_a_request(url: str) -> None:
         assert read(connection) == b""
     with connect(url) as connection:
         connection.sendall(GET + b"\r\n")
-        began = time.monotonic()
         assert read(connection).startswith(b"HTTP/1.1 200 ")
-        assert time.monotonic() - began < 10
 
 
 def test_two_hundred_slow_clients_are_gone_and_a_quick_one_is_served(url: str) -> None:
@@ -187,15 +188,20 @@ def test_two_hundred_slow_clients_are_gone_and_a_quick_one_is_served(url: str) -
     for _ in range(200):
         slow.append(connect(url))
         slow[-1].sendall(GET)
-    assert httpx.get(f"{url}/version", timeout=10).status_code == 200
+    assert httpx.get(f"{url}/version", timeout=PATIENCE_S).status_code == 200
     for connection in slow:
         assert read(connection).startswith(b"HTTP/1.1 408 ")
         connection.close()
 
 
-def test_requests_on_one_connection(url: str) -> None:
+class Unhurried(GuardedProtocol):
+    limits = LIMITS.model_copy(update={"head_timeout_s": 2, "keep_alive_timeout_s": 20})
+
+
+def test_requests_on_one_connection(stage: Stage, tokenizer: Tokenizer) -> None:
     """In one piece, in many, and one behind the other."""
-    with connect(url) as connection:
+    app = create_app(backend=stage, tokenizer=tokenizer, limits=Unhurried.limits)
+    with serving(app, http=Unhurried) as url, connect(url) as connection:
         connection.sendall((GET + b"\r\n") * 5)
         found = b""
         while found.count(b"HTTP/1.1 200 ") < 5:

@@ -1,0 +1,66 @@
+"""In which order tests come, and which of them stay together; what is shuffled here pytest-randomly shuffles."""
+
+from __future__ import annotations
+
+import random
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.sharing import is_last, pytest_collection_modifyitems, room
+
+FILES = (
+    *("tests/e2e/test_a.py", "tests/e2e/test_b.py", "tests/faults/test_c.py", "tests/clients/test_on_the_cluster.py"),
+    *("tests/clients/test_d.py", "tests/clients/test_e.py", "tests/deployments/test_f.py", "tests/model/test_g.py"),
+    *("tests/deployments/playground/test_h.py", "tests/model/kernels/test_compiled_kernels.py"),
+)
+
+
+class Item:
+    def __init__(self, file: str, number: int) -> None:
+        self.nodeid = f"{file}::test_{number}"
+        self.path = Path(file)
+        self.number = number
+
+    def get_closest_marker(self, name: str) -> str | None:
+        return name if self.number == 0 and name == "last" else None
+
+
+def ordered(seed: int) -> list[Any]:
+    """Files one after the other, and the tests of each, in an order of chance; then as they run."""
+    chance, files = random.Random(seed), list(FILES)
+    chance.shuffle(files)
+    items = [[Item(file, number) for number in range(3)] for file in files]
+    for of_a_file in items:
+        chance.shuffle(of_a_file)
+    found: list[Any] = [item for of_a_file in items for item in of_a_file]
+    pytest_collection_modifyitems(found)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rooms_and_files_stay_together_in_any_order(seed: int) -> None:
+    items = ordered(seed)
+    assert len(items) == 3 * len(FILES)
+    rooms = [name for name, _ in groupby(room(item.nodeid) for item in items)]
+    files = [path for path, _ in groupby(item.path for item in items)]
+    assert len(rooms) == len(set(rooms))
+    assert len(files) == len(set(files))
+    assert rooms[:3] == ["clusters that are broken", "a cluster", "tests/model/kernels/test_compiled_kernels.py"]
+    for _, of_a_file in groupby(items, key=lambda item: item.path):
+        assert [is_last(item) for item in of_a_file] == [False, False, True]
+
+
+def test_chance_orders_what_is_together() -> None:
+    orders = [[item.nodeid for item in ordered(seed)] for seed in range(20)]
+    assert orders[0] == [item.nodeid for item in ordered(0)]
+    for kind in ("tests/e2e/test_a.py", "tests/e2e/", "tests/clients/test_d.py", "tests/"):
+        assert len({tuple(name for name in order if name.startswith(kind)) for order in orders}) > 1
+
+
+def test_no_two_tests_have_one_name() -> None:
+    twice: list[Any] = [Item("tests/test_a.py", 1), Item("tests/test_a.py", 1)]
+    with pytest.raises(pytest.UsageError, match="same id"):
+        pytest_collection_modifyitems(twice)
