@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
 from benchmarks.quality.asking import Refused, Server, TooLong
 from benchmarks.quality.at_once import at_once
-from benchmarks.quality.own.questions import Piece, Question
+from benchmarks.quality.own.questions import Piece, Question, boundary
 from benchmarks.quality.own.reading import NoLogprobs, body, reading
 from benchmarks.quality.own.record import Answer, OwnRecord, Reading, Sitting, Spent
 from benchmarks.server.server_counters import growth, read_counters
@@ -103,20 +103,22 @@ async def read_pieces(server: Server, pieces: Sequence[Piece], manner: Manner, c
 
 
 async def _reading(server: Server, piece: Piece) -> Reading:
-    """With less before it, where a server has no room for the whole piece."""
-    text, begin = piece.text, piece.begin
-    while True:
-        try:
-            now = Piece(piece.id, piece.file, piece.path, piece.language, text, begin)
-            return reading(now, await server.complete(body(now, server.ours)))
-        except TooLong:
-            if begin == 0:
-                raise RuntimeError("the window of the server is too small: --window is smaller") from None
-            text, begin = text[(begin + 1) // 2 :], begin // 2
-        except Refused as refused:
-            if refused.status in (400, 404, 422, 501):
-                raise NoLogprobs(f"the server does not score prompts ({refused})") from None
-            raise
+    """Where a server has no room for all of it, with less before what is scored; without that, in two parts."""
+    try:
+        return reading(piece, await server.complete(body(piece, server.ours)))
+    except TooLong:
+        if piece.begin:
+            left = piece.begin // 2
+            return await _reading(server, replace(piece, text=piece.text[piece.begin - left :], begin=left))
+        if len(piece.text) < 2:
+            raise RuntimeError("the server has no room for a single character") from None
+        half = boundary(piece.text, 0, len(piece.text) // 2)
+        first = await _reading(server, replace(piece, text=piece.text[:half]))
+        return first + await _reading(server, replace(piece, begin=half))
+    except Refused as refused:
+        if refused.status in (400, 404, 422, 501):
+            raise NoLogprobs(f"the server does not score prompts ({refused})") from None
+        raise
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.quality.clustered import Interval, difference, difference_interval, sign_flip_test
+from benchmarks.quality.clustered import Interval, difference, difference_interval, ratio, sign_flip_test
 from benchmarks.quality.comparison import SIGNIFICANT
 from benchmarks.quality.own.figures import (
     BITS_PANEL,
@@ -86,17 +86,17 @@ def add_gap_comparison(result: Result, first: Sequence[Scored], second: Sequence
 
 
 def add_reading_comparison(result: Result, first: Sequence[Read], second: Sequence[Read]) -> None:
-    """Of the same pieces, in the same order. Bytes differ where tokenizers begin a file with another token."""
+    """Of the same pieces, in the same order. Bytes differ where tokenizers begin a file with another token; what is a
+    single token for one of them is left out for both.
+    """
+    both = [(a, b) for a, b in zip(first, second, strict=True) if a.reading.bytes and b.reading.bytes]
+    first, second = [a for a, _ in both], [b for _, b in both]
     rows: list[Row] = [("", BITS_PANEL, "95 %", "%")]
     for name, places in languages(first):
         one, other = [first[at].bits() for at in places], [second[at].bits() for at in places]
-        if not sum(seen.per for seen in one) or not sum(seen.per for seen in other):
-            continue
         change, between = difference(one, other), difference_interval(one, other)
-        before = result.metrics[f"{name}/bits_per_byte"]
-        rows.append(
-            (name, f"{change:+.4f}", shown(between, 4, "+"), f"{100 * change / before:+.2f}" if before else "-")
-        )
+        percent = f"{100 * change / before:+.2f}" if (before := ratio(one)) else "-"
+        rows.append((name, f"{change:+.4f}", shown(between, 4, "+"), percent))
         _note(result, f"{name}/bits_per_byte", change, between)
         draw(result, BITS_PANEL, f"{name}, second", other)
     result.tables["how well the text is foreseen, the second server less the first"] = rows

@@ -143,7 +143,7 @@ def _pieces(file: SourceFile, text: str, window: int) -> Iterator[Piece]:
     """Each character is scored in one piece, with up to half a window of the file before it, or more."""
     begin = 0
     while begin < len(text):
-        end = _boundary(text, begin, begin + (window if begin == 0 else max(1, window // 2)))
+        end = boundary(text, begin, begin + (window if begin == 0 else max(1, window // 2)))
         start = max(0, end - window)
         start = text.find("\n", start, begin) + 1 or start if start else 0
         read = text[start:end]
@@ -153,7 +153,7 @@ def _pieces(file: SourceFile, text: str, window: int) -> Iterator[Piece]:
         begin = end
 
 
-def _boundary(text: str, begin: int, limit: int) -> int:
+def boundary(text: str, begin: int, limit: int) -> int:
     """Where a piece ends that may go up to `limit`: before a line end that follows something, if there is one.
 
     There a word ends in every tokenizer's eyes, and the blanks that begin the next line are one word: both sides have

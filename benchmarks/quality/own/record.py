@@ -46,6 +46,10 @@ class Reading:
     bytes: int
     tokens: int
 
+    def __add__(self, other: Reading) -> Reading:
+        """Of one piece in two parts."""
+        return Reading(self.id, self.bits + other.bits, self.bytes + other.bytes, self.tokens + other.tokens)
+
 
 @dataclass(frozen=True)
 class Sitting:

@@ -42,7 +42,10 @@ class Work:
         return [record.answers[question.id] for question in self.questions]
 
     def read(self, record: OwnRecord) -> list[Read]:
-        return [Read(piece, record.readings[piece.id]) for piece in self.pieces if piece.id in record.readings]
+        """Nothing where a part was read, and then the server would not."""
+        if record.unread:
+            return []
+        return [Read(piece, record.readings[piece.id]) for piece in self.pieces]
 
 
 def asked(work: Work, folder: Path, options: argparse.Namespace) -> OwnRecord:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -73,6 +75,33 @@ def test_a_server_that_does_not_score_prompts_is_told_apart(given: dict[str, Any
 def test_ours_generates_nothing() -> None:
     assert body(piece("abc", 0), ours=True)["max_tokens"] == 0
     assert body(piece("abc", 0), ours=False)["max_tokens"] == 1
+
+
+def characters(most: int) -> Callable[[httpx.Request], httpx.Response]:
+    """A server that has a token for each character, all as likely, and room for so many."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        text = json.loads(request.content)["prompt"]
+        if len(text) > most:
+            return httpx.Response(400, json={"error": {"code": "context_length_exceeded"}})
+        return httpx.Response(200, json=answer(text, [(at, -1.0 if at else None) for at in range(len(text))]))
+
+    return handle
+
+
+@pytest.mark.parametrize(("most", "size"), [(40, 20), (30, 20), (22, 20), (15, 19), (3, 12)])
+async def test_who_has_no_room_reads_with_less_before_it_and_then_in_parts(most: int, size: int) -> None:
+    """Each character once; of a part with nothing before it, the first is lost."""
+    client = httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(characters(most)))
+    found: list[Reading] = []
+    await read_pieces(Server(client, "m"), [piece("x" * 40, 20)], Manner(), found.append)
+    assert [(one.bytes, one.tokens, one.bits) for one in found] == [(size, size, pytest.approx(size / math.log(2)))]
+
+
+async def test_no_room_at_all_ends() -> None:
+    client = httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(characters(0)))
+    with pytest.raises(RuntimeError, match="no room for a single character"):
+        await read_pieces(Server(client, "m"), [piece("x" * 40, 20)], Manner(), lambda _: None)
 
 
 SOURCE = '''"""Größen von Körpern: 漢字."""
