@@ -145,11 +145,10 @@ def _pieces(file: SourceFile, text: str, window: int) -> Iterator[Piece]:
     while begin < len(text):
         end = boundary(text, begin, begin + (window if begin == 0 else max(1, window // 2)))
         start = max(0, end - window)
-        start = text.find("\n", start, begin) + 1 or start if start else 0
-        read = text[start:end]
-        yield Piece(
-            _digest(file.language, begin - start, read), file.key, file.path, file.language, read, begin - start
-        )
+        if start:  # from the beginning of a line, unless that is far
+            start = text.find("\n", start, (start + begin) // 2) + 1 or start
+        read, context = text[start:end], begin - start
+        yield Piece(_digest(file.language, context, read), file.key, file.path, file.language, read, context)
         begin = end
 
 
