@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -15,12 +16,12 @@ from fastapi.responses import JSONResponse
 
 from benchmarks.__main__ import main
 from benchmarks.quality.asking import Refused, Server
-from benchmarks.quality.own.asking import OF_A_BLOCK, OF_A_LINE, Manner, ask_gaps, question_body
+from benchmarks.quality.own.asking import OF_A_BLOCK, OF_A_LINE, Manner, ask_gaps, question_body, sitting
 from benchmarks.quality.own.cost import Price, cost, open_seconds, published_price
 from benchmarks.quality.own.figures import score
 from benchmarks.quality.own.files import select
 from benchmarks.quality.own.questions import Question, Sample, pieces, questions
-from benchmarks.quality.own.record import Answer, Sitting, Spent
+from benchmarks.quality.own.record import Answer, OwnRecord, Sitting, Spent
 from deployments.replica.sequence import SequenceText
 from model.request import Output
 from model.request import Request as Sequence
@@ -98,6 +99,8 @@ def test_a_server_that_knows_scores_all(repository: Path, url: str, filling: Fil
     assert gaps(result)
     assert all(one["exact"] and one["similarity"] == 1 for one in gaps(result))
     assert {request.priority for request in filling.requests} == {1}
+    asked = [request.params for request in filling.requests if request.params.prompt_logprobs is None]
+    assert {(params.max_tokens, params.temperature) for params in asked} == {(filling.window // 4, 0)}
     assert (result["settings"]["model"], result["settings"]["commit"]) == (MODEL, select(repository).commit)
     written = json.dumps(result)
     for secret in (str(repository), url, "total.py", "result += value"):
@@ -287,6 +290,36 @@ async def test_one_that_is_refused_ends_the_run_and_keeps_what_came() -> None:
         )
     assert refused.value.status == 401
     assert [answer.id for _, answer in came] == ["q"]
+
+
+def metrics_of(*seconds: float | None) -> httpx.AsyncClient:
+    """A server whose engines have worked so long whenever it is asked; None: it does not tell."""
+    waiting = iter(seconds)
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        if (total := next(waiting)) is None:
+            return httpx.Response(403)
+        phases = [f'starcoder_engine_step_phase_seconds_total{{phase="{name}"}} {total / 2}' for name in "ab"]
+        return httpx.Response(
+            200, text="# TYPE starcoder_engine_step_phase_seconds counter\n" + "\n".join(phases) + "\n"
+        )
+
+    return httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(handle))
+
+
+@pytest.mark.parametrize(("seconds", "told"), [((10.0, 14.0), 4.0), ((None, 14.0), None), ((10.0, None), None)])
+async def test_the_steps_of_engines_meanwhile_are_noted(
+    seconds: tuple[float | None, float | None], told: float | None, tmp_path: Path
+) -> None:
+    """Also where a sitting breaks off; one without answers cost nothing."""
+    record = OwnRecord(tmp_path)
+    with contextlib.suppress(RuntimeError):
+        async with sitting(metrics_of(*seconds), record):
+            record.add_answer(gap(), Answer("q", "b = 2", Spent(1, 0, 1, 0, 1)))
+            raise RuntimeError
+    async with sitting(metrics_of(0, 1), record):
+        pass
+    assert OwnRecord(tmp_path).sittings == [Sitting(1, told)]
 
 
 def test_time_is_counted_once_and_pauses_not() -> None:
