@@ -6,10 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 from benchmarks.plots import PlotError, plot, pyplot
-from benchmarks.report import Result
+from benchmarks.report import Result, add_output_arguments
 from model.config import ConfigError
 
 COMMANDS = {
@@ -25,7 +24,10 @@ COMMANDS = {
     "drill": ("benchmarks.drill.command", "twelve failures of a real server, and the panels and alerts that show each"),
     "stack": ("benchmarks.stack.command", "everything around the engine, which answers from a table"),
     "metrics-overhead": ("benchmarks.engine.metrics_overhead", "what recording metrics costs, as a share of a step"),
-    "quality": ("benchmarks.quality.command", "published benchmarks of code, asked of a running server"),
+    "quality": (
+        "benchmarks.quality.command",
+        "benchmarks of code, published ones or your own, asked of a server",
+    ),
     "stop-rules": (
         "benchmarks.quality.stop_rules",
         "completions of held-out code: what each stop rule saves and spoils",
@@ -60,8 +62,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary, formatter_class=HelpFormatter)
         if only in COMMANDS and name != only:
             continue
-        command.add_argument("--output", type=Path, help="write the result as JSON")
-        command.add_argument("--plot", type=Path, help="draw it as PNG or SVG (needs the extra `bench`)")
+        add_output_arguments(command)
         home = import_module(module)
         home.add_arguments(command)
         command.set_defaults(run=home.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -66,6 +67,12 @@ class Result:
         parts = [f"{self.benchmark}\n{table(rows)}"] if self.metrics and self.shows_metrics else []
         parts += [f"{title}\n{table(more)}" for title, more in self.tables.items()]
         return "\n\n".join(parts)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    """default: of each; where a command has commands below it, these leave alone what was said before their names."""
+    parser.add_argument("--output", type=Path, default=default, help="write the result as JSON")
+    parser.add_argument("--plot", type=Path, default=default, help="draw it as PNG or SVG (needs the extra `bench`)")
 
 
 def number(value: Any) -> str:

@@ -18,24 +18,47 @@ RENDER = f"{PATH}/render"
 OURS = "text_completion.rendering"
 
 
+BACKGROUND: Mapping[str, Any] = {"priority": 1}
+AS_PUBLISHED: Mapping[str, Any] = {"fim_mode": "psm"}
+"""The order in which gaps were filled for the published figures."""
+
+
 class TooLong(Exception):
     """The prompt does not fit the window."""
+
+
+class Refused(RuntimeError):
+    """The server will not have such a question, however often it is asked. status: its answer's."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(f"the server refuses: {status}: {why}")
+        self.status = status
 
 
 class Server:
     """model: `model` of the requests. patience_s: for how long a question is repeated that finds no answer.
 
-    ours: whether it is this project's, once `look` has found out.
+    around_gaps: fields of our own dialect that go with each question that has a suffix. ours: whether it is this
+    project's, once `look` has found out.
     """
 
-    def __init__(self, client: httpx.AsyncClient, model: str, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        model: str,
+        patience_s: float = PATIENCE_S,
+        around_gaps: Mapping[str, Any] = AS_PUBLISHED,
+    ) -> None:
         self._client = client
         self._model = model
         self._patience_s = patience_s
+        self._around_gaps = around_gaps
         self.ours = False
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises RuntimeError where it is refused for good, TooLong where it does not fit."""
+        """Raises Refused where it is refused for good, RuntimeError where nobody answers, TooLong where it does not
+        fit.
+        """
         return _good(await self._ask(PATH, self._spoken(body)))
 
     async def look(self) -> None:
@@ -57,8 +80,8 @@ class Server:
         return int(usage["prompt_tokens"]), None
 
     def _spoken(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """In the background, and in the order of the published figures, where the server knows such fields."""
-        own: dict[str, Any] = {"priority": 1, **({"fim_mode": "psm"} if "suffix" in body else {})} if self.ours else {}
+        """In the background, where the server knows such fields."""
+        own = {**BACKGROUND, **(self._around_gaps if "suffix" in body else {})} if self.ours else {}
         return {"model": self._model, **body, **own}
 
     async def _ask(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
@@ -95,10 +118,12 @@ def _good(response: httpx.Response) -> dict[str, Any]:
     if _too_long(response):
         raise TooLong
     if response.status_code != 200:
-        raise RuntimeError(f"the server refuses: {response.status_code}: {response.text[:500]}")
+        raise Refused(response.status_code, response.text[:500])
     found: dict[str, Any] = response.json()
     return found
 
 
 def _too_long(response: httpx.Response) -> bool:
-    return response.status_code == 400 and "context_length_exceeded" in response.text
+    """OpenAI says it by its code, vLLM in words."""
+    told = ("context_length_exceeded", "maximum context length")
+    return response.status_code == 400 and any(words in response.text for words in told)

@@ -1,28 +1,43 @@
-"""`python -m benchmarks quality BENCHMARK`: how good a server's answers are, by the protocols of published figures."""
+"""`python -m benchmarks quality BENCHMARK`: how good answers are, by published protocols, or in code of one's own."""
 
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 from pathlib import Path
 
 from benchmarks.quality.data import Data, load
 from benchmarks.quality.figures import Against, add_comparison, report
+from benchmarks.quality.own import command as own
 from benchmarks.quality.protocols.protocol import Protocol
 from benchmarks.quality.protocols.registry import PROTOCOLS
 from benchmarks.quality.sampling import MOST_SAMPLES, Drawing
 from benchmarks.quality.sandbox.choice import FINDERS, choose
+from benchmarks.quality.second_server import add_second_server_arguments, second_server
 from benchmarks.quality.work import CANONICAL, EMPTY, Work, known, sampled, scored
-from benchmarks.report import Result
+from benchmarks.report import Result, add_output_arguments
 from benchmarks.server.completions import add_server_arguments
 
 RUNS = Path("runs/quality")
 SERVED = "served"
+OWN = "own"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("benchmark", choices=list(PROTOCOLS))
+    """A parser for each benchmark: the company's own code is asked for in another way than published ones."""
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+
+    def add(name: str, title: str) -> argparse.ArgumentParser:
+        one = benchmarks.add_parser(name, help=title, description=title, formatter_class=parser.formatter_class)
+        add_output_arguments(one, default=argparse.SUPPRESS)
+        return one
+
+    for protocol in PROTOCOLS.values():
+        _add_published(add(protocol.name, protocol.title))
+    own.add_arguments(add(OWN, "gaps in code of your own, and how well its text is foreseen"), RUNS)
+
+
+def _add_published(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder with the data, where no package ships it")
     parser.add_argument("--group", help="MultiPL-E's language; which gaps of HumanEval-infilling")
     parser.add_argument("--problems", type=int, help="the first so many, not all")
@@ -49,14 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     parser.add_argument("--choices", type=int, default=100, help="answers that one request asks for, at most")
     parser.add_argument("--requests", type=int, default=4, help="requests that are open at once")
-    second = parser.add_argument_group("a second server, compared in pairs with the same seeds")
-    second.add_argument("--compare", metavar="URL")
-    second.add_argument("--compare-model", metavar="MODEL")
-    second.add_argument("--compare-api-key", metavar="KEY")
+    add_second_server_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> Result:
     """Raises ValueError for data, options or a folder that do not fit, RuntimeError where server or sandbox fail."""
+    if options.benchmark == OWN:
+        return own.run(options)
     protocol = PROTOCOLS[options.benchmark]
     _check(options, protocol)
     data = load(protocol, options.data, options.group)
@@ -93,7 +107,7 @@ def _served(options: argparse.Namespace, work: Work, unlike: str | None) -> tupl
     protocol, problems = work.protocol, work.problems
     folder = options.directory or RUNS / "-".join(filter(None, [protocol.name, options.group]))
     first = sampled(work, folder, options)
-    second = sampled(work, folder / "compared", _second(options)) if options.compare else None
+    second = sampled(work, folder / "compared", second_server(options)) if options.compare else None
     model = first.model
     if options.sampling_only:
         asked = [len(run.samples) for run in (first, second) if run is not None]
@@ -136,9 +150,3 @@ def _unlike(options: argparse.Namespace, protocol: Protocol, data: Data) -> str 
     if (drawing.temperature, drawing.top_p) != (protocol.temperature, protocol.top_p):
         return "other sampling"
     return None
-
-
-def _second(options: argparse.Namespace) -> argparse.Namespace:
-    second = copy.copy(options)
-    second.url, second.served_model, second.api_key = options.compare, options.compare_model, options.compare_api_key
-    return second

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.quality.asking import Server, TooLong
+from benchmarks.quality.at_once import at_once
 from benchmarks.quality.protocols.protocol import Problem, Protocol
 from benchmarks.quality.record import Key, Sample
 
@@ -73,19 +74,12 @@ async def sample(
 ) -> None:
     """Calls `came` with the answers of each request. Raises RuntimeError where one is refused for good."""
     rooms: dict[str, asyncio.Future[int]] = {}
-    waiting = iter(asks)
 
-    async def work() -> None:
-        for ask in waiting:
-            tokens = await _room(server, protocol, ask.problem, rooms)
-            came(await _answers(server, drawing, ask, tokens))
+    async def work(ask: Ask) -> None:
+        tokens = await _room(server, protocol, ask.problem, rooms)
+        came(await _answers(server, drawing, ask, tokens))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(drawing.requests, len(asks))):
-                group.create_task(work())
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    await at_once(drawing.requests, asks, work)
 
 
 async def _room(server: Server, protocol: Protocol, problem: Problem, rooms: dict[str, asyncio.Future[int]]) -> int:

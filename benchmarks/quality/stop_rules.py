@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.quality.code_gaps import KINDS, Gap, SourceText, draw_gaps
+from benchmarks.quality.similarity import similarity
 from benchmarks.report import Result, Row
 from benchmarks.sources import source_files
 from deployments.protocol import CompletionMode, GenerationRequest, Setting, StopRules
@@ -226,16 +225,3 @@ def measures(gaps: list[Gap], under: list[Outcome], off: list[Outcome]) -> dict[
 
 def _percent(values: Sequence[float]) -> float:
     return 100 * sum(values) / len(values) if values else 0.0
-
-
-def similarity(a: str, b: str) -> float:
-    """1 - Levenshtein distance / length of the longer text; 1 for two empty ones."""
-    if not a or not b:
-        return float(a == b)
-    row, columns = np.arange(len(b) + 1), np.arange(len(b) + 1)
-    letters = np.array([ord(char) for char in b])
-    for number, char in enumerate(a, start=1):
-        best = np.minimum(row[1:] + 1, row[:-1] + (letters != ord(char)))
-        # an insertion costs one more than what stands to the left of it
-        row = np.minimum.accumulate(np.concatenate(([number], best)) - columns) + columns
-    return 1 - float(row[-1]) / max(len(a), len(b))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -9,7 +11,7 @@ _NAMES = ("generation_tokens_total", "prefix_cache_queries_total", "prefix_cache
 _PREFIXES = ("starcoder_", "vllm:")
 
 
-async def read_counters(client: httpx.AsyncClient) -> dict[str, float] | None:
+async def read_counters(client: httpx.AsyncClient, names: Collection[str] = _NAMES) -> dict[str, float] | None:
     """Sums over all labels, under their names without `starcoder_` or `vllm:`; None where the server has none."""
     try:
         response = await client.get("/metrics")
@@ -23,7 +25,7 @@ async def read_counters(client: httpx.AsyncClient) -> dict[str, float] | None:
             for sample in family.samples:
                 for prefix in _PREFIXES:
                     name = sample.name.removeprefix(prefix)
-                    if sample.name.startswith(prefix) and name in _NAMES:
+                    if sample.name.startswith(prefix) and name in names:
                         found[name] = found.get(name, 0.0) + sample.value
     except ValueError:
         return None

@@ -216,6 +216,11 @@ _GUESSES = (
 )
 
 
+def language_of(path: str) -> str | None:
+    """The key of `LANGUAGES` by the end of a file's name; None where it tells nothing."""
+    return _BY_SUFFIX.get(path.rpartition(".")[2].lower())
+
+
 def guess_language(named: str | None, path: str | None, text: str) -> str:
     """The key of `LANGUAGES` that the request names, else its path's, else what most lines of the text look like."""
     if named is not None:
@@ -223,7 +228,7 @@ def guess_language(named: str | None, path: str | None, text: str) -> str:
         name = _OTHER_NAMES.get(name) or _BY_SUFFIX.get(name, name)
         if name in LANGUAGES and name != "other":
             return name
-    if path is not None and (found := _BY_SUFFIX.get(path.rpartition(".")[2].lower())):
+    if path is not None and (found := language_of(path)):
         return found
     text = text[:_GUESS_CHARACTERS]
     first = text.split("\n", 1)[0]

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from benchmarks.quality.asking import RENDER, Server, TooLong, asked_pause
+from benchmarks.quality.own.asking import AROUND_GAPS
 from benchmarks.quality.protocols.registry import PROTOCOLS
 from benchmarks.quality.record import Sample
 from benchmarks.quality.sampling import Drawing, missing, sample
@@ -19,7 +20,9 @@ Answer = Callable[[httpx.Request], httpx.Response]
 COMPLETION = {"choices": [{"index": 0, "text": "x"}], "usage": {"prompt_tokens": 5}}
 
 
-def server(*answers: Answer | httpx.Response, patience_s: float = 60) -> tuple[Server, list[dict[str, Any]]]:
+def server(
+    *answers: Answer | httpx.Response, patience_s: float = 60, **options: Any
+) -> tuple[Server, list[dict[str, Any]]]:
     """One that answers in this order, and what it was asked."""
     waiting, asked = iter(answers), list[dict[str, Any]]()
 
@@ -29,7 +32,7 @@ def server(*answers: Answer | httpx.Response, patience_s: float = 60) -> tuple[S
         return answer(request) if callable(answer) else answer
 
     client = httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(handle))
-    return Server(client, "nano", patience_s), asked
+    return Server(client, "nano", patience_s, **options), asked
 
 
 def lost(request: httpx.Request) -> httpx.Response:
@@ -93,6 +96,18 @@ async def test_a_server_that_shows_prompts_is_asked_for_their_length() -> None:
     await one.complete({"prompt": "a", "suffix": "b"})
     assert [ask["path"] for ask in asked[:2]] == [RENDER, RENDER]
     assert {"priority": 1, "fim_mode": "psm", "model": "nano"}.items() <= asked[2].items()
+
+
+async def test_what_goes_with_gaps_may_be_something_else() -> None:
+    ours = httpx.Response(200, json={"object": "text_completion.rendering", "token_ids": [], "remaining_tokens": 1})
+    fine = (httpx.Response(200, json=COMPLETION), httpx.Response(200, json=COMPLETION))
+    one, asked = server(ours, *fine, around_gaps=AROUND_GAPS)
+    await one.look()
+    await one.complete({"prompt": "a", "suffix": ""})
+    await one.complete({"prompt": "a"})
+    assert asked[1].items() >= {"truncate_prompt_tokens": -1, "priority": 1}.items()
+    assert "fim_mode" not in asked[1]
+    assert "truncate_prompt_tokens" not in asked[2]
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(404), httpx.Response(200, json=[{"token_ids": [1]}])])

@@ -47,9 +47,17 @@ def test_a_line_that_was_half_written_is_dropped(tmp_path: Path) -> None:
 
 
 def test_answers_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
-    Record(tmp_path).begin(SETTINGS)
+    record = Record(tmp_path)
+    record.begin(SETTINGS)
+    record.add_samples([Sample("a", 0, "x")])
     with pytest.raises(ValueError, match=r"model: nano, now pico; temperature: 0\.2, now 0\.8"):
         Record(tmp_path).begin(replace(SETTINGS, model="pico", temperature=0.8))
+
+
+def test_a_run_that_got_no_answer_leaves_the_folder_to_others(tmp_path: Path) -> None:
+    Record(tmp_path).begin(replace(SETTINGS, model="misspelt"))
+    Record(tmp_path).begin(SETTINGS)
+    assert Record(tmp_path).model == "nano"
 
 
 def test_two_hundred_answers_are_two_requests_and_two_hundred_seeds() -> None:

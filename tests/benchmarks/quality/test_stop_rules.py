@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.__main__ import build_parser, main
 from benchmarks.quality.code_gaps import KINDS, Gap, SourceText, draw_gaps
-from benchmarks.quality.stop_rules import SETS, Answer, Outcome, apply, held_out, measures, similarity
+from benchmarks.quality.similarity import similarity
+from benchmarks.quality.stop_rules import SETS, Answer, Outcome, apply, held_out, measures
 from model.request import TokenLogprobs
 from model.text.tokenizer import Tokenizer
 from tests.support.tokenizers import starcoder_rules

@@ -1,0 +1,103 @@
+"""One run on a company's own code, from its files to figures: what there is already is not asked again."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.quality.asking import Server
+from benchmarks.quality.own.asking import AROUND_GAPS, Manner, ask_gaps, read_pieces, sitting
+from benchmarks.quality.own.figures import Read
+from benchmarks.quality.own.questions import Piece, Question
+from benchmarks.quality.own.reading import NoLogprobs
+from benchmarks.quality.own.record import Answer, OwnRecord, Reading
+from benchmarks.quality.progress import Progress
+from benchmarks.server.completions import check_server, connect
+
+
+@dataclass(frozen=True)
+class Work:
+    questions: Sequence[Question]
+    pieces: Sequence[Piece]
+    manner: Manner
+
+    def settings(self, model: str) -> dict[str, Any]:
+        return {"benchmark": "own", "model": model, **self.manner.settings()}
+
+    def missing(self, record: OwnRecord) -> tuple[list[Question], list[Piece]]:
+        """Pieces of a server that scores no prompts are not missed."""
+        pieces = [] if record.unread else [piece for piece in self.pieces if piece.id not in record.readings]
+        return [question for question in self.questions if question.id not in record.answers], pieces
+
+    def texts(self, record: OwnRecord) -> Mapping[str, str]:
+        return {question.id: record.answers[question.id].text for question in self.questions}
+
+    def answers(self, record: OwnRecord) -> list[Answer]:
+        return [record.answers[question.id] for question in self.questions]
+
+    def read(self, record: OwnRecord) -> list[Read]:
+        """Nothing where a part was read, and then the server would not."""
+        if record.unread:
+            return []
+        return [Read(piece, record.readings[piece.id]) for piece in self.pieces]
+
+
+def asked(work: Work, folder: Path, options: argparse.Namespace) -> OwnRecord:
+    """All answers and readings, those that were missing among them; with none missing, no server is asked.
+
+    Raises ValueError for a folder of another run, RuntimeError where the server fails.
+    """
+    record = OwnRecord(folder)
+    if any(work.missing(record)):
+        asyncio.run(_ask(work, record, options))
+    else:
+        record.begin(work.settings(options.served_model or record.model))
+    return record
+
+
+async def _ask(work: Work, record: OwnRecord, options: argparse.Namespace) -> None:
+    async with connect(options) as client:
+        await check_server(client)
+        cards = (await client.get("/v1/models")).json()["data"]
+        model = options.served_model or cards[0]["id"]
+        record.begin(work.settings(model))
+        window = next((card.get("max_model_len") for card in cards if card["id"] == model), None)
+        server = Server(client, model, around_gaps=AROUND_GAPS)
+        await server.look()
+        await _gaps(work, record, client, server, window)
+        await _pieces(work, record, server)
+
+
+async def _gaps(work: Work, record: OwnRecord, client: httpx.AsyncClient, server: Server, window: int | None) -> None:
+    questions, _ = work.missing(record)
+    done = len(work.questions) - len(questions)
+    async with sitting(client, record):
+        with Progress("gaps", len(work.questions), done) as progress:
+
+            def came(question: Question, answer: Answer) -> None:
+                record.add_answer(question, answer)
+                progress.add()
+
+            await ask_gaps(server, questions, work.manner, window, came)
+
+
+async def _pieces(work: Work, record: OwnRecord, server: Server) -> None:
+    _, pieces = work.missing(record)
+    if not pieces:
+        return
+    with Progress("pieces read", len(work.pieces), len(work.pieces) - len(pieces)) as progress:
+
+        def came(reading: Reading) -> None:
+            record.add_reading(reading)
+            progress.add()
+
+        try:
+            await read_pieces(server, pieces, work.manner, came)
+        except NoLogprobs as error:
+            record.leave_unread(str(error))

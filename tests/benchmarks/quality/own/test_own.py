@@ -1,0 +1,369 @@
+"""Whole runs on a small repository: a server that knows all, one that knows nothing, and one that is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from benchmarks.__main__ import main
+from benchmarks.quality.asking import Refused, Server
+from benchmarks.quality.own.asking import OF_A_BLOCK, OF_A_LINE, Manner, ask_gaps, question_body, sitting
+from benchmarks.quality.own.cost import Price, cost, open_seconds, published_price
+from benchmarks.quality.own.figures import score
+from benchmarks.quality.own.files import select
+from benchmarks.quality.own.questions import Question, Sample, pieces, questions
+from benchmarks.quality.own.record import Answer, OwnRecord, Sitting, Spent
+from deployments.replica.sequence import SequenceText
+from model.request import Output
+from model.request import Request as Sequence
+from model.text.tokenizer import Tokenizer
+from tests.support.fake_backend import MODEL, FakeBackend
+from tests.support.http_server import serving
+from tests.support.made_up_repository import CODE, committed
+from tests.support.stage import Stage
+
+FEW = ("--gaps", "4", "--gaps-per-file", "2")
+SAMPLE = Sample(gaps=4, per_file=2)
+
+
+class Filling(FakeBackend):
+    """Fills the gaps that it knows, in either order of prefix and suffix; has nothing to say to all others."""
+
+    def __init__(self, tokenizer: Tokenizer, known: list[Question]) -> None:
+        super().__init__(tokenizer)
+        self._known = sorted(known, key=lambda question: -len(question.prefix))
+
+    def output(self, text: SequenceText, sequence: Sequence, step: int) -> Output:
+        output = super().output(text, sequence, step)
+        prompt = self.tokenizer.decode(sequence.prompt_ids)
+        missing = next((q.missing for q in self._known if q.prefix in prompt and q.suffix in prompt), "")
+        ids = [*self.tokenizer.encode(missing), self.tokenizer.eos_id]
+        token_id = ids[min(step, len(ids) - 1)]
+        output.token_ids, output.finish_reason, output.stop_token_id = [token_id], None, None
+        if token_id == self.tokenizer.eos_id:
+            output.finish_reason, output.stop_token_id = "stop", token_id
+        return output
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return committed(tmp_path / "shop", {**CODE, "node_modules/a.js": "let a = 1;\n"})
+
+
+@pytest.fixture
+def filling(stage: Stage, tokenizer: Tokenizer, fake_backend: FakeBackend, repository: Path) -> Filling:
+    stage.actor = backend = Filling(tokenizer, questions(select(repository), SAMPLE))
+    return backend
+
+
+def run(repository: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+    """The result's JSON, where there is one."""
+    output, folder = repository.parent / "result.json", repository.parent / "run"
+    given = ["quality", "own", str(repository), *FEW, "--run", str(folder), "--output", str(output), *arguments]
+    assert main(given) == code
+    return dict(json.loads(output.read_text())) if code == 0 else {}
+
+
+def lines(repository: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (repository.parent / "run" / name).read_text().splitlines()]
+
+
+def gaps(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in result["details"] if "gap" in one]
+
+
+def test_what_is_missing_scores_all_and_nothing_scores_nothing(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for which, exact in (("canonical", 100), ("empty", 0)):
+        metrics = run(repository, "--answers", which)["metrics"]
+        for group in ("java, line", "python, block", "ruby, block", "all, line", "all"):
+            assert metrics[f"{group}/exact_percent"] == metrics[f"{group}/similarity_percent"] == exact
+        assert (metrics["java/files"], metrics["python/files"], metrics["all/files"]) == (1, 2, 4)
+    shown = capsys.readouterr().out
+    assert "of others, or made by programs" in shown
+    assert "which a model may have learned from" in shown
+
+
+def test_a_server_that_knows_scores_all(repository: Path, url: str, filling: Filling) -> None:
+    result = run(repository, "--url", url)
+    assert gaps(result)
+    assert all(one["exact"] and one["similarity"] == 1 for one in gaps(result))
+    assert {request.priority for request in filling.requests} == {1}
+    asked = [request.params for request in filling.requests if request.params.prompt_logprobs is None]
+    assert {(params.max_tokens, params.temperature) for params in asked} == {(filling.window // 4, 0)}
+    assert (result["settings"]["model"], result["settings"]["commit"]) == (MODEL, select(repository).commit)
+    written = json.dumps(result)
+    for secret in (str(repository), url, "total.py", "result += value"):
+        assert secret not in written
+
+
+def test_bits_are_those_of_the_tokens_that_the_server_says(
+    repository: Path, url: str, filling: Filling, tokenizer: Tokenizer
+) -> None:
+    metrics = run(repository, "--url", url)["metrics"]
+    for language, paths in {"java": ["lib/Pair.java"], "python": ["mean.py", "total.py"]}.items():
+        bits, size = 0.0, 0
+        for path in paths:
+            first, *ids = tokenizer.encode(CODE[path])
+            bits -= sum(FakeBackend.logprob(token_id) for token_id in ids) / math.log(2)
+            size += len(CODE[path].encode()) - len(tokenizer.token_bytes(first))
+        assert metrics[f"{language}/bytes_read"] == size
+        assert metrics[f"{language}/bits_per_byte"] == pytest.approx(bits / size, abs=1e-6)
+        assert metrics[f"{language}/byte_perplexity"] == pytest.approx(2 ** (bits / size))
+
+
+def test_a_server_that_says_nothing_scores_nothing(repository: Path, url: str, filling: Filling) -> None:
+    filling._known = []
+    assert not any(one["exact"] or one["similarity"] for one in gaps(run(repository, "--url", url)))
+
+
+def test_a_run_goes_on_where_it_was(repository: Path, url: str, filling: Filling) -> None:
+    """Nothing is asked twice; with more gaps, only those that are new."""
+    run(repository, "--url", url, "--sampling-only")
+    asked = len(filling.requests)
+    file = repository.parent / "run" / "answers.jsonl"
+    file.write_bytes(file.read_bytes()[:-3])
+    first = run(repository, "--url", url)
+    assert len(filling.requests) == asked + 1
+    again = run(repository, "--url", "http://127.0.0.1:1")
+    assert again["metrics"] == first["metrics"]
+    run(repository, "--url", url, "--gaps-per-file", "3", "--gaps", "5")
+    new = len(lines(repository, "answers.jsonl")) - len(gaps(first))
+    assert new > 0
+    assert len(filling.requests) == asked + 1 + new
+    for line in lines(repository, "answers.jsonl"):
+        assert line["missing"] in CODE[line["path"]]
+    run(repository, "--url", url, "--temperature", "0.5", code=2)
+
+
+def test_a_model_that_is_not_there_spoils_no_folder(repository: Path, url: str, filling: Filling) -> None:
+    run(repository, "--url", url, "--served-model", "misspelt", code=1)
+    assert all(one["exact"] for one in gaps(run(repository, "--url", url, "--served-model", MODEL)))
+
+
+def test_two_servers_are_compared_in_pairs(
+    repository: Path, url: str, filling: Filling, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same one twice, with one answer of the second put wrong, and one text foreseen better."""
+    run(repository, "--url", url, "--compare", url, "--sampling-only")
+    folder = repository.parent / "run" / "compared"
+    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    answers[0]["text"] = "zzz"
+    (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+    readings = [json.loads(line) for line in (folder / "readings.jsonl").read_text().splitlines()]
+    for one in readings:
+        one["bits"] /= 2
+    (folder / "readings.jsonl").write_text("".join(json.dumps(line) + "\n" for line in readings))
+    arguments = ("--url", url, "--compare", url, "--compare-gpus", "2", "--gpus", "1", "--price", "0.001")
+    result = run(repository, *arguments, "--compare-price", "0.001,0,0.003")
+    metrics, of = result["metrics"], len(gaps(result))
+    found = {name: metrics[f"second_less_first/all/{name}"] for name in ("better", "worse", "p")}
+    assert found == {"better": 0, "worse": 1, "p": 1}
+    assert metrics["second_less_first/all/exact_points"] == pytest.approx(-100 / of)
+    assert metrics["second_less_first/all/exact_points_low"] < 0
+    assert metrics["second_less_first/same_texts"] == pytest.approx(1 - 1 / of)
+    assert metrics["second_less_first/all/bits_per_byte"] == pytest.approx(-metrics["all/bits_per_byte"] / 2)
+    assert metrics["a_thousand_gaps/usd"] != metrics["a_thousand_gaps/second/usd"]
+    shown = capsys.readouterr().out
+    assert "the second server less the first, percentage points" in shown
+    assert "-50.00" in shown
+
+
+def test_a_picture(repository: Path, url: str, filling: Filling) -> None:
+    picture = repository.parent / "picture.svg"
+    run(repository, "--url", url, "--plot", str(picture))
+    for panel in ("exact match, %", "edit similarity, %", "bits a byte"):
+        assert panel in picture.read_text()
+
+
+Handler = Callable[[dict[str, Any]], JSONResponse]
+
+
+def other_server(handle: Handler) -> FastAPI:
+    """One that is not ours: neither prompts nor counters are shown."""
+    app = FastAPI()
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"data": [{"id": "other"}]}
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> JSONResponse:
+        return handle(await request.json())
+
+    return app
+
+
+def test_a_server_that_does_not_score_prompts_has_no_bits(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not asked again; nothing of our own dialect is sent to it."""
+    seen: list[dict[str, Any]] = []
+
+    def handle(body: dict[str, Any]) -> JSONResponse:
+        seen.append(body)
+        if body.get("echo"):
+            return JSONResponse({"error": {"message": "echo is not supported"}}, status_code=400)
+        return JSONResponse({"choices": [{"index": 0, "text": "x\ny"}]})
+
+    with serving(other_server(handle)) as url:
+        metrics = run(repository, "--url", url)["metrics"]
+        again = run(repository, "--url", url)["metrics"]
+    assert again == metrics
+    assert sum("echo" in body for body in seen) <= 4
+    assert not {"priority", "fim_mode", "completion_mode", "truncate_prompt_tokens"} & {key for b in seen for key in b}
+    assert "all/bits_per_byte" not in metrics
+    assert metrics["a_thousand_gaps/usd"] is None
+    assert metrics["a_thousand_gaps/gpu_seconds"] == pytest.approx(metrics["a_thousand_gaps/seconds"])
+    assert "echo is not supported" in capsys.readouterr().out
+
+
+def gap(**changes: Any) -> Question:
+    usual = {"id": "q", "file": "f", "path": "a.py", "line": 2, "language": "python", "kind": "line"}
+    return Question(**{**usual, "prefix": "a = 1\n", "missing": "b = 2", "suffix": "\nc = 3\n", **changes})
+
+
+def test_how_a_gap_is_asked() -> None:
+    """A line ends with itself, a block as the product ends one; the length of what is missing is not told."""
+    line = question_body(gap(), Manner(), ours=True, window=8192)
+    assert line == {"prompt": "a = 1\n", "suffix": "\nc = 3\n", "max_tokens": OF_A_LINE, "temperature": 0, "stop": "\n"}
+    block = question_body(gap(kind="block"), Manner(), ours=True, window=None)
+    assert (block["max_tokens"], block["completion_mode"], block["language"]) == (OF_A_BLOCK, "auto", "python")
+    assert "stop" not in block
+    assert "completion_mode" not in question_body(gap(kind="block"), Manner("raw"), ours=True, window=None)
+    assert "completion_mode" not in question_body(gap(kind="block"), Manner(), ours=False, window=None)
+    small = question_body(gap(kind="block"), Manner(temperature=0.2, seed=7), ours=False, window=256)
+    assert (small["max_tokens"], small["temperature"], small["seed"]) == (64, 0.2, 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "exact", "alike"),
+    [
+        ("line", "  b = 2 \n", True, 1),
+        ("line", "b = 2\nc = 3", True, 1),
+        ("line", "\nb = 2", False, 0),
+        ("line", "b = 4", False, 0.8),
+        ("block", "\n    b = 2\n", True, 1),
+        ("block", "b = 2\nc = 3", False, 5 / 11),
+    ],
+)
+def test_when_an_answer_is_right(kind: str, text: str, exact: bool, alike: float) -> None:
+    (found,) = score([gap(kind=kind)], {"q": text})
+    assert (found.exact, found.similarity) == (exact, pytest.approx(alike))
+
+
+async def test_who_has_no_room_is_shown_what_is_nearest() -> None:
+    """Half as far on both sides, until it fits; vLLM says in words that it does not."""
+    seen = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        seen.append((body["prompt"], body["suffix"]))
+        if len(seen) < 3:
+            return httpx.Response(400, text="This model's maximum context length is 8 tokens")
+        return httpx.Response(200, json={"choices": [{"text": "x"}]})
+
+    client = httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(handle))
+    came: list[tuple[Question, Answer]] = []
+    await ask_gaps(
+        Server(client, "m"), [gap(prefix="12345678", suffix="abcd")], Manner(), None, lambda *one: came.append(one)
+    )
+    assert seen == [("12345678", "abcd"), ("5678", "ab"), ("78", "a")]
+    assert came[0][1].text == "x"
+
+
+async def test_one_that_is_refused_ends_the_run_and_keeps_what_came() -> None:
+    answers = iter([httpx.Response(200, json={"choices": [{"text": "x"}]}), httpx.Response(401, text="no")])
+    client = httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(lambda _: next(answers)))
+    came: list[tuple[Question, Answer]] = []
+    with pytest.raises(Refused, match="401: no") as refused:
+        await ask_gaps(
+            Server(client, "m"), [gap(), gap(id="r")], Manner(requests=1), None, lambda *one: came.append(one)
+        )
+    assert refused.value.status == 401
+    assert [answer.id for _, answer in came] == ["q"]
+
+
+def metrics_of(*seconds: float | None) -> httpx.AsyncClient:
+    """A server whose engines have worked so long whenever it is asked; None: it does not tell."""
+    waiting = iter(seconds)
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        if (total := next(waiting)) is None:
+            return httpx.Response(403)
+        phases = [f'starcoder_engine_step_phase_seconds_total{{phase="{name}"}} {total / 2}' for name in "ab"]
+        return httpx.Response(
+            200, text="# TYPE starcoder_engine_step_phase_seconds counter\n" + "\n".join(phases) + "\n"
+        )
+
+    return httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(handle))
+
+
+@pytest.mark.parametrize(("seconds", "told"), [((10.0, 14.0), 4.0), ((None, 14.0), None), ((10.0, None), None)])
+async def test_the_steps_of_engines_meanwhile_are_noted(
+    seconds: tuple[float | None, float | None], told: float | None, tmp_path: Path
+) -> None:
+    """Also where a sitting breaks off; one without answers cost nothing."""
+    record = OwnRecord(tmp_path)
+    with contextlib.suppress(RuntimeError):
+        async with sitting(metrics_of(*seconds), record):
+            record.add_answer(gap(), Answer("q", "b = 2", Spent(1, 0, 1, 0, 1)))
+            raise RuntimeError
+    async with sitting(metrics_of(0, 1), record):
+        pass
+    assert OwnRecord(tmp_path).sittings == [Sitting(1, told)]
+
+
+def test_time_is_counted_once_and_pauses_not() -> None:
+    spent = [Spent(0, 0, 0, began, ended) for began, ended in ((10, 12), (11, 15), (0, 1), (12, 13))]
+    assert open_seconds(spent) == 6
+
+
+def test_what_a_thousand_gaps_cost() -> None:
+    answers = [Answer(str(at), "", Spent(100, 40, 10, float(at), at + 0.5)) for at in range(10)]
+    found = cost(answers, [Sitting(4, 1.0), Sitting(6, None)], gpus=2, price=Price(0.001, 0.0001, 0.002))
+    assert (found.seconds, found.prompt_tokens, found.output_tokens) == (500, 100_000, 10_000)
+    assert (found.measured, found.gpu_seconds) == (True, 500)
+    assert found.usd == pytest.approx(60 * 0.001 + 40 * 0.0001 + 10 * 0.002)
+    told = cost(answers, [Sitting(10, None)], gpus=4, price=Price(0, 0, 0))
+    assert (told.measured, told.gpu_seconds) == (False, 2000)
+    assert published_price().prompt > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--gaps", "0"], "--gaps is 1 or more"),
+        (["--gaps-per-file", "0"], "--gaps-per-file is 1 or more"),
+        (["--text", "-1"], "--text is 0"),
+        (["--window", "10"], "--window is 256"),
+        (["--kinds", "line,word"], "word: no kind of gaps"),
+        (["--languages", "cobol"], "cobol: no language"),
+        (["--answers", "empty", "--compare", "http://127.0.0.1:1"], "asks no server"),
+        (["--kinds", "block", "--languages", "java", "--since", "2030-01-01"], "older than --since"),
+        (["--url", "http://example.com"], "not this machine"),
+    ],
+)
+def test_what_does_not_fit_is_told(
+    arguments: list[str], why: str, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(repository, *arguments, code=2)
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("price", ["-1", "x", "1,2", "inf"])
+def test_prices_are_numbers(price: str, repository: Path) -> None:
+    with pytest.raises(SystemExit):
+        run(repository, "--price", price)
+
+
+def test_pieces_are_asked_of_the_files_that_are_taken(repository: Path) -> None:
+    assert {piece.path for piece in pieces(select(repository), SAMPLE)} == set(CODE)
