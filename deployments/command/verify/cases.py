@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from model.config import EngineConfig
 from model.limits import SPECULATIVE_TOKENS
 from monitoring import metrics
+from monitoring.specs import EngineCounterSpec
 
 NEW_TOKENS, NEW_TOKENS_QUICK = 16, 8
 _STEADY: dict[str, Any] = {
@@ -28,13 +29,21 @@ class Prompt:
     ids: tuple[int, ...]
 
 
+class Proof(NamedTuple):
+    """That an engine has come to what a case is about. missing: in words, what it is if not. counter: of the engine; so
+    much of it as goes beyond another one, if `beyond` is given."""
+
+    missing: str
+    counter: EngineCounterSpec
+    beyond: EngineCounterSpec | None = None
+
+
 @dataclass(frozen=True)
 class Case:
     """Prompts, and how they are run.
 
     engine: changes of the configuration. at_once: all prompts together, else one after the other. whole: the prompts'
-    own tokens are looked at, too. rounds: how often all of it is done on one engine. proof: the engine's counter that
-    tells whether it has come to what the case is about. why_not: why nothing is run.
+    own tokens are looked at, too. rounds: how often all of it is done on one engine. why_not: why nothing is run.
     """
 
     name: str
@@ -44,7 +53,7 @@ class Case:
     at_once: bool = True
     whole: bool = False
     rounds: int = 1
-    proof: str | None = None
+    proofs: tuple[Proof, ...] = ()
     why_not: str | None = None
 
 
@@ -80,7 +89,7 @@ def build(material: Material, config: EngineConfig, facts: Facts) -> list[Case]:
     read = [max(alone, key=lambda prompt: len(prompt.ids))]
     several = _several(material, facts, new)
     fim = _fitting(material.fim, facts, new)
-    return [
+    cases = [
         Case("one by one", tuple(alone), new, _STEADY, at_once=False),
         Case("every position of a prompt", tuple(read), 1, _STEADY, whole=True),
         _fill_in(material, fim, new),
@@ -88,10 +97,14 @@ def build(material: Material, config: EngineConfig, facts: Facts) -> list[Case]:
         _chunked(material, facts, new),
         _cached(material, config, facts, new),
         _drafted(material, config, facts, new),
-        _preempted(material, config, facts),
+        _preempted(material, facts),
         Case("as served", (*several, *fim), new),
         *([Case("your prompts", _fitting(material.own, facts, new), new)] if material.own else []),
     ]
+    return [case if case.prompts or case.why_not else replace(case, why_not=_NO_ROOM) for case in cases]
+
+
+_NO_ROOM = "its prompts do not fit the window"
 
 
 def _named(ids: Sequence[int]) -> Prompt:
@@ -105,7 +118,7 @@ def _fitting(prompts: Iterable[Prompt], facts: Facts, new: int) -> tuple[Prompt,
 def _lengths(material: Material, facts: Facts, new: int) -> list[Prompt]:
     """From one token to the end of the window: at, before and behind the ends of blocks and of steps."""
     block, chunk, window = facts.block, facts.chunk, facts.window
-    wanted = {1, 2, block - 1, block, block + 1, chunk + 1}
+    wanted = {1, 2, block - 1, block, block + 1, min(chunk + 1, window - new)}
     if not material.quick:
         wanted |= {2 * block + 1, chunk - 1, chunk, window // 2, window - new, window - 1}
     lengths = sorted(n for n in wanted if 0 < n < window)
@@ -121,9 +134,8 @@ def _several(material: Material, facts: Facts, new: int) -> tuple[Prompt, ...]:
 
 def _fill_in(material: Material, fim: tuple[Prompt, ...], new: int) -> Case:
     name = "fill in the middle"
-    if not fim:
-        why = "its prompts do not fit the window" if material.fim else "the vocabulary has no tokens for it"
-        return Case(name, why_not=why)
+    if not material.fim:
+        return Case(name, why_not="the vocabulary has no tokens for it")
     return Case(name, fim, new, _STEADY, at_once=False)
 
 
@@ -143,11 +155,9 @@ def _cached(material: Material, config: EngineConfig, facts: Facts, new: int) ->
     stem = material.cut(4 * facts.block + 3, 5003)
     tails = [material.cut(n, 6007 + 71 * i) for i, n in enumerate((1, facts.block, 2 * facts.block + 1))]
     prompts = _fitting([_named((*stem, *tail)) for tail in tails], facts, new)
-    if not prompts:
-        return Case(name, why_not="its prompts do not fit the window")
     changes = {"enable_prefix_caching": True}
-    proof = metrics.PREFIX_CACHE_HITS.name
-    return Case(name, prompts, new, {**_STEADY, **changes}, at_once=False, rounds=2, proof=proof)
+    proofs = (Proof("nothing was found in the cache", metrics.PREFIX_CACHE_HITS),)
+    return Case(name, prompts, new, {**_STEADY, **changes}, at_once=False, rounds=2, proofs=proofs)
 
 
 def _drafted(material: Material, config: EngineConfig, facts: Facts, new: int) -> Case:
@@ -158,16 +168,21 @@ def _drafted(material: Material, config: EngineConfig, facts: Facts, new: int) -
         return Case(name, why_not="it is switched off")
     prompts = _fitting([_named(material.cut(n, 7001 + 97 * n) * 4) for n in (5, 12, 24)], facts, 2 * new)
     changes = {"speculative_tokens": drafts}
-    return Case(name, prompts, 2 * new, {**_STEADY, **changes}, proof=metrics.ACCEPTED_DRAFT_TOKENS.name)
+    proofs = (
+        Proof("no draft was right", metrics.ACCEPTED_DRAFT_TOKENS),
+        Proof("no draft was wrong", metrics.DRAFT_TOKENS, beyond=metrics.ACCEPTED_DRAFT_TOKENS),
+    )
+    return Case(name, prompts, 2 * new, {**_STEADY, **changes}, proofs=proofs)
 
 
-def _preempted(material: Material, config: EngineConfig, facts: Facts) -> Case:
+def _preempted(material: Material, facts: Facts) -> Case:
     """Four grow by two blocks each, in a cache that has room for three of them."""
     name = "preemption"
     block = facts.block
     length, new = 2 * block + block // 2 + 1, 2 * block
     if length + new > facts.window or facts.sequences < 4:
-        return Case(name, why_not="its prompts do not fit the window, or the step")
+        return Case(name, why_not=_NO_ROOM if facts.sequences >= 4 else "no four sequences run at once")
     blocks = 3 * -(-(length + new) // block)
     prompts = tuple(_named(material.cut(length, 8009 + 61 * i)) for i in range(4))
-    return Case(name, prompts, new, {**_STEADY, "num_kv_blocks": blocks}, proof=metrics.PREEMPTIONS.name)
+    proofs = (Proof("nobody was preempted", metrics.PREEMPTIONS),)
+    return Case(name, prompts, new, {**_STEADY, "num_kv_blocks": blocks}, proofs=proofs)

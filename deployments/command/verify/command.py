@@ -23,7 +23,7 @@ from deployments.command.verify.material import code, material, own_prompts
 from deployments.command.verify.movement import foreseen, moved
 from deployments.command.verify.readings import EngineAnswer, Pass, Place, Rounding
 from deployments.command.verify.report import Report
-from deployments.command.verify.stages import Prepare, as_it_is, read_texts, run_engine, spell
+from deployments.command.verify.stages import run_engine, run_transformers
 from deployments.options import OptionParser, size_given
 from deployments.settings import Settings
 from model.config import ConfigError, EngineConfig, ModelConfig
@@ -100,8 +100,8 @@ def run(arguments: Sequence[str]) -> int:
     return AGREES if report.agrees else DISAGREES
 
 
-def verify(settings: Settings, own: argparse.Namespace, prepare: Prepare = as_it_is) -> Report:
-    """Both sides, compared. own: the options of the comparison. prepare: as `run_engine` has it.
+def verify(settings: Settings, own: argparse.Namespace) -> Report:
+    """Both sides, compared. own: the options of the comparison.
 
     Raises ConfigError, RuntimeError and OSError where it cannot be done.
     """
@@ -116,18 +116,17 @@ def verify(settings: Settings, own: argparse.Namespace, prepare: Prepare = as_it
     prompts = _own_prompts(own, tokenizer, config, directory)
     with _scratch(own.scratch) as scratch:
         say = _timed(console, started)
-        written = run_engine(config, material(tokenizer, text, prompts, own.quick), say, prepare)
+        written = run_engine(config, material(tokenizer, text, prompts, own.quick), say)
         texts = Texts(written.runs)
         passes = _passes(written, settings)
         gpus = settings.device != "cpu" and own.reference_device != "cpu"
-        readings = read_texts(directory, texts.texts, passes, Place(gpus, own.reference_memory, scratch), say)
+        place = Place(gpus, own.reference_memory, scratch)
         samples = tokens.samples(text, tokenizer)
-        say(f"tokenizers: {len(samples)} texts")
-        spelling = tokens.differences(samples, tokens.ours(tokenizer, samples), spell(directory, samples, say))
-        say("hashing the checkpoint")
+        readings, theirs = run_transformers(directory, texts.texts, passes, place, samples, say)
+        say("hashing the checkpoint's files")
         return Report(
             judgement=judge(written.runs, texts, readings),
-            spelling=spelling,
+            spelling=tokens.differences(samples, tokens.ours(tokenizer, samples), theirs),
             spelled=len(samples),
             foreseen=foreseen(written.runs, texts, readings),
             movement=moved(written.runs, texts, readings),

@@ -38,7 +38,7 @@ class Error:
         """What is no number counts as infinitely large."""
         if not differences.size:
             return cls()
-        sizes = np.nan_to_num(np.abs(differences.astype(np.float64)), nan=np.inf)
+        sizes = _sizes(differences)
         return cls(float(np.sqrt(np.mean(sizes**2))), float(sizes.max()))
 
 
@@ -140,6 +140,10 @@ def _all(parts: Iterable[Floats]) -> Floats:
     return np.concatenate(flat) if flat else np.empty(0)
 
 
+def _sizes(differences: Floats) -> Floats:
+    return np.nan_to_num(np.abs(differences.astype(np.float64)), nan=np.inf, posinf=np.inf)
+
+
 def _continuation(written: Written, texts: Texts, readings: Sequence[Reading]) -> Continuation:
     number, rows = texts.rows(written)
     reading = readings[number]
@@ -199,7 +203,7 @@ def _verdict(run: CaseRun, found: list[Continuation], transformers: Error, tie: 
         continuations=len(found),
         parted=sum(bool(c.departures) for c in found),
         faults=list(dict.fromkeys(faults)),
-        note="it did not come to it" if run.proven == 0 else None,
+        note=", ".join(run.missing) or None,
     )
 
 
@@ -209,7 +213,7 @@ def _faults(one: Continuation, transformers: Error, tie: float) -> list[str]:
     if not error.rms <= (limit := PROMPT_TIMES * max(own.rms, transformers.rms) + FLOOR):
         faults.append(f"{name}: off by {error.rms:.2g} nats, root mean square, where {limit:.2g} may be rounding")
     if not error.largest <= (limit := LARGEST_TIMES * transformers.largest + FLOOR):
-        sizes = np.nan_to_num(np.abs(one.differences), nan=np.inf).max(axis=1)
+        sizes = _sizes(one.differences).max(axis=1)
         at = one.written.first + int(np.argmax(sizes > limit))
         faults.append(
             f"{name}: off by {error.largest:.2g} nats at most, where {limit:.2g} may be rounding; first at token {at}"

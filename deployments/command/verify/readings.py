@@ -41,11 +41,11 @@ class Written:
 
 @dataclass(frozen=True)
 class CaseRun:
-    """proven: what the case's counter has counted; None where it has none. broken: how the engine lost track."""
+    """missing: what the engine did not come to, in words. broken: how it lost track of its cache."""
 
     case: Case
     written: tuple[Written, ...] = ()
-    proven: int | None = None
+    missing: tuple[str, ...] = ()
     broken: str | None = None
 
 

@@ -56,15 +56,17 @@ class Report:
         parted = sum(case.parted for case in continuations)
         positions = sum(case.positions for case in cases)
         engine, theirs = self.judgement.engine, self.judgement.transformers
-        model = f"{self.served}, weights in {self.quantization}" if self.quantization != "none" else self.served
+        rounded = self.quantization != "none"
+        model = f"{self.served}, products in {self.quantization}" if rounded else self.served
+        exact = f"{self.exact} with the same 8 bits" if rounded else self.exact
         sentences = [
             "The engine computes what transformers computes."
             if self.agrees
             else "The engine does NOT compute what transformers computes.",
-            f"At {positions:,} positions its log-probabilities ({model}) are off from {self.exact} by "
+            f"At {positions:,} positions its log-probabilities ({model}) are off from {exact} by "
             f"{_nats(engine.rms)} nats (root mean square; {_nats(engine.largest)} at most), where those of "
             f"transformers in {self.served} are off by {_nats(theirs.rms)} ({_nats(theirs.largest)}).",
-            f"{total - parted} of {total} continuations are, token by token, what {self.exact} finds likeliest"
+            f"{total - parted} of {total} continuations are, token by token, what that finds likeliest"
             + (f"; {parted} part from it{_ties(cases, self.judgement.tie)}." if parted else "."),
         ]
         if self.spelled:

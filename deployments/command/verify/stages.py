@@ -5,7 +5,7 @@ Both models need not fit at once, and this process imports neither of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,31 +15,23 @@ from deployments.command.verify.readings import EngineAnswer, Pass, Place, Readi
 from deployments.command.verify.tokens import Spelling
 from model.config import EngineConfig
 
-Prepare = Callable[[int], None]
-"""Called in each rank's process with its number, before it loads. Picklable."""
 
-
-def as_it_is(rank: int) -> None:
-    """Changes nothing."""
-
-
-def run_engine(config: EngineConfig, material: Material, say: Say, prepare: Prepare = as_it_is) -> EngineAnswer:
+def run_engine(config: EngineConfig, material: Material, say: Say) -> EngineAnswer:
     """Every case on an engine of this configuration. Raises ConfigError, and RuntimeError where it fails."""
-    works = [partial(_rank, config, number, material, prepare) for number in range(config.tensor_parallel_size)]
+    works = [partial(_rank, config, number, material) for number in range(config.tensor_parallel_size)]
     answer = together(works, say)[0]
     assert isinstance(answer, EngineAnswer)
     return answer
 
 
-def _rank(config: EngineConfig, number: int, material: Material, prepare: Prepare, line: Line) -> EngineAnswer | None:
+def _rank(config: EngineConfig, number: int, material: Material, line: Line) -> EngineAnswer | None:
+    if number == 0:
+        line.say("engine: loading")
     from deployments.command.verify.writing import answer
     from model.process.rank import Rank
 
-    prepare(number)
     rank = Rank(config, number)
     address = line.first(rank.listen() if number == 0 else None)
-    if number == 0:
-        line.say("engine: loading")
     rank.load(address)
     if number:
         rank.run()
@@ -50,27 +42,23 @@ def _rank(config: EngineConfig, number: int, material: Material, prepare: Prepar
         rank.group.close()
 
 
-def read_texts(directory: Path, texts: Sequence[Text], passes: Sequence[Pass], place: Place, say: Say) -> list[Reading]:
-    """What transformers says of the texts, in each pass. Raises RuntimeError where it fails."""
-    (readings,) = together([partial(_read, directory, texts, passes, place)], say, place.scratch)
-    assert isinstance(readings, list)
-    return readings
+def run_transformers(
+    directory: Path, texts: Sequence[Text], passes: Sequence[Pass], place: Place, samples: Sequence[str], say: Say
+) -> tuple[list[Reading], list[Spelling]]:
+    """What transformers says of the texts, in each pass, and how it spells the samples.
+
+    Raises RuntimeError where it fails.
+    """
+    work = partial(_transformers, directory, texts, passes, place, samples)
+    ((readings, spellings),) = together([work], say, place.scratch)
+    return readings, spellings
 
 
-def _read(directory: Path, texts: Sequence[Text], passes: Sequence[Pass], place: Place, line: Line) -> list[Reading]:
+def _transformers(
+    directory: Path, texts: Sequence[Text], passes: Sequence[Pass], place: Place, samples: Sequence[str], line: Line
+) -> tuple[list[Reading], list[Spelling]]:
     from deployments.command.verify.reference import read
-
-    return read(directory, texts, passes, place, line.say)
-
-
-def spell(directory: Path, samples: Sequence[str], say: Say) -> list[Spelling]:
-    """The samples' ids by transformers' tokenizer. Raises RuntimeError where it fails."""
-    (spellings,) = together([partial(_spell, directory, samples)], say)
-    assert isinstance(spellings, list)
-    return spellings
-
-
-def _spell(directory: Path, samples: Sequence[str], line: Line) -> list[Spelling]:
     from deployments.command.verify.tokens import theirs
 
-    return theirs(directory, samples)
+    spellings = theirs(directory, samples)
+    return read(directory, texts, passes, place, line.say), spellings

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from deployments.command.verify.cases import Case, Facts, Material, Prompt, build
+from deployments.command.verify.cases import Case, Facts, Material, Prompt, Proof, build
 from deployments.command.verify.child import Say
 from deployments.command.verify.readings import CaseRun, EngineAnswer, Written
 from model.engine import Engine
@@ -25,8 +25,7 @@ TOP = 64
 def answer(rank: Rank, material: Material, say: Say) -> EngineAnswer:
     """Run every case on loaded ranks. Raises RuntimeError where the engine refuses a prompt or memory runs out."""
     engine = rank.engine()
-    assert rank._runner is not None
-    facts = Facts(engine.max_model_len, engine.limits.tokens, rank._runner.block_size, engine.limits.sequences)
+    facts = Facts(engine.max_model_len, engine.limits.tokens, engine.pool.block_size, engine.limits.sequences)
     runs = []
     for case in build(material, rank.config, facts):
         if case.why_not is None:
@@ -51,8 +50,12 @@ def run(rank: Rank, case: Case) -> CaseRun:
         engine.check_integrity()
     except AssertionError as error:
         return CaseRun(case, tuple(written), broken=str(error) or "its accounts do not add up")
-    proven = None if case.proof is None else int(engine.counters.totals()[case.proof])
-    return CaseRun(case, tuple(written), proven)
+    return CaseRun(case, tuple(written), tuple(p.missing for p in case.proofs if _counted(engine, p) <= 0))
+
+
+def _counted(engine: Engine, proof: Proof) -> float:
+    beyond = 0.0 if proof.beyond is None else engine.counters[proof.beyond]
+    return engine.counters[proof.counter] - beyond
 
 
 def _write(engine: Engine, prompts: Sequence[Prompt], case: Case) -> list[Written]:
