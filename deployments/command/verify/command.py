@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     """The exit code. Raises ConfigError for what cannot be verified."""
     options = parser().parse_args(list(arguments))
     own = argparse.Namespace(**{name: vars(options).pop(name) for name in _OWN})
-    settings = Settings.from_options(options)
+    settings = Settings.from_options(options).model_copy(update={"min_replicas": 1})  # one engine is run
     for path in own.report:
         _check_report(path)
     try:

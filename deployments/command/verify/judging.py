@@ -14,8 +14,10 @@ import numpy as np
 
 from deployments.command.verify.readings import CaseRun, Floats, Read, Reading, Text, Written
 
+OVERALL_TIMES = 1.5
+"""What all cases together may be off by, root mean square, by what transformers is at the same positions."""
 RMS_TIMES = 2.0
-"""What a case may be off by, root mean square, by what transformers is at the same positions."""
+"""What a case may, of which there are fewer positions."""
 PROMPT_TIMES = 3.0
 """What one prompt may, of which there are few positions, by the larger of this and what transformers is at all."""
 LARGEST_TIMES = 4.0
@@ -96,7 +98,10 @@ class Judgement:
 
     @property
     def faults(self) -> list[str]:
-        return [f"{case.name}: {fault}" for case in self.cases for fault in case.faults]
+        faults = [f"{case.name}: {fault}" for case in self.cases for fault in case.faults]
+        if not self.engine.rms <= (limit := OVERALL_TIMES * self.transformers.rms + FLOOR):
+            faults.append(f"all cases: {_off(self.engine, limit)}")
+        return faults
 
 
 class Texts:
@@ -191,7 +196,7 @@ def _verdict(run: CaseRun, found: list[Continuation], transformers: Error, tie: 
     if run.broken is not None:
         faults.append(f"the engine lost track of its cache: {run.broken}")
     if not engine.rms <= (limit := RMS_TIMES * own.rms + FLOOR):
-        faults.append(f"all prompts: off by {engine.rms:.2g} nats, root mean square, where {limit:.2g} may be rounding")
+        faults.append(f"all prompts: {_off(engine, limit)}")
     return CaseVerdict(
         case.name,
         prompts=len(case.prompts),
@@ -211,7 +216,7 @@ def _faults(one: Continuation, transformers: Error, tie: float) -> list[str]:
     name, faults = one.written.prompt.name, []
     error, own = Error.of(one.differences), Error.of(one.rounding)
     if not error.rms <= (limit := PROMPT_TIMES * max(own.rms, transformers.rms) + FLOOR):
-        faults.append(f"{name}: off by {error.rms:.2g} nats, root mean square, where {limit:.2g} may be rounding")
+        faults.append(f"{name}: {_off(error, limit)}")
     if not error.largest <= (limit := LARGEST_TIMES * transformers.largest + FLOOR):
         sizes = _sizes(one.differences).max(axis=1)
         at = one.written.first + int(np.argmax(sizes > limit))
@@ -228,3 +233,7 @@ def _faults(one: Continuation, transformers: Error, tie: float) -> list[str]:
     if one.unlikely:
         faults.append(f"{name}: {one.unlikely} tokens are not the likeliest by the engine's own account")
     return faults
+
+
+def _off(error: Error, limit: float) -> str:
+    return f"off by {error.rms:.2g} nats, root mean square, where {limit:.2g} may be rounding"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from deployments.command.verify.judging import (
     FLOOR,
     LARGEST_TIMES,
+    OVERALL_TIMES,
     PROMPT_TIMES,
     RMS_TIMES,
     CaseVerdict,
@@ -86,6 +88,13 @@ class Report:
         )
 
     def json(self) -> dict[str, Any]:
+        """Of departures the first of each case; a number that is none is null."""
+        written: dict[str, Any] = _plain(self._fields())
+        for case in written["cases"]:
+            del case["departures"][_MOST_FAULTS:]
+        return written
+
+    def _fields(self) -> dict[str, Any]:
         judgement = self.judgement
         return {
             "agrees": self.agrees,
@@ -100,6 +109,7 @@ class Report:
             "served": self.served,
             "error_nats": {"engine": asdict(judgement.engine), "transformers": asdict(judgement.transformers)},
             "limits": {
+                "overall_rms_times": OVERALL_TIMES,
                 "rms_times": RMS_TIMES,
                 "prompt_rms_times": PROMPT_TIMES,
                 "largest_times": LARGEST_TIMES,
@@ -139,6 +149,15 @@ class Report:
             f"{self.seconds:.0f} s",
         ]
         return "\n\n".join([*parts, _list(told)]) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can have it."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _nats(value: float) -> str:

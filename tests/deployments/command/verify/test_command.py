@@ -17,7 +17,9 @@ import pytest
 from deployments.command import cli
 from deployments.command.verify import command, stages
 from deployments.command.verify.cases import Material
+from deployments.command.verify.judging import CaseVerdict, Error, Judgement
 from deployments.command.verify.readings import EngineAnswer
+from deployments.command.verify.report import Report
 from model.config import EngineConfig
 from model.text.tokenizer import Tokenizer
 from tests.support.checkpoints import random_model, write_checkpoint
@@ -106,6 +108,17 @@ def test_other_weights_disagree(
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["agrees"] is False
     assert len(report["faults"]) > 9
+
+
+def test_numbers_that_are_none_are_null_in_a_report() -> None:
+    broken = CaseVerdict("a case", engine=Error(float("inf"), float("nan")), faults=["off"])
+    judgement = Judgement([broken], broken.engine, Error(), 0.0)
+    identity = {"sha256": "00"}
+    report = Report(judgement, [], 0, None, None, "float32", "bfloat16", "none", {}, identity, {}, [], {}, 1.0)
+    written = json.loads(json.dumps(report.json(), allow_nan=False))
+    assert written["error_nats"]["engine"] == {"rms": None, "largest": None}
+    assert not report.agrees
+    assert "inf (nan)" in report.markdown()
 
 
 @needs_kernel
