@@ -6,8 +6,9 @@ defaults. Only this module reads the environment, and `deployments.cluster.proxy
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -335,16 +336,23 @@ class Settings(BaseSettings):
             )
 
     @classmethod
-    def parser(cls, program: str = "starcoder serve", description: str | None = None) -> OptionParser:
-        """An option for each setting. description: of the program, if it does something else than to serve."""
+    def parser(
+        cls, program: str = "starcoder serve", description: str | None = None, only: Container[str] | None = None
+    ) -> OptionParser:
+        """An option for each setting. description: of the program, if it does something else than to serve. only: names
+        of the settings that make a difference to it."""
         parser = OptionParser(program, description or cls.__doc__ or "", f"{program} [options]", _EPILOG)
-        add_options(parser, cls, SUBJECTS)
+        add_options(parser, cls, SUBJECTS, only)
         return parser
 
     @classmethod
     def from_command_line(cls, arguments: Sequence[str], parser: OptionParser | None = None) -> Settings:
         """parser: of `parser`. Raises ConfigError; exits after `--help` and on what is no option."""
-        options = (parser or cls.parser()).parse_args(list(arguments))
+        return cls.from_options((parser or cls.parser()).parse_args(list(arguments)))
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Settings:
+        """options: as a parser of `parser` found them, and nothing else. Raises ConfigError."""
         try:
             return cls(**given(options))
         except ValidationError as error:

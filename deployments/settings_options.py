@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -28,12 +28,19 @@ def declared(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
             yield name, field
 
 
-def add_options(parser: OptionParser, model: type[BaseModel], subjects: Mapping[str, str]) -> None:
-    """An option for each setting. subjects: title of each group of settings, by the one that it begins with."""
+def add_options(
+    parser: OptionParser, model: type[BaseModel], subjects: Mapping[str, str], only: Container[str] | None = None
+) -> None:
+    """An option for each setting. subjects: title of each group of settings, by the one that it begins with.
+
+    only: names of those that get one; None: all.
+    """
     group: argparse._ArgumentGroup | OptionParser = parser
     seen = ""
     for name, field in declared(model):
         outer = name.partition(".")[0]
+        if only is not None and outer not in only:
+            continue
         if outer != seen and outer in subjects:
             group = parser.add_argument_group(subjects[outer])
         seen = outer

@@ -45,6 +45,7 @@ class Engine:
     speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
     seed: what requests without one draw theirs from; None: the operating system's entropy.
     prompt_rows: of logits in a step, at most, that predict a prompt's tokens where these are asked for.
+    num_kv_blocks: of the cache, so many are used; None: all.
     costs: counts what the steps read and compute, if given. timing: of the last `step`, None where it ran nothing.
     """
 
@@ -60,13 +61,14 @@ class Engine:
         async_scheduling: bool = False,
         seed: int | None = None,
         prompt_rows: int = PROMPT_ROWS,
+        num_kv_blocks: int | None = None,
         costs: StepCosts | None = None,
     ) -> None:
         runner = executor.runner
         self.executor = executor
         self.model = runner.model
         self.max_model_len = runner.max_model_len
-        self.pool = BlockPool(runner.num_kv_blocks, runner.block_size, caching=enable_prefix_caching)
+        self.pool = BlockPool(num_kv_blocks or runner.num_kv_blocks, runner.block_size, caching=enable_prefix_caching)
         device = runner.device.type
         limits = StepLimits.on(device, max_num_seqs, max_num_batched_tokens, speculative_tokens)
         self.limits = replace(limits, prompt_rows=prompt_rows)

@@ -21,6 +21,19 @@ def check(settings: Settings, console: Console, local: bool) -> None:
         return  # the cluster's nodes have other files, ports and GPUs
     if settings.certificate is not None:
         settings.certificate.check()
+    check_model(settings, console)
+    if settings.attribution.index is not None:
+        Index.open(settings.attribution.index).close()
+    check_port(settings.host, settings.port)
+    if settings.metrics_port:
+        check_port(settings.host, settings.metrics_port)
+
+
+def check_model(settings: Settings, console: Console) -> Path:
+    """The directory of the checkpoint, which is fetched if need be, and runs on this machine.
+
+    Raises ConfigError where it can be known that it does not.
+    """
     if settings.model not in EMBEDDED_MODELS and directory_of(settings.model) is None:
         console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
     directory = resolve_checkpoint(settings.model, settings.revision)
@@ -33,11 +46,7 @@ def check(settings: Settings, console: Console, local: bool) -> None:
     if settings.load_format == "auto":
         Checkpoint(directory).check(model)
     Tokenizer.from_checkpoint(directory).check(model)
-    if settings.attribution.index is not None:
-        Index.open(settings.attribution.index).close()
-    check_port(settings.host, settings.port)
-    if settings.metrics_port:
-        check_port(settings.host, settings.metrics_port)
+    return directory
 
 
 def check_cpu(settings: Settings) -> None:

@@ -81,6 +81,12 @@ def _download() -> CommandModule:
     return download
 
 
+def _verify() -> CommandModule:
+    from deployments.command.verify import command
+
+    return command
+
+
 def _environment() -> CommandModule:
     from deployments.command import front
 
@@ -147,6 +153,7 @@ SUBJECTS: dict[str, dict[str, Command]] = {
         "status": Command(_status, "show how a running server is: engines, queue, whether it drains"),
         "plan": Command(_plan, "compute what fits a GPU's memory"),
         "download": Command(_download, "fetch a checkpoint for servers that run offline"),
+        "verify": Command(_verify, "compare the engine with transformers, on your weights and hardware"),
         "environment": Command(_environment, "print what Ray's processes need in a cluster of your own"),
     },
     "code": {

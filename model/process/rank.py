@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -78,18 +79,24 @@ class Rank:
         finally:
             self.group.close()
 
-    def engine(self) -> Engine:
-        """Rank 0: a new engine over the loaded ranks."""
+    def engine(self, **changes: Any) -> Engine:
+        """Rank 0: a new engine over the loaded ranks.
+
+        changes: of the configuration, for this engine alone: how it schedules. Of sequences and of blocks it may have
+        fewer than the ranks were loaded for.
+        """
         assert self._runner is not None, "load first"
+        config = self.config.model_copy(update=changes)
         return Engine(
             Executor(self._runner),
-            max_num_seqs=self.config.max_num_seqs,
-            max_num_batched_tokens=self.config.max_num_batched_tokens,
-            target_inter_token_latency_s=self.config.target_inter_token_latency_s,
-            enable_prefix_caching=self.config.enable_prefix_caching,
-            speculative_tokens=self._speculative_tokens(self._runner),
-            async_scheduling=self._async_scheduling(self._runner),
-            seed=self.config.seed,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            target_inter_token_latency_s=config.target_inter_token_latency_s,
+            enable_prefix_caching=config.enable_prefix_caching,
+            speculative_tokens=_chosen(config.speculative_tokens, SPECULATIVE_TOKENS),
+            async_scheduling=_chosen(config.async_scheduling, self._runner.device.type == "cuda"),
+            seed=config.seed,
+            num_kv_blocks=changes.get("num_kv_blocks"),
             costs=self.costs(),
         )
 
@@ -105,10 +112,9 @@ class Rank:
             self.group.stripe.count,
         )
 
-    def _speculative_tokens(self, runner: Runner) -> int:
-        chosen = self.config.speculative_tokens
-        return SPECULATIVE_TOKENS if chosen is None else chosen
 
-    def _async_scheduling(self, runner: Runner) -> bool:
-        chosen = self.config.async_scheduling
-        return runner.device.type == "cuda" if chosen is None else chosen
+_Value = TypeVar("_Value")
+
+
+def _chosen(value: _Value | None, otherwise: _Value) -> _Value:
+    return otherwise if value is None else value

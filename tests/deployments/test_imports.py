@@ -15,6 +15,7 @@ LOADED = "import importlib, json, sys; importlib.import_module(sys.argv[1]); pri
         ("deployments.ingress", {"sqlalchemy", "alembic", "authlib", "joserfc", "torch", "transformers", "ray"}),
         ("deployments.replica.replica", {"sqlalchemy", "torch", "transformers"}),
         ("deployments.command.cli", {"sqlalchemy", "torch", "transformers", "fastapi", "ray", "tokenizers"}),
+        ("deployments.command.verify.command", {"sqlalchemy", "torch", "transformers", "ray"}),
     ],
 )
 def test_what_is_loaded(module: str, unused: set[str]) -> None:

@@ -1,0 +1,98 @@
+"""Work in processes of its own: answers, failures, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments.command.verify.child import Line, together
+from model.config import ELSEWHERE, ConfigError
+from tests.support.waiting import wait_until
+
+
+def _first(number: int, line: Line) -> tuple[int, int]:
+    line.say(f"here is {number}")
+    return number, line.first(10 + number)
+
+
+def _refuse(reason: str, line: Line) -> None:
+    raise ConfigError(reason)
+
+
+def _fail(line: Line) -> None:
+    raise KeyError("lost")
+
+
+def _die(line: Line) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait(line: Line) -> None:
+    line.say(str(os.getpid()))
+    threading.Event().wait()
+
+
+def _nobody(text: str) -> None:
+    """Hears it."""
+
+
+def test_all_learn_what_the_first_one_tells() -> None:
+    said: list[str] = []
+    assert together([partial(_first, number) for number in range(3)], said.append) == [(0, 10), (1, 10), (2, 10)]
+    assert sorted(said) == ["here is 0", "here is 1", "here is 2"]
+    assert _ours() == []
+
+
+def _ours() -> list[psutil.Process]:
+    """Children, but for the interpreter's own helper."""
+    return [p for p in psutil.Process().children() if "resource_tracker" not in " ".join(p.cmdline())]
+
+
+@pytest.mark.parametrize(
+    ("works", "error", "reason"),
+    [
+        ([partial(_refuse, "no such thing"), _wait], ConfigError, "no such thing"),
+        ([_wait, _fail], RuntimeError, "KeyError: 'lost'"),
+        ([_wait, _die], RuntimeError, "memory ran out"),
+        # one knows the reason, and the other only that there is one
+        ([partial(_refuse, f"it {ELSEWHERE}"), partial(_refuse, "too old")], ConfigError, "too old"),
+    ],
+    ids=["refused", "failed", "killed", "the rank that knows"],
+)
+def test_a_failure_is_told_and_the_others_end(works: list, error: type[Exception], reason: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(error, match=reason):
+        together(works, _nobody)
+    assert _ours() == []
+
+
+_PARENT = """
+import sys
+from pathlib import Path
+from deployments.command.verify.child import together
+from tests.support.child_works import wait
+if __name__ == "__main__":
+    together([wait], lambda text: print(text, flush=True), Path(sys.argv[1]))
+"""
+
+
+def test_who_is_killed_leaves_neither_processes_nor_files(tmp_path: Path) -> None:
+    scratch, script = tmp_path / "scratch", tmp_path / "parent.py"
+    scratch.mkdir()
+    (scratch / "weights").write_bytes(b"some")
+    script.write_text(_PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    command = [sys.executable, str(script), str(scratch)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child lives on", 60)
+    assert not scratch.exists()

@@ -1,0 +1,96 @@
+"""What transformers is asked for is what it would say of each text alone, wherever its weights lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from deployments.command.verify import reference
+from deployments.command.verify.readings import Pass, Place, Reading, Rounding, Text
+from deployments.command.verify.rounding import round_products
+from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.verified import ids, silent
+
+TEXTS = [Text(ids(count, count), first) for count, first in ((40, 1), (7, 6), (2, 1), (100, 90), (39, 20))]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("reference"), random_model(), max_shard_size="100KB")
+
+
+def read(checkpoint: Path, scratch: Path, memory: int = 1 << 30, rounding: Rounding | None = None) -> list[Reading]:
+    passes = [Pass("exact", "float64", rounding), Pass("served", "float32", rounding)]
+    return reference.read(checkpoint, TEXTS, passes, Place(False, memory, scratch), silent)
+
+
+def expected(model: nn.Module, text: Text) -> torch.Tensor:
+    with torch.inference_mode():
+        logits = model(torch.tensor([text.tokens])).logits[0]
+    return logits[text.first - 1 : -1].double().log_softmax(-1)
+
+
+def check(readings: list[Reading], model: nn.Module) -> None:
+    assert [reading.text for reading in readings] == TEXTS
+    for reading, text in zip(readings, TEXTS, strict=True):
+        want = expected(model, text).numpy()
+        exact, served = reading.passes["exact"], reading.passes["served"]
+        np.testing.assert_array_equal(reading.ids, np.argsort(-want, axis=1)[:, : reference.LIKELIEST])
+        np.testing.assert_array_equal(exact.likeliest, want.argmax(axis=1))
+        np.testing.assert_allclose(exact.logprobs, np.take_along_axis(want, reading.ids, axis=1), atol=1e-9)
+        np.testing.assert_allclose(exact.own, want[range(len(want)), text.tokens[text.first :]], atol=1e-9)
+        np.testing.assert_allclose(served.logprobs, exact.logprobs, atol=1e-4)
+        assert np.abs(served.logprobs - exact.logprobs).max() > 1e-9
+
+
+def test_texts_of_all_lengths_together(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "BATCH_TOKENS", 120)
+    monkeypatch.setattr(reference, "_HEAD_ROWS", 7)
+    check(read(checkpoint, tmp_path), random_model().double())
+
+
+def test_weights_that_have_no_room_are_fetched_from_disk(checkpoint: Path, tmp_path: Path) -> None:
+    model = reference.load(checkpoint, Pass("exact", "float64"), Place(False, 450_000, tmp_path))
+    assert {"cpu", "disk"} <= set(model.hf_device_map.values())
+    check(read(checkpoint, tmp_path, 450_000), random_model().double())
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 450_000], ids=["in memory", "on disk"])
+def test_eight_bits_are_what_pytorchs_own_rounding_makes(checkpoint: Path, tmp_path: Path, memory: int) -> None:
+    """By its fake quantization; the embedding, which the head shares, is not rounded."""
+    model = random_model().double()
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone())
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = fake_quantized(module.weight.data)
+            module.register_forward_pre_hook(lambda _, args: (fake_quantized(args[0]),))
+    for reading, text in zip(read(checkpoint, tmp_path, memory, Rounding("int8", inputs=True)), TEXTS, strict=True):
+        want = np.take_along_axis(expected(model, text).numpy(), reading.ids, axis=1)
+        # an input between two steps may go either way, in a few places
+        assert np.median(np.abs(reading.passes["exact"].logprobs - want)) < 1e-3
+
+
+def fake_quantized(values: torch.Tensor) -> torch.Tensor:
+    rows = values.float().reshape(-1, values.shape[-1])
+    scales = (rows.abs().amax(dim=1) / 127).clamp_min(1e-30)
+    zeros = torch.zeros(len(rows), dtype=torch.int32)
+    rounded = torch.fake_quantize_per_channel_affine(rows, scales, zeros, 0, -127, 127)
+    return rounded.view(values.shape).to(values.dtype)
+
+
+def test_rounded_once_is_rounded(checkpoint: Path) -> None:
+    model = random_model()
+    embedding = model.transformer.wte.weight.clone()
+    tokens = torch.tensor([TEXTS[0].tokens])
+    plain = model(tokens).logits
+    round_products(model, Rounding("fp8", inputs=False), "bfloat16")
+    first, second = model(tokens).logits, model(tokens).logits
+    assert torch.equal(first, second)
+    assert not torch.equal(first, plain)
+    assert torch.equal(model.transformer.wte.weight, embedding)
+    weight = model.lm_head.weight / (model.lm_head.weight.abs().amax(dim=1, keepdim=True) / 448)
+    torch.testing.assert_close(weight, weight.to(torch.float8_e4m3fn).float(), rtol=1e-3, atol=1e-3)
