@@ -20,12 +20,12 @@ also_copy = {others}
 pytest_add_cli_args = {options}
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
-timeout_constant = 10.0
+track_dependencies = false
 """
 """https://mutmut.readthedocs.io"""
 
 _OPTIONS = (
-    *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "--no-header"),
+    *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "--no-header", "--hypothesis-profile=whether, not why"),
     # They count calls, or what time they take; each function has a step more before it here.
     *("--ignore-glob=*test_linear_work.py", "--ignore-glob=*test_planning_time.py", "--ignore-glob=*test_held.py"),
 )
@@ -35,6 +35,10 @@ UNNOTICED = frozenset({0, 5, 33})
 
 NOT_RUN = frozenset({None, 2, 34})
 """Not begun, interrupted, skipped."""
+
+_PATIENCE = 10, 30.0
+"""A test is given up after so many times what the longest takes without a fault, and so many seconds at least. mutmut
+itself waits for fifteen times what all tests of the function take."""
 
 
 class MutmutError(RuntimeError):
@@ -67,7 +71,13 @@ class Scratch:
 
     def run(self, names: Sequence[str], workers: int) -> None:
         """Raises MutmutError."""
-        self._mutmut("run", "--max-children", str(workers), *names)
+        self._mutmut("run", "--max-children", str(workers), *names, PYTEST_TIMEOUT=str(self._longest_seconds()))
+
+    def _longest_seconds(self) -> float:
+        """That a test may take."""
+        known = json.loads((self.directory / "mutants" / "mutmut-stats.json").read_text())["duration_by_test"]
+        times, least = _PATIENCE
+        return max(least, times * max(known.values()))
 
     def codes(self) -> dict[str, int | None]:
         """By fault: None where it was not run."""
@@ -80,13 +90,14 @@ class Scratch:
         """The file of a fault, and the lines before and after. Raises MutmutError."""
         return read_diff(self._mutmut("show", name))
 
-    def _mutmut(self, *arguments: str, check: bool = True) -> str:
+    def _mutmut(self, *arguments: str, check: bool = True, **environment: str) -> str:
         log = self.directory / "mutmut.log"
         with log.open("w") as file:
             code = subprocess.run(
                 [Path(sys.executable).with_name("mutmut"), *arguments],
                 cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": "", "CI": "1"},  # the same examples of hypothesis each time
+                # the same examples of hypothesis each time
+                env={**os.environ, "PYTHONPATH": "", "CI": "1", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

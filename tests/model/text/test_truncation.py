@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.text.truncation import anchor_stride, left_cut, split_window
+from model.text.truncation import WORD_ALLOWANCE, anchor_stride, demand, left_cut, split_window
 
 
 @given(
@@ -37,3 +37,22 @@ def test_left_cut_lies_on_an_anchor(length: int, budget: int, block: int) -> Non
     assert 0 <= length - cut <= budget or cut == 0
     assert cut % stride == 0
     assert stride == 1 or stride % block == 0
+
+
+@given(
+    length=st.integers(1, 1000),
+    open_tokens=st.integers(0, 60),
+    budget=st.integers(1, 300),
+    strides=st.integers(1, 8),
+)
+def test_left_cut_keeps_half_of_the_budget_whatever_the_stride(
+    length: int, open_tokens: int, budget: int, strides: int
+) -> None:
+    """And whatever the word at the cursor may still become."""
+    stride = -(-budget // strides)
+    wanted = demand(length, max(0, length - open_tokens), stride)
+    assert length <= wanted <= length + min(WORD_ALLOWANCE, stride)
+    for cut in (left_cut(length, budget, stride), left_cut(length, budget, stride, wanted)):
+        kept = length - cut
+        assert min(length, budget / 2) <= kept <= budget or (cut, kept) == (0, length)
+        assert cut % stride == 0 or kept == budget
