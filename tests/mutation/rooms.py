@@ -18,6 +18,11 @@ LEFT_OUT = (
 
 ELSEWHERE = {
     "model": ("tests/model/test_*.py", "tests/model/process/test_*.py"),
+    "model/scheduling": (
+        "tests/model/scheduling/test_*.py",
+        "tests/model/test_engine.py",
+        "tests/model/test_async_*.py",
+    ),
     "model/backends": ("tests/model/backends/test_*.py", "tests/model/test_*.py"),
     "deployments": ("tests/deployments/test_*.py",),
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),

@@ -19,13 +19,20 @@ only_mutate = {files}
 also_copy = {others}
 pytest_add_cli_args = {options}
 pytest_add_cli_args_test_selection = {tests}
+do_not_mutate_patterns = {prose}
 use_git_change_detection = false
 track_dependencies = false
+process_isolation = "forkserver"
 """
-"""https://mutmut.readthedocs.io"""
+"""https://mutmut.readthedocs.io. Its other way forks from the process that has run the tests once: there a test waits
+for ever for OpenMP's threads, which the copy lacks, and is taken for one that noticed."""
+
+PROSE = r"""^\s*(raise \w+\(|logger\.\w+\()?f?"[^"]*\w \w+ \w"""
+"""A line that is, or raises or logs, a sentence: tests ask for a word or two of what people read."""
 
 _OPTIONS = (
     *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "--no-header", "--hypothesis-profile=whether, not why"),
+    *("-p", "tests.mutation.quickest_first"),
     # They count calls, or what time they take; each function has a step more before it here.
     *("--ignore-glob=*test_linear_work.py", "--ignore-glob=*test_planning_time.py", "--ignore-glob=*test_held.py"),
 )
@@ -58,7 +65,8 @@ class Scratch:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
         others = sorted({name.partition("/")[0] for name in names} - {*PACKAGES, "tests", "pyproject.toml"})
-        lists = {"sources": PACKAGES, "files": room.sources, "others": others, "tests": room.tests, "options": _OPTIONS}
+        lists = {"sources": PACKAGES, "files": room.sources, "others": others, "tests": room.tests}
+        lists |= {"options": _OPTIONS, "prose": [PROSE]}
         with (directory / "pyproject.toml").open("a") as file:
             file.write(SETTINGS.format(**{name: json.dumps(list(values)) for name, values in lists.items()}))
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest.mock import Mock
 
 import pytest
 
 from tests.mutation import __main__ as command
-from tests.mutation import judged
+from tests.mutation import judged, quickest_first
 from tests.mutation.judged import Change, Judged
 from tests.mutation.names import function_of
 from tests.mutation.rooms import ROOT, NoSuchRoomError, Room, room_of, rooms
-from tests.mutation.scratch import MutmutError, read_diff
+from tests.mutation.scratch import PROSE, MutmutError, Scratch, read_diff
 
 
 def test_every_room_has_files_and_tests() -> None:
@@ -23,7 +25,8 @@ def test_every_room_has_files_and_tests() -> None:
         assert room.sources
         assert room.tests
         assert all((ROOT / test).exists() for test in room.tests)
-    assert found["model/scheduling"].tests == ("tests/model/scheduling",)
+    assert found["model/text"].tests == ("tests/model/text",)
+    assert {"tests/model/scheduling/test_pace.py", "tests/model/test_engine.py"} <= set(found["model/scheduling"].tests)
     assert found["deployments/api/openai"].tests == ("tests/deployments/api/openai",)
     assert found["deployments/api/tgi"].tests == ("tests/deployments/api",)  # it has none of its own
 
@@ -90,6 +93,48 @@ def test_nothing_is_judged_twice_or_without_a_reason(tmp_path: Path) -> None:
         file.write_text(wrong)
         with pytest.raises(ValueError, match="twice, or without"):
             judged.read(file)
+
+
+def test_what_takes_least_time_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quickest_first, "TIMES", tmp_path / "times.json")
+    names = ["a.py::slow", "a.py::quick", "b.py::new", "b.py::quicker"]
+    items: list[Any] = [Mock(nodeid=name) for name in names]
+    quickest_first.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == names, "nothing is known yet"
+    times = {"a.py::slow": 3.0, "a.py::quick": 0.2, "b.py::quicker": 0.1}
+    quickest_first.TIMES.write_text(json.dumps({"duration_by_test": times}))
+    quickest_first.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == ["b.py::new", "b.py::quicker", "a.py::quick", "a.py::slow"]
+
+
+@pytest.mark.parametrize(("longest", "patience"), [(0.5, 30.0), (4.0, 40.0)])
+def test_a_test_that_hangs_is_given_up(longest: float, patience: float, tmp_path: Path) -> None:
+    """Long before all that a function's tests may take together."""
+    scratch = object.__new__(Scratch)
+    scratch.directory = tmp_path
+    (tmp_path / "mutants").mkdir()
+    times = {"duration_by_test": {"a": 0.1, "b": longest}}
+    (tmp_path / "mutants" / "mutmut-stats.json").write_text(json.dumps(times))
+    asked: list[dict[str, str]] = []
+    scratch._mutmut = lambda *_, **environment: asked.append(environment) or ""  # type: ignore[method-assign]
+    scratch.run(["a.x_f__mutmut_1"], 2)
+    assert asked == [{"PYTEST_TIMEOUT": str(patience)}]
+
+
+@pytest.mark.parametrize(
+    ("line", "prose"),
+    [
+        ('    raise ValueError("a stop string must not be empty")', True),
+        ('            f"the cache holds {blocks} blocks of {size} tokens, but "', True),
+        ('        logger.warning("it is off by %d", 3)', True),
+        ('    raise ValueError("empty")', False),
+        ('    return "a stop string must not be empty"', False),
+        ('    name="cuda",', False),
+        ('    "duration_by_test": times,', False),
+    ],
+)
+def test_in_sentences_that_people_read_nothing_is_planted(line: str, prose: bool) -> None:
+    assert bool(re.search(PROSE, line)) == prose
 
 
 class FakeScratch:
