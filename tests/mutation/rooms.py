@@ -24,8 +24,8 @@ ELSEWHERE = {
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),
     "monitoring": ("tests/monitoring/test_*.py",),
 }
-"""Rooms whose tests are not, or not only, below the folder of the same name: patterns. pytest's `--ignore-glob` holds for
-what it finds in a folder, and not for a file that it is given."""
+"""Rooms whose tests are not, or not only, below the folder of the same name: patterns. A folder is better than all
+of its files: pytest's `--ignore-glob` holds for what it finds, and not for what it is given."""
 
 
 class NoSuchRoomError(ValueError):

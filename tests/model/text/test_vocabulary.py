@@ -10,11 +10,16 @@ from unittest.mock import Mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from model.config import ConfigError, ModelConfig
-from model.text.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer, _byte_of_char
 from tests.support.infills import STARCODER, hostile
 from tests.support.tokenizers import starcoder_rules, write_tokenizer
+
+
+def test_bytes_are_written_as_transformers_writes_them() -> None:
+    assert _byte_of_char() == {char: byte for byte, char in bytes_to_unicode().items()}
 
 
 @given(texts=st.lists(hostile, max_size=4))
