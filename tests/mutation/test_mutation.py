@@ -165,6 +165,17 @@ def test_a_room_is_told_by_what_was_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     assert command.look(room, set(), 3, 0, 2).planted == 3
 
 
+@pytest.mark.parametrize(
+    ("planted", "noticed", "judged", "interval"),
+    [(10, 9, 0, (0.596, 0.982)), (110, 90, 10, (0.826, 0.945)), (20, 20, 0, (0.839, 1.0)), (20, 0, 0, (0.0, 0.161))],
+)
+def test_of_a_sample_the_room_is_told_with_what_chance_leaves_open(
+    planted: int, noticed: int, judged: int, interval: tuple[float, float]
+) -> None:
+    """Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001: the Wilson interval."""
+    assert command.Found("a", planted, noticed, judged).interval == pytest.approx(interval, abs=5e-4)
+
+
 def test_a_fault_that_was_not_run_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "Scratch", FakeScratch)
     for code in (None, 2):
@@ -182,7 +193,9 @@ def test_of_files_that_differ_those_without_faults_are_left_out(monkeypatch: pyt
 def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "Scratch", FakeScratch)
     assert command.main(["model/scheduling"]) == 0
-    assert "| model/scheduling | 5 | 2 | 0 | 40% |" in capsys.readouterr().out
+    assert "| model/scheduling | 5 | 2 | 0 | 40% | 40% to 40% |" in capsys.readouterr().out
+    assert command.main(["model/scheduling", "--sample", "5"]) == 0
+    assert "| model/scheduling | 5 | 2 | 0 | 40% | 12% to 77% |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["model/pico"])
     assert "model/pico is no file" in capsys.readouterr().err
