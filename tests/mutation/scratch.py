@@ -23,6 +23,7 @@ do_not_mutate_patterns = {prose}
 use_git_change_detection = false
 track_dependencies = false
 process_isolation = "forkserver"
+timeout_constant = 10.0
 """
 """https://mutmut.readthedocs.io. Its other way forks from the process that has run the tests once: there a test waits
 for ever for OpenMP's threads, which the copy lacks, and is taken for one that noticed."""
