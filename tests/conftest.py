@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.authorities import read_once
 from tests.support.cluster import Cluster
@@ -42,13 +42,6 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("busy machine")
-# Where it is asked only whether a test fails, nobody reads of the smallest example: finding it takes minutes.
-settings.register_profile(
-    "whether, not why",
-    settings.get_profile("busy machine"),
-    phases=(Phase.explicit, Phase.generate),
-    report_multiple_bugs=False,
-)
 
 read_once()
 

@@ -32,8 +32,8 @@ PROSE = r"""^\s*(raise \w+\(|logger\.\w+\()?f?"[^"]*\w \w+ \w"""
 """A line that is, or raises or logs, a sentence: tests ask for a word or two of what people read."""
 
 _OPTIONS = (
-    *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "--no-header", "--hypothesis-profile=whether, not why"),
-    *("-p", "tests.mutation.quickest_first"),
+    *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "--no-header"),
+    *("-p", "tests.mutation.haste"),
     # They count calls, or what time they take; each function has a step more before it here.
     *("--ignore-glob=*test_linear_work.py", "--ignore-glob=*test_planning_time.py", "--ignore-glob=*test_held.py"),
 )

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 from unittest.mock import Mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.mutation import __main__ as command
-from tests.mutation import judged, quickest_first
+from tests.mutation import haste, judged
 from tests.mutation.judged import Change, Judged
 from tests.mutation.names import function_of
 from tests.mutation.rooms import ROOT, NoSuchRoomError, Room, room_of, rooms
@@ -96,15 +98,42 @@ def test_nothing_is_judged_twice_or_without_a_reason(tmp_path: Path) -> None:
 
 
 def test_what_takes_least_time_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quickest_first, "TIMES", tmp_path / "times.json")
+    monkeypatch.setattr(haste, "TIMES", tmp_path / "times.json")
     names = ["a.py::slow", "a.py::quick", "b.py::new", "b.py::quicker"]
     items: list[Any] = [Mock(nodeid=name) for name in names]
-    quickest_first.pytest_collection_modifyitems(items)
+    haste.pytest_collection_modifyitems(items)
     assert [item.nodeid for item in items] == names, "nothing is known yet"
     times = {"a.py::slow": 3.0, "a.py::quick": 0.2, "b.py::quicker": 0.1}
-    quickest_first.TIMES.write_text(json.dumps({"duration_by_test": times}))
-    quickest_first.pytest_collection_modifyitems(items)
+    haste.TIMES.write_text(json.dumps({"duration_by_test": times}))
+    haste.pytest_collection_modifyitems(items)
     assert [item.nodeid for item in items] == ["b.py::new", "b.py::quicker", "a.py::quick", "a.py::slow"]
+
+
+@pytest.mark.parametrize(("asked", "seen"), [(200, 50), (30, 10), (4, 4)])
+def test_a_test_sees_a_quarter_of_its_examples_and_no_smaller_one(asked: int, seen: int) -> None:
+    examples: list[int] = []
+
+    @settings(max_examples=asked, database=None)
+    @given(st.integers())
+    def test(example: int) -> None:
+        examples.append(example)
+
+    @settings(max_examples=asked, database=None)
+    @given(st.integers())
+    def fails(example: int) -> None:
+        examples.append(example)
+        raise ValueError
+
+    for _ in range(2):
+        haste.hasten(test)
+    test()
+    assert len(examples) == seen
+    examples.clear()
+    haste.hasten(fails)
+    with pytest.raises(ValueError):  # noqa: PT011
+        fails()
+    assert len(set(examples)) == 1
+    haste.hasten(None)
 
 
 @pytest.mark.parametrize(("longest", "patience"), [(0.5, 30.0), (4.0, 40.0)])
