@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -102,7 +104,7 @@ class Scratch:
     def _mutmut(self, *arguments: str, check: bool = True, **environment: str) -> str:
         log = self.directory / "mutmut.log"
         with log.open("w") as file:
-            code = subprocess.run(
+            mutmut = subprocess.Popen(
                 [Path(sys.executable).with_name("mutmut"), *arguments],
                 cwd=self.directory,
                 # the same examples of hypothesis each time
@@ -110,8 +112,14 @@ class Scratch:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                check=False,
-            ).returncode
+                start_new_session=True,
+            )
+            try:
+                code = mutmut.wait()
+            finally:  # a test that was given up has left what it had started
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(mutmut.pid, signal.SIGKILL)
+                mutmut.wait()
         said = log.read_text(errors="replace").replace("\r", "\n")
         if code and check:
             raise MutmutError(said[-4000:])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import Mock
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from tests.mutation.judged import Change, Judged
 from tests.mutation.names import function_of
 from tests.mutation.rooms import ROOT, NoSuchRoomError, Room, room_of, rooms
 from tests.mutation.scratch import PROSE, MutmutError, Scratch, read_diff
+from tests.support.waiting import wait_until
 
 
 def test_every_room_has_files_and_tests() -> None:
@@ -148,6 +151,20 @@ def test_a_test_that_hangs_is_given_up(longest: float, patience: float, tmp_path
     scratch._mutmut = lambda *_, **environment: asked.append(environment) or ""  # type: ignore[method-assign]
     scratch.run(["a.x_f__mutmut_1"], 2)
     assert asked == [{"PYTEST_TIMEOUT": str(patience)}]
+
+
+def test_what_a_test_leaves_ends_with_mutmut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutmut = tmp_path / "mutmut"
+    mutmut.write_text("#!/bin/sh\nsleep 600 &\necho $! $1 $TOLD\nexit 3\n")
+    mutmut.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    scratch = object.__new__(Scratch)
+    scratch.directory = tmp_path
+    left, *said = scratch._mutmut("run", check=False, TOLD="this").split()
+    assert said == ["run", "this"]
+    wait_until(lambda: not psutil.pid_exists(int(left)) or psutil.Process(int(left)).status() == psutil.STATUS_ZOMBIE)
+    with pytest.raises(MutmutError, match=r"^\d+ run this"):
+        scratch._mutmut("run", TOLD="this")
 
 
 @pytest.mark.parametrize(
