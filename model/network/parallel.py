@@ -126,10 +126,13 @@ class TensorParallel:
                 path = f"{directory}/wire"
                 with Listener(path, family="AF_UNIX", backlog=self.size) as listener:
                     self._store.set(_WIRE_KEY, path)
-                    self._wires = [listener.accept() for _ in range(self.size - 1)]
+                    wires = [listener.accept() for _ in range(self.size - 1)]
+            ranks = {int(wire.recv_bytes()): wire for wire in wires}  # they come in any order
+            self._wires = [ranks[rank] for rank in sorted(ranks)]
         else:
             path = self._store.get(_WIRE_KEY).decode()
             self._wires = [Client(path, family="AF_UNIX")]
+            self._wires[0].send_bytes(str(self.rank).encode())
 
     # Collectives: every rank calls them, in one order.
 

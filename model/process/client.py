@@ -97,7 +97,8 @@ class EngineClient:
         try:
             self._send(Submit([request]))
             while not finished:
-                await stream.news.wait()
+                if self.dead is None:  # else there is no more news
+                    await stream.news.wait()
                 stream.news.clear()
                 if stream.arrived:
                     output, stream.arrived = merge(stream.arrived), []

@@ -31,9 +31,7 @@ class Detokenizer:
 
     def flush(self) -> str:
         """End of the sequence: what is left of an unfinished character, as U+FFFD."""
-        text = self._decoder.decode(b"", final=True)
-        self._length += len(text)
-        return text
+        return self._decoder.decode(b"", final=True)
 
     def _push(self, id: int) -> str:
         data = b"" if id in self._skipped else self._token_bytes(id)

@@ -76,7 +76,9 @@ class Tokenizer:
         for token, id in vocabulary.items():
             self._bytes[id] = _undo_byte_level(token)
         for token in added:
-            self._bytes[token["id"]] = token["content"].encode()
+            if (id := vocabulary[token["content"]]) != token["id"]:  # the library numbers them without gaps
+                raise ConfigError(f"the added token {token['content']!r} has the id {token['id']}, but would get {id}")
+            self._bytes[id] = token["content"].encode()
         self.eos_token, self.eos_id = eos_token, self.special[eos_token]
         self.chat_template = chat_template
         self.commits_seen = commits_seen

@@ -24,10 +24,12 @@ def test_a_request_alone():
     engine = toy_engine()
     one = request("a", [3, 1, 4, 1, 5], max_tokens=7)
     engine.add(one)
+    engine.sequences["a"].arrived_at -= 100
     outputs = run_to_end(engine)["a"]
     assert tokens_of(outputs) == naive(one)
     assert [o.finish_reason for o in outputs] == [None] * 6 + ["length"]
-    assert outputs[0].queue_seconds >= 0
+    assert 100 <= outputs[0].queue_seconds < 1000
+    assert [o.queue_seconds for o in outputs[1:]] == [0] * 6
 
 
 def test_decodes_and_prefill_chunks_share_a_step():

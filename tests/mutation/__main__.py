@@ -6,6 +6,7 @@ A room is a folder of the code, or one file of it; without any, those of the fil
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import subprocess
 import sys
@@ -34,6 +35,14 @@ class Found:
     def score(self) -> float:
         """Of the faults that tests should notice, the share that they do."""
         return self.noticed / (self.planted - self.judged) if self.planted > self.judged else 1.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """In which the room's score lies, of which these are a sample: Wilson's, at 95 %."""
+        count, z = max(self.planted - self.judged, 1), 1.96
+        middle = (self.score + z * z / (2 * count)) / (1 + z * z / count)
+        half = z * math.sqrt(self.score * (1 - self.score) / count + (z / (2 * count)) ** 2) / (1 + z * z / count)
+        return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def look(room: Room, known: set[Change], sample: int | None, seed: int, workers: int) -> Found:
@@ -92,9 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         for change in found.survived:
             print(change, flush=True)
-        table.append(f"| {found.room} | {found.planted} | {found.noticed} | {found.judged} | {found.score:.0%} |")
+        least, most = found.interval if options.sample is not None else (found.score, found.score)
+        counts = f"{found.planted} | {found.noticed} | {found.judged}"
+        table.append(f"| {found.room} | {counts} | {found.score:.0%} | {least:.0%} to {most:.0%} |")
         print(table[-1], file=sys.stderr, flush=True)
-    print("| room | planted | noticed | judged | score |\n| --- | ---: | ---: | ---: | ---: |", *table, sep="\n")
+    print(
+        "| room | planted | noticed | judged | score | room's |\n| --- | ---: | ---: | ---: | ---: | ---: |",
+        *table,
+        sep="\n",
+    )
     return int(failed)
 
 

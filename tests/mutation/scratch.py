@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,13 +21,21 @@ only_mutate = {files}
 also_copy = {others}
 pytest_add_cli_args = {options}
 pytest_add_cli_args_test_selection = {tests}
+do_not_mutate_patterns = {prose}
 use_git_change_detection = false
+track_dependencies = false
+process_isolation = "forkserver"
 timeout_constant = 10.0
 """
-"""https://mutmut.readthedocs.io"""
+"""https://mutmut.readthedocs.io. Its other way forks from the process that has run the tests once: there a test waits
+for ever for OpenMP's threads, which the copy lacks, and is taken for one that noticed."""
+
+PROSE = r"""^\s*(raise \w+\(|logger\.\w+\()?f?"[^"]*\w \w+ \w"""
+"""A line that is, or raises or logs, a sentence: tests ask for a word or two of what people read."""
 
 _OPTIONS = (
     *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header"),
+    *("-p", "tests.mutation.haste"),
     # They count calls, or what time they take; each function has a step more before it here.
     *("--ignore-glob=*test_linear_work.py", "--ignore-glob=*test_planning_time.py", "--ignore-glob=*test_held.py"),
 )
@@ -35,6 +45,10 @@ UNNOTICED = frozenset({0, 5, 33})
 
 NOT_RUN = frozenset({None, 2, 34})
 """Not begun, interrupted, skipped."""
+
+_PATIENCE = 10, 30.0
+"""A test is given up after so many times what the longest takes without a fault, and so many seconds at least. mutmut
+itself waits for fifteen times what all tests of the function take."""
 
 
 class MutmutError(RuntimeError):
@@ -54,7 +68,8 @@ class Scratch:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
         others = sorted({name.partition("/")[0] for name in names} - {*PACKAGES, "tests", "pyproject.toml"})
-        lists = {"sources": PACKAGES, "files": room.sources, "others": others, "tests": room.tests, "options": _OPTIONS}
+        lists = {"sources": PACKAGES, "files": room.sources, "others": others, "tests": room.tests}
+        lists |= {"options": _OPTIONS, "prose": [PROSE]}
         with (directory / "pyproject.toml").open("a") as file:
             file.write(SETTINGS.format(**{name: json.dumps(list(values)) for name, values in lists.items()}))
 
@@ -67,7 +82,13 @@ class Scratch:
 
     def run(self, names: Sequence[str], workers: int) -> None:
         """Raises MutmutError."""
-        self._mutmut("run", "--max-children", str(workers), *names)
+        self._mutmut("run", "--max-children", str(workers), *names, PYTEST_TIMEOUT=str(self._longest_seconds()))
+
+    def _longest_seconds(self) -> float:
+        """That a test may take."""
+        known = json.loads((self.directory / "mutants" / "mutmut-stats.json").read_text())["duration_by_test"]
+        times, least = _PATIENCE
+        return max(least, times * max(known.values()))
 
     def codes(self) -> dict[str, int | None]:
         """By fault: None where it was not run."""
@@ -80,18 +101,25 @@ class Scratch:
         """The file of a fault, and the lines before and after. Raises MutmutError."""
         return read_diff(self._mutmut("show", name))
 
-    def _mutmut(self, *arguments: str, check: bool = True) -> str:
+    def _mutmut(self, *arguments: str, check: bool = True, **environment: str) -> str:
         log = self.directory / "mutmut.log"
         with log.open("w") as file:
-            code = subprocess.run(
+            mutmut = subprocess.Popen(
                 [Path(sys.executable).with_name("mutmut"), *arguments],
                 cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": "", "CI": "1"},  # the same examples of hypothesis each time
+                # the same examples of hypothesis each time
+                env={**os.environ, "PYTHONPATH": "", "CI": "1", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                check=False,
-            ).returncode
+                start_new_session=True,
+            )
+            try:
+                code = mutmut.wait()
+            finally:  # a test that was given up has left what it had started
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(mutmut.pid, signal.SIGKILL)
+                mutmut.wait()
         said = log.read_text(errors="replace").replace("\r", "\n")
         if code and check:
             raise MutmutError(said[-4000:])

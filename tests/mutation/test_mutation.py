@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest.mock import Mock
 
+import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.mutation import __main__ as command
-from tests.mutation import judged
+from tests.mutation import haste, judged
 from tests.mutation.judged import Change, Judged
 from tests.mutation.names import function_of
 from tests.mutation.rooms import ROOT, NoSuchRoomError, Room, room_of, rooms
-from tests.mutation.scratch import MutmutError, read_diff
+from tests.mutation.scratch import PROSE, MutmutError, Scratch, read_diff
+from tests.support.waiting import wait_until
 
 
 def test_every_room_has_files_and_tests() -> None:
@@ -23,7 +30,8 @@ def test_every_room_has_files_and_tests() -> None:
         assert room.sources
         assert room.tests
         assert all((ROOT / test).exists() for test in room.tests)
-    assert found["model/scheduling"].tests == ("tests/model/scheduling",)
+    assert found["model/text"].tests == ("tests/model/text",)
+    assert {"tests/model/scheduling", "tests/model/test_engine.py"} <= set(found["model/scheduling"].tests)
     assert found["deployments/api/openai"].tests == ("tests/deployments/api/openai",)
     assert found["deployments/api/tgi"].tests == ("tests/deployments/api",)  # it has none of its own
 
@@ -92,6 +100,89 @@ def test_nothing_is_judged_twice_or_without_a_reason(tmp_path: Path) -> None:
             judged.read(file)
 
 
+def test_what_takes_least_time_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haste, "TIMES", tmp_path / "times.json")
+    names = ["a.py::slow", "a.py::quick", "b.py::new", "b.py::quicker"]
+    items: list[Any] = [Mock(nodeid=name) for name in names]
+    haste.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == names, "nothing is known yet"
+    times = {"a.py::slow": 3.0, "a.py::quick": 0.2, "b.py::quicker": 0.1}
+    haste.TIMES.write_text(json.dumps({"duration_by_test": times}))
+    haste.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == ["b.py::new", "b.py::quicker", "a.py::quick", "a.py::slow"]
+
+
+@pytest.mark.parametrize(("asked", "seen"), [(200, 50), (30, 10), (4, 4)])
+def test_a_test_sees_a_quarter_of_its_examples_and_no_smaller_one(asked: int, seen: int) -> None:
+    examples: list[int] = []
+
+    @settings(max_examples=asked, database=None)
+    @given(st.integers())
+    def test(example: int) -> None:
+        examples.append(example)
+
+    @settings(max_examples=asked, database=None)
+    @given(st.integers())
+    def fails(example: int) -> None:
+        examples.append(example)
+        raise ValueError
+
+    for _ in range(2):
+        haste.hasten(test)
+    test()
+    assert len(examples) == seen
+    examples.clear()
+    haste.hasten(fails)
+    with pytest.raises(ValueError):  # noqa: PT011
+        fails()
+    assert len(set(examples)) == 1
+    haste.hasten(None)
+
+
+@pytest.mark.parametrize(("longest", "patience"), [(0.5, 30.0), (4.0, 40.0)])
+def test_a_test_that_hangs_is_given_up(longest: float, patience: float, tmp_path: Path) -> None:
+    """Long before all that a function's tests may take together."""
+    scratch = object.__new__(Scratch)
+    scratch.directory = tmp_path
+    (tmp_path / "mutants").mkdir()
+    times = {"duration_by_test": {"a": 0.1, "b": longest}}
+    (tmp_path / "mutants" / "mutmut-stats.json").write_text(json.dumps(times))
+    asked: list[dict[str, str]] = []
+    scratch._mutmut = lambda *_, **environment: asked.append(environment) or ""  # type: ignore[method-assign]
+    scratch.run(["a.x_f__mutmut_1"], 2)
+    assert asked == [{"PYTEST_TIMEOUT": str(patience)}]
+
+
+def test_what_a_test_leaves_ends_with_mutmut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutmut = tmp_path / "mutmut"
+    mutmut.write_text("#!/bin/sh\nsleep 600 &\necho $! $1 $TOLD\nexit 3\n")
+    mutmut.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    scratch = object.__new__(Scratch)
+    scratch.directory = tmp_path
+    left, *said = scratch._mutmut("run", check=False, TOLD="this").split()
+    assert said == ["run", "this"]
+    wait_until(lambda: not psutil.pid_exists(int(left)) or psutil.Process(int(left)).status() == psutil.STATUS_ZOMBIE)
+    with pytest.raises(MutmutError, match=r"^\d+ run this"):
+        scratch._mutmut("run", TOLD="this")
+
+
+@pytest.mark.parametrize(
+    ("line", "prose"),
+    [
+        ('    raise ValueError("a stop string must not be empty")', True),
+        ('            f"the cache holds {blocks} blocks of {size} tokens, but "', True),
+        ('        logger.warning("it is off by %d", 3)', True),
+        ('    raise ValueError("empty")', False),
+        ('    return "a stop string must not be empty"', False),
+        ('    name="cuda",', False),
+        ('    "duration_by_test": times,', False),
+    ],
+)
+def test_in_sentences_that_people_read_nothing_is_planted(line: str, prose: bool) -> None:
+    assert bool(re.search(PROSE, line)) == prose
+
+
 class FakeScratch:
     """Five faults: one noticed, one that takes forever, one survives, one is judged, and one is run by no test."""
 
@@ -120,6 +211,17 @@ def test_a_room_is_told_by_what_was_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     assert command.look(room, set(), 3, 0, 2).planted == 3
 
 
+@pytest.mark.parametrize(
+    ("planted", "noticed", "judged", "interval"),
+    [(10, 9, 0, (0.596, 0.982)), (110, 90, 10, (0.826, 0.945)), (20, 20, 0, (0.839, 1.0)), (20, 0, 0, (0.0, 0.161))],
+)
+def test_of_a_sample_the_room_is_told_with_what_chance_leaves_open(
+    planted: int, noticed: int, judged: int, interval: tuple[float, float]
+) -> None:
+    """Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001: the Wilson interval."""
+    assert command.Found("a", planted, noticed, judged).interval == pytest.approx(interval, abs=5e-4)
+
+
 def test_a_fault_that_was_not_run_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "Scratch", FakeScratch)
     for code in (None, 2):
@@ -137,7 +239,9 @@ def test_of_files_that_differ_those_without_faults_are_left_out(monkeypatch: pyt
 def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "Scratch", FakeScratch)
     assert command.main(["model/scheduling"]) == 0
-    assert "| model/scheduling | 5 | 2 | 0 | 40% |" in capsys.readouterr().out
+    assert "| model/scheduling | 5 | 2 | 0 | 40% | 40% to 40% |" in capsys.readouterr().out
+    assert command.main(["model/scheduling", "--sample", "5"]) == 0
+    assert "| model/scheduling | 5 | 2 | 0 | 40% | 12% to 77% |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["model/pico"])
     assert "model/pico is no file" in capsys.readouterr().err

@@ -88,6 +88,8 @@ def read_characters(wanted: StopRules, text: str) -> int:
         pytest.param("a = 1", "", "\n<fim_middle>b", "\n", "special_token"),
         pytest.param("    ", "", "a()\n    b()\n    a()\n    b()\n    a()\n    b()\n", "a()\n    b()", "repetition"),
         pytest.param("    ", "", "a()\n    a()\n    b()", "a()\n    a()\n    b()", None, id="two equal lines"),
+        pytest.param("", "", "a()\nb()\n" * 2 + "c()\n", "a()\nb()\n" * 2 + "c()\n", None, id="two equal blocks"),
+        pytest.param("", "", "a()\nb()\n" * 2 + "a()\nc()\n", "a()\nb()\n" * 2 + "a()\nc()\n", None, id="and a half"),
         pytest.param("x = ", "", "ab" * 100, "ab" * 16, "repetition"),
         pytest.param("# A ", "", "simple " * 20, "simple ", "repetition", id="a word"),
         pytest.param("# sim", "", "ple simple" + " simple" * 20, "ple simple ", "repetition", id="a word half typed"),

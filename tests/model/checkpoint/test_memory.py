@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +135,33 @@ def test_the_largest_model_does_not_fit_one_small_gpu() -> None:
 def test_a_size_that_does_not_divide_the_heads_is_refused() -> None:
     with pytest.raises(ConfigError, match="does not divide"):
         parameter_bytes(FAMILY["starcoderbase-3b"], 0, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "tokens", "rows"),
+    [
+        ({}, 1, 2048 + 512, 64 + 64 + 256),
+        ({}, 4, 2048 + 512, 64 + 64 + 256),
+        ({"cuda_graphs": False}, 1, 2048, 64 + 64 + 256),
+        ({"max_num_batched_tokens": 100, "max_num_seqs": 8}, 1, 100 + 100, 100),
+        ({"max_num_seqs": 8, "speculative_tokens": 0}, 2, 2048 + 512, 8 + 256),
+        ({"max_num_batched_tokens": 16, "max_num_seqs": 20}, 2, 20 + 20, 20),
+    ],
+    ids=str,
+)
+def test_a_full_step_has_four_rows_of_the_widest_layer_a_token_and_its_logits(
+    options: dict[str, Any], size: int, tokens: int, rows: int
+) -> None:
+    """Of a recorded step a second time; of 64 rows of logits at once what a draw works with."""
+    model = FAMILY["starcoder"]
+    widest = 4 * 6144  # a rank's share of the inner width is less than queries, keys, values and what is added to
+    logits = 49_152 * (rows * 10 + min(rows, 64) * 52)
+    for width in (2, 4):
+        found = activation_bytes(model, size, EngineConfig(model="starcoder", **options), width)
+        assert found == 4 * tokens * widest * width + logits
+    wide = model.model_copy(update={"n_inner": 12 * 6144})
+    found = activation_bytes(wide, size, EngineConfig(model="starcoder", **options), 2)
+    assert found == 4 * tokens * max(12 // size, 4) * 6144 * 2 + logits
 
 
 def test_a_gpu_engine_budgets_as_the_plan_does(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,16 @@ def load(directory: Path, rank: int = 0, size: int = 1) -> GPTBigCode:
     return network
 
 
+def test_loading_tells_how_far_it_is(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path, random_model())
+    share = Share(ModelConfig.from_checkpoint(directory), TensorParallel(), CPU, torch.float32)
+    told: list[float] = []
+    placed: list[str] = []
+    load_weights(share, directory, lambda name, _: placed.append(name), told.append)
+    count = len(placed) - 1  # the tied head is there already
+    assert told == pytest.approx([number / count for number in range(1, count + 1)])
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("form", ["one file", "sharded", "pickled", "pickled shards", "no prefix"])
 def test_every_form_of_checkpoint(form, tied, tmp_path):

@@ -157,4 +157,7 @@ def test_a_batch_is_filled_up_with_rows_that_read_and_write_what_belongs_to_nobo
     assert step.slots.tolist() == [3, 17, 29, 36]
     assert step.contexts.tolist() == [4, 10, 2, 1]
     assert step.tables.tolist() == [[0, 0, 0], [1, 2, 4], [7, 0, 0], [9, 9, 9]]
-    assert not graphs.fit(dataclasses.replace(batch, logit_rows=np.array([2, 0, 1]))), "rows come in the batch's order"
+    for rows in ([2, 0, 1], [0, 1], [1, 2], [0], []):
+        other = dataclasses.replace(batch, logit_rows=np.array(rows, dtype=np.int64))
+        assert not graphs.fit(other), "a row of each, in the batch's order"
+    assert not graphs.fit(dataclasses.replace(batch, num_decodes=2)), "nothing but decodes"

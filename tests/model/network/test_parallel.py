@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,90 @@ def test_a_long_temporary_directory_keeps_no_rank_from_its_wire(
         group.close()
     assert made
     assert not any(Path(directory).exists() for directory in made)
+
+
+@contextlib.contextmanager
+def wired(monkeypatch: pytest.MonkeyPatch, order: list[int]) -> Iterator[list[TensorParallel]]:
+    """Ranks without collectives, of which the others reach rank 0 in this order."""
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: False)
+    groups = [TensorParallel(rank, len(order) + 1) for rank in range(len(order) + 1)]
+    address, connect = groups[0].listen(), parallel.Client
+    connected = {rank: threading.Event() for rank in [0, *order]}
+    connected[0].set()
+    before = dict(zip(order, [0, *order], strict=False))
+    rank_of: dict[int, int] = {}
+
+    def in_turn(path: str, family: str) -> Any:
+        rank = rank_of[threading.get_ident()]
+        assert connected[before[rank]].wait(60)
+        wire = connect(path, family=family)
+        connected[rank].set()
+        return wire
+
+    monkeypatch.setattr(parallel, "Client", in_turn)
+
+    def join(group: TensorParallel) -> None:
+        rank_of[threading.get_ident()] = group.rank
+        group.join(address, torch.device("cpu"))
+
+    with ThreadPoolExecutor(len(groups)) as threads:
+        list(threads.map(join, groups))
+    try:
+        yield groups
+    finally:
+        for group in groups:
+            group.close()
+            group.close()  # does no harm
+
+
+@pytest.mark.parametrize("order", [[1, 2, 3], [3, 2, 1], [2, 3, 1]])
+def test_a_wire_is_that_of_its_rank_whoever_came_first(order: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    with wired(monkeypatch, order) as (first, *others):
+        first.send(b"what are you?")
+        assert [other.recv() for other in others] == [b"what are you?"] * 3
+        for other in others:
+            other.reply(f"rank {other.rank}".encode())
+        assert first.replies(60) == [b"rank 1", b"rank 2", b"rank 3"]
+        for other in (others[0], others[2]):
+            other.reply(b"here")
+        with pytest.raises(TimeoutError, match=r"^rank 2 did not answer within 0\.05 s$"):
+            first.replies(0.05)
+
+
+def test_who_is_gone_is_told_from_who_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with wired(monkeypatch, [1, 2]) as (first, second, third):
+        second.close()
+        with pytest.raises(EOFError):
+            first.replies(60)
+        first._wires[0].close()
+        first._wires = first._wires[1:]
+        first.send(b"to who is left")
+        assert third.recv() == b"to who is left"
+        first.close()
+        assert third.recv() is None
+
+
+def test_one_rank_alone_opens_nothing_and_keeps_what_it_has() -> None:
+    group = TensorParallel()
+    group.join("nowhere", torch.device("cpu"))
+    tensor = torch.arange(6.0).view(2, 3).t()
+    assert group.is_first
+    assert group.all_reduce(tensor) is tensor
+    assert group.broadcast(tensor) is tensor
+    assert group.gather_last_dim(tensor) is tensor
+    assert group.exchange(tensor) is tensor
+    assert group.all_gather(tensor).is_contiguous()
+    assert torch.equal(group.all_gather(tensor), tensor[None])
+    group.send(b"nobody hears it")
+    assert group.replies(0) == []
+    group.close()
+
+
+@pytest.mark.parametrize(("size", "stripes"), [(4, 1), (4, 2), (4, 4), (1, 1)])
+def test_neighbours_keep_what_follows_one_another(size: int, stripes: int) -> None:
+    found = [TensorParallel(rank, size, stripes).stripe for rank in range(size)]
+    assert [(one.count, one.own) for one in found] == [(stripes, rank % stripes) for rank in range(size)]
 
 
 TALK = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,13 @@ def test_where_some_have_none_anyway_nobody_is_kept_from_drafting() -> None:
         for drafted in (3, 3, 0):
             assert not worth.compares(2)
             worth.ended(2, drafted, 2, 0.010)
+
+
+def test_steps_without_drafts_are_known_by_the_mean_of_the_last_ones() -> None:
+    """The newest counts a tenth; those of another number of sequences count nothing."""
+    steps = ((1, 0, 1, 0.010), (2, 0, 2, 0.5), (1, 0, 1, 0.020), (1, 3, 4, 0.012))
+    assert figures(*steps) == pytest.approx((0.012, 4 * 0.011))
+    assert figures(*steps, (1, 0, 1, 0.001), (1, 1, 1, 0.1)) == pytest.approx((0.112, 4 * 0.011 + 0.010))
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 8), st.integers(1, 9), st.floats(0, 1))))

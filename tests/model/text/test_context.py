@@ -95,3 +95,43 @@ def test_santacoder_has_no_repository_tokens() -> None:
 def test_an_absurd_path_does_not_push_out_the_text() -> None:
     ids = infill("x = 1\n", "", max_tokens=64, context=RepositoryContext(None, "p/" * 500))
     assert STARCODER.decode(ids) == "x = 1\n"
+
+
+@pytest.mark.parametrize("spare", range(-3, 3))
+def test_the_shortest_document_takes_its_metadata_a_line_end_and_its_end(spare: int) -> None:
+    context = RepositoryContext(files=(ContextFile("src/a.py", ""),))
+    document = [FILENAME, *STARCODER.encode("src/a.py"), *STARCODER.encode("\n"), EOS]
+    assert context.documents(STARCODER, len(document) + spare, 1000) == (document if spare >= 0 else [])
+
+
+@pytest.mark.parametrize("path", ["a.py", "src/long/path/of/a.py"])
+def test_a_document_is_cut_where_as_much_is_left_as_its_metadata_takes(path: str) -> None:
+    files = (ContextFile(path, SOURCE), ContextFile("b.py", "x"))
+    context = RepositoryContext("acme/app", files=files)
+    metadata = [REPONAME, *STARCODER.encode("acme/app"), FILENAME, *STARCODER.encode(path)]
+    content = STARCODER.encode("\n" + SOURCE[:4000])
+    for kept in range(2 * len(metadata)):
+        found = context.documents(STARCODER, len(metadata) + kept + 1, 1000)
+        assert found == ([*metadata, *content[:kept], EOS] if kept >= len(metadata) else [])
+
+
+def test_files_without_a_name_are_documents_without_a_line_for_it() -> None:
+    context = RepositoryContext(files=(ContextFile("", "x = 1"), ContextFile("", "y = 2")))
+    one, other = ([*STARCODER.encode(text), EOS] for text in ("x = 1", "y = 2"))
+    assert context.documents(STARCODER, 1000, 1000) == one + other
+    assert context.documents(STARCODER, len(one) + len(other), 1000) == one + other
+    assert context.documents(STARCODER, len(one), 1000) == one
+    assert context.documents(STARCODER, len(one) + 2, 1000) == [*one, other[0], EOS]
+    assert context.documents(STARCODER, len(one) - 1, 1000) == [*one[:-2], EOS], "after one that is cut there is none"
+
+
+def test_metadata_takes_a_quarter_of_the_window_at_most() -> None:
+    context = RepositoryContext("acme/app", "src/a.py")
+    header = [REPONAME, *STARCODER.encode("acme/app"), FILENAME, *STARCODER.encode("src/a.py"), *STARCODER.encode("\n")]
+    assert context.header(STARCODER, 4 * len(header)) == header
+    assert context.header(STARCODER, 4 * len(header) - 1) == []
+    assert RepositoryContext(None, "src/a.py").header(STARCODER, 1000) == header[header.index(FILENAME) :]
+    assert RepositoryContext("acme/app", "").header(STARCODER, 1000) == [
+        *header[: header.index(FILENAME)], *STARCODER.encode("\n")
+    ]  # fmt: skip
+    assert RepositoryContext("", None).header(STARCODER, 1000) == []

@@ -10,6 +10,9 @@ from model.text.prompts import Raw
 from tests.support.infills import EOS, STARCODER, hostile, infill, markerless, modes
 
 RAW = Raw()
+SHOT = "<fim_prefix>d<fim_suffix>e<fim_middle>f<|endoftext|>"
+PSM = "<fim_prefix>a<fim_suffix>b<fim_middle>"
+SPM = "<fim_prefix><fim_suffix>b<fim_middle>a"
 
 
 @given(prefix=markerless, suffix=markerless, mode=modes)
@@ -29,6 +32,8 @@ def test_raw_fim_prompt_gives_the_ids_of_the_template(prefix: str, suffix: str, 
         ("<fim_prefix><fim_suffix><fim_middle>", FimPrompt("psm", "", "")),
         ("<fim_prefix>a<fim_suffix>b<fim_middle>c", FimPrompt("psm", "a", "b", started="c")),
         ("x<|endoftext|><fim_prefix>a<fim_suffix>b<fim_middle>", FimPrompt("psm", "a", "b", "x<|endoftext|>")),
+        (f"x<|endoftext|>{SHOT}{SHOT}{PSM}", FimPrompt("psm", "a", "b", f"x<|endoftext|>{SHOT}{SHOT}")),
+        (f"x<|endoftext|>{SHOT}{SHOT}{SPM}", FimPrompt("spm", "a", "b", f"x<|endoftext|>{SHOT}{SHOT}")),
         (
             "<fim_prefix><reponame>r<filename>p.py\na<b<fim_suffix>c<fim_middle>",
             FimPrompt("psm", "a<b", "c", header="<reponame>r<filename>p.py\n"),

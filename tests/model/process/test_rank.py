@@ -1,0 +1,143 @@
+"""One rank in this process: what its engine is made of, and what it tells of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from model.config import ConfigError, EngineConfig
+from model.limits import SPECULATIVE_TOKENS
+from model.process import rank as rank_module
+from model.process.rank import Rank
+from model.runner import LoadReport
+from tests.support.checkpoints import TINY, random_model, write_checkpoint
+from tests.support.ranks import LoneRank
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), random_model())
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def config(checkpoint: Path, **options: Any) -> EngineConfig:
+    sizes = {"device": "cpu", "dtype": "float32", "cpu_kernels": "torch", "num_kv_blocks": 40, "num_threads": 1}
+    return EngineConfig(model=str(checkpoint), **sizes | options)
+
+
+def test_what_a_rank_holds_is_in_its_report(checkpoint: Path) -> None:
+    rank = Rank(config(checkpoint, block_size=8, max_model_len=100))
+    assert rank.listen() == "", "nobody else comes"
+    shares: list[float] = []
+    report = msgspec.convert(rank.load("", shares.append), LoadReport)
+    assert report == rank.reports[0]
+    assert len(rank.reports) == 1
+    assert (report.rank, report.device, report.dtype) == (0, "cpu", "float32")
+    assert (report.num_kv_blocks, report.block_size, report.max_model_len) == (40, 8, 100)
+    parameters = random_model().num_parameters()
+    assert report.parameter_bytes == 4 * parameters
+    head_dim = TINY["n_embd"] // TINY["n_head"]
+    assert report.kv_cache_bytes == 40 * 8 * 2 * TINY["n_layer"] * head_dim * 4
+    assert report.load_seconds > 0
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    costs = rank.costs()
+    assert (costs.parameter_bytes, costs.value_bytes, costs.ranks, costs.stripes) == (4 * parameters, 4, 1, 1)
+    assert not costs.head_is_copied
+    assert costs.model == rank.engine().executor.runner.model
+
+
+@pytest.mark.parametrize(
+    ("options", "speculation", "overlap"),
+    [
+        ({}, SPECULATIVE_TOKENS, False),  # a CPU waits for its steps
+        ({"speculative_tokens": 0, "async_scheduling": True}, 0, True),
+        ({"speculative_tokens": 3, "async_scheduling": False}, 3, False),
+    ],
+)
+def test_an_engine_is_what_the_configuration_says(
+    options: dict[str, Any], speculation: int, overlap: bool, checkpoint: Path
+) -> None:
+    sizes = {"max_num_seqs": 5, "max_num_batched_tokens": 70, "target_inter_token_latency_s": 0.25, "seed": 3}
+    rank = Rank(config(checkpoint, enable_prefix_caching=False, **sizes, **options))
+    rank.load()
+    engine = rank.engine()
+    assert (engine.limits.sequences, engine.limits.tokens) == (5, 70)
+    assert engine.pace is not None
+    assert engine.pace.target == 0.25
+    assert not engine.pool.caching
+    assert (engine._speculative_tokens, engine._async) == (speculation, overlap)
+    assert engine._costs == rank.costs()
+    assert rank.engine()._seeds.random() == engine._seeds.random(), "one seed"
+    assert Rank(config(checkpoint)).config.seed is None
+
+
+@pytest.mark.parametrize(("asked", "cores", "size", "threads"), [(3, 8, 1, 3), (None, 8, 2, 4), (None, 1, 4, 1)])
+def test_ranks_share_the_cores(
+    asked: int | None, cores: int, size: int, threads: int, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(rank_module.torch, "set_num_threads", given.append)
+    monkeypatch.setattr(rank_module.os, "cpu_count", lambda: cores)
+    rank = Rank(config(checkpoint, num_threads=asked), size=size)
+    rank.group = Told(0, size, [])
+    monkeypatch.setattr(rank, "_agree_on_cache", lambda runner: None)
+    rank.load()
+    assert given == [threads]
+
+
+class Told(LoneRank):
+    """A rank whose others say what the test wants."""
+
+    def __init__(self, rank: int, size: int, others: list[bytes]) -> None:
+        super().__init__(rank, size)
+        self.said: list[bytes] = []
+        self._others = others
+
+    def join(self, address: str, device: torch.device) -> None: ...
+
+    def replies(self, timeout_s: float) -> list[bytes]:
+        return self._others
+
+    def reply(self, message: bytes) -> None:
+        self.said.append(message)
+
+
+@pytest.mark.parametrize(("others", "blocks"), [((60, 30), 30), ((60, 50), 40)])
+def test_all_ranks_use_the_smallest_cache(others: tuple[int, ...], blocks: int, checkpoint: Path) -> None:
+    second = Rank(config(checkpoint, tensor_parallel_size=2), rank=1)
+    second.group = told = Told(1, 2, [])
+    second.load()
+    (said,) = told.said
+    report = msgspec.msgpack.decode(said, type=LoadReport)
+    assert (report.rank, report.num_kv_blocks) == (1, 40)
+
+    reports = [msgspec.structs.replace(report, rank=n, num_kv_blocks=count) for n, count in enumerate(others, start=1)]
+    first = Rank(config(checkpoint, tensor_parallel_size=2))
+    first.group = Told(0, 2, [msgspec.msgpack.encode(one) for one in reports])
+    own = first.load()
+    assert own["num_kv_blocks"] == 40
+    assert [one.num_kv_blocks for one in first.reports] == [40, *others]
+    assert first.engine().pool.num_blocks == blocks
+
+
+def test_what_cannot_work_is_said_before_ranks_wait_for_each_other(checkpoint: Path) -> None:
+    striped = config(checkpoint, tensor_parallel_size=3, decode_context_parallel_size=2)
+    with pytest.raises(ConfigError, match="does not divide tensor_parallel_size=3"):
+        Rank(striped).load("nobody is there")
+
+
+@pytest.mark.parametrize("ask", [Rank.engine, Rank.costs, Rank.run])
+def test_nothing_runs_before_it_is_loaded(ask: Any, checkpoint: Path) -> None:
+    with pytest.raises(AssertionError, match="load first"):
+        ask(Rank(config(checkpoint)))

@@ -1,0 +1,44 @@
+"""A plugin of pytest for runs that ask only whether some test fails, as quickly as can be told.
+
+The tests that mutmut found quickest go first. A test by examples sees a quarter of them, and nobody looks for the
+smallest one that fails, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+
+TIMES = Path("mutmut-stats.json")
+"""In the folder in which mutmut runs the tests; it is not there before they have been timed."""
+
+_SETTINGS = "_hypothesis_internal_use_settings"
+_LEAST_EXAMPLES = 10
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        hasten(getattr(item, "obj", None))
+    seconds = json.loads(TIMES.read_text())["duration_by_test"] if TIMES.is_file() else {}
+    items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
+
+
+def hasten(test: Any) -> None:
+    """Once, whoever asks again. Changes nothing of a test without examples."""
+    test = getattr(test, "__func__", test)
+    asked = getattr(test, _SETTINGS, None)
+    if isinstance(asked, settings) and Phase.shrink in asked.phases:
+        setattr(
+            test,
+            _SETTINGS,
+            settings(
+                asked,
+                max_examples=min(asked.max_examples, max(asked.max_examples // 4, _LEAST_EXAMPLES)),
+                phases=(Phase.explicit, Phase.generate),
+                report_multiple_bugs=False,
+            ),
+        )
