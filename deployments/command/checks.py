@@ -9,6 +9,7 @@ from pathlib import Path
 from deployments.attribution.index import Index
 from deployments.command.console import Console
 from deployments.settings import Settings
+from model.checkpoint.draft import find_draft
 from model.checkpoint.files import Checkpoint
 from model.checkpoint.hub import EMBEDDED_MODELS, directory_of, resolve_checkpoint
 from model.config import ConfigError, ModelConfig
@@ -21,17 +22,21 @@ def check(settings: Settings, console: Console, local: bool) -> None:
         return  # the cluster's nodes have other files, ports and GPUs
     if settings.certificate is not None:
         settings.certificate.check()
-    if settings.model not in EMBEDDED_MODELS and directory_of(settings.model) is None:
-        console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
+    for name in (settings.model, settings.draft_model):
+        if name is not None and name not in EMBEDDED_MODELS and directory_of(name) is None:
+            console.say(f"Fetching {name} unless it is in the hub cache ...")
     directory = resolve_checkpoint(settings.model, settings.revision)
     model = ModelConfig.from_checkpoint(directory)
     settings.check_model(model)
+    draft = find_draft(settings.engine_config(), model, directory)
     gpus = local_gpus()
     settings.check_gpus(gpus)
     if settings.device == "cpu" or (settings.device == "auto" and not gpus):
         check_cpu(settings)
     if settings.load_format == "auto":
         Checkpoint(directory).check(model)
+        if draft is not None:
+            Checkpoint(draft.directory).check(draft.model)
     Tokenizer.from_checkpoint(directory).check(model)
     if settings.attribution.index is not None:
         Index.open(settings.attribution.index).close()

@@ -13,19 +13,25 @@ from collections.abc import Sequence
 CHANCE = 0.7
 """That a drafted token is right, before any has been checked."""
 NEW_SHARE = 0.1
-"""Of the newest draft in the mean of an engine's, and of the newest pass in the mean cost of passes."""
+"""Of the newest passes in their mean cost."""
 OTHERS = 4.0
 """Tokens for which a new sequence is taken to be like the others."""
 FORGETTING = 0.9
 """What a sequence's drafts weigh after its next one."""
+FORGETTING_ALL = 0.98
+"""What an engine's do."""
 TRY_AGAIN = 64
 """Steps without drafts, since they do not pay, until a draft of one token is made: texts and loads change."""
 
 
 class Chance:
-    """That a token is right which the draft model drafts for one sequence."""
+    """That a token is right which the draft model drafts for a sequence, or for all of them.
 
-    def __init__(self, others: float = CHANCE) -> None:
+    others: what it begins with. The newest drafts weigh most.
+    """
+
+    def __init__(self, others: float = CHANCE, forgetting: float = FORGETTING) -> None:
+        self._forgetting = forgetting
         self._right = others * OTHERS
         self._checked = OTHERS
 
@@ -35,22 +41,24 @@ class Chance:
 
     def learn(self, drafted: int, accepted: int) -> None:
         """Behind a token that is wrong nothing is told of the others."""
-        self._right = FORGETTING * self._right + accepted
-        self._checked = FORGETTING * self._checked + accepted + (accepted < drafted)
+        self._right = self._forgetting * self._right + accepted
+        self._checked = self._forgetting * self._checked + accepted + (accepted < drafted)
 
 
 class DraftLength:
-    """An engine's. longest: tokens of a draft. cost: of a pass, as a share of a step without drafts, until it is known.
-
-    chance: what new sequences begin with.
-    """
+    """An engine's. longest: tokens of a draft. cost: of a pass, as a share of a step without drafts, until measured."""
 
     def __init__(self, longest: int, cost: float) -> None:
         self.longest = longest
         self.cost = cost
-        self.chance = CHANCE
+        self._chance = Chance(forgetting=FORGETTING_ALL)
         self._measured = False
         self._without = 0
+
+    @property
+    def chance(self) -> float:
+        """What new sequences begin with."""
+        return self._chance.value
 
     def tokens(self, chances: Sequence[float], sequences: int) -> int:
         """For how many tokens those draft who may. chances: theirs. sequences: that the step brings tokens."""
@@ -72,9 +80,7 @@ class DraftLength:
     def learn(self, drafted: int, accepted: int) -> None:
         """How a draft came out."""
         self._without = 0
-        checked = accepted + (accepted < drafted)
-        if checked:
-            self.chance += NEW_SHARE * (accepted / checked - self.chance)
+        self._chance.learn(drafted, accepted)
 
     def learn_cost(self, passes: int, seconds: float, step_seconds: float) -> None:
         """What the passes of a step took, and the rest of that step."""
