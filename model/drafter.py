@@ -82,7 +82,10 @@ class _Span:
 
 
 class Drafter:
-    """An engine's, on rank 0. length: how far it drafts. passes: of the last plan."""
+    """An engine's, on rank 0. length: how far it drafts. passes: of the last plan.
+
+    runs_ahead: steps that nobody drafts for by a model are prepared while the one before runs.
+    """
 
     def __init__(
         self,
@@ -92,8 +95,9 @@ class Drafter:
         eos_token_ids: tuple[int, ...],
         longest: int,
         counters: EngineCounters,
+        runs_ahead: bool,
     ) -> None:
-        self.length = DraftLength(longest, model.cost)
+        self.length = DraftLength(longest, model.cost, runs_ahead)
         self.passes = DraftPasses()
         self._model = model
         self._executor = executor
@@ -167,7 +171,7 @@ class Drafter:
             rows = [DraftRow(s, known[i] or (0,) * number) for i, s in enumerate(sequences[:count])]
             tokens, _ = choose_next(logits, rows, self._eos_token_ids, self._executor.choose_tokens)
             self._model.network.receive(count, tokens)
-            copies.append(CopyToHost(tokens.clone()))
+            copies.append(CopyToHost(tokens))
             if reads:
                 known = [(*before, token) for before, token in zip(known, copies[-1].wait()[0].tolist(), strict=False)]
         drawn = [copy.wait()[0].tolist() for copy in copies]

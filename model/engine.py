@@ -90,8 +90,8 @@ class Engine:
         self._worth = SpeculationWorth(self.counters) if speculative_tokens else None
         self.drafter: Drafter | None = None
         if draft_model is not None and speculative_tokens:
-            eos = self.model.eos_token_ids
-            self.drafter = Drafter(draft_model, executor, self.scheduler, eos, speculative_tokens, self.counters)
+            eos, longest = self.model.eos_token_ids, speculative_tokens
+            self.drafter = Drafter(draft_model, executor, self.scheduler, eos, longest, self.counters, async_scheduling)
         self.timing: StepTiming | None = None
 
     def add(self, request: Request) -> None:

@@ -93,12 +93,12 @@ class Runner:
                 )
         self.dtype, self.max_model_len = self._shard.dtype, self._shard.max_model_len
         self.num_kv_blocks = self._num_kv_blocks(config)
-        self._shard.allocate(self.num_kv_blocks)
         drafted = 0
         if here is not None and self.draft is not None:
             drafted = self.draft.backend.parameter_bytes
-            with _of_draft(here):
+            with _of_draft(here):  # first: what it compiles is not late for the other one's steps
                 self.draft.allocate(self.num_kv_blocks)
+        self._shard.allocate(self.num_kv_blocks)
         self.report = LoadReport(
             rank=group.rank,
             device=str(self.device),

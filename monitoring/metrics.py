@@ -268,9 +268,7 @@ ACCEPTED_DRAFT_TOKENS = STEPS.engine_counter(
     "spec_decode_num_accepted_tokens_total", "Drafted tokens that were right.", vllm=True
 )
 MODEL_DRAFT_TOKENS = STEPS.engine_counter(
-    "spec_decode_model_draft_tokens_total",
-    "Of the drafted tokens that were checked, those of the draft model (setting draft-model). The others were looked "
-    "up.",
+    "spec_decode_model_draft_tokens_total", "Of the drafted tokens that were checked, those of the draft model."
 )
 ACCEPTED_MODEL_DRAFT_TOKENS = STEPS.engine_counter(
     "spec_decode_model_accepted_tokens_total", "Of the drafted tokens that were right, those of the draft model."

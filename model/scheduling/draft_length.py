@@ -24,6 +24,10 @@ TRY_AGAIN = 64
 """Steps without drafts, since they do not pay, until a draft of one token is made: texts and loads change."""
 
 
+AHEAD = 1 / 8
+"""Of a step's time, saved where it is prepared while the one before runs, which no step is that a model drafts for."""
+
+
 class Chance:
     """That a token is right which the draft model drafts for a sequence, or for all of them.
 
@@ -46,11 +50,15 @@ class Chance:
 
 
 class DraftLength:
-    """An engine's. longest: tokens of a draft. cost: of a pass, as a share of a step without drafts, until measured."""
+    """An engine's. longest: tokens of a draft. cost: of a pass, as a share of a step without drafts, until measured.
 
-    def __init__(self, longest: int, cost: float) -> None:
+    runs_ahead: steps without drafts are prepared ahead.
+    """
+
+    def __init__(self, longest: int, cost: float, runs_ahead: bool = False) -> None:
         self.longest = longest
         self.cost = cost
+        self._without_any = 1 + AHEAD if runs_ahead else 1.0
         self._chance = Chance(forgetting=FORGETTING_ALL)
         self._measured = False
         self._without = 0
@@ -64,14 +72,15 @@ class DraftLength:
         """For how many tokens those draft who may. chances: theirs. sequences: that the step brings tokens."""
         if not chances:
             return 0
-        best, brought = 0, float(sequences)
-        rate = brought
+        best, brought, rate = 0, float(sequences), 0.0
         for length in range(1, self.longest + 1):
             brought += sum(chance**length for chance in chances)
             if brought / (1 + length * self.cost) <= rate:
                 break
             best, rate = length, brought / (1 + length * self.cost)
-        return best or int(self._without >= TRY_AGAIN)
+        if rate > sequences * self._without_any:
+            return best
+        return int(self._without >= TRY_AGAIN)
 
     def went_without(self) -> None:
         """A step of sequences that might have drafted has none of their drafts."""

@@ -41,6 +41,8 @@ def propose_drafts(running: list[Sequence], rows: int, turn: int, by_model: Draf
     there is no draft model.
     """
     decoding = _decoding(running)
+    for sequence in decoding:
+        sequence.draft = []
     room = rows - len(decoding)
     first = turn % max(1, len(decoding))
     without: list[Sequence] = []

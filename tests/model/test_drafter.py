@@ -79,7 +79,7 @@ def all_right(engine: Engine) -> bool:
     network=st.sampled_from([toy_logits, another_network, noise]),
     tokens=st.sampled_from([1, 3, 128]),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_load_gives_each_request_what_it_would_get_alone(
     arrivals: list[Arrival], options: dict[str, Any], share: float, network: Any, tokens: int
 ) -> None:

@@ -94,13 +94,13 @@ class GuidedEngine(ReplayEngine):
     def __init__(self, loaded: Loaded, draft: DraftModel, way: Way, batch: int, texts: dict[str, list[int]]) -> None:
         executor = loaded.engine().executor
         options: dict[str, Any] = {"max_num_seqs": batch, "enable_prefix_caching": True, "async_scheduling": True}
-        drafts = {} if way.right is None else {"speculative_tokens": LONGEST, "draft_model": draft}
+        drafts: dict[str, Any] = {} if way.right is None else {"speculative_tokens": LONGEST, "draft_model": draft}
         super().__init__(executor, **options, **drafts)
         self.texts = texts
         self._way = way
         if drafts:
             eos = self.model.eos_token_ids
-            self.drafter = GuidedDrafter(draft, executor, self.scheduler, eos, LONGEST, self.counters)
+            self.drafter = GuidedDrafter(draft, executor, self.scheduler, eos, LONGEST, self.counters, True)
             self.drafter.guesses = {}
             if way.length is not None:
                 self.drafter.length = FixedLength(LONGEST, draft.cost)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.request import Request, SamplingParams
-from model.scheduling.draft_length import TRY_AGAIN, Chance, DraftLength
+from model.scheduling.draft_length import AHEAD, TRY_AGAIN, Chance, DraftLength
 from model.scheduling.drafting import await_tokens, propose_drafts
 from model.scheduling.sequence import Sequence
 from model.scheduling.speculation import BY_MODEL, Speculator
@@ -25,12 +25,17 @@ def speed(length: int, chances: list[float], sequences: int, cost: float) -> flo
     st.integers(0, 6),
     st.floats(0, 2),
     st.integers(1, 8),
+    st.booleans(),
 )
-def test_no_other_length_brings_more(chances: list[float], others: int, cost: float, longest: int) -> None:
+def test_no_other_length_brings_more(
+    chances: list[float], others: int, cost: float, longest: int, runs_ahead: bool
+) -> None:
     sequences = len(chances) + others
-    chosen = DraftLength(longest, cost).tokens(chances, sequences)
-    best = max(speed(k, chances, sequences, cost) for k in range(longest + 1))
-    assert speed(chosen, chances, sequences, cost) == pytest.approx(best)
+    chosen = DraftLength(longest, cost, runs_ahead).tokens(chances, sequences)
+    speeds = [speed(k, chances, sequences, cost) for k in range(longest + 1)]
+    if runs_ahead:
+        speeds[0] *= 1 + AHEAD
+    assert speeds[chosen] == pytest.approx(max(speeds))
 
 
 def test_passes_that_take_as_long_as_a_step_never_pay_nor_drafts_that_are_wrong() -> None:
