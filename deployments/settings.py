@@ -132,6 +132,14 @@ class Settings(BaseSettings):
         description="Longest draft looked up in the prompt and output; 0: no speculation. The text stays the same. "
         "8 if not given.",
     )
+    draft_model: str | None = Field(
+        default=_engine("draft_model"),
+        min_length=1,
+        description="A small model of the same tokenizer that drafts where nothing is found. The text stays the same.",
+    )
+    draft_revision: str | None = Field(
+        default=_engine("draft_revision"), description="Branch, tag or commit of its hub id."
+    )
     num_threads: int | None = Field(
         default=_engine("num_threads"),
         ge=1,
@@ -266,11 +274,11 @@ class Settings(BaseSettings):
         default=None, gt=0, description="Floating-point operations a second that one device can do, likewise."
     )
 
-    @field_validator("model")
+    @field_validator("model", "draft_model")
     @classmethod
-    def _settled(cls, model: str) -> str:
+    def _settled(cls, model: str | None) -> str | None:
         """A directory is named for good: its replicas may be elsewhere, and it may be gone when they start anew."""
-        directory = directory_of(model)
+        directory = directory_of(model) if model is not None else None
         return model if directory is None else str(directory)
 
     @model_validator(mode="after")

@@ -137,6 +137,10 @@ def weights_patches(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     arguments = [settings.model]
     if settings.revision is not None:
         arguments += ["--revision", settings.revision]
+    if settings.draft_model is not None:
+        arguments += ["--draft-model", settings.draft_model]
+        if settings.draft_revision is not None:
+            arguments += ["--draft-revision", settings.draft_revision]
     paths = {
         "weights-job.yaml": "/spec/template/spec/containers/0/args",
         "weights-wait.yaml": f"{WORKERS}/template/spec/initContainers/1/args",

@@ -34,7 +34,12 @@ def worker_gibibytes(settings: Settings) -> int | None:
     if model is None:
         return None
     device = "cuda" if settings.device == "cuda" else "cpu"
-    weights = parameter_bytes(model, 0, 1, BYTES_PER_VALUE.get(settings.dtype, 2))
+    models = [model]
+    if settings.draft_model is not None:
+        if (draft := _shape(settings.draft_model)) is None:
+            return None
+        models.append(draft)
+    weights = sum(parameter_bytes(each, 0, 1, BYTES_PER_VALUE.get(settings.dtype, 2)) for each in models)
     cache = settings.kv_cache_memory * settings.tensor_parallel_size if device == "cpu" else 0
     processes = WORKER + settings.ingress_replicas * INGRESS + settings.tensor_parallel_size * RANK[device]
     return math.ceil((weights + cache) / GIB + processes + shared_mebibytes(settings) / 1024)

@@ -193,8 +193,11 @@ class EngineConfig(BaseModel):
     max_num_batched_tokens: tokens in one step, prefill chunks and decodes together; None: by device.
     target_inter_token_latency_s: how long a step may take in which somebody decodes: prompts get the tokens that fit,
         by what steps have taken; 0: all that `max_num_batched_tokens` leaves; None: by device, 50 ms on a GPU alone.
-    speculative_tokens: longest draft by prompt lookup; 0: no speculation; None: 8. Where
+    speculative_tokens: longest draft, by prompt lookup or by the draft model; 0: no speculation; None: 8. Where
         many decode at once none are made (`limits.DRAFTED_ROWS`).
+    draft_model: a small model of the same vocabulary that drafts where prompt lookup finds nothing: checkpoint
+        directory or hub id; None: lookup alone. Rank 0 holds all of it. draft_revision: of a hub id. dtype,
+        quantization, kernels and load_format are meant for both models.
     load_format: "random" fills the weights with seeded noise (benchmarks; only config.json is read).
     seed: requests without one draw theirs from it, and random weights are made of it; None: from the operating system's
         entropy, so that no two engines or starts draw the same, and random weights of 0, since ranks share them.
@@ -229,6 +232,8 @@ class EngineConfig(BaseModel):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     enable_prefix_caching: bool = True
     speculative_tokens: int | None = Field(default=None, ge=0, le=64)
+    draft_model: str | None = Field(default=None, min_length=1)
+    draft_revision: str | None = None
     load_format: Literal["auto", "random"] = "auto"
     num_threads: int | None = Field(default=None, ge=1)
     cpu_kernels: CpuKernels = "auto"
@@ -256,6 +261,23 @@ class EngineConfig(BaseModel):
             raise ConfigError(
                 f"{asked} is for multi-query models, whose one key/value head every rank would copy; this one has "
                 f"{model.n_kv_head}, which tensor_parallel_size splits already"
+            )
+
+    def check_draft(self, model: ModelConfig, draft: ModelConfig) -> None:
+        """Raise ConfigError where a model of the second shape cannot draft for one of the first."""
+        asked = f"draft_model={self.draft_model}"
+        if self.speculative_tokens == 0:
+            raise ConfigError(f"{asked} drafts nothing with speculative_tokens=0")
+        if draft.vocab_size != model.vocab_size:
+            raise ConfigError(
+                f"{asked} has vocab_size={draft.vocab_size}, and the model {model.vocab_size}: a draft is made of the "
+                "model's own tokens"
+            )
+        longest = self.max_model_len or model.n_positions
+        if draft.n_positions < longest:
+            raise ConfigError(
+                f"{asked} has a window of {draft.n_positions} positions, and sequences may have {longest}: set "
+                "max_model_len, or take another one"
             )
 
     def check_cpu(self) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from model.batch import Batch
 from model.device import is_out_of_memory
+from model.drafter import Drafter, DraftModel
 from model.executor import Executor
 from model.limits import PROMPT_ROWS, StepLimits
 from model.request import Output, Request
@@ -20,6 +21,7 @@ from model.scheduling.acceptance import accept
 from model.scheduling.batching import build_batch
 from model.scheduling.block_tables import BlockTables
 from model.scheduling.costs import StepCosts
+from model.scheduling.draft_length import Chance, DraftLength
 from model.scheduling.drafting import await_tokens, prepare_drafts, propose_drafts
 from model.scheduling.kv_cache import BlockPool
 from model.scheduling.pace import StepPace
@@ -29,7 +31,7 @@ from model.scheduling.sequence import Scheduled, Sequence
 from model.scheduling.speculation import Speculator
 from model.scheduling.worth import SpeculationWorth
 from model.statistics import EngineCounters, EngineStats, StepTiming
-from model.step import StepInFlight, draft_rows, may_stay
+from model.step import DraftPasses, StepInFlight, draft_rows, may_stay
 from monitoring import metrics
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,8 @@ class Engine:
     async_scheduling: prepare and start a step while the one before runs. A step in which many have drafts, or before
         one in which many are likely to have them, or in which somebody has penalties or wants the prompt's
         log-probabilities, is read before the next one is prepared all the same.
-    speculative_tokens: longest draft by prompt lookup; 0 switches speculation off.
+    speculative_tokens: longest draft by prompt lookup, or by `draft_model`; 0 switches speculation off.
+    draft_model: drafts where lookup finds nothing, and tokens are read before they are needed; None: lookup alone.
     seed: what requests without one draw theirs from; None: the operating system's entropy.
     prompt_rows: of logits in a step, at most, that predict a prompt's tokens where these are asked for.
     num_kv_blocks: of the cache, so many are used; None: all.
@@ -63,6 +66,7 @@ class Engine:
         prompt_rows: int = PROMPT_ROWS,
         num_kv_blocks: int | None = None,
         costs: StepCosts | None = None,
+        draft_model: DraftModel | None = None,
     ) -> None:
         runner = executor.runner
         self.executor = executor
@@ -86,6 +90,10 @@ class Engine:
         self._speculative_tokens = speculative_tokens
         self._costs = costs
         self._worth = SpeculationWorth(self.counters) if speculative_tokens else None
+        self.drafter: Drafter | None = None
+        if draft_model is not None and speculative_tokens:
+            eos, longest = self.model.eos_token_ids, speculative_tokens
+            self.drafter = Drafter(draft_model, executor, self.scheduler, eos, longest, self.counters, async_scheduling)
         self.timing: StepTiming | None = None
 
     def add(self, request: Request) -> None:
@@ -103,10 +111,20 @@ class Engine:
             seed=(self._seeds.getrandbits(64) if seed is None else seed) & (2**64 - 1),
             arrival=next(self._arrivals),
             limit=limit,
-            speculator=Speculator(self._speculative_tokens) if self._speculative_tokens else None,
+            speculator=self._speculator(),
         )
         self.sequences[request.request_id] = sequence
         self.scheduler.add(sequence)
+
+    def _speculator(self) -> Speculator | None:
+        if not self._speculative_tokens:
+            return None
+        return Speculator(self._speculative_tokens, Chance(self._by_model.chance) if self._by_model else None)
+
+    @property
+    def _by_model(self) -> DraftLength | None:
+        """How far a draft model drafts; None where there is none."""
+        return self.drafter.length if self.drafter is not None else None
 
     def abort(self, request_id: str) -> None:
         """Forget a request, waiting or running, and free its blocks at once. Unknown ids are ignored."""
@@ -131,7 +149,8 @@ class Engine:
         self.timing = None
         finished, self._in_flight = self._in_flight, None
         drafts = self._worth is not None and not self._worth.compares(len(self.scheduler.running))
-        waits = drafts and finished is not None and await_tokens(self.scheduler.running, self.limits.drafted_rows)
+        rows = self.limits.drafted_rows
+        waits = drafts and finished is not None and await_tokens(self.scheduler.running, rows, self._by_model)
         launched = None if waits else self._launch(drafts)
         outputs, self._given_up = self._given_up, []
         schedule_seconds = (time.perf_counter() if launched is None else launched.ready_at) - started
@@ -154,11 +173,15 @@ class Engine:
     def _launch(self, drafts: bool) -> StepInFlight | None:
         """Choose a batch, with drafts or not, and start it; None where there is nothing to run, or memory ran out."""
         began = self.pace.clock() if self.pace is not None else 0.0
-        if drafts:
-            propose_drafts(self.scheduler.running, self.limits.drafted_rows, int(self.counters[metrics.ENGINE_STEPS]))
+        if self._speculative_tokens:
+            rows, turn = self.limits.drafted_rows if drafts else 0, int(self.counters[metrics.ENGINE_STEPS])
+            propose_drafts(self.scheduler.running, rows, turn, self._by_model)
         plan = self.scheduler.schedule()
         if not plan:
             return None
+        passes = DraftPasses()
+        if self.drafter is not None:
+            plan, passes = self.drafter.fill(plan), self.drafter.passes
         finishing = [s for s in plan if s.completes]
         stays = self._async and may_stay(plan)
         drawn_rows = sum(len(s.draft) + 1 for s in finishing)
@@ -175,8 +198,9 @@ class Engine:
         prepare_drafts(plan)  # while a GPU works
         self._count_step(batch)
         if self.pace is not None:
-            self.pace.started(batch, began)
-        return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), ready_at, self.executor.timer)
+            self.pace.started(batch, began + passes.seconds)
+        timer = self.executor.timer
+        return StepInFlight(finishing, drawn, stays, len(plan), len(batch.tokens), ready_at, timer, passes)
 
     def _compute(
         self, plan: list[Scheduled], batch: Batch, finishing: list[Scheduled], stays: bool
@@ -226,6 +250,9 @@ class Engine:
             return outputs
         for scheduled, row in step.first_rows():
             output = accept(scheduled, sampled, row, self.model.eos_token_ids)
+            if self.drafter is not None and scheduled.by_model:
+                ended = output.finish_reason is not None
+                self.drafter.checked(scheduled, max(len(output.token_ids) - 1, 0), ended)
             self._count_output(scheduled, output)
             scheduled.sequence.account.charge_output(len(output.token_ids), scheduled.sequence.request.weight)
             if output.failure is not None:
@@ -243,7 +270,12 @@ class Engine:
 
     def _weigh(self, step: StepInFlight, outputs: list[Output], seconds: float) -> None:
         """Learn from a step whether drafts are worth their time. outputs: what it alone has brought."""
-        if self._worth is not None and outputs and step.only_decodes:
+        if self._worth is None or not outputs or not step.only_decodes:
+            return
+        passes = step.passes
+        if self._by_model is not None and passes.count and passes.settled:
+            self._by_model.learn_cost(passes.count, passes.seconds, seconds - passes.seconds)
+        if step.drafted or not passes.count:
             tokens = sum(len(output.token_ids) for output in outputs)
             self._worth.ended(step.sequences, step.drafted, tokens, seconds)
 
@@ -268,6 +300,9 @@ class Engine:
         if scheduled.draft:
             self.counters.add(metrics.DRAFT_TOKENS, len(scheduled.draft))
             self.counters.add(metrics.ACCEPTED_DRAFT_TOKENS, max(new - 1, 0))
+        if scheduled.by_model:
+            self.counters.add(metrics.MODEL_DRAFT_TOKENS, len(scheduled.draft))
+            self.counters.add(metrics.ACCEPTED_MODEL_DRAFT_TOKENS, max(new - 1, 0))
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -16,6 +16,13 @@ Drafts fill a step up to here and no further: where many decode at once, they wo
 drafts that are all wrong, one sequence notices 2 % and eight 3 %; at 64 sequences drafts beyond that cost 13 to 16 %
 unless most are right (benchmarks/results/gpu-h100.json)."""
 
+DRAFTING_SEQUENCES = max(DRAFTED_ROWS.values()) // 2
+"""That a draft model drafts for in one step, at most: each has two rows, its last token's and one draft's."""
+
+DRAFT_PASS_TOKENS = {"cpu": 128, "cuda": 512}
+"""Tokens of a draft model's pass. Those that it has not seen of a sequence, a prompt's for one, are computed in the
+steps before its first draft, so many in each."""
+
 INTER_TOKEN_LATENCY = {"cpu": 0.0, "cuda": 0.05}
 """Seconds of a step in which somebody decodes, where nobody says; 0: as many as it takes. On an H100 50 ms are some 900
 prompt tokens of a model of 15.5B: less than half of a full step's time, at nearly its prompt tokens a second. On a CPU,

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import msgspec
-import numpy as np
 import torch
 
-from model.backends.backend import Weights
-from model.backends.choice import choose
+from model.backends.backend import Backend
 from model.backends.draws import choose_draws
 from model.batch import Batch
+from model.checkpoint.draft import Draft, find_draft
 from model.checkpoint.hub import resolve_checkpoint
-from model.checkpoint.memory import activation_bytes, block_bytes, cache_shape
-from model.checkpoint.weights import Progress, Share, load_weights, random_weights
+from model.checkpoint.weights import Progress
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.drawing import Choose
-from model.limits import DRAFTED_ROWS
 from model.network.parallel import TensorParallel
+from model.shard import Shard
 from model.statistics import ForwardPath, GpuMemory
 
 
 class LoadReport(msgspec.Struct):
-    """What a rank holds once it is ready. Sizes in bytes, times in seconds."""
+    """What a rank holds once it is ready. Sizes in bytes, times in seconds.
+
+    parameter_bytes, kv_cache_bytes: a draft model's included, which rank 0 has. draft_parameter_bytes: of that alone.
+    """
 
     rank: int
     device: str
@@ -37,25 +39,23 @@ class LoadReport(msgspec.Struct):
     block_size: int
     max_model_len: int
     forward: ForwardPath
+    draft_parameter_bytes: int = 0
 
 
-def max_model_len(config: EngineConfig, model: ModelConfig) -> int:
-    """The longest sequence served. Raises ConfigError where more is asked for than the positions learned."""
-    if config.max_model_len is not None and config.max_model_len > model.n_positions:
-        raise ConfigError(
-            f"max_model_len={config.max_model_len} is beyond the model's window of {model.n_positions} positions"
-        )
-    return config.max_model_len or model.n_positions
-
-
-def _weights(config: EngineConfig, share: Share, directory: Path, progress: Progress) -> Weights:
-    if config.load_format == "random":
-        return lambda place: random_weights(share, config.seed or 0, place)
-    return lambda place: load_weights(share, directory, place, progress)
+@contextlib.contextmanager
+def _of_draft(draft: Draft) -> Iterator[None]:
+    """Whoever reads an error knows which model it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"draft_model={draft.config.model}: {error}") from error
 
 
 class Runner:
-    """Loads this rank's weights and runs batches. `group` must have joined already."""
+    """Loads this rank's weights and runs batches. `group` must have joined already.
+
+    draft: on rank 0, a second, small model, whose cache has the same blocks; None where there is none.
+    """
 
     def __init__(
         self,
@@ -69,72 +69,78 @@ class Runner:
         self.model = ModelConfig.from_checkpoint(directory)
         self.model.check_tensor_parallel(group.size)
         config.check_ranks(self.model)
+        drafts = find_draft(config, self.model, directory)  # on every rank, so that all refuse what does not fit
         self.group = group
         self.device = device
         self.block_size = config.block_size
-        choice = choose(config, self.model, group, device)
-        self.dtype = choice.dtype
         # before the weights: what the check takes is the driver's again when the cache is sized
         self.choose_tokens = self._choose_tokens(config)
-        share = Share(self.model, group, device, self.dtype)
-        self.backend = choice.load(config, share, _weights(config, share, directory, progress))
-        self.max_model_len = max_model_len(config, self.model)
+        here = drafts if group.is_first else None
+        own, more = self.model.num_parameters / group.size, here.model.num_parameters if here is not None else 0
+        self._shard = Shard(
+            config, self.model, directory, group, device, lambda done: progress(done * own / (own + more))
+        )
+        self.draft: Shard | None = None
+        if here is not None:
+            with _of_draft(here):
+                self.draft = Shard(
+                    here.config,
+                    here.model,
+                    here.directory,
+                    TensorParallel(),  # all of it: its steps ask no other rank
+                    device,
+                    lambda done: progress((own + done * more) / (own + more)),
+                )
+        self.dtype, self.max_model_len = self._shard.dtype, self._shard.max_model_len
         self.num_kv_blocks = self._num_kv_blocks(config)
-        blocks = self.num_kv_blocks + self.backend.spare_blocks
-        stripes = group.stripe.count
-        shape = cache_shape(self.model, group.size, blocks, self.block_size, self.backend.head_dim, stripes)
-        self.cache = torch.zeros(shape, dtype=self.dtype, device=device)
-        drawn = config.max_num_seqs + DRAFTED_ROWS[device.type]
-        self._drawn = torch.zeros(drawn, dtype=torch.int64, device=device)
-        self.backend.warm_up(self.cache, self._drawn, self.max_model_len)
-        self._check_first_step()
+        drafted = 0
+        if here is not None and self.draft is not None:
+            drafted = self.draft.backend.parameter_bytes
+            with _of_draft(here):  # first: what it compiles is not late for the other one's steps
+                self.draft.allocate(self.num_kv_blocks)
+        self._shard.allocate(self.num_kv_blocks)
         self.report = LoadReport(
             rank=group.rank,
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
-            parameter_bytes=self.backend.parameter_bytes,
+            parameter_bytes=self.backend.parameter_bytes + drafted,
             load_seconds=time.monotonic() - started,
             num_kv_blocks=self.num_kv_blocks,
-            kv_cache_bytes=self.cache.numel() * self.cache.element_size(),
+            kv_cache_bytes=sum(shard.cache_bytes for shard in self._shards),
             block_size=self.block_size,
             max_model_len=self.max_model_len,
-            forward=choice.forward,
+            forward=self._shard.forward,
+            draft_parameter_bytes=drafted,
         )
+
+    @property
+    def _shards(self) -> list[Shard]:
+        return [self._shard] if self.draft is None else [self._shard, self.draft]
+
+    @property
+    def backend(self) -> Backend:
+        return self._shard.backend
+
+    @property
+    def cache(self) -> torch.Tensor:
+        """As `Shard` has it."""
+        return self._shard.cache
+
+    @property
+    def drawn(self) -> torch.Tensor:
+        """As `Shard` has it."""
+        return self._shard.drawn
 
     def _choose_tokens(self, config: EngineConfig) -> Choose | None:
         """How tokens are drawn, on rank 0: nobody else draws."""
         return choose_draws(config, self.model.vocab_size, self.device) if self.group.is_first else None
-
-    def _check_first_step(self) -> None:
-        """Raise ConfigError, on rank 0, where the network computes what is no number: it would serve noise."""
-        count = min(4, self.max_model_len)
-        places = np.arange(count)
-        batch = Batch(
-            tokens=places * (self.model.vocab_size - 1) // max(count - 1, 1),
-            positions=places,
-            slots=places,
-            query_lens=np.array([count]),
-            context_lens=np.array([count]),
-            block_tables=np.arange(-(-count // self.block_size))[None],
-            logit_rows=places,
-            num_decodes=0,
-        )
-        logits = self.run(batch)
-        if logits is not None and not bool(logits.isfinite().all()):
-            raise ConfigError(
-                f"the model's first logits are not finite: the weights are damaged, or too large for {self.dtype}"
-            )
-        self.cache[:, :, : batch.block_tables.size] = 0
 
     def _num_kv_blocks(self, config: EngineConfig) -> int:
         """Cache blocks by configuration or by memory.
 
         Raises ConfigError where one full sequence would not fit, or the machine's memory has no room for so many.
         """
-        stripes = self.group.stripe.count
-        bytes_of_block = block_bytes(
-            self.model, self.group.size, self.block_size, self.dtype.itemsize, self.backend.head_dim, stripes
-        )
+        bytes_of_block = sum(shard.block_bytes for shard in self._shards)
         if config.num_kv_blocks is not None:
             blocks = config.num_kv_blocks
         elif self.device.type == "cuda":
@@ -156,25 +162,18 @@ class Runner:
         return blocks
 
     def _gpu_cache_bytes(self, config: EngineConfig) -> int:
-        """What `gpu_memory_utilization` leaves beside the weights and a full step's activations."""
+        """What `gpu_memory_utilization` leaves beside the weights and a full step's activations, of both models."""
         free, total = torch.cuda.mem_get_info(self.device)
-        activations = activation_bytes(self.model, self.group.size, config, self.dtype.itemsize)
+        activations = sum(shard.activation_bytes for shard in self._shards)
         return int(free - total * (1 - config.gpu_memory_utilization) - activations)
 
-    @torch.inference_mode()
     def run(self, batch: Batch) -> torch.Tensor | None:
-        """One forward pass on this rank. Rank 0 gets the logits [R, vocabulary] in float32, others None.
-
-        The next call may overwrite them.
-        """
-        return self.backend.run(self.group.stripe.of(batch), self.cache, self._drawn)
+        """One forward pass on this rank, as `Shard` has it."""
+        return self._shard.run(batch)
 
     def receive(self, count: int, tokens: torch.Tensor | None = None) -> None:
-        """Keep `count` drawn tokens for the next batch; on rank 0 they are given, and go to the other ranks."""
-        kept = self._drawn[:count]
-        if tokens is not None:
-            kept.copy_(tokens)
-        self.group.broadcast(kept)
+        """Keep `count` drawn tokens for the next batch, as `Shard` has it."""
+        self._shard.receive(count, tokens)
 
     def gpu_memory(self) -> GpuMemory | None:
         """Of this rank's device; None on a CPU."""

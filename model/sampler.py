@@ -99,9 +99,16 @@ def draw(logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...], choose
 
     Nothing in it waits for the device, whatever the rows ask for. choose: the definition, or a kernel that repeats it.
     """
-    with barred(logits, [s.request for s in rows], eos_ids):
-        tokens, best = choose(_adjust(logits, rows, eos_ids), _table(rows))
+    tokens, best = choose_next(logits, rows, eos_ids, choose)
     return Drawn(logits, tokens, best, [s.request.params.logprobs for s in rows])
+
+
+def choose_next(
+    logits: torch.Tensor, rows: Rows[Row], eos_ids: tuple[int, ...], choose: Choose = drawing.choose
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens alone that `draw` would draw, and the largest logits, as `Choose` has them."""
+    with barred(logits, [s.request for s in rows], eos_ids):
+        return choose(_adjust(logits, rows, eos_ids), _table(rows))
 
 
 def _table(rows: Rows[Row]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model.executor import ForwardTimer
 from model.request import Request
@@ -56,6 +56,15 @@ def _needs_tokens(scheduled: Scheduled) -> bool:
     return sequence.request.params.penalises or sequence.wants_prompt_logprobs
 
 
+@dataclass
+class DraftPasses:
+    """What a draft model did before a step. settled: it had next to nothing to catch up with."""
+
+    count: int = 0
+    seconds: float = 0.0
+    settled: bool = True
+
+
 @dataclass(frozen=True)
 class StepInFlight:
     """A step that was started.
@@ -63,6 +72,7 @@ class StepInFlight:
     finishing: the sequences that it draws a token for. drawn: what it draws, in the rows of `draft_rows`; None where
     it draws nothing. stays: it is read after the next one was started. sequences, tokens: its size.
     ready_at: when its batch was built, by the performance counter, in seconds. timer: of its forward pass.
+    passes: of a draft model, before it.
     """
 
     finishing: list[Scheduled]
@@ -72,6 +82,7 @@ class StepInFlight:
     tokens: int
     ready_at: float
     timer: ForwardTimer
+    passes: DraftPasses = field(default_factory=DraftPasses)
 
     def announce(self) -> None:
         """Let each sequence that is still there know in which row its next token is to come, or that it has to wait."""

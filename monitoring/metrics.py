@@ -267,6 +267,15 @@ DRAFT_TOKENS = STEPS.engine_counter(
 ACCEPTED_DRAFT_TOKENS = STEPS.engine_counter(
     "spec_decode_num_accepted_tokens_total", "Drafted tokens that were right.", vllm=True
 )
+MODEL_DRAFT_TOKENS = STEPS.engine_counter(
+    "spec_decode_model_draft_tokens_total", "Of the drafted tokens that were checked, those of the draft model."
+)
+ACCEPTED_MODEL_DRAFT_TOKENS = STEPS.engine_counter(
+    "spec_decode_model_accepted_tokens_total", "Of the drafted tokens that were right, those of the draft model."
+)
+DRAFT_MODEL_TIME = STEPS.engine_counter(
+    "spec_decode_model_seconds_total", "Time of the draft model's passes, a part of the steps' phase schedule."
+)
 DRAFTED_STEP_TIME = STEPS.engine_counter(
     "spec_decode_step_seconds_total",
     "Time of the steps without prompts that checked drafts, as far as it is known what they would have taken without.",

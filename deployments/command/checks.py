@@ -9,6 +9,7 @@ from pathlib import Path
 from deployments.attribution.index import Index
 from deployments.command.console import Console
 from deployments.settings import Settings
+from model.checkpoint.draft import find_draft
 from model.checkpoint.files import Checkpoint
 from model.checkpoint.hub import EMBEDDED_MODELS, directory_of, resolve_checkpoint
 from model.config import ConfigError, ModelConfig
@@ -34,17 +35,21 @@ def check_model(settings: Settings, console: Console) -> Path:
 
     Raises ConfigError where it can be known that it does not.
     """
-    if settings.model not in EMBEDDED_MODELS and directory_of(settings.model) is None:
-        console.say(f"Fetching {settings.model} unless it is in the hub cache ...")
+    for name in (settings.model, settings.draft_model):
+        if name is not None and name not in EMBEDDED_MODELS and directory_of(name) is None:
+            console.say(f"Fetching {name} unless it is in the hub cache ...")
     directory = resolve_checkpoint(settings.model, settings.revision)
     model = ModelConfig.from_checkpoint(directory)
     settings.check_model(model)
+    draft = find_draft(settings.engine_config(), model, directory)
     gpus = local_gpus()
     settings.check_gpus(gpus)
     if settings.device == "cpu" or (settings.device == "auto" and not gpus):
         check_cpu(settings)
     if settings.load_format == "auto":
         Checkpoint(directory).check(model)
+        if draft is not None:
+            Checkpoint(draft.directory).check(draft.model)
     Tokenizer.from_checkpoint(directory).check(model)
     return directory
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments.options import OptionParser
+from model.checkpoint.draft import find_draft
 from model.checkpoint.files import Checkpoint
 from model.checkpoint.hub import resolve_checkpoint, revision_of
-from model.config import ModelConfig
+from model.config import EngineConfig, ModelConfig
 from model.text.tokenizer import Tokenizer
 
 
@@ -22,6 +23,8 @@ def parser() -> OptionParser:
     )
     parser.add_argument("model", metavar="MODEL", help="Hugging Face hub id")
     parser.add_argument("--revision", metavar="REVISION", help="branch, tag or commit (default: the newest)")
+    parser.add_argument("--draft-model", metavar="MODEL", help="one that is to draft for it, fetched as well")
+    parser.add_argument("--draft-revision", metavar="REVISION", help="of that one")
     return parser
 
 
@@ -35,12 +38,17 @@ def run(arguments: Sequence[str]) -> int:
     model = ModelConfig.from_checkpoint(directory)
     Checkpoint(directory).check(model)
     Tokenizer.from_checkpoint(directory).check(model)
+    config = EngineConfig(model=options.model, draft_model=options.draft_model, draft_revision=options.draft_revision)
+    served = _named("", options.model, directory)
+    if (draft := find_draft(config, model, directory)) is not None:
+        Checkpoint(draft.directory).check(draft.model)
+        served += _named("draft-", options.draft_model, draft.directory)
     print(directory)
-    print(_how_to_serve(options.model, directory), file=sys.stderr)
+    print(f"Serve it, as it is now: starcoder serve{served}", file=sys.stderr)
     return 0
 
 
-def _how_to_serve(model: str, directory: Path) -> str:
+def _named(kind: str, model: str, directory: Path) -> str:
     revision = revision_of(directory)
-    pinned = "" if revision is None else f" --revision {revision}"
-    return f"Serve it, as it is now: starcoder serve --model {model}{pinned}"
+    pinned = "" if revision is None else f" --{kind}revision {revision}"
+    return f" --{kind}model {model}{pinned}"

@@ -23,9 +23,10 @@ def run(arguments: Sequence[str]) -> int:
     models = _models(options.model)
     if options.developers is not None:
         return plan_developers.report(options, models)
+    draft = None if options.draft_model is None else _models([options.draft_model])[0][1]
     if options.gpu is not None:
         options.gpu_memory = GPUS[options.gpu].memory
-    rows = [row for name, model in models for row in _rows(name, model, options)]
+    rows = [row for name, model in models for row in _rows(name, model, draft, options)]
     print(table(HEADINGS, [row.cells() for row in rows], numbers=range(1, len(HEADINGS))))
     weights = "" if options.quantization == "none" else f", linear layers in {options.quantization}"
     print(
@@ -35,15 +36,25 @@ def run(arguments: Sequence[str]) -> int:
     )
     if (stripes := options.decode_context_parallel_size) > 1:
         print(f"Each token is kept by one of {stripes} GPUs: KV bytes a token are one GPU's share.")
+    if draft is not None:
+        print(f"The first GPU has {options.draft_model} and its cache as well: weights and KV bytes are that GPU's.")
     return 0 if any(row.plan.fits for row in rows) else 1
 
 
 class _Row:
-    def __init__(self, name: str, model: ModelConfig, config: EngineConfig, gpu_memory: int, width: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: ModelConfig,
+        draft: ModelConfig | None,
+        config: EngineConfig,
+        gpu_memory: int,
+        width: int,
+    ) -> None:
         from model.checkpoint.memory import plan
 
         self.name = name
-        self.plan = plan(model, config, gpu_memory, width)
+        self.plan = plan(model, config, gpu_memory, width, draft)
         self.kv_bytes = self.plan.block_bytes // config.block_size
 
     def cells(self) -> list[str]:
@@ -63,7 +74,7 @@ class _Row:
 HEADINGS = ["model", "GPUs", "weights a GPU", "KV bytes a token", "cache a GPU", "KV tokens", "full windows"]
 
 
-def _rows(name: str, model: ModelConfig, options: argparse.Namespace) -> Iterator[_Row]:
+def _rows(name: str, model: ModelConfig, draft: ModelConfig | None, options: argparse.Namespace) -> Iterator[_Row]:
     stripes = options.decode_context_parallel_size
     possible = [s for s in (1, 2, 4, 8) if s in model.tensor_parallel_sizes() and s % stripes == 0]
     sizes = options.tensor_parallel_size or possible
@@ -75,8 +86,9 @@ def _rows(name: str, model: ModelConfig, options: argparse.Namespace) -> Iterato
             max_model_len=options.max_model_len,
             gpu_memory_utilization=options.gpu_memory_utilization,
             quantization=options.quantization,
+            draft_model=options.draft_model,
         )
-        yield _Row(name, model, config, options.gpu_memory, BYTES_PER_VALUE[options.dtype])
+        yield _Row(name, model, draft, config, options.gpu_memory, BYTES_PER_VALUE[options.dtype])
 
 
 def _models(names: Sequence[str] | None) -> list[tuple[str, ModelConfig]]:
@@ -104,6 +116,9 @@ def parser() -> OptionParser:
     )
     parser.add_argument(
         "--model", metavar="MODEL", action="append", help="name of the family, or a checkpoint directory; repeatable"
+    )
+    parser.add_argument(
+        "--draft-model", metavar="MODEL", help="one that drafts for it: its weights and cache count, too"
     )
     gpu = parser.add_mutually_exclusive_group(required=True)
     gpu.add_argument("--gpu-memory", metavar="SIZE", type=size_given, help="of one GPU, as 24GiB or 80GB")

@@ -32,6 +32,7 @@ from deployments.replica.group import RankGroup, RankProcess
 from deployments.replica.seldom import seldom
 from deployments.replica.service import EngineService
 from deployments.settings import Settings
+from model.checkpoint.draft import Draft, find_draft
 from model.checkpoint.hub import resolve_checkpoint
 from model.config import EngineConfig, ModelConfig
 from model.limits import StepLimits
@@ -128,11 +129,12 @@ class EngineReplica:
         settings.check_model(model)
         tokenizer = await asyncio.to_thread(Tokenizer.from_checkpoint, directory)
         tokenizer.check(model)
+        draft = await asyncio.to_thread(find_draft, settings.engine_config(), model, directory)
         placement_group = get_current_placement_group()
         assert placement_group is not None, "deploy this with deployments.app.build: it sets the placement group"
         bundle = placement_group.bundle_specs[1]
         self._group = await RankGroup.start(
-            engine_config(settings, model, directory, bundle),
+            engine_config(settings, model, directory, bundle, draft),
             placement_group,
             bundle,
             progress.report,
@@ -324,7 +326,9 @@ def bundle_device(bundle: dict[str, float]) -> str:
     return "cuda" if bundle.get("GPU") else "cpu"
 
 
-def engine_config(settings: Settings, model: ModelConfig, directory: Path, bundle: dict[str, float]) -> EngineConfig:
+def engine_config(
+    settings: Settings, model: ModelConfig, directory: Path, bundle: dict[str, float], draft: Draft | None = None
+) -> EngineConfig:
     """The settings with everything resolved that a rank could not resolve alike on its own."""
     device = bundle_device(bundle)
     threads = settings.num_threads
@@ -333,7 +337,8 @@ def engine_config(settings: Settings, model: ModelConfig, directory: Path, bundl
         threads = max(1, available_cores() // (settings.tensor_parallel_size * settings.min_replicas))
         if model.num_parameters < ONE_THREAD_PARAMETERS:
             threads = 1
-    return settings.engine_config(model=os.fspath(directory), device=device, num_threads=threads)
+    drafted = None if draft is None else os.fspath(draft.directory)
+    return settings.engine_config(model=os.fspath(directory), draft_model=drafted, device=device, num_threads=threads)
 
 
 def available_cores() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from model.checkpoint.draft import draft_config
 from model.config import EngineConfig, ModelConfig, Quantization
 from model.drawing import ROWS_AT_ONCE, WORKING_BYTES
 from model.kernels.mixed_graphs import MOST_TOKENS
@@ -121,9 +122,13 @@ class MemoryPlan:
         return self.cache_tokens / self.max_model_len
 
 
-def plan(model: ModelConfig, config: EngineConfig, gpu_memory: int, bytes_per_value: int) -> MemoryPlan:
+def plan(
+    model: ModelConfig, config: EngineConfig, gpu_memory: int, bytes_per_value: int, draft: ModelConfig | None = None
+) -> MemoryPlan:
     """Divide `gpu_memory` bytes as an engine of `config` would on each of its GPUs.
 
+    draft: the shape of `config.draft_model`, which the first GPU has beside its share of the model: the cache is the
+    smallest GPU's.
     Raises ConfigError where `config.tensor_parallel_size` does not divide the model, or its cache cannot be striped.
     """
     config.check_ranks(model)
@@ -132,8 +137,16 @@ def plan(model: ModelConfig, config: EngineConfig, gpu_memory: int, bytes_per_va
     activations = activation_bytes(model, size, config, bytes_per_value)
     if config.quantization != "none":
         activations += scratch_values(model, size) * bytes_per_value
-    cache = int(gpu_memory * config.gpu_memory_utilization) - DRIVER_BYTES - parameters - activations
     each = block_bytes(model, size, config.block_size, bytes_per_value, stripes=config.decode_context_parallel_size)
+    if draft is not None:
+        config.check_draft(model, draft)
+        drafting = draft_config(config)
+        parameters += parameter_bytes(draft, 0, 1, bytes_per_value, config.quantization)
+        activations += activation_bytes(draft, 1, drafting, bytes_per_value)
+        if config.quantization != "none":
+            activations += scratch_values(draft, 1) * bytes_per_value
+        each += block_bytes(draft, 1, config.block_size, bytes_per_value)
+    cache = int(gpu_memory * config.gpu_memory_utilization) - DRIVER_BYTES - parameters - activations
     return MemoryPlan(
         size=size,
         parameters=parameters,

@@ -12,6 +12,7 @@ import torch
 from model.backends.choice import choose_device
 from model.checkpoint.weights import Progress
 from model.config import EngineConfig
+from model.drafter import DraftModel
 from model.engine import Engine
 from model.executor import Executor, run_worker
 from model.limits import SPECULATIVE_TOKENS
@@ -98,14 +99,23 @@ class Rank:
             seed=config.seed,
             num_kv_blocks=changes.get("num_kv_blocks"),
             costs=self.costs(),
+            draft_model=self._draft_model(self._runner),
         )
+
+    def _draft_model(self, runner: Runner) -> DraftModel | None:
+        draft = runner.draft
+        if draft is None:
+            return None
+        backend, width = draft.backend, draft.dtype.itemsize
+        costs = StepCosts(draft.model, backend.parameter_bytes, width, head_is_copied=backend.head_is_copied)
+        return DraftModel(draft, backend.parameter_bytes / runner.backend.parameter_bytes, costs)
 
     def costs(self) -> StepCosts:
         """What this rank's steps read and compute, once it is loaded."""
         assert self._runner is not None, "load first"
         return StepCosts(
             self._runner.model,
-            self._runner.report.parameter_bytes,
+            self._runner.backend.parameter_bytes,
             self._runner.dtype.itemsize,
             self.group.size,
             self._runner.backend.head_is_copied,

@@ -35,7 +35,10 @@ def accept(scheduled: Scheduled, sampled: Sampled, row: int, eos_token_ids: tupl
     if sequence.blocks:  # it was not preempted since
         sequence.computed += accepted
     if sequence.speculator is not None and scheduled.draft:
-        sequence.speculator.learn(len(scheduled.draft), accepted)
+        if not scheduled.by_model:
+            sequence.speculator.learn(len(scheduled.draft), accepted)
+        elif output.finish_reason is None:  # else what comes behind its end counts as wrong
+            sequence.speculator.chance.learn(len(scheduled.draft), accepted)
     return output
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from model.scheduling.draft_length import DraftLength
 from model.scheduling.sequence import Scheduled, Sequence
+from model.scheduling.speculation import BY_MODEL
 
 MOST_DRAFTS = 1 / 8
 """Share of a step's sequences with drafts from which on a step is not prepared while the one before runs.
@@ -17,27 +19,33 @@ def are_many(drafts: int, sequences: int) -> bool:
     return drafts > 0 and drafts >= MOST_DRAFTS * sequences
 
 
-def await_tokens(running: list[Sequence], rows: int) -> bool:
+def await_tokens(running: list[Sequence], rows: int, by_model: DraftLength | None = None) -> bool:
     """Whether many that await a token are likely to draft once it is there, in a step with room up to `rows`."""
     decoding = _decoding(running)
     if len(decoding) >= rows:
         return False
     awaiting = [s for s in decoding if s.awaited is not None and s.speculator is not None and _most(s) > 0]
     promising = sum(s.speculator is not None and s.speculator.promises(s.tokens) for s in awaiting)
+    if by_model is not None and by_model.tokens(_chances(awaiting), len(decoding)):
+        promising = len(awaiting)
     return are_many(promising, len(decoding))
 
 
-def propose_drafts(running: list[Sequence], rows: int, turn: int) -> None:
+def propose_drafts(running: list[Sequence], rows: int, turn: int, by_model: DraftLength | None = None) -> None:
     """Propose tokens for the sequences that are decoding; never beyond where they have to end.
 
     Where a step still draws a sequence's last token, its draft is made without it.
 
     rows: tokens of the step up to which drafts fill it. turn: who drafts first changes with it, since there may not
-    be room for all.
+    be room for all. by_model: who finds nothing to look up proposes tokens `BY_MODEL`, as many as are worth it; None:
+    there is no draft model.
     """
     decoding = _decoding(running)
+    for sequence in decoding:
+        sequence.draft = []
     room = rows - len(decoding)
     first = turn % max(1, len(decoding))
+    without: list[Sequence] = []
     for sequence in [*decoding[first:], *decoding[:first]]:
         if room <= 0:
             return
@@ -46,6 +54,25 @@ def propose_drafts(running: list[Sequence], rows: int, turn: int) -> None:
             awaited = int(sequence.awaited is not None)
             sequence.draft = sequence.speculator.draft(sequence.tokens, awaited)[:most]
             room -= len(sequence.draft)
+            if not sequence.draft:
+                without.append(sequence)
+    if by_model is not None and without:
+        _propose_by_model(without, room, by_model, len(decoding))
+
+
+def _propose_by_model(without: list[Sequence], room: int, by_model: DraftLength, sequences: int) -> None:
+    """Nothing where a token is awaited: the model would have to wait for the step that draws it."""
+    awaited = any(sequence.awaited is not None for sequence in without)
+    length = 0 if awaited else by_model.tokens(_chances(without), sequences)
+    if not length:
+        by_model.went_without()
+    for sequence in without:
+        sequence.draft = [BY_MODEL] * max(0, min(length, _most(sequence), room))
+        room -= len(sequence.draft)
+
+
+def _chances(sequences: list[Sequence]) -> list[float]:
+    return [s.speculator.chance.value for s in sequences if s.speculator is not None]
 
 
 def prepare_drafts(plan: list[Scheduled]) -> None:

@@ -49,12 +49,16 @@ def chain_hashes(
 
 
 class BlockPool:
-    """Reference-counted blocks with a least-recently-used order among the free ones."""
+    """Reference-counted blocks with a least-recently-used order among the free ones.
+
+    drafted: blocks all of whose tokens the draft model's cache holds, too, which has the same blocks.
+    """
 
     def __init__(self, num_blocks: int, block_size: int, *, caching: bool = True) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.caching = caching
+        self.drafted: set[Block] = set()
         self._references = [0] * num_blocks
         self._free: OrderedDict[Block, None] = OrderedDict.fromkeys(range(num_blocks))
         self._block_of: dict[BlockHash, Block] = {}
@@ -82,6 +86,7 @@ class BlockPool:
         for block in taken:
             self._references[block] = 1
             self._evict(block)
+            self.drafted.discard(block)
         return taken
 
     def match(self, hashes: Iterable[BlockHash]) -> list[Block]:

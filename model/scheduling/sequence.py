@@ -21,7 +21,8 @@ class Sequence:
     """One request on its way through the engine.
 
     limit: its length at most, prompt included.
-    computed: tokens whose keys and values are in the cache. published: leading blocks that can be found by hash.
+    computed: tokens whose keys and values are in the cache. drafted: those that are in the draft model's cache, as far
+        as it has been looked. published: leading blocks that can be found by hash.
     draft: tokens that may follow, to be checked along with the next step if there is room.
     tokens: the ids that are known. awaited: one more token, which a running step still draws while the next step is
         prepared, as its row among what that step draws; None where no token is awaited.
@@ -52,6 +53,7 @@ class Sequence:
     in_check: bool = False
     draft: list[int] = field(default_factory=list)
     computed: int = 0
+    drafted: int = 0
     published: int = 0
     blocks: list[Block] = field(default_factory=list)
     hashes: list[BlockHash] = field(default_factory=list)
@@ -114,7 +116,7 @@ class Sequence:
     def start_over(self) -> None:
         """It has no blocks any more: all of its tokens are still to be computed."""
         self.blocks, self.draft, self.prompt_logprobs = [], [], []
-        self.computed = self.published = 0
+        self.computed = self.drafted = self.published = 0
 
     @property
     def cache_use(self) -> tuple[int, int]:
@@ -132,12 +134,15 @@ class Sequence:
 class Scheduled:
     """`count` more tokens of a sequence, from `sequence.computed` on, and drafted ones behind them.
 
+    by_model: a draft model drafted them.
+
     Nobody changes it. It is not frozen since every step makes one for each sequence, which takes a frozen one longer.
     """
 
     sequence: Sequence
     count: int
     draft: tuple[int, ...] = ()
+    by_model: bool = False
 
     @property
     def total(self) -> int:

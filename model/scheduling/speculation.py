@@ -4,15 +4,21 @@ Code repeats itself, and an edit repeats the file around it, so the sequence its
 Prompt Lookup Decoding, 2023). A draft is checked in one step with the token it follows. Since each position's draw is
 a function of its context, seed and position alone, keeping the drafted tokens that equal the drawn ones gives exactly
 the output without speculation, greedy or sampled. `drafting` says who drafts in a step, `acceptance` what is kept.
+
+A second, small model can draft where nothing is found (`model.drafter`, `draft_length`). The rule is the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from model.scheduling.draft_length import Chance
+
 LONGEST_MATCH = 4
 SHORTEST_MATCH = 2
 LONGEST_PAUSE = 64
+BY_MODEL = -1
+"""In a draft: a token that the draft model has still to draw, once the step has a place for it."""
 
 
 class PromptLookup:
@@ -43,10 +49,14 @@ class PromptLookup:
 
 
 class Speculator:
-    """One sequence's drafts: longer while they are right, paused for longer and longer while they are wrong."""
+    """One sequence's drafts: longer while they are right, paused for longer and longer while they are wrong.
 
-    def __init__(self, longest: int) -> None:
+    chance: that what a draft model drafts for it is right.
+    """
+
+    def __init__(self, longest: int, chance: Chance | None = None) -> None:
         self.longest = longest
+        self.chance = chance or Chance()
         self._lookup = PromptLookup()
         self._length = min(2, longest)
         self._pause = 0

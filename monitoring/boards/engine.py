@@ -285,6 +285,27 @@ _SPECULATION = Row(
             "percentunit",
         ),
         Panel(
+            "Accepted share by who drafts",
+            "Of the tokens looked up, and of those that a draft model drafts (setting draft-model).",
+            (
+                (
+                    q.ratio(
+                        f"({q.rate(m.ACCEPTED_DRAFT_TOKENS)} - {q.rate(m.ACCEPTED_MODEL_DRAFT_TOKENS)})",
+                        f"({q.rate(m.DRAFT_TOKENS)} - {q.rate(m.MODEL_DRAFT_TOKENS)})",
+                    ),
+                    "lookup",
+                ),
+                (q.ratio(q.rate(m.ACCEPTED_MODEL_DRAFT_TOKENS), q.rate(m.MODEL_DRAFT_TOKENS)), "draft model"),
+            ),
+            "percentunit",
+        ),
+        Panel(
+            "Time of the draft model",
+            "Seconds a second that its passes take. They are in the time that speculation is weighed by.",
+            ((q.rate(m.DRAFT_MODEL_TIME), "draft model"),),
+            "s",
+        ),
+        Panel(
             "Rejected drafts",
             "Drafted tokens that were wrong, of all tokens that steps compute. On a GPU with room they cost little.",
             (

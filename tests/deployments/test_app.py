@@ -16,6 +16,7 @@ from ray.serve import Application
 from deployments import app
 from deployments.replica.replica import EngineReplica, engine_config
 from deployments.settings import Settings
+from model.checkpoint.draft import Draft
 from model.config import ConfigError, ModelConfig
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,14 @@ def test_rank_is_told_its_device_and_threads() -> None:
     config = engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0})
     assert (config.model, config.device, config.num_threads) == ("/checkpoint", "cpu", 3)
     assert engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0, "GPU": 1.0}).device == "cuda"
+
+
+def test_rank_is_told_where_the_draft_model_is() -> None:
+    settings = Settings(draft_model="small/one", draft_revision="main")
+    draft = Draft(settings.engine_config(), SMALL, Path("/draft"))
+    config = engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0}, draft)
+    assert (config.model, config.draft_model) == ("/checkpoint", "/draft")
+    assert engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0}).draft_model is None
 
 
 def test_large_models_share_the_cores_and_small_ones_take_one(monkeypatch: pytest.MonkeyPatch) -> None:

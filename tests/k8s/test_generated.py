@@ -13,6 +13,7 @@ import yaml
 
 from deployments.app import bundles
 from deployments.cluster import haproxy, proxy, proxy_settings
+from deployments.command import download
 from deployments.settings import Settings
 from deployments.variables import check_environment
 from k8s import generate, memory
@@ -178,6 +179,26 @@ def test_memory_follows_the_model(name: str) -> None:
     wider = memory.worker_gibibytes(Settings(model=name, device="cuda", dtype="float32"))
     assert wider is not None
     assert round(wider - asked - parameter_bytes(shape, 0, 1, 2) / memory.GIB) in (0, 1)
+
+
+def test_a_draft_model_is_downloaded_too_and_has_room() -> None:
+    alone = Settings(model="bigcode/starcoder", device="cuda")
+    small = "bigcode/starcoderbase-1b"
+    settings = Settings(model="bigcode/starcoder", device="cuda", draft_model=small, draft_revision="main")
+    shape = known_shape(small)
+    assert shape is not None
+    more = parameter_bytes(shape, 0, 1, 2) / memory.GIB
+    asked, before = memory.worker_gibibytes(settings), memory.worker_gibibytes(alone)
+    assert asked is not None
+    assert before is not None
+    assert abs(asked - before - more) < 1
+    assert memory.worker_gibibytes(Settings(model="bigcode/starcoder", draft_model="/models/ours")) is None
+    [job, wait] = generate.weights_patches(settings).values()
+    arguments = job[0]["value"]
+    assert arguments == wait[0]["value"]
+    assert arguments == ["bigcode/starcoder", "--draft-model", small, "--draft-revision", "main"]
+    options = download.parser().parse_args(arguments)
+    assert (options.draft_model, options.draft_revision) == (small, "main")
 
 
 def test_of_a_model_without_files_or_name_the_overlay_says_the_memory() -> None:

@@ -207,7 +207,7 @@ def prepare(runner):
     assert isinstance(runner.backend, CudaBackend)
     runner.num_kv_blocks -= 1  # the last block is the one that belongs to nobody
     if options["async_scheduling"]:
-        runner.backend.record_decodes(runner.cache, runner._drawn, runner.max_model_len, replay_eagerly)
+        runner.backend.record_decodes(runner.cache, runner.drawn, runner.max_model_len, replay_eagerly)
         assert runner.backend.replays
     runner.cache[:, :, -1] = float("nan")
     replayed.clear()

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model.batch import Batch, resolve
+from model.drafter import DraftModel
 from model.drawing import choose
 from model.engine import Engine
 from model.executor import Executor
@@ -36,6 +38,49 @@ def toy_logits(context: list[int]) -> torch.Tensor:
     if digest[0] % 4:
         noise[1 + context[-1] * 3 % 10] += 4
     return torch.tensor(noise * 2, dtype=torch.float32)
+
+
+class ToyDraft:
+    """A draft model with a cache of its own. network: what it makes of a context.
+
+    It refuses to look at a slot that holds another position's token, or none. passes: batches that it has run.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int, network: Callable[[list[int]], torch.Tensor]) -> None:
+        self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int64)
+        self.passes: list[Batch] = []
+        self._block_size = block_size
+        self._network = network
+        self._drawn = torch.empty(0, dtype=torch.int64)
+
+    def run(self, batch: Batch) -> torch.Tensor | None:
+        self.passes.append(batch)
+        assert all(count == 1 for count in batch.query_lens[: batch.num_decodes])
+        contexts = contexts_of(batch, self.slots, self._block_size, self._drawn)
+        if not len(batch.logit_rows):
+            return None
+        return torch.stack([self._network(contexts[row]) for row in batch.logit_rows])
+
+    def receive(self, count: int, tokens: torch.Tensor) -> None:
+        assert len(tokens) == count
+        self._drawn = tokens.clone()
+
+
+def contexts_of(batch: Batch, slots: npt.NDArray[np.int64], block_size: int, drawn: torch.Tensor) -> list[list[int]]:
+    """What each token of a batch looks at, itself included, once the batch is written into the cache `slots` [n, 2]."""
+    assert len(set(batch.slots.tolist())) == len(batch.slots), "two tokens write one slot"
+    tokens = batch.tokens
+    if batch.drawn_rows is not None:
+        tokens = resolve(*map(torch.from_numpy, (tokens, batch.drawn_rows)), drawn).numpy()
+    slots[batch.slots, 0] = tokens
+    slots[batch.slots, 1] = batch.positions
+    contexts: list[list[int]] = []
+    for row, (count, length) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
+        where = [batch.block_tables[row, p // block_size] * block_size + p % block_size for p in range(length)]
+        assert slots[where, 1].tolist() == list(range(length)), "a block holds another position's tokens"
+        seen = slots[where, 0].tolist()
+        contexts += [seen[: length - count + i + 1] for i in range(count)]
+    return contexts
 
 
 class ToyExecutor:
@@ -61,26 +106,14 @@ class ToyExecutor:
         self.computed_tokens = 0
 
     def run(self, batch: Batch) -> torch.Tensor | None:
-        size = self.runner.block_size
-        assert len(set(batch.slots.tolist())) == len(batch.slots), "two tokens write one slot"
         assert all(count == 1 for count in batch.query_lens[: batch.num_decodes])
         self.largest_batch = max(self.largest_batch, len(batch.query_lens))
         self.largest_step = max(self.largest_step, len(batch.tokens))
         self.computed_tokens += len(batch.tokens)
         self.most_logit_rows = max(self.most_logit_rows, len(batch.logit_rows))
-        tokens = batch.tokens
-        if batch.drawn_rows is not None:
-            tokens = resolve(*map(torch.from_numpy, (tokens, batch.drawn_rows)), self.drawn).numpy()
+        contexts = contexts_of(batch, self.slots, self.runner.block_size, self.drawn)
         self.drawn = torch.empty(0, dtype=torch.int64)  # one step's draws are for the next alone
         self.expected_broadcast = batch.broadcasts
-        self.slots[batch.slots, 0] = tokens
-        self.slots[batch.slots, 1] = batch.positions
-        contexts: list[list[int]] = []
-        for row, (count, length) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
-            where = [batch.block_tables[row, p // size] * size + p % size for p in range(length)]
-            assert self.slots[where, 1].tolist() == list(range(length)), "a block holds another position's tokens"
-            seen = self.slots[where, 0].tolist()
-            contexts += [seen[: length - count + i + 1] for i in range(count)]
         if not len(batch.logit_rows):
             return None
         return torch.stack([toy_logits(contexts[row]) for row in batch.logit_rows])
@@ -96,8 +129,17 @@ class ToyExecutor:
         return []
 
 
-def toy_engine(num_blocks: int = 64, block_size: int = 4, max_model_len: int = 64, **options: Any) -> Engine:
+def toy_engine(
+    num_blocks: int = 64,
+    block_size: int = 4,
+    max_model_len: int = 64,
+    draft: Callable[[list[int]], torch.Tensor] | None = None,
+    **options: Any,
+) -> Engine:
+    """draft: the network of a draft model; its passes cost nothing until they are measured."""
     executor = ToyExecutor(num_blocks, block_size, max_model_len)
+    if draft is not None:
+        options["draft_model"] = DraftModel(ToyDraft(num_blocks, block_size, draft), cost=0.0)
     return Engine(cast(Executor, executor), **options)
 
 

@@ -74,6 +74,11 @@ class Loaded:
             if isinstance(backend, CudaBackend):
                 backend.replays = before
 
+    @property
+    def config(self) -> EngineConfig:
+        """Of the loaded weights."""
+        return self._config
+
     def prompts(self, count: int, length: int, seed: int = 0) -> list[list[int]]:
         return random_prompts(self.accounts.model, [length] * count, (seed,))
 

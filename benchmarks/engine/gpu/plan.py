@@ -24,6 +24,7 @@ from benchmarks.engine.gpu import (
     two_ranks,
 )
 from benchmarks.engine.gpu.context import Context
+from benchmarks.engine.gpu.draft_model import draft_model
 from benchmarks.engine.gpu.session import Found, Measurement, Skip
 from model.config import Quantization
 from model.request import SamplingParams
@@ -111,6 +112,12 @@ def _without(c: Context) -> list[Measurement]:
         *(
             _loaded(f"drafts by how many are right, batch {batch}", 3 + batch / 20, partial(drafts.drafts, c, batch))
             for batch in c.sizes.batches[:3]
+        ),
+        *(
+            _loaded(
+                f"a draft model of the shape {c.sizes.reference}, batch {batch}", 30, partial(draft_model, c, batch)
+            )
+            for batch in c.sizes.batches[:2]
         ),
     ]
 

@@ -91,6 +91,20 @@ def test_what_does_not_exist_is_said_so(repository, tmp_path):
         assert "valid hub id" in resolve(endpoint, tmp_path, "no spaces/please")
 
 
+def test_a_draft_model_is_fetched_beside_its_model(tmp_path, capsys):
+    model, small, other = (
+        write_tokenizer(write_checkpoint(tmp_path / name, random_model(n_layer=1, vocab_size=size)))
+        for name, size in (("model", 1200), ("small", 1200), ("other", 1300))
+    )
+    assert download.run([str(model), "--draft-model", str(small)]) == 0
+    assert f"starcoder serve --model {model} --draft-model {small}\n" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="vocab_size=1300"):
+        download.run([str(model), "--draft-model", str(other)])
+    (small / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"no weights|holds no"):
+        download.run([str(model), "--draft-model", str(small)])
+
+
 def test_download_prepares_a_cache_that_serves_offline_and_read_only(repository, tmp_path):
     """As in Kubernetes: a Job fills the volume, servers mount it read-only and never ask the hub."""
 

@@ -164,15 +164,40 @@ def test_a_full_step_has_four_rows_of_the_widest_layer_a_token_and_its_logits(
     assert found == 4 * tokens * max(12 // size, 4) * 6144 * 2 + logits
 
 
-def test_a_gpu_engine_budgets_as_the_plan_does(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drafts", [False, True])
+def test_a_gpu_engine_budgets_as_the_plan_does(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drafts: bool
+) -> None:
     """The engine asks the driver what is free; with the allowance taken as used, both come to the same blocks."""
     total = 2 * GIB
-    config = EngineConfig(model=str(checkpoint), dtype="float32", device="cpu", num_kv_blocks=40)
+    config = EngineConfig(model=str(checkpoint), dtype="float32", device="cpu", cpu_kernels="torch", num_kv_blocks=400)
+    draft = None
+    if drafts:
+        small = write_checkpoint(tmp_path / "draft", random_model(n_layer=1))
+        config, draft = config.model_copy(update={"draft_model": str(small)}), ModelConfig.from_checkpoint(small)
     runner = Runner(config, TensorParallel(), torch.device("cpu"))
     free = total - DRIVER_BYTES - runner.report.parameter_bytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, total))
-    division = plan(runner.model, config, total, 4)
+    division = plan(runner.model, config, total, 4, draft)
     assert runner._gpu_cache_bytes(config) == pytest.approx(division.cache, abs=1)
+    assert division.block_bytes == sum(shard.block_bytes for shard in runner._shards)
+    assert runner.report.kv_cache_bytes == 400 * division.block_bytes
+
+
+def test_the_command_plans_a_draft_model(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", "starcoder", "--gpu-memory", "40GiB", "--tensor-parallel-size", "1"]
+    rows = []
+    for draft in ((), ("--draft-model", "starcoderbase-1b")):
+        assert cli.main(["plan", *arguments, *draft]) == 0
+        out = capsys.readouterr().out
+        rows.append(next(line for line in out.splitlines() if line.startswith("starcoder ")).split())
+    assert "The first GPU has starcoderbase-1b" in out
+    models = FAMILY["starcoder"], FAMILY["starcoderbase-1b"]
+    weights = sum(parameter_bytes(model, 0, 1, 2) for model in models)
+    assert f"{weights / GIB:.2f}" in rows[1]
+    assert f"{sum(model.kv_bytes_per_token(2) for model in models):,}" in rows[1]
+    tokens = [int(row[-3 if row[-1] == "fit" else -2].replace(",", "")) for row in rows]
+    assert 0.2 * tokens[0] < tokens[1] < 0.7 * tokens[0]
 
 
 def test_the_command_prints_the_plan_without_a_hub(

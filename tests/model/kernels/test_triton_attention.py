@@ -138,7 +138,7 @@ def write(attention, recorded=False, drafts=0):
     if recorded:  # the last block is the one that belongs to nobody
         runner = rank._runner
         runner.num_kv_blocks -= 1
-        runner.backend.record_decodes(runner.cache, runner._drawn, runner.max_model_len, replay_eagerly)
+        runner.backend.record_decodes(runner.cache, runner.drawn, runner.max_model_len, replay_eagerly)
         runner.cache[:, :, -1] = float("nan")
         replayed.clear()
     engine = rank.engine()

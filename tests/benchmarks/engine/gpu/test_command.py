@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.engine.gpu import command, speeds, two_ranks
+from benchmarks.engine.gpu import command, draft_model, speeds, two_ranks
 from benchmarks.engine.gpu.context import Context
 from benchmarks.engine.gpu.drafts import WAYS
 from benchmarks.engine.gpu.plan import measurements
@@ -78,6 +78,21 @@ def test_one_model_is_loaded_and_measured_in_many_ways(
     out = capsys.readouterr().out
     assert "decode, batch 2, 24 before: tokens_per_s=" in out
     assert str(tmp_path) not in written.read_text()
+
+
+def test_a_draft_model_is_measured_beside_the_model(tmp_path: Path) -> None:
+    written = tmp_path / "gpu.json"
+    assert main([*GPU, "--output", str(written), "--only", "draft model of the shape tiny, batch 2"]) == 0
+    found = entries(written)["a draft model of the shape tiny, batch 2"]
+    assert found["status"] == "done"
+    metrics = found["metrics"]
+    assert metrics["without, tokens_per_step"] == 2
+    assert metrics["4 tokens, 0 % right, tokens_per_step"] == 2
+    assert metrics["4 tokens, 0 % right, tokens_per_draft"] > 1
+    assert metrics["4 tokens, 0 % right, percent_accepted"] == 0
+    share = metrics["ms_per_pass"] / metrics["without, ms_per_step"]
+    assert metrics["break_even_percent"] == pytest.approx(100 * share)
+    assert [row[0] for row in found["rows"]] == ["drafts", *(way.name for way in draft_model.WAYS)]
 
 
 def test_a_budget_that_is_spent_leaves_a_result_and_one_that_is_resumed_adds_to_it(tmp_path: Path) -> None:
