@@ -12,7 +12,6 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -20,9 +19,9 @@ from deployments.attribution_settings import AttributionSettings
 from deployments.certificate import AbsolutePath, Certificate
 from deployments.limits import ApiLimits, Names
 from deployments.options import OptionParser
+from deployments.settings_file import read_yaml
 from deployments.settings_options import add_options, declared, given
 from deployments.sizes import Size
-from deployments.spelling import did_you_mean
 from deployments.team_settings import TeamsSettings
 from deployments.variables import ENV_PREFIX, NESTED, check_environment
 from deployments.wrong_settings import explain
@@ -378,25 +377,5 @@ class Settings(BaseSettings):
         check_environment(os.environ, settings_cls.model_fields)
         given = init_settings() if isinstance(init_settings, InitSettingsSource) else {}
         path = given.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
-        file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path)) if path else {})
+        file = InitSettingsSource(settings_cls, init_kwargs=read_yaml(Path(path), cls.model_fields) if path else {})
         return init_settings, env_settings, file
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A settings file; names with dashes or underscores. Raises ConfigError."""
-    try:
-        data = yaml.safe_load(path.expanduser().read_text())
-    except OSError as error:
-        raise ConfigError(f"settings file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"settings file {path} is not YAML: {error}") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"settings file {path} must hold names and values, not a {type(data).__name__}")
-    values = {str(name).replace("-", "_"): value for name, value in data.items()}
-    for name in values:
-        if name == "config" or name not in Settings.model_fields:
-            hint = did_you_mean(name, Settings.model_fields)
-            raise ConfigError(f"settings file {path}: unknown setting {name!r}{hint}")
-    return values

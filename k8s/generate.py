@@ -20,7 +20,8 @@ import yaml
 from deployments.app import APP_NAME, INGRESS_CPUS, REPLICA_CPUS, logging_config
 from deployments.cluster import haproxy, proxy_settings
 from deployments.command import front
-from deployments.settings import Settings, read_yaml
+from deployments.settings import Settings
+from deployments.settings_file import read_yaml
 from k8s.memory import shared_mebibytes, worker_gibibytes
 
 K8S = Path(__file__).parent
@@ -62,7 +63,7 @@ def dump(value: Any) -> str:
 
 def overlay_settings(overlay: Path) -> tuple[Settings, dict[str, Any]]:
     """An overlay's settings, validated, and what of them its file says. Raises ConfigError, ValidationError."""
-    given = read_yaml(overlay / "settings.yaml")
+    given = read_yaml(overlay / "settings.yaml", Settings.model_fields)
     return Settings(**given), given
 
 
