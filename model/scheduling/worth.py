@@ -9,6 +9,8 @@ NEW_SHARE = 0.1
 """Of the newest step in the mean of steps: contexts grow, and devices get slower and faster."""
 COMPARED_EVERY = 126
 """Steps with drafts of as many sequences, without one that has none, after which some go without."""
+COMPARED_FIRST = 6
+"""Where none was ever seen without."""
 COMPARED = 2
 """Of them, one behind the other, so that one is prepared while another runs, as without drafts all are."""
 
@@ -30,7 +32,8 @@ class SpeculationWorth:
 
     def compares(self, sequences: int) -> bool:
         """Whether the next step, of so many sequences, is to go without drafts, so that others compare with it."""
-        if not self._left and self._drafted.get(sequences, 0) >= COMPARED_EVERY:
+        often = COMPARED_EVERY if sequences in self._plain_seconds else COMPARED_FIRST
+        if not self._left and self._drafted.get(sequences, 0) >= often:
             self._left = COMPARED
         if not self._left:
             return False

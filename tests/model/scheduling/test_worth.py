@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.scheduling.worth import COMPARED, COMPARED_EVERY, SpeculationWorth
+from model.scheduling.worth import COMPARED, COMPARED_EVERY, COMPARED_FIRST, SpeculationWorth
 from model.statistics import EngineCounters
 from monitoring import metrics
 
@@ -36,12 +36,26 @@ def test_what_cannot_be_compared_counts_nothing() -> None:
 
 def test_where_all_have_drafts_two_in_a_row_go_without() -> None:
     worth = SpeculationWorth(EngineCounters())
-    for _ in range(3):
-        for _ in range(COMPARED_EVERY):
+    for drafted in (COMPARED_FIRST, COMPARED_EVERY, COMPARED_EVERY):
+        for _ in range(drafted):
             assert not worth.compares(4)
             worth.ended(4, 3, 5, 0.010)
         assert not worth.compares(3)  # of this size nobody asks
-        assert [worth.compares(4) for _ in range(COMPARED + 1)] == [True] * COMPARED + [False]
+        for _ in range(COMPARED):
+            assert worth.compares(4)
+            worth.ended(4, 0, 4, 0.010)
+
+
+def test_nobody_goes_without_drafts_for_long_where_prompts_never_pause() -> None:
+    """Steps without drafts were none without prompts, and tell nothing."""
+    worth = SpeculationWorth(EngineCounters())
+    without = 0
+    for _ in range(10 * (COMPARED_FIRST + COMPARED)):
+        if worth.compares(4):
+            without += 1
+        else:
+            worth.ended(4, 3, 5, 0.010)
+    assert without == 10 * COMPARED
 
 
 def test_where_some_have_none_anyway_nobody_is_kept_from_drafting() -> None:
