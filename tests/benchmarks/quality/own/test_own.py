@@ -102,6 +102,7 @@ def test_a_server_that_knows_scores_all(repository: Path, url: str, filling: Fil
     asked = [request.params for request in filling.requests if request.params.prompt_logprobs is None]
     assert {(params.max_tokens, params.temperature) for params in asked} == {(filling.window // 4, 0)}
     assert (result["settings"]["model"], result["settings"]["commit"]) == (MODEL, select(repository).commit)
+    assert result["settings"]["seed"] == SAMPLE.seed
     written = json.dumps(result)
     for secret in (str(repository), url, "total.py", "result += value"):
         assert secret not in written
