@@ -8,6 +8,8 @@ from typing import Any
 from benchmarks.report import Result
 
 MOST_COLUMNS = 4
+FEW_BARS = 6
+"""Names of more stand upright, or they lie on each other."""
 STYLES = ("o-", "s--", "^:", "D-.", "v-")
 """Lines that differ without colours, too."""
 
@@ -54,7 +56,7 @@ def plot(result: Result, path: Path) -> None:
         for label, ends in result.whiskers.get(name, {}).items():
             axis.plot([label, label], ends, "k_-")
         axis.set(title=name)
-        axis.tick_params(axis="x", rotation=30)
+        axis.tick_params(axis="x", rotation=30 if len(heights) <= FEW_BARS else 90)
     for (name, lines), axis in zip(result.curves.items(), panels, strict=False):
         for (label, points), style in zip(lines.items(), STYLES, strict=False):
             axis.plot(*zip(*points, strict=True), style, label=label, markersize=5)

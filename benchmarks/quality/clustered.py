@@ -35,6 +35,22 @@ def ratio_interval(observations: Sequence[Observation], seed: int = 0) -> Interv
     return _interval(list(sums), lambda drawn: _ratios(list(sums.values()), drawn), seed)
 
 
+def percent_interval(observations: Sequence[Observation]) -> Interval | None:
+    """The same of percentages of what is true or not. Where all are alike a bootstrap would be sure of what it never
+    saw; there the exact bound of Clopper and Pearson stands, with a trial a file.
+    """
+    found, unseen = ratio_interval(observations), unseen_percent(observations)
+    if found == (0.0, 0.0):
+        return 0.0, unseen
+    return (100.0 - unseen, 100.0) if found == (100.0, 100.0) else found
+
+
+def unseen_percent(observations: Sequence[Observation]) -> float:
+    """What is in none of the files may be in so many of 100 others: 97.5 % sure."""
+    files = len({one.cluster for one in observations})
+    return 100.0 * (1 - 0.025 ** (1 / files))
+
+
 def difference(first: Sequence[Observation], second: Sequence[Observation]) -> float:
     return ratio(second) - ratio(first)
 

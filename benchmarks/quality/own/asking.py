@@ -16,13 +16,14 @@ from benchmarks.quality.own.questions import Piece, Question, boundary
 from benchmarks.quality.own.reading import NoLogprobs, body, reading
 from benchmarks.quality.own.record import Answer, OwnRecord, Reading, Sitting, Spent
 from benchmarks.server.server_counters import growth, read_counters
+from monitoring.metrics import STEP_PHASE_TIME
 
 OF_A_LINE, OF_A_BLOCK = 128, 512
 """Tokens of an answer, at most, whatever is missing: its length is nothing that an editor knows."""
 SHARE_OF_THE_WINDOW = 4
 AROUND_GAPS = {"truncate_prompt_tokens": -1}
 """Ours cuts what does not fit where it cuts it for editors."""
-STEPS = "engine_step_phase_seconds_total"
+STEPS = STEP_PHASE_TIME.name
 _HALVINGS = 6
 
 

@@ -92,6 +92,7 @@ def run(options: argparse.Namespace) -> Result:
         print("files of any age: a model may have learned from those that are public (--since)", file=sys.stderr)
     result.settings = {
         "model": options.answers,
+        **manner.settings(),
         "asked": fingerprint(work.questions, work.pieces),
         "commit": selection.commit,
         "since": None if options.since is None else options.since.isoformat(),
@@ -100,7 +101,6 @@ def run(options: argparse.Namespace) -> Result:
         "seed": sample.seed,
         "requests": options.requests,
         "gpus": options.gpus,
-        **manner.settings(),
     }
     if options.answers == SERVED:
         _served(result, work, selection, options)

@@ -6,7 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.quality.clustered import Interval, difference, difference_interval, ratio, sign_flip_test
+from benchmarks.quality.clustered import (
+    Interval,
+    difference,
+    difference_interval,
+    percent_interval,
+    ratio,
+    sign_flip_test,
+    unseen_percent,
+)
 from benchmarks.quality.comparison import SIGNIFICANT
 from benchmarks.quality.own.figures import (
     BITS_PANEL,
@@ -26,7 +34,8 @@ PREFIX = "second_less_first"
 
 @dataclass(frozen=True)
 class Beside:
-    """exact, similarity: percentage points, second less first, with 95 % of them over files. better, worse: gaps that
+    """exact, similarity: percentage points, second less first, with 95 % of them over files
+    (where no gap differs: how many files may have one that does, to either side). better, worse: gaps that
     only the second filled, or only the first. p: of so uneven a balance of files, or a more uneven one, by chance.
     """
 
@@ -46,9 +55,12 @@ def beside(first: Sequence[Scored], second: Sequence[Scored]) -> Beside:
     balance: dict[str, int] = defaultdict(int)
     for a, b in zip(first, second, strict=True):
         balance[a.question.file] += b.exact - a.exact
+    between = difference_interval(*exact)
+    if between == (0.0, 0.0) and not any(a.exact != b.exact for a, b in zip(first, second, strict=True)):
+        between = -unseen_percent(exact[0]), unseen_percent(exact[0])
     return Beside(
         difference(*exact),
-        difference_interval(*exact),
+        between,
         sum(b.exact > a.exact for a, b in zip(first, second, strict=True)),
         sum(b.exact < a.exact for a, b in zip(first, second, strict=True)),
         sign_flip_test(list(balance.values())),
@@ -79,7 +91,7 @@ def add_gap_comparison(result: Result, first: Sequence[Scored], second: Sequence
         ):
             _note(result, f"{name}/{figure}", value, between)
         result.metrics |= {f"{PREFIX}/{name}/{key}": getattr(one, key) for key in ("better", "worse", "p")}
-        draw(result, EXACT_PANEL, f"{name}, second", [second[at].exact_percent() for at in places])
+        draw(result, EXACT_PANEL, f"{name}, second", [second[at].exact_percent() for at in places], percent_interval)
         draw(result, SIMILARITY_PANEL, f"{name}, second", [second[at].similarity_percent() for at in places])
     result.metrics[f"{PREFIX}/same_texts"] = same_texts
     result.tables[f"the second server less the first, percentage points; {100 * same_texts:.1f} % the same text"] = rows

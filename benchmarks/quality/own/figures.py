@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.quality.clustered import Interval, Observation, ratio, ratio_interval
+from benchmarks.quality.clustered import Interval, Observation, percent_interval, ratio, ratio_interval
 from benchmarks.quality.own.cost import Cost
 from benchmarks.quality.own.files import Selection
 from benchmarks.quality.own.questions import Piece, Question, naming_special_tokens
@@ -14,6 +14,7 @@ from benchmarks.quality.similarity import similarity
 from benchmarks.report import Result, Row
 
 ALL = "all"
+Intervals = Callable[[Sequence[Observation]], Interval | None]
 EXACT_PANEL, SIMILARITY_PANEL, BITS_PANEL = "exact match, %", "edit similarity, %", "bits a byte"
 
 
@@ -101,11 +102,11 @@ def add_gaps(result: Result, scored: Sequence[Scored], title: str) -> None:
         mine = [scored[at] for at in places]
         row = [name, f"{len(mine):,}", f"{len({one.question.file for one in mine}):,}"]
         result.metrics[f"{name}/gaps"] = len(mine)
-        for panel, figure, values in (
-            (EXACT_PANEL, "exact_percent", [one.exact_percent() for one in mine]),
-            (SIMILARITY_PANEL, "similarity_percent", [one.similarity_percent() for one in mine]),
+        for panel, figure, values, interval in (
+            (EXACT_PANEL, "exact_percent", [one.exact_percent() for one in mine], percent_interval),
+            (SIMILARITY_PANEL, "similarity_percent", [one.similarity_percent() for one in mine], ratio_interval),
         ):
-            row += _cells(result, panel, name, figure, values, 1)
+            row += _cells(result, panel, name, figure, values, 1, interval)
         rows.append(tuple(row))
     result.tables[title] = rows
     result.details += [
@@ -167,19 +168,27 @@ def add_costs(result: Result, costs: Sequence[Cost], requests: int) -> None:
 
 
 def _cells(
-    result: Result, panel: str, name: str, figure: str, values: Sequence[Observation], digits: int
+    result: Result,
+    panel: str,
+    name: str,
+    figure: str,
+    values: Sequence[Observation],
+    digits: int,
+    interval: Intervals = ratio_interval,
 ) -> tuple[str, str]:
     """A figure and its interval for a table; into the metrics and the picture as well."""
-    value, between = draw(result, panel, name, values)
+    value, between = draw(result, panel, name, values, interval)
     result.metrics[f"{name}/{figure}"] = value
     if between is not None:
         result.metrics |= {f"{name}/{figure}_low": between[0], f"{name}/{figure}_high": between[1]}
     return f"{value:.{digits}f}", shown(between, digits)
 
 
-def draw(result: Result, panel: str, name: str, values: Sequence[Observation]) -> tuple[float, Interval | None]:
+def draw(
+    result: Result, panel: str, name: str, values: Sequence[Observation], interval: Intervals = ratio_interval
+) -> tuple[float, Interval | None]:
     """Into the picture; what it is, and its interval."""
-    value, between = ratio(values), ratio_interval(values)
+    value, between = ratio(values), interval(values)
     result.bars.setdefault(panel, {})[name] = value
     if between is not None:
         result.whiskers.setdefault(panel, {})[name] = between

@@ -15,6 +15,7 @@ from benchmarks.quality.clustered import (
     Observation,
     difference,
     difference_interval,
+    percent_interval,
     ratio,
     ratio_interval,
     sign_flip_test,
@@ -74,6 +75,18 @@ def test_one_file_says_nothing_of_others() -> None:
     assert ratio_interval([Observation("f", 1.0), Observation("f", 0.0)]) is None
     assert ratio_interval([Observation("f", 1.0), Observation("of nothing", 0.0, 0.0)]) is None
     assert ratio_interval([Observation("f", 2.0), Observation("g", 2.0)]) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize(("files", "most"), [(2, 84.19), (10, 30.85), (100, 3.62)])
+def test_what_was_never_seen_is_not_ruled_out(files: int, most: float) -> None:
+    """The bounds of Clopper and Pearson for 0 of n, as tables have them."""
+    none = [Observation(f"f{number % files}", 0.0) for number in range(3 * files)]
+    every = [Observation(one.cluster, 100.0) for one in none]
+    assert percent_interval(none) == (0.0, pytest.approx(most, abs=0.01))
+    assert percent_interval(every) == (pytest.approx(100 - most, abs=0.01), 100.0)
+    some = [*none, Observation("f0", 100.0)]
+    assert percent_interval(some) == ratio_interval(some)
+    assert percent_interval(none[:1]) is None
 
 
 @given(st.permutations(alike_by_file(6, 0)))

@@ -102,6 +102,7 @@ def test_a_server_that_knows_scores_all(repository: Path, url: str, filling: Fil
     asked = [request.params for request in filling.requests if request.params.prompt_logprobs is None]
     assert {(params.max_tokens, params.temperature) for params in asked} == {(filling.window // 4, 0)}
     assert (result["settings"]["model"], result["settings"]["commit"]) == (MODEL, select(repository).commit)
+    assert result["settings"]["seed"] == SAMPLE.seed
     written = json.dumps(result)
     for secret in (str(repository), url, "total.py", "result += value"):
         assert secret not in written
@@ -171,6 +172,8 @@ def test_two_servers_are_compared_in_pairs(
     assert found == {"better": 0, "worse": 1, "p": 1}
     assert metrics["second_less_first/all/exact_points"] == pytest.approx(-100 / of)
     assert metrics["second_less_first/all/exact_points_low"] < 0
+    equal = next(name for name in ("python, line", "all, block") if not metrics[f"second_less_first/{name}/worse"])
+    assert 0 < metrics[f"second_less_first/{equal}/exact_points_high"] < 100
     assert metrics["second_less_first/same_texts"] == pytest.approx(1 - 1 / of)
     assert metrics["second_less_first/all/bits_per_byte"] == pytest.approx(-metrics["all/bits_per_byte"] / 2)
     assert metrics["a_thousand_gaps/usd"] != metrics["a_thousand_gaps/second/usd"]
