@@ -110,8 +110,8 @@ FAILURES = (
     Failure(
         "speculation-harmful",
         "speculation does harm",
-        "16 clients whose drafts are found all the time, and wrong, of engines that no longer learn from it",
-        harm.stubborn_drafts(Load("misleading", streams=16, prompt_tokens=512, max_tokens=1024)),
+        "4 clients whose drafts are found all the time, and wrong, of an engine that no longer learns from it",
+        harm.stubborn_drafts(Load("misleading", streams=4, prompt_tokens=512, max_tokens=1024)),
         ("What speculation is worth", "Time won by speculation", "Rejected drafts", "Step time"),
         Expected(("StarcoderSpeculationHarms",), 1150.0, may=("StarcoderTtftBudgetFastBurn", *SLOW)),
         ("--speculative-tokens", "8"),
