@@ -24,7 +24,7 @@ PERSON_CHARACTERS = (1500, 3500)
 
 TYPED_AT_ONCE = 12
 TRIED_AGAIN_S = 0.2
-ALPHABET = range(400, 440)
+ALPHABET = range(400, 420)
 NOISE = range(300, 900)
 MORE_TOKENS = 16
 
@@ -61,7 +61,12 @@ def bodies(load: Load, generator: random.Random) -> Iterator[dict[str, Any]]:
         yield common | {"prompt": prompt} | (_MISLED if load.kind == "misleading" else {"temperature": 0})
 
 
-_MISLED: dict[str, Any] = {"temperature": 1.0, "logit_bias": {str(token): 100 for token in ALPHABET}}
+_MISLED: dict[str, Any] = {
+    "temperature": 2.0,
+    "frequency_penalty": 2.0,
+    "logit_bias": {str(token): 100 for token in ALPHABET},
+}
+"""A text of few tokens, which is all that it repeats: any two occurred before, and what followed them says nothing."""
 
 
 def _typed(generator: random.Random) -> Iterator[str]:

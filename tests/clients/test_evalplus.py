@@ -89,7 +89,7 @@ def evalplus(tmp_path: Path) -> EvalPlus:
 
 
 @pytest.fixture(scope="module")
-def knowing() -> Knowing:
+def clever() -> Knowing:
     """Room for a problem and the 768 tokens that EvalPlus asks for."""
     canonical = ADD["canonical_solution"]
     return Knowing(
@@ -103,12 +103,25 @@ def knowing() -> Knowing:
     )
 
 
+@pytest.fixture
+def knowing(clever: Knowing) -> Knowing:
+    """Asked nothing yet."""
+    clever.requests.clear()
+    return clever
+
+
 @pytest.fixture(scope="module")
-def desk(knowing: Knowing) -> Iterator[tuple[Door, str]]:
-    """A server's application, and its address."""
-    door = Door(create_app(backend=knowing, tokenizer=knowing.tokenizer))
+def address(clever: Knowing) -> Iterator[tuple[Door, str]]:
+    door = Door(create_app(backend=clever, tokenizer=clever.tokenizer))
     with serving(door) as url:
         yield door, url
+
+
+@pytest.fixture
+def desk(address: tuple[Door, str], knowing: Knowing) -> tuple[Door, str]:
+    """A server's application, at which nobody has been, and its address."""
+    address[0].keys.clear()
+    return address
 
 
 def test_the_documented_command_asks_and_scores(evalplus: EvalPlus, desk: tuple[Door, str], knowing: Knowing) -> None:
@@ -124,7 +137,6 @@ def test_the_documented_command_asks_and_scores(evalplus: EvalPlus, desk: tuple[
 
 
 def test_several_answers_are_one_request(evalplus: EvalPlus, desk: tuple[Door, str], knowing: Knowing) -> None:
-    knowing.requests.clear()
     environment, arguments = python_command("evalplus", desk[1])
     arguments.remove("--greedy")
     arguments[arguments.index("evalplus.evaluate")] = "evalplus.codegen"
