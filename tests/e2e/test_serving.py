@@ -119,7 +119,7 @@ def test_bad_input_is_a_clear_error(cluster: Cluster, sdk: openai.OpenAI) -> Non
 
 
 def test_a_client_that_goes_away_leaves_the_batch(cluster: Cluster) -> None:
-    """It goes after the first piece at once: an engine as small as this one needs less than a second for all of them."""
+    """It goes after the first piece at once: an engine as small as this needs less than a second for all of them."""
     before, limit = counted(cluster, "starcoder_generation_tokens_total"), 1900
     cancelled = counted(cluster, "starcoder_requests_cancelled_total")
     body = long_request(cluster, limit)

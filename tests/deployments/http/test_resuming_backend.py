@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.errors import EngineUnavailableError, InvalidRequestError, OverloadedError
-from deployments.http.resuming_backend import MOST_RESUMPTIONS, Progress, ResumingBackend
+from deployments.http.resuming_backend import MOST_RESUMPTIONS, RETRY_AFTER_S, Progress, ResumingBackend
 from deployments.protocol import Delta, EditorSession, GenerationRequest, StopRules, gather
 from model.request import SamplingParams, TokenLogprobs
 from model.text.tokenizer import Tokenizer
@@ -322,3 +322,18 @@ def test_the_next_engine_is_told_the_probabilities_that_stop_rules_read() -> Non
     progress.saw([Delta(index=0, token_ids=[9], logprobs=[TokenLogprobs(9, -1.0)], rule_logprobs=None)])
     (earlier,) = progress.request().earlier
     assert (earlier.token_ids, earlier.logprobs) == ([7, 8, 9], [-0.25, -0.5, -1.0])
+
+
+def test_an_engine_that_says_no_more_before_the_end_counts_as_one_that_died() -> None:
+    class Early:
+        async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+            yield [Delta(index=0, token_ids=[7])]
+
+    metrics = Counted()
+    one = ResumingBackend(Early(), 0.0, random.Random(5), metrics)  # type: ignore[arg-type]
+    with pytest.raises(EngineUnavailableError) as error:
+        at_once(streamed(one, greedy()))
+    assert error.value.message == (
+        "The engine ended its answer before the end. No engine took the request over in time."
+    )
+    assert (error.value.status, error.value.retry_after, metrics.lost) == (503, RETRY_AFTER_S, 1)

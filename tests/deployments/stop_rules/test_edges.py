@@ -27,19 +27,22 @@ def test_lines_that_come_three_times_are_kept_once_and_eight_are_the_most(lines:
     [
         ("\n\nb = 2\n", "1\n", "1", "suffix"),  # the newline is in the suffix
         ("\r\nb = 2\n", "1\n", "1", "suffix"),
+        ("\n\nb = 2\n", "1 \n", "1", "suffix"),
         ("\nb = 2\n", "1\n\n", "1", "suffix"),
         ("b = 2\n", "1\n", "1\n", None),
     ],
 )
 def test_a_newline_that_the_suffix_has_is_never_shown(suffix: str, text: str, kept: str, rule: str | None) -> None:
-    wanted = rules("a = ", suffix, "raw", stop_repetition=False, special=False)
-    assert end(wanted, text) == end(wanted, text, tuple(range(len(text)))) == (kept, rule)
+    for language in ("python", "markdown"):  # where brackets are looked at, and where they are not
+        wanted = rules("a = ", suffix, "raw", language, stop_repetition=False, special=False)
+        assert end(wanted, text) == end(wanted, text, tuple(range(len(text)))) == (kept, rule)
 
 
 @pytest.mark.parametrize("close", ["end", "end;"])
 def test_a_block_that_its_own_line_closes_is_a_statement(close: str) -> None:
     wanted = rules("if a ", "\n", "auto", "lua")
     assert end(wanted, f"then b() {close}\nc()\n") == (f"then b() {close}", "block")
+    assert end(wanted, f"then b() {close}\nend\n") == (f"then b() {close}", "block"), "what closes next is around it"
     assert end(wanted, f"then\n  b()\n{close}\nc()\n") == (f"then\n  b()\n{close}", "block")
 
 
