@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from deployments.command.processes import descendants
-from monitoring import exporter
+from monitoring import exporter, keeper
 from monitoring.shared_directory import SharedDirectory
 from tests.support.processes import is_gone, kill
 from tests.support.waiting import wait_until
@@ -171,3 +171,63 @@ def test_it_ends_when_the_directory_is_removed(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+class Kept:
+    """Exporters that end with these codes after so many seconds; then the directory is removed."""
+
+    def __init__(self, directory: Path, ends: list[tuple[int, float]]) -> None:
+        self.slept: list[float] = []
+        self.started: list[list[str]] = []
+        self._directory = directory
+        self._ends = ends
+        self._now = 100.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def start(self, command: list[str], lock: int) -> Kept:
+        os.fstat(lock)  # it is open
+        self.started.append(command)
+        return self
+
+    def wait(self) -> int:
+        code, seconds = self._ends.pop(0)
+        self._now += seconds
+        if not self._ends:
+            shutil.rmtree(self._directory)
+        return code
+
+
+def test_one_that_cannot_start_is_tried_again_later_and_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "node"
+    directory.mkdir()
+    soon, late = keeper.SHORTEST_LIFE_S - 1, keeper.SHORTEST_LIFE_S + 1
+    kept = Kept(directory, [(1, soon)] * 8 + [(1, late)] + [(1, soon)] * 2 + [(-9, soon), (1, soon), (0, soon)])
+    monkeypatch.setattr(keeper, "time", kept)
+    monkeypatch.setattr(keeper, "_start", kept.start)
+    keeper._keep(directory / keeper.LOCK, ["exporter"])
+    assert kept.slept == [1, 2, 4, 8, 16, 32, 60, 60, 1, 2, 1]
+    assert kept.started == [["exporter"]] * 14
+
+
+def test_what_an_exporter_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Path, list[str]]] = []
+    monkeypatch.setattr(keeper, "_keep", lambda lock, command: told.append((lock, command)))
+    node = tmp_path / "a" / "node"
+    keeper.keep_exporter(node, "::1", 7).join(120)
+    keeper.keep_exporter(node, "::1", 7, tmp_path, {"ray": "a:1", "other": "b:2"}, 3.5, node_pid=9).join(120)
+    plain = ["--directory", str(node), "--host", "::1", "--port", "7"]
+    assert told == [
+        (node / keeper.LOCK, [sys.executable, "-m", "monitoring.exporter", *plain, "--linger-s", "600.0"]),
+        (
+            node / keeper.LOCK,
+            [
+                *(sys.executable, "-m", "monitoring.exporter", *plain, "--linger-s", "3.5", "--node-pid", "9"),
+                *("--targets", str(tmp_path), "--also", "ray=a:1", "--also", "other=b:2"),
+            ],
+        ),
+    ]

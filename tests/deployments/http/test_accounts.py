@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from deployments.team_settings import TeamsSettings
 from deployments.teams.counting import BudgetUse
 from deployments.teams.directory import Directory
 from deployments.teams.keys import Pepper
+from deployments.teams.records import Budget, Team
 from monitoring import IngressMetrics
 from tests.support.accounts import FakeCounters
 from tests.support.waiting import eventually
@@ -71,3 +73,23 @@ async def test_whoever_wants_keys_or_terms_lets_nobody_in_before_there_is_a_key(
         assert accounts.directory.closed == bool(settings)
     finally:
         await accounts.stop()
+
+
+def test_how_far_budgets_are_used_is_the_larger_of_what_the_book_and_the_ledger_say() -> None:
+    """Of this process's time the book tells; what was spent before is on the ledger."""
+
+    def team(name: str, amount: int | None) -> Team:
+        budget = None if amount is None else Budget(amount=amount)
+        return Team(id=f"team_{name}", name=name, created_at=0, budget=budget)
+
+    teams = [team("asked", 200), team("before", 200), team("never", 200), team("nothing", 0), team("free", None)]
+    booked = {"team_asked": 50, "team_before": 150}
+    directory = SimpleNamespace(
+        teams=lambda: teams, spent=lambda id: SimpleNamespace(amount=booked[id]) if id in booked else None
+    )
+    uses = [
+        BudgetUse(account=account, period_start=0, spent=spent, reserved=9, amount=200, hard=True)
+        for account, spent in {"team:team_asked": 100, "key:team_before": 400, "team:team_free": 3}.items()
+    ]
+    shares = Accounts._shares(SimpleNamespace(directory=directory), uses)  # type: ignore[arg-type]
+    assert shares == {"asked": 0.5, "before": 0.75, "never": 0.0}

@@ -8,13 +8,16 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.http.meter import Meter
+from deployments.http.metering import on_account
 from deployments.http.resuming_backend import MOST_RESUMPTIONS, ResumingBackend
 from deployments.protocol import EditorSession, GenerationRequest
-from deployments.teams.records import LedgerEntry
+from deployments.teams.principal import Principal
+from deployments.teams.records import LedgerEntry, Team
 from model.request import SamplingParams
 from model.text.tokenizer import Tokenizer
 from tests.support.accounts import PRICE, entry
@@ -92,3 +95,13 @@ def test_what_was_generated_before_it_was_asked_for_is_told_from_the_rest(
         assert second.replayed_tokens <= first.completion_tokens
 
     at_once(run())
+
+
+def test_an_engine_is_told_of_whom_a_request_is_and_how_long_it_may_wait() -> None:
+    team = Team(id="team_a", name="a", created_at=0, weight=3.0, cache_root="root", service_class="interactive")
+    request = GenerationRequest(request_id="r", prompts=[[1]], params=SamplingParams(), max_time_ms=7)
+    told = on_account(request, Principal(team=team), team, {"interactive": 0.25, "batch": 9.0})
+    assert told == msgspec.structs.replace(
+        request, tenant="team_a", weight=3.0, service_class=0, cache_root="root", deadline_s=0.25
+    )
+    assert on_account(request, Principal(team=team), team, {"batch": 9.0}).deadline_s is None

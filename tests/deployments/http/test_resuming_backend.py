@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.errors import EngineUnavailableError, InvalidRequestError, OverloadedError
-from deployments.http.resuming_backend import MOST_RESUMPTIONS, ResumingBackend
+from deployments.http.resuming_backend import MOST_RESUMPTIONS, RETRY_AFTER_S, Progress, ResumingBackend
 from deployments.protocol import Delta, EditorSession, GenerationRequest, StopRules, gather
-from model.request import SamplingParams
+from model.request import SamplingParams, TokenLogprobs
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
 from tests.support.mortal_engine import Fleet
@@ -311,3 +311,29 @@ def test_a_resumed_request_does_not_overtake_what_was_typed_since() -> None:
 def test_equal_prompts_without_a_seed_differ() -> None:
     request = GenerationRequest(request_id="r", prompts=[[7], [7]], params=SamplingParams(), best_of=2, drawn_seed=4)
     assert len({sequence.params.seed for sequence in request.sequences()}) == 4
+
+
+def test_the_next_engine_is_told_the_probabilities_that_stop_rules_read() -> None:
+    """As the client asked for them, or else as they came for the rules alone; of what was taken over, none twice."""
+    rules = StopRules(needs_logprobs=True, prefixes=("",), suffixes=("",))
+    progress = Progress(GenerationRequest(request_id="r", prompts=[[1]], params=SamplingParams(), rules=rules))
+    assert progress.request().earlier == ()
+    progress.saw([Delta(index=0, token_ids=[7, 8], rule_logprobs=[-0.25, -0.5])])
+    progress.saw([Delta(index=0, token_ids=[9], logprobs=[TokenLogprobs(9, -1.0)], rule_logprobs=None)])
+    (earlier,) = progress.request().earlier
+    assert (earlier.token_ids, earlier.logprobs) == ([7, 8, 9], [-0.25, -0.5, -1.0])
+
+
+def test_an_engine_that_says_no_more_before_the_end_counts_as_one_that_died() -> None:
+    class Early:
+        async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
+            yield [Delta(index=0, token_ids=[7])]
+
+    metrics = Counted()
+    one = ResumingBackend(Early(), 0.0, random.Random(5), metrics)  # type: ignore[arg-type]
+    with pytest.raises(EngineUnavailableError) as error:
+        at_once(streamed(one, greedy()))
+    assert error.value.message == (
+        "The engine ended its answer before the end. No engine took the request over in time."
+    )
+    assert (error.value.status, error.value.retry_after, metrics.lost) == (503, RETRY_AFTER_S, 1)
