@@ -224,7 +224,7 @@ def test_of_a_sample_the_room_is_told_with_what_chance_leaves_open(
 
 def test_a_fault_that_was_not_run_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "Scratch", FakeScratch)
-    for code in (None, 2):
+    for code in (None, 2, 34, 255):
         monkeypatch.setattr(FakeScratch, "CODES", {"a.x_f__mutmut_0": code})
         with pytest.raises(MutmutError, match="x_f__mutmut_0 was not run"):
             command.look(Room("a", ("a.py",), ("tests/a",)), set(), None, 0, 2)
