@@ -125,6 +125,7 @@ def test_an_empty_part_weighs_nothing(dtype: torch.dtype, width: int) -> None:
     parts = empty_parts(torch.zeros(3, 1, 2, width, dtype=dtype)).zero_()
     parts[0, ..., :width], parts[1, ..., :width] = 2, -1
     logsumexps(parts)[:] = torch.tensor([1.0, 1.0, float("-inf")])[:, None, None]
+    assert join_parts(parts, width).dtype == dtype
     assert torch.equal(join_parts(parts, width), torch.full((1, 2, width), 0.5, dtype=dtype))
     logsumexps(parts)[1] = float("-inf")
     assert torch.equal(join_parts(parts, width), torch.full((1, 2, width), 2.0, dtype=dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import torch
 
 from model.config import ConfigError, EngineConfig
 from model.limits import SPECULATIVE_TOKENS
+from model.network.stripes import Stripe
 from model.process import rank as rank_module
 from model.process.client import EngineClient
 from model.process.rank import Rank
@@ -173,5 +175,24 @@ def test_what_cannot_work_is_said_before_ranks_wait_for_each_other(checkpoint: P
 
 @pytest.mark.parametrize("ask", [Rank.engine, Rank.costs, Rank.run])
 def test_nothing_runs_before_it_is_loaded(ask: Any, checkpoint: Path) -> None:
-    with pytest.raises(AssertionError, match="load first"):
+    with pytest.raises(AssertionError, match=r"^load first$"):
         ask(Rank(config(checkpoint)))
+
+
+def test_a_rank_knows_its_place_in_the_group(checkpoint: Path) -> None:
+    striped = config(checkpoint, tensor_parallel_size=4, decode_context_parallel_size=2)
+    group = Rank(striped, rank=3).group
+    assert (group.rank, group.size, group.stripe) == (3, 4, Stripe(2, 1))
+    assert Rank(striped).group.is_first
+    assert Rank(striped, rank=1, size=2).group.size == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "overlaps"),
+    [(None, "cuda", True), (None, "cpu", False), (False, "cuda", False), (True, "cpu", True)],
+)
+def test_steps_overlap_on_a_gpu_where_nobody_says(
+    asked: bool | None, device: str, overlaps: bool, checkpoint: Path
+) -> None:
+    runner: Any = SimpleNamespace(device=torch.device(device))
+    assert Rank(config(checkpoint, async_scheduling=asked))._async_scheduling(runner) == overlaps
