@@ -7,6 +7,7 @@ smallest one that fails, which takes minutes.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _LEAST_EXAMPLES = 10
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         hasten(getattr(item, "obj", None))
+        forget_names(item)
     seconds = json.loads(TIMES.read_text())["duration_by_test"] if TIMES.is_file() else {}
     items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
 
@@ -42,3 +44,11 @@ def hasten(test: Any) -> None:
                 report_multiple_bugs=False,
             ),
         )
+
+
+def forget_names(item: pytest.Item) -> None:
+    """pytest keeps what a test's parameters are called, escaped, and escapes it again where it collects once more in a
+    process forked from this one: it would not find the test by the name that it had."""
+    for mark in item.iter_markers("parametrize"):
+        if mark._param_ids_from is not None and not isinstance(mark.kwargs.get("ids"), Iterator):
+            object.__setattr__(mark._param_ids_from, "_param_ids_generated", None)

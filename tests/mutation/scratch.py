@@ -43,8 +43,9 @@ _OPTIONS = (
 UNNOTICED = frozenset({0, 5, 33})
 """mutmut's exit codes: all tests have passed, or none runs the function."""
 
-NOT_RUN = frozenset({None, 2, 34})
-"""Not begun, interrupted, skipped."""
+NOTICED = frozenset({1, 3, -24, 24, 152, 36, -11, -9})
+"""A test has failed, pytest has, it took too long, it crashed. Else it was not run: not begun, interrupted, skipped, or
+pytest did not find a test by its name, as one with a backslash."""
 
 _PATIENCE = 10, 30.0
 """A test is given up after so many times what the longest takes without a fault, and so many seconds at least. mutmut

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from tests.mutation.judged import Change, Judged
 from tests.mutation.names import function_of
 from tests.mutation.rooms import ROOT, NoSuchRoomError, Room, room_of, rooms
 from tests.mutation.scratch import PROSE, MutmutError, Scratch, read_diff
+from tests.support.environment import with_project
 from tests.support.waiting import wait_until
 
 
@@ -103,7 +105,7 @@ def test_nothing_is_judged_twice_or_without_a_reason(tmp_path: Path) -> None:
 def test_what_takes_least_time_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haste, "TIMES", tmp_path / "times.json")
     names = ["a.py::slow", "a.py::quick", "b.py::new", "b.py::quicker"]
-    items: list[Any] = [Mock(nodeid=name) for name in names]
+    items: list[Any] = [Mock(nodeid=name, iter_markers=lambda name: ()) for name in names]
     haste.pytest_collection_modifyitems(items)
     assert [item.nodeid for item in items] == names, "nothing is known yet"
     times = {"a.py::slow": 3.0, "a.py::quick": 0.2, "b.py::quicker": 0.1}
@@ -137,6 +139,29 @@ def test_a_test_sees_a_quarter_of_its_examples_and_no_smaller_one(asked: int, se
         fails()
     assert len(set(examples)) == 1
     haste.hasten(None)
+
+
+COLLECTED_TWICE = """
+import pytest
+
+class Names:
+    def pytest_collection_finish(self, session):
+        print([item.name for item in session.items])
+
+options = ["-qqq", "--collect-only", "-p", "no:cacheprovider", "-p", "tests.mutation.haste", "test_a.py"]
+for _ in range(2):
+    pytest.main(options, [Names()])
+"""
+
+
+def test_a_test_has_the_same_name_when_it_is_collected_again(tmp_path: Path) -> None:
+    asks = "import pytest\n@pytest.mark.parametrize('a', [1], ids={})\ndef test_a(a): ...\n"
+    for ids in (r"lambda a: r'a\.b'", r"[r'a\.b']"):
+        (tmp_path / "test_a.py").write_text(asks.format(ids))
+        code = [sys.executable, "-c", COLLECTED_TWICE]
+        said = subprocess.run(code, cwd=tmp_path, env=with_project(), capture_output=True, text=True, check=True).stdout
+        names = [line for line in said.splitlines() if line.startswith("[")]
+        assert names == [r"['test_a[a\\\\.b]']"] * 2
 
 
 @pytest.mark.parametrize(("longest", "patience"), [(0.5, 30.0), (4.0, 40.0)])
@@ -224,7 +249,7 @@ def test_of_a_sample_the_room_is_told_with_what_chance_leaves_open(
 
 def test_a_fault_that_was_not_run_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "Scratch", FakeScratch)
-    for code in (None, 2):
+    for code in (None, 2, 34, 255):
         monkeypatch.setattr(FakeScratch, "CODES", {"a.x_f__mutmut_0": code})
         with pytest.raises(MutmutError, match="x_f__mutmut_0 was not run"):
             command.look(Room("a", ("a.py",), ("tests/a",)), set(), None, 0, 2)

@@ -13,6 +13,7 @@ from model.network.operations import TorchOperations
 from model.network.striped_attention import StripedTorchAttention
 from model.network.stripes import Stripe, join_parts
 from tests.model.network.test_attention import BLOCK, random_batch
+from tests.support.thread_ranks import ThreadRank, as_ranks
 
 CPU = torch.device("cpu")
 
@@ -93,6 +94,29 @@ def test_parts_join_to_the_definition(sequences, count, at_once, seed):
     torch.testing.assert_close(torch.cat(joined, dim=1), attend_reference(queries, cache, batch, 0.3))
 
 
+@pytest.mark.parametrize(("size", "count"), [(2, 2), (4, 4), (4, 2)])
+def test_ranks_that_share_a_cache_find_what_one_would(size: int, count: int) -> None:
+    """Each asks the others with its own heads; where there are two caches, neighbours share one."""
+    heads, width = 8, 8
+    batch = random_batch([(1, 6), (5, 3), (1, 0), (9, 0)], np.random.default_rng(1))
+    generator = torch.Generator().manual_seed(1)
+    blocks = int(batch.block_tables.max()) + 4
+    cache = torch.randn(2, blocks + 1, BLOCK, 1, width, generator=generator)
+    qkv = torch.randn(len(batch.tokens), heads + 2, width, generator=generator)
+
+    def attended(group: ThreadRank) -> torch.Tensor:
+        stripe = group.stripe
+        kept = cache[:, :, stripe.own :: count].contiguous()
+        plan = StripedTorchAttention(heads // size, BLOCK // count, CPU, group).plan(stripe.of(batch))
+        own = qkv[:, :heads].chunk(size, dim=1)[group.rank]
+        TorchOperations().write(kept, torch.cat([own, qkv[:, heads:]], dim=1), plan.slots)
+        return plan.attend(own, kept, 0.3)
+
+    found = torch.cat(as_ranks(size, count, attended), dim=1)
+    TorchOperations().write(cache, qkv, torch.from_numpy(batch.slots))
+    torch.testing.assert_close(found, attend_reference(qkv[:, :heads], cache, batch, 0.3))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("width", [8, 7])
 def test_an_empty_part_weighs_nothing(dtype: torch.dtype, width: int) -> None:
@@ -101,6 +125,7 @@ def test_an_empty_part_weighs_nothing(dtype: torch.dtype, width: int) -> None:
     parts = empty_parts(torch.zeros(3, 1, 2, width, dtype=dtype)).zero_()
     parts[0, ..., :width], parts[1, ..., :width] = 2, -1
     logsumexps(parts)[:] = torch.tensor([1.0, 1.0, float("-inf")])[:, None, None]
+    assert join_parts(parts, width).dtype == dtype
     assert torch.equal(join_parts(parts, width), torch.full((1, 2, width), 0.5, dtype=dtype))
     logsumexps(parts)[1] = float("-inf")
     assert torch.equal(join_parts(parts, width), torch.full((1, 2, width), 2.0, dtype=dtype))

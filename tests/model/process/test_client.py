@@ -197,3 +197,8 @@ def test_one_output_is_itself() -> None:
     output = Output("r", [1])
     assert merge([output]) is output
     assert merge([output, Output("r", [2])]).logprobs is None
+
+
+def test_an_engine_that_is_gone_has_died_unless_somebody_knows_better() -> None:
+    assert EngineDeadError("gone").kind == "died"
+    assert EngineDeadError("gone", "hung").kind == "hung"

@@ -155,6 +155,20 @@ def test_it_ends_when_its_client_has_gone(tmp_path: Path, working: bool) -> None
         served.ended()
 
 
+def test_what_comes_while_it_works_is_heard_between_two_steps(tmp_path: Path) -> None:
+    """Without waiting for the work to end."""
+    engine = toy_engine(num_blocks=400, max_model_len=800)
+    with serving(engine, tmp_path) as served:
+        served.send(frame(Submit([request("long", 700)])))
+        served.hear()
+        served.send(frame(Ping(5)))
+        heard = [served.hear()]
+        while not isinstance(heard[-1], Pong):
+            heard.append(served.hear())
+        assert heard[-1].stats.running == 1, "the work goes on"
+        served.send(frame(Abort(["long"])))
+
+
 def test_without_work_it_looks_for_leaks_once_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "IDLE_CHECK_SECONDS", 0.01)
     waits: list[float | None] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,11 +13,14 @@ import torch
 
 from model.config import ConfigError, EngineConfig
 from model.limits import SPECULATIVE_TOKENS
+from model.network.stripes import Stripe
 from model.process import rank as rank_module
+from model.process.client import EngineClient
 from model.process.rank import Rank
+from model.request import Request, SamplingParams
 from model.runner import LoadReport
 from tests.support.checkpoints import TINY, random_model, write_checkpoint
-from tests.support.ranks import LoneRank
+from tests.support.ranks import LoneRank, collect
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +136,37 @@ def test_all_ranks_use_the_smallest_cache(others: tuple[int, ...], blocks: int, 
     assert first.engine().pool.num_blocks == blocks
 
 
+async def test_rank_0_serves_its_engine_and_closes_the_group(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank = Rank(config(checkpoint))
+    rank.load()
+    closed: list[int] = []
+    monkeypatch.setattr(rank.group, "close", lambda: closed.append(1))
+    run = asyncio.create_task(asyncio.to_thread(rank.run, str(tmp_path / "engine")))
+    client = await EngineClient.connect(str(tmp_path / "engine"), timeout_s=60)
+    answer = await collect(client, Request("a", [1, 2, 3], SamplingParams(5, ignore_eos=True)))
+    assert sum(len(output.token_ids) for output in answer) == 5
+    assert client.stats.parameter_bytes == [rank.reports[0].parameter_bytes]
+    assert not closed
+    await client.shutdown()
+    await run
+    assert closed == [1]
+
+
+def test_another_rank_follows_until_rank_0_is_gone_and_closes_the_group(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank = Rank(config(checkpoint, tensor_parallel_size=2), rank=1)
+    rank.group = told = Told(1, 2, [])
+    rank.load()
+    events: list[str] = []
+    monkeypatch.setattr(told, "recv", lambda: events.append("recv"))
+    monkeypatch.setattr(told, "close", lambda: events.append("close"))
+    rank.run()
+    assert events == ["recv", "close"]
+
+
 def test_what_cannot_work_is_said_before_ranks_wait_for_each_other(checkpoint: Path) -> None:
     striped = config(checkpoint, tensor_parallel_size=3, decode_context_parallel_size=2)
     with pytest.raises(ConfigError, match="does not divide tensor_parallel_size=3"):
@@ -139,5 +175,24 @@ def test_what_cannot_work_is_said_before_ranks_wait_for_each_other(checkpoint: P
 
 @pytest.mark.parametrize("ask", [Rank.engine, Rank.costs, Rank.run])
 def test_nothing_runs_before_it_is_loaded(ask: Any, checkpoint: Path) -> None:
-    with pytest.raises(AssertionError, match="load first"):
+    with pytest.raises(AssertionError, match=r"^load first$"):
         ask(Rank(config(checkpoint)))
+
+
+def test_a_rank_knows_its_place_in_the_group(checkpoint: Path) -> None:
+    striped = config(checkpoint, tensor_parallel_size=4, decode_context_parallel_size=2)
+    group = Rank(striped, rank=3).group
+    assert (group.rank, group.size, group.stripe) == (3, 4, Stripe(2, 1))
+    assert Rank(striped).group.is_first
+    assert Rank(striped, rank=1, size=2).group.size == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "overlaps"),
+    [(None, "cuda", True), (None, "cpu", False), (False, "cuda", False), (True, "cpu", True)],
+)
+def test_steps_overlap_on_a_gpu_where_nobody_says(
+    asked: bool | None, device: str, overlaps: bool, checkpoint: Path
+) -> None:
+    runner: Any = SimpleNamespace(device=torch.device(device))
+    assert Rank(config(checkpoint, async_scheduling=asked))._async_scheduling(runner) == overlaps

@@ -11,6 +11,7 @@ from benchmarks.shapes import shape_config
 from model.batch import Batch
 from model.config import ModelConfig
 from model.scheduling.costs import StepCosts, cache_read, head_flops, prefill_flops, token_flops, weights_read
+from model.scheduling.step_time import Exchange
 from tests.support.checkpoints import TINY, random_model
 
 MODEL = ModelConfig.model_validate(shape_config("1b"))
@@ -95,3 +96,10 @@ def test_more_key_value_heads_than_one_are_shared_out_among_ranks() -> None:
     assert costs.read_bytes(batch([99, 9], [1, 1])) - costs.weights_read == 110 * (2 * 3 * 64 * 2) // 4
     multi_query = StepCosts(ModelConfig.model_validate(TINY), 10**6, 2, ranks=4)
     assert multi_query.read_bytes(batch([99, 9], [1, 1])) - multi_query.weights_read == 110 * (2 * 3 * 8 * 2)
+
+
+def test_a_steps_parts_are_what_it_reads_computes_and_looks_at() -> None:
+    exchange = Exchange(10.0, 0.5, 0.25)
+    # a token behind 100, and a prompt of 64, each of which looks at itself and those before it
+    parts = exchange.of(batch([100, 0], [1, 64]))
+    assert parts.tolist() == [10.0, 0.5 * (101 + 64), 65, 0.25 * (101 + 64 * 65 // 2)]

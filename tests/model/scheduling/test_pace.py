@@ -222,6 +222,17 @@ def test_no_measurement_breaks_the_estimate(seconds: list[float], tokens: int) -
         assert not steps.known or steps.tokens_within(0.05, exchange.parts(3, 100, 100), 50) < float("inf")
 
 
+def test_what_no_step_tells_is_never_less_certain_than_at_the_start() -> None:
+    """However long all steps are alike: else the first of another kind would set prices by its own noise."""
+    exchange = Exchange(256, 1e-4, 3e-5)
+    steps = StepTime(exchange)
+    parts = exchange.parts(8, 1000, 1000)
+    for _ in range(2000):
+        steps.learn(parts, 0.01)
+    assert np.trace(steps._spread) <= 4.001 * (0.01 / parts.sum()) ** 2
+    assert steps.seconds(parts) == pytest.approx(0.01)
+
+
 def test_a_look_costs_what_the_roofline_says() -> None:
     """An exchange of shares: a step's parts are its operations, over those of one token's linear layers."""
     exchange = COSTS.exchange(256)

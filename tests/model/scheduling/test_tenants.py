@@ -298,3 +298,13 @@ def test_only_those_of_one_cache_root_find_its_blocks(root: str, found: int) -> 
     engine.add(Request("next", one.prompt_ids, one.params, cache_root=root))
     (first, *_) = run_to_end(engine)["next"]
     assert first.cached_tokens == found
+
+
+@pytest.mark.parametrize(("root", "found"), [("team", 36), ("other", 0), ("", 0)])
+def test_what_was_generated_is_found_by_those_of_its_cache_root_alone(root: str, found: int) -> None:
+    engine = toy_engine(num_blocks=60, max_model_len=200)
+    one = request("one", length=10, output=30, cache_root="team")
+    engine.add(one)
+    text = [*one.prompt_ids, *(token for output in run_to_end(engine)["one"] for token in output.token_ids)]
+    engine.add(Request("next", text, one.params, cache_root=root))
+    assert run_to_end(engine)["next"][0].cached_tokens == found
