@@ -89,13 +89,14 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with obeyed():
             report = verify(settings, own)
+            for path in own.report:
+                as_json = path.suffix == ".json"
+                path.write_text(json.dumps(report.json(), indent=1) + "\n" if as_json else report.markdown())
     except Stopped:
         raise KeyboardInterrupt from None
     except (RuntimeError, OSError) as error:
         print(f"starcoder verify: it could not be done: {error}", file=sys.stderr)
         return NOT_DONE
-    for path in own.report:
-        path.write_text(json.dumps(report.json(), indent=1) + "\n" if path.suffix == ".json" else report.markdown())
     print(report.markdown(), end="")
     return AGREES if report.agrees else DISAGREES
 

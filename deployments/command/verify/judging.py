@@ -7,12 +7,12 @@ the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from deployments.command.verify.readings import CaseRun, Floats, Read, Reading, Text, Written
+from deployments.command.verify.readings import Bools, CaseRun, Floats, Read, Reading, Text, Written
 
 OVERALL_TIMES = 1.5
 """What all cases together may be off by, root mean square, by what transformers is at the same positions."""
@@ -21,27 +21,37 @@ RMS_TIMES = 2.0
 PROMPT_TIMES = 3.0
 """What one prompt may, of which there are few positions, by the larger of this and what transformers is at all."""
 LARGEST_TIMES = 4.0
-"""What any log-probability may, by the largest of transformers'."""
+"""What the log-probability of any likely token may, by the largest of transformers'."""
 TIE_TIMES = 2.0
-"""How far two tokens may be apart that change places, by the same: one may gain what the other loses."""
+"""How far two tokens may be apart that change places, by how much closer or further transformers brings the likeliest
+two at any position."""
+LIKELY = np.log(0.01)
+"""Of a token that one can expect. Of others, rounding may move the logarithm far."""
 FLOOR = 1e-4
 """Nats: less is not looked at."""
 
 
 @dataclass(frozen=True)
 class Error:
-    """Of log-probabilities, in nats: root mean square, and the largest."""
+    """Of log-probabilities, in nats: root mean square, and the largest of a likely token."""
 
     rms: float = 0.0
     largest: float = 0.0
 
     @classmethod
-    def of(cls, differences: Floats) -> Error:
-        """What is no number counts as infinitely large."""
+    def of(cls, differences: Floats, likely: Bools) -> Error:
+        """What is no number counts as infinitely large. likely: which are of such a token."""
         if not differences.size:
             return cls()
         sizes = _sizes(differences)
-        return cls(float(np.sqrt(np.mean(sizes**2))), float(sizes.max()))
+        return cls(float(np.sqrt(np.mean(sizes**2))), float(sizes[likely].max(initial=0.0)))
+
+    @classmethod
+    def together(cls, parts: Sequence[tuple[Floats, Bools]]) -> Error:
+        if not parts:
+            return cls()
+        differences, likely = (np.concatenate([np.ravel(part) for part in each]) for each in zip(*parts, strict=True))
+        return cls.of(differences, likely)
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,14 @@ class Departure:
 @dataclass(frozen=True)
 class Continuation:
     """One prompt of a case. differences, rounding [n, k + 1]: of the engine and of transformers in the served type,
-    from the exact reading. unlikely: tokens that were not the likeliest even by the engine's own account."""
+    from the exact reading, which holds some tokens for likely. swing: how much closer or further the latter brings the
+    likeliest two, at most. unlikely: tokens that were not the likeliest even by the engine's own account."""
 
     written: Written
     differences: Floats
     rounding: Floats
+    likely: Bools
+    swing: float
     departures: list[Departure] = field(default_factory=list)
     unlikely: int = 0
 
@@ -134,15 +147,10 @@ def judge(runs: Sequence[CaseRun], texts: Texts, readings: Sequence[Reading]) ->
     """readings: of the texts, with the passes exact and served."""
     found = [[_continuation(w, texts, readings) for w in run.written if len(w.own)] for run in runs]
     whole = [c for continuations in found for c in continuations]
-    transformers = Error.of(_all(c.rounding for c in whole))
-    tie = TIE_TIMES * transformers.largest + FLOOR
+    transformers = Error.together([(c.rounding, c.likely) for c in whole])
+    tie = TIE_TIMES * max((c.swing for c in whole), default=0.0) + FLOOR
     cases = [_verdict(run, one, transformers, tie) for run, one in zip(runs, found, strict=True)]
-    return Judgement(cases, Error.of(_all(c.differences for c in whole)), transformers, tie)
-
-
-def _all(parts: Iterable[Floats]) -> Floats:
-    flat = [np.ravel(part) for part in parts]
-    return np.concatenate(flat) if flat else np.empty(0)
+    return Judgement(cases, Error.together([(c.differences, c.likely) for c in whole]), transformers, tie)
 
 
 def _sizes(differences: Floats) -> Floats:
@@ -165,7 +173,9 @@ def _continuation(written: Written, texts: Texts, readings: Sequence[Reading]) -
             departures.append(Departure(written.prompt.name, at, wrote, int(likeliest[row]), margin))
     outputs = slice(drawn.start - written.first, None)
     unlikely = int((written.own[outputs] < written.logprobs[outputs, 0]).sum())
-    return Continuation(written, ours - exact, served - exact, departures, unlikely)
+    rounding = served - exact
+    swing = float(np.ptp(rounding[:, 1:3], axis=1).max())
+    return Continuation(written, ours - exact, rounding, exact > LIKELY, swing, departures, unlikely)
 
 
 def _stack(read: Read, rows: slice) -> Floats:
@@ -188,8 +198,8 @@ def _verdict(run: CaseRun, found: list[Continuation], transformers: Error, tie: 
     case = run.case
     if case.why_not is not None:
         return CaseVerdict(case.name, note=f"not tried: {case.why_not}")
-    engine = Error.of(_all(c.differences for c in found))
-    own = Error.of(_all(c.rounding for c in found))
+    engine = Error.together([(c.differences, c.likely) for c in found])
+    own = Error.together([(c.rounding, c.likely) for c in found])
     departures = [d for c in found for d in c.departures]
     faults = [fault for c in found for fault in _faults(c, transformers, tie)]
     faults += [f"{w.prompt.name}: the engine gave up ({w.failure})" for w in run.written if w.failure is not None]
@@ -214,14 +224,15 @@ def _verdict(run: CaseRun, found: list[Continuation], transformers: Error, tie: 
 
 def _faults(one: Continuation, transformers: Error, tie: float) -> list[str]:
     name, faults = one.written.prompt.name, []
-    error, own = Error.of(one.differences), Error.of(one.rounding)
+    error, own = Error.of(one.differences, one.likely), Error.of(one.rounding, one.likely)
     if not error.rms <= (limit := PROMPT_TIMES * max(own.rms, transformers.rms) + FLOOR):
         faults.append(f"{name}: {_off(error, limit)}")
     if not error.largest <= (limit := LARGEST_TIMES * transformers.largest + FLOOR):
-        sizes = _sizes(one.differences).max(axis=1)
-        at = one.written.first + int(np.argmax(sizes > limit))
+        beyond = ((_sizes(one.differences) > limit) & one.likely).any(axis=1)
+        at = one.written.first + int(np.argmax(beyond))
         faults.append(
-            f"{name}: off by {error.largest:.2g} nats at most, where {limit:.2g} may be rounding; first at token {at}"
+            f"{name}: a likely token is off by {error.largest:.2g} nats, where {limit:.2g} may be rounding; first at "
+            f"token {at}"
         )
     for departure in one.departures:
         if not departure.margin <= tie:

@@ -14,6 +14,7 @@ from model.config import Quantization
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

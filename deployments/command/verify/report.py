@@ -66,7 +66,8 @@ class Report:
             if self.agrees
             else "The engine does NOT compute what transformers computes.",
             f"At {positions:,} positions its log-probabilities ({model}) are off from {exact} by "
-            f"{_nats(engine.rms)} nats (root mean square; {_nats(engine.largest)} at most), where those of "
+            f"{_nats(engine.rms)} nats (root mean square; {_nats(engine.largest)} at most where a token is likelier "
+            f"than 1 in 100), and those of "
             f"transformers in {self.served} are off by {_nats(theirs.rms)} ({_nats(theirs.largest)}).",
             f"{total - parted} of {total} continuations are, token by token, what that finds likeliest"
             + (f"; {parted} part from it{_ties(cases, self.judgement.tie)}." if parted else "."),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.command.verify.cases import Case, Prompt
-from deployments.command.verify.judging import CaseVerdict, Judgement, Texts, judge
+from deployments.command.verify.judging import CaseVerdict, Error, Judgement, Texts, judge
 from deployments.command.verify.movement import moved
 from deployments.command.verify.readings import CaseRun, Read, Reading, Text, Written
 
@@ -80,7 +80,7 @@ def judgement(error: float = 0.0, output: tuple[int, int] = (7, 7), **changes: o
         ids,
         {
             "exact": Read(own, EXACT, np.array([7, 7])),
-            "served": Read(own + ROUNDING, EXACT + ROUNDING, np.array([7, 7])),
+            "served": Read(own + ROUNDING, EXACT + ROUNDING * np.array([1, -1, 1]), np.array([7, 7])),
         },
     )
     ours = Written(Prompt("a prompt", (1,)), output, 1, own + error, ids, EXACT + error)
@@ -107,8 +107,8 @@ def test_more_is_a_fault(error: float) -> None:
 
 def test_one_position_among_many_is_found_and_named() -> None:
     own = np.array([EXACT[0, 0], EXACT[1, 0] + 5 * ROUNDING])
-    (fault, *_) = [f for f in verdict(own=own).faults if "at most" in f]
-    assert fault == "a prompt: off by 0.05 nats at most, where 0.04 may be rounding; first at token 2"
+    (fault, *_) = [f for f in verdict(own=own).faults if "a likely token" in f]
+    assert fault == "a prompt: a likely token is off by 0.05 nats, where 0.04 may be rounding; first at token 2"
 
 
 def test_a_token_that_the_engine_does_not_name_is_less_likely_than_those_it_names() -> None:
@@ -116,15 +116,26 @@ def test_a_token_that_the_engine_does_not_name_is_less_likely_than_those_it_name
     assert verdict(**named).faults == []
     # the second is nearly as likely as the first by the truth, and cannot be if the first alone has 1 in 10
     unlikely = {"ids": named["ids"], "logprobs": np.log([[0.1], [0.1]]), "own": np.log([0.1, 0.1])}
-    assert any("at most" in fault for fault in verdict(**unlikely).faults)
+    assert any("a likely token" in fault for fault in verdict(**unlikely).faults)
 
 
 def test_continuations_part_at_near_ties_alone() -> None:
-    near = verdict(output=(7, 8), logprobs=np.tile(EXACT[1, 1], (2, 3)))
-    assert (near.parted, near.continuations) == (1, 1)
-    assert [f for f in near.faults if "instead of" in f] == [
-        "a prompt: token 2 is 8 instead of 7, which is likelier by 0.025 nats, where 0.02 may be rounding"
+    near = judgement(output=(7, 8), logprobs=np.tile(EXACT[1, 1], (2, 3)))
+    assert near.tie == pytest.approx(4 * ROUNDING, abs=1e-3)
+    assert (near.cases[0].parted, near.cases[0].continuations) == (1, 1)
+    assert [fault for fault in near.faults if "instead of" in fault] == []
+    far = verdict(output=(8, 7), logprobs=np.tile(EXACT[0, 1], (2, 3)))
+    assert [fault for fault in far.faults if "instead of" in fault] == [
+        "a prompt: token 1 is 8 instead of 7, which is likelier by 0.51 nats, where 0.04 may be rounding"
     ]
+
+
+def test_an_unlikely_token_may_be_further_off_than_a_likely_one() -> None:
+    """Its logarithm is moved far by little."""
+    sizes = np.array([[1.0, 5.0]])
+    assert Error.of(sizes, np.array([[True, False]])).largest == 1.0
+    assert Error.of(sizes, np.array([[False, False]])).largest == 0.0
+    assert Error.of(sizes, np.array([[False, False]])).rms == pytest.approx(13**0.5)
 
 
 def test_who_does_not_write_what_it_finds_likeliest_is_found() -> None:
