@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.sharing import is_last, pytest_collection_modifyitems, room
+from tests.support.sharing import _LONG, is_last, pytest_collection_modifyitems, room
 
+ROOT = Path(__file__).parents[1]
 FILES = (
     *("tests/e2e/test_a.py", "tests/e2e/test_b.py", "tests/faults/test_c.py", "tests/clients/test_on_the_cluster.py"),
     *("tests/clients/test_d.py", "tests/clients/test_e.py", "tests/deployments/test_f.py", "tests/model/test_g.py"),
@@ -49,6 +50,7 @@ def test_rooms_and_files_stay_together_in_any_order(seed: int) -> None:
     assert len(rooms) == len(set(rooms))
     assert len(files) == len(set(files))
     assert rooms[:3] == ["clusters that are broken", "a cluster", "tests/model/kernels/test_compiled_kernels.py"]
+    assert rooms[3:5] == ["a browser", "other people's clients"]
     for _, of_a_file in groupby(items, key=lambda item: item.path):
         assert [is_last(item) for item in of_a_file] == [False, False, True]
 
@@ -58,6 +60,12 @@ def test_chance_orders_what_is_together() -> None:
     assert orders[0] == [item.nodeid for item in ordered(0)]
     for kind in ("tests/e2e/test_a.py", "tests/e2e/", "tests/clients/test_d.py", "tests/"):
         assert len({tuple(name for name in order if name.startswith(kind)) for order in orders}) > 1
+
+
+def test_what_takes_long_is_there() -> None:
+    """A room without files would be looked for in vain, and the one that was meant come at any time."""
+    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
+    assert set(_LONG) <= {room(file) for file in files}
 
 
 def test_no_two_tests_have_one_name() -> None:

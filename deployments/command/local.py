@@ -51,6 +51,8 @@ _RAY_ENVIRONMENT = {
     "GLOG_minloglevel": "2",
     # A server that nobody uses should not keep a laptop awake: with these it takes a third less.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
+    # A proxy that is not ready after five seconds is killed, which ends the start: on a busy machine it needs longer.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # No load balancer has to learn of a draining proxy: it is drained as soon as its last answer is written.
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.001",
     "RAY_enable_metrics_collection": "0",

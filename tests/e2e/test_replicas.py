@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from deployments.certificate import Certificate
-from tests.support.cluster import Cluster
+from tests.support.cluster import START_SECONDS, Cluster
 from tests.support.over_tls import OverTls, Secure, options_of, serving
 from tests.support.waiting import wait_until
 
@@ -54,7 +54,7 @@ def load_until(server: Cluster, condition: Callable[[], bool]) -> None:
     with ThreadPoolExecutor(8) as pool:
         clients = [pool.submit(ask, client) for client in range(8)]
         try:
-            wait_until(condition, server.text, 120)
+            wait_until(condition, server.text, START_SECONDS)
         finally:
             enough.set()
         for client in clients:

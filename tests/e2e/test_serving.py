@@ -148,7 +148,7 @@ async def the_ninth(client: httpx.AsyncClient, cluster: Cluster) -> httpx.Respon
         async with client.stream("POST", "/v1/completions", json=long_request(cluster)) as response:
             assert response.status_code == 200
             async for line in response.aiter_lines():
-                assert '"error"' not in line
+                assert '"error":' not in line  # a text of noise may well be "error"
                 begun.release()
 
     def taken() -> bool:

@@ -114,7 +114,7 @@ def test_sigterm_lets_streams_finish_and_leaves_nothing(server: Cluster, recover
     recovered(time.monotonic() - told_at)
     reader.join(120)
     assert "data: [DONE]" in lines, (len(lines), lines[-3:], server.text()[-3000:])
-    assert not any('"error"' in line for line in lines)
+    assert not any('"error":' in line for line in lines)
     wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
     assert directories_of(tree) == []
     with socket.socket() as probe:

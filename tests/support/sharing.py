@@ -22,19 +22,23 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 _CLUSTER, _BROKEN = "a cluster", "clusters that are broken"
-_DATABASE = "PostgreSQL"
-_LONG = "tests/model/kernels/test_compiled_kernels.py"
+_DATABASE, _BROWSER, _CLIENTS = "PostgreSQL", "a browser", "other people's clients"
 _ROOMS = {
     "tests/e2e/": _CLUSTER,
     "tests/faults/": _BROKEN,
     "tests/clients/test_on_the_cluster.py": _CLUSTER,
-    "tests/clients/": "other people's clients",
-    "tests/deployments/playground/": "a browser",
+    "tests/clients/": _CLIENTS,
+    "tests/deployments/playground/": _BROWSER,
     "tests/deployments/teams/test_store": _DATABASE,
     "tests/deployments/teams/test_drainer.py": _DATABASE,
     "tests/deployments/command/test_admin_secret.py": _DATABASE,
 }
 """Start of the path: room. The first that fits counts."""
+_LONG = (
+    *(_BROKEN, _CLUSTER, "tests/model/kernels/test_compiled_kernels.py", _BROWSER, _CLIENTS, _DATABASE),
+    *("tests/deployments/api/test_fuzz.py", "tests/deployments/api/openai/organization/test_fuzz.py"),
+)
+"""Rooms that come before all others, wherever chance would have them: at the end, one core would wait for the last."""
 
 
 def room(nodeid: str) -> str:
@@ -97,7 +101,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes the longest comes first: clusters, and the compiler. What is marked so comes last in its file.
+    """What takes the longest comes first. What is marked so comes last in its file.
 
     Else the order is pytest-randomly's. Rooms stay together, and files. Raises UsageError where two ids are one.
     """
@@ -105,13 +109,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item._nodeid = item.nodeid  # Schemathesis asks for it by the name that pytest gave up
     if twice := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
         raise pytest.UsageError(f"tests with the same id: {twice}")
-    first = [_BROKEN, _CLUSTER, _LONG]
     files = {item.path: number for number, item in enumerate(items)}
     rooms = {room(item.nodeid): number for number, item in enumerate(items)}
 
     def place(item: pytest.Item) -> tuple[int, int, int, bool]:
         name = room(item.nodeid)
-        return (first.index(name) if name in first else len(first), rooms[name], files[item.path], is_last(item))
+        return (_LONG.index(name) if name in _LONG else len(_LONG), rooms[name], files[item.path], is_last(item))
 
     items.sort(key=place)
 

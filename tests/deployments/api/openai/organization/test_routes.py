@@ -157,9 +157,10 @@ async def test_a_stranger_learns_nothing(client: httpx.AsyncClient, keyring: Key
 async def test_without_a_database(tokenizer: Tokenizer, keyring: Keyring) -> None:
     app = create_app(backend=FakeBackend(tokenizer), tokenizer=tokenizer, gatekeeper=keyring)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        answer = await send(client, "GET", "/projects", key_of(keyring, None, "admin"))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
-    assert answer.headers["retry-after"] == "2"
+        for method, path in ROUTES:
+            answer = await send(client, method, path, key_of(keyring, None, "admin"), "a")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable"), path
+            assert answer.headers["retry-after"] == "2"
 
 
 async def test_a_database_that_is_away(
