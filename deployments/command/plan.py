@@ -22,6 +22,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parser().parse_args(list(arguments))
     models = _models(options.model)
     if options.developers is not None:
+        if options.draft_model is not None:
+            raise ConfigError("--developers counts engines without a draft model")
         return plan_developers.report(options, models)
     draft = None if options.draft_model is None else _models([options.draft_model])[0][1]
     if options.gpu is not None:

@@ -67,6 +67,16 @@ def people_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def test_a_draft_models_price_is_what_the_plan_says() -> None:
+    config = EngineConfig(model="starcoder", draft_model="starcoderbase-1b")
+    model, draft = FAMILY["starcoder"], FAMILY["starcoderbase-1b"]
+    alone, beside = (plan(model, config, 80 * GIB, 2, more).cache_tokens for more in (None, draft))
+    own, more = (shape.kv_bytes_per_token(2) for shape in (model, draft))
+    text = " ".join(GUIDE.read_text().split())
+    assert f"{own:,} bytes a token it takes {more:,}, so that on one GPU of 80 GiB {beside:,} tokens" in text
+    assert f"fit instead of {alone:,}" in text
+
+
 def test_the_sizing_table_is_computed() -> None:
     assert MARK + "\n" + sizing_table() + "\n" in GUIDE.read_text(), "run: python -m tests.k8s.test_docs"
 

@@ -30,6 +30,7 @@ from monitoring.metrics import (
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import RankGroup, collect
 from tests.support.toy_engine import run_to_end, tokens_of
+from tests.support.triton_process import TritonPrograms
 
 LENGTH = 4
 
@@ -331,3 +332,56 @@ def test_with_our_own_kernels_a_model_that_drafts_for_itself_is_right() -> None:
             stats = engine.stats()
             assert stats[ACCEPTED_MODEL_DRAFT_TOKENS] == stats[MODEL_DRAFT_TOKENS] > 40
     assert texts[0] == texts[1]
+
+
+TRITON = """
+import json, sys
+from model.backends.cuda import CudaBackend
+from model.process.rank import Rank
+from model.request import Request, SamplingParams
+from monitoring.metrics import ACCEPTED_MODEL_DRAFT_TOKENS, MODEL_DRAFT_TOKENS
+from tests.model.test_draft_model import always, config_of
+from tests.support.toy_engine import run_to_end, tokens_of
+from tests.support.triton_process import TritonPrograms
+
+always()
+replayed = []
+
+def replay_eagerly(run):
+    return lambda: replayed.append(1) or run()
+
+texts, drafts = [], []
+for draft in (None, sys.argv[1]):
+    options = {"attention": "triton", "max_num_seqs": 2, "max_num_batched_tokens": 24, "num_kv_blocks": 10}
+    rank = Rank(config_of(sys.argv[1], draft, **options, **({"max_model_len": 48})))
+    rank.load()
+    runner = rank._runner
+    runner.num_kv_blocks -= 1  # the last block is the one that belongs to nobody
+    for shard in runner._shards:
+        assert isinstance(shard.backend, CudaBackend)
+        if shard is runner.draft:
+            shard.backend.record_decodes(shard.cache, shard.drawn, 48, replay_eagerly)
+            assert shard.backend.replays
+        shard.cache[:, :, -1] = float("nan")
+    replayed.clear()
+    engine = rank.engine()
+    for n, temperature in enumerate((0.0, 0.9)):
+        params = SamplingParams(max_tokens=7, temperature=temperature, seed=n, ignore_eos=True)
+        engine.add(Request(str(n), [7, 8, 9, 7, 5 + n], params))
+    outputs = run_to_end(engine)
+    texts.append([tokens_of(outputs[str(n)]) for n in range(2)])
+    drafts.append([engine.stats()[c] for c in (MODEL_DRAFT_TOKENS, ACCEPTED_MODEL_DRAFT_TOKENS)])
+print(json.dumps([texts[0] == texts[1], drafts, len(replayed)]))
+"""
+
+
+def test_with_our_kernels_and_recorded_steps(tmp_path: Path, triton_programs: TritonPrograms) -> None:
+    """Recorded as the CUDA backend records them, with a stand-in for the graphs: every pass is replayed."""
+    pytest.importorskip("triton", reason="Triton has no build for this machine")
+    model = random_model(n_embd=64, n_head=4, n_layer=1, n_inner=64, n_positions=64)
+    directory = write_checkpoint(tmp_path / "model", model)
+    [[same, drafts, replayed]] = triton_programs.run(TRITON, str(directory), interpret=True)
+    assert same
+    assert drafts[0] == [0, 0]
+    assert drafts[1][0] == drafts[1][1] > 5
+    assert replayed > 3

@@ -198,6 +198,9 @@ def test_the_command_plans_a_draft_model(capsys: pytest.CaptureFixture[str]) -> 
     assert f"{sum(model.kv_bytes_per_token(2) for model in models):,}" in rows[1]
     tokens = [int(row[-3 if row[-1] == "fit" else -2].replace(",", "")) for row in rows]
     assert 0.2 * tokens[0] < tokens[1] < 0.7 * tokens[0]
+    people = ["--developers", "10", "--draft-model", "starcoderbase-1b"]
+    assert cli.main(["plan", "--model", "starcoder", "--gpu", "h100", *people]) == 2
+    assert "without a draft model" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_plan_without_a_hub(
