@@ -37,13 +37,14 @@ class Manner:
     requests: int = 4
 
     def settings(self) -> dict[str, Any]:
-        """What makes answers what they are."""
+        """What makes answers, and what they cost, what they are."""
         return {
             "completion_mode": self.completion_mode,
             "temperature": self.temperature,
             "seed": self.seed if self.temperature else None,
             "tokens_of_a_line": OF_A_LINE,
             "tokens_of_a_block": OF_A_BLOCK,
+            "requests": self.requests,
         }
 
 
