@@ -347,8 +347,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The model being served.
 
     id: the name clients use; created: Unix seconds; max_model_len: longest prompt plus completion, in tokens;
-    block_size: tokens in one cache block; parameter_bytes: held by each tensor-parallel rank. forward: what computes
-    its steps; None where nothing is known of it.
+    block_size: tokens in one cache block; parameter_bytes: held by each tensor-parallel rank. quantization: of the
+    weights. forward: what computes its steps; None where nothing is known of it.
     """
 
     id: str
@@ -356,6 +356,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     block_size: int = 16
     dtype: str = "float32"
+    quantization: str = "none"
     tensor_parallel_size: int = 1
     parameter_bytes: list[int] = []
     forward: ForwardPath | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -35,6 +36,17 @@ class Refused(RuntimeError):
         self.status = status
 
 
+@dataclass(frozen=True)
+class Timed:
+    """An answer. began, ended: of the attempt that it came of, in Unix seconds; those before are not its time, nor is
+    waiting between them.
+    """
+
+    answer: dict[str, Any]
+    began: float
+    ended: float
+
+
 class Server:
     """model: `model` of the requests. patience_s: for how long a question is repeated that finds no answer.
 
@@ -59,7 +71,13 @@ class Server:
         """Raises Refused where it is refused for good, RuntimeError where nobody answers, TooLong where it does not
         fit.
         """
-        return _good(await self._ask(PATH, self._spoken(body)))
+        return (await self.timed(body)).answer
+
+    async def timed(self, body: Mapping[str, Any]) -> Timed:
+        """Likewise, and what time that took."""
+        response = await self._ask(PATH, self._spoken(body))
+        ended = time.time()
+        return Timed(_good(response), ended - response.elapsed.total_seconds(), ended)
 
     async def look(self) -> None:
         """Find out whether it shows prompts, and knows what else is our own."""

@@ -108,7 +108,7 @@ def _served(options: argparse.Namespace, work: Work, unlike: str | None) -> tupl
     folder = options.directory or RUNS / "-".join(filter(None, [protocol.name, options.group]))
     first = sampled(work, folder, options)
     second = sampled(work, folder / "compared", second_server(options)) if options.compare else None
-    model = first.model
+    model = first.served.model
     if options.sampling_only:
         asked = [len(run.samples) for run in (first, second) if run is not None]
         return model, Result(f"quality {protocol.name}", {}, {"answers": sum(asked)})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.quality.run_folder import RunFolder
 from benchmarks.quality.sandbox.judge import Verdict
+from benchmarks.quality.served import Served
 
 SAMPLES, VERDICTS = "samples.jsonl", "verdicts.jsonl"
 
@@ -24,7 +25,7 @@ class Settings:
     """What makes answers what they are: those of other settings are others."""
 
     benchmark: str
-    model: str
+    served: Served
     sha256: str
     seed: int
     temperature: float
@@ -54,13 +55,14 @@ class Record:
         }
 
     @property
-    def model(self) -> str:
+    def served(self) -> Served:
         """Whose answers these are. Raises ValueError where nothing was asked yet."""
-        return self._folder.model
+        return self._folder.served
 
     def begin(self, settings: Settings) -> None:
         """Raises ValueError where the folder has the answers of other settings."""
-        self._folder.begin(asdict(settings))
+        told = {name: value for name, value in vars(settings).items() if name != "served"}
+        self._folder.begin({**settings.served.settings(), **told})
 
     def add_samples(self, samples: Iterable[Sample]) -> None:
         for sample in samples:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality.served import Served
+
 SETTINGS = "settings.json"
 
 
@@ -17,24 +19,29 @@ class RunFolder:
         self.directory = directory
 
     @property
-    def model(self) -> str:
-        """Whose answers these are. Raises ValueError where nothing was asked yet."""
+    def served(self) -> Served:
+        """Whose answers these are; old folders do not say where. Raises ValueError where nothing was asked yet."""
         if (settings := self._settings()) is None:
             raise ValueError(f"{self.directory} has no answers")
-        return str(settings["model"])
+        return Served(settings.get("url", ""), str(settings["model"]), settings.get("weights"))
 
     def _settings(self) -> dict[str, Any] | None:
         path = self.directory / SETTINGS
         return dict(json.loads(path.read_text())) if path.exists() else None
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Raises ValueError where the folder has the answers of other settings; a run that got none left nothing."""
+        """Raises ValueError where the folder has the answers of other settings; a run that got none left nothing.
+
+        What one of the two does not know is no difference: a server may not tell, or the folder be an old one.
+        """
         if (before := self._settings()) is None or not any(self.directory.glob("*.jsonl")):
             self.directory.mkdir(parents=True, exist_ok=True)
             (self.directory / SETTINGS).write_text(json.dumps(dict(settings), indent=1) + "\n")
             return
         if changed := [
-            f"{name}: {before.get(name)}, now {value}" for name, value in settings.items() if before.get(name) != value
+            f"{name}: {before[name]}, now {value}"
+            for name, value in settings.items()
+            if name in before and before[name] != value
         ]:
             raise ValueError(
                 f"{self.directory} has answers of another run ({'; '.join(changed)}); --run names another folder"

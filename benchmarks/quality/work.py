@@ -16,7 +16,8 @@ from benchmarks.quality.record import Key, Record, Sample, Settings
 from benchmarks.quality.sampling import Ask, Drawing, missing, sample
 from benchmarks.quality.sandbox.judge import Sandbox, Verdict
 from benchmarks.quality.scoring import score
-from benchmarks.server.completions import check_server, connect
+from benchmarks.quality.served import Served, kept_of, look_at, tell
+from benchmarks.server.completions import connect
 
 CANONICAL, EMPTY = "canonical", "empty"
 
@@ -37,9 +38,9 @@ class Work:
         """Of each problem."""
         return [[(p.id, seed) for seed in self.drawing.seeds(at)] for at, p in enumerate(self.problems)]
 
-    def settings(self, model: str) -> Settings:
+    def settings(self, served: Served) -> Settings:
         drawing = self.drawing
-        return Settings(self.protocol.name, model, self.sha256, drawing.seed, drawing.temperature, drawing.top_p)
+        return Settings(self.protocol.name, served, self.sha256, drawing.seed, drawing.temperature, drawing.top_p)
 
 
 def known(work: Work, which: str) -> Answers:
@@ -54,23 +55,28 @@ def known(work: Work, which: str) -> Answers:
 
 
 def sampled(work: Work, folder: Path, options: argparse.Namespace) -> Record:
-    """The answers in a folder, those that were missing among them; with none missing, no server is asked."""
+    """The answers in a folder, those that were missing among them. With none missing, a server that answers is only
+    asked for its model.
+
+    Raises ValueError for a folder of another server or run, RuntimeError where the server fails.
+    """
     record = Record(folder)
     asks = missing(work.problems, work.drawing, record.samples.__contains__)
     if asks:
         asyncio.run(_ask(work, record, asks, options))
     else:
-        record.begin(work.settings(options.served_model or record.model))
+        record.begin(work.settings(kept_of(options, record.served)))
+    left = sum(ask.choices for ask in asks)
+    tell(folder, record.served, left, sum(map(len, work.keys)) - left)
     return record
 
 
 async def _ask(work: Work, record: Record, asks: Sequence[Ask], options: argparse.Namespace) -> None:
     there = len(record.samples)
     async with connect(options) as client:
-        await check_server(client)
-        model = options.served_model or (await client.get("/v1/models")).json()["data"][0]["id"]
-        record.begin(work.settings(model))
-        server = Server(client, model)
+        served = await look_at(client, options.served_model)
+        record.begin(work.settings(served))
+        server = Server(client, served.model)
         await server.look()
         with Progress("answers", there + sum(ask.choices for ask in asks), there) as progress:
 

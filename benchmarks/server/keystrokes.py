@@ -23,7 +23,7 @@ from benchmarks.metrics import distribution
 from benchmarks.report import Result
 from benchmarks.server.completions import add_server_arguments, check_server, connect
 from benchmarks.server.editing import Asked, edit
-from benchmarks.server.server_counters import growth, read_counters
+from benchmarks.server.server_counters import Counters, growth, read_counters
 from benchmarks.server.typing_model import Pause, TypingModel, keystrokes, pauses
 from benchmarks.sources import Edit, choose_edit, source_files
 
@@ -149,7 +149,7 @@ async def measure(options: argparse.Namespace) -> Result:
     return Result("keystrokes", settings, metrics(asked, duration, counted), samples=_samples(asked))
 
 
-async def _settled_counters(client: httpx.AsyncClient, interval_s: float = 1.0) -> dict[str, float] | None:
+async def _settled_counters(client: httpx.AsyncClient, interval_s: float = 1.0) -> Counters | None:
     """The counters once they stand still: replicas report with a delay. At most some seconds."""
     last = await read_counters(client)
     for _ in range(10):

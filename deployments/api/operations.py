@@ -42,6 +42,10 @@ class Forward(BaseModel):
 class Version(BaseModel):
     version: str = Field(description="Version of StarCoder Serve.")
     forward: Forward | None = Field(description="What computes the engines' steps; null until one has started.")
+    dtype: str | None = Field(description="Number format of weights and cache; null until an engine has started.")
+    quantization: str | None = Field(
+        description="Of the weights: `int8`, `fp8`, or `none`; null until an engine has started."
+    )
     fim_mode: FimMode | None = Field(
         description="Order of a fill-in-the-middle prompt where the request leaves it open; null: the model has none."
     )
@@ -99,6 +103,8 @@ def create_router(api: ApiContext) -> APIRouter:
         return Version(
             version=package_version(),
             forward=Forward(path=path.path, reason=path.reason, products=path.products) if path else None,
+            dtype=known and known.dtype,
+            quantization=known and known.quantization,
             fim_mode=order and order.mode,
             fim_mode_chosen_by=order and order.chosen_by,
             commits=commit_knowledge(api.tokenizer),

@@ -352,6 +352,7 @@ def model_info(settings: Settings, model: ModelConfig, reports: list[dict[str, A
         created=created,
         block_size=settings.block_size,
         dtype=reports[0]["dtype"],
+        quantization=settings.quantization,
         tensor_parallel_size=settings.tensor_parallel_size,
         parameter_bytes=[report["parameter_bytes"] for report in reports],
         forward=msgspec.convert(reports[0]["forward"], ForwardPath),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
-from benchmarks.quality.asking import Refused, Server, TooLong
+from benchmarks.quality.asking import Refused, Server, Timed, TooLong
 from benchmarks.quality.at_once import at_once
 from benchmarks.quality.own.questions import Piece, Question, boundary
 from benchmarks.quality.own.reading import NoLogprobs, body, reading
@@ -37,13 +36,14 @@ class Manner:
     requests: int = 4
 
     def settings(self) -> dict[str, Any]:
-        """What makes answers what they are."""
+        """What makes answers, and what they cost, what they are."""
         return {
             "completion_mode": self.completion_mode,
             "temperature": self.temperature,
             "seed": self.seed if self.temperature else None,
             "tokens_of_a_line": OF_A_LINE,
             "tokens_of_a_block": OF_A_BLOCK,
+            "requests": self.requests,
         }
 
 
@@ -76,22 +76,21 @@ async def ask_gaps(
     """Raises RuntimeError where one is refused for good."""
 
     async def ask(question: Question) -> None:
-        began = time.time()
         found = await _fitting(server, question_body(question, manner, server.ours, window))
-        came(question, Answer(question.id, found["choices"][0]["text"], _spent(found, began)))
+        came(question, Answer(question.id, found.answer["choices"][0]["text"], _spent(found)))
 
     await at_once(manner.requests, questions, ask)
 
 
-async def _fitting(server: Server, asked: dict[str, Any]) -> dict[str, Any]:
+async def _fitting(server: Server, asked: dict[str, Any]) -> Timed:
     """Half as far around the gap, where a server has no room for all of it."""
     for _ in range(_HALVINGS):
         try:
-            return await server.complete(asked)
+            return await server.timed(asked)
         except TooLong:
             prefix, suffix = asked["prompt"], asked["suffix"]
             asked = {**asked, "prompt": prefix[len(prefix) // 2 :], "suffix": suffix[: len(suffix) // 2]}
-    return await server.complete(asked)
+    return await server.timed(asked)
 
 
 async def read_pieces(server: Server, pieces: Sequence[Piece], manner: Manner, came: Callable[[Reading], None]) -> None:
@@ -134,13 +133,13 @@ async def sitting(client: httpx.AsyncClient, record: OwnRecord) -> AsyncIterator
             record.add_sitting(Sitting(asked, grown))
 
 
-def _spent(answer: Mapping[str, Any], began: float) -> Spent:
-    usage = answer.get("usage") or {}
+def _spent(found: Timed) -> Spent:
+    usage = found.answer.get("usage") or {}
     details = usage.get("prompt_tokens_details") or {}
     return Spent(
         usage.get("prompt_tokens") or 0,
         details.get("cached_tokens") or 0,
         usage.get("completion_tokens") or 0,
-        began,
-        time.time(),
+        found.began,
+        found.ended,
     )

@@ -99,7 +99,6 @@ def run(options: argparse.Namespace) -> Result:
         **{name: getattr(options, name) for name in ("gaps", "gaps_per_file", "before", "behind", "text", "window")},
         "kinds": list(sample.kinds),
         "seed": sample.seed,
-        "requests": options.requests,
         "gpus": options.gpus,
     }
     if options.answers == SERVED:
@@ -113,7 +112,7 @@ def run(options: argparse.Namespace) -> Result:
 def _served(result: Result, work: Work, selection: Selection, options: argparse.Namespace) -> None:
     first = asked(work, options.directory, options)
     second = asked(work, options.directory / "compared", second_server(options)) if options.compare else None
-    result.settings["model"] = first.model
+    result.settings |= {"model": first.served.model, "weights": first.served.weights}
     if options.sampling_only:
         result.shows_metrics = True
         result.metrics = {"answers": sum(len(one.answers) for one in (first, second) if one is not None)}
@@ -125,7 +124,7 @@ def _served(result: Result, work: Work, selection: Selection, options: argparse.
     price = options.price or published_price()
     costs = [cost(work.answers(first), first.sittings, options.gpus, price)]
     if second is not None:
-        result.settings["second_model"] = second.model
+        result.settings |= {"second_model": second.served.model, "second_weights": second.served.weights}
         again = score(work.questions, work.texts(second))
         add_gap_comparison(result, scored, again, _same_texts(work, first, second))
         if read and len(others := work.read(second)) == len(read):
@@ -135,7 +134,7 @@ def _served(result: Result, work: Work, selection: Selection, options: argparse.
     add_costs(result, costs, options.requests)
     for one in (first, second):
         if one is not None and one.unread and work.pieces:
-            result.tables.setdefault("no bits a byte", [("", "why")]).append((one.model, one.unread))
+            result.tables.setdefault("no bits a byte", [("", "why")]).append((one.served.model, one.unread))
 
 
 def _same_texts(work: Work, first: OwnRecord, second: OwnRecord) -> float:

@@ -22,6 +22,7 @@ from benchmarks.quality.own.figures import (
     SIMILARITY_PANEL,
     Read,
     Scored,
+    counted,
     draw,
     groups,
     languages,
@@ -35,10 +36,11 @@ PREFIX = "second_less_first"
 @dataclass(frozen=True)
 class Beside:
     """exact, similarity: percentage points, second less first, with 95 % of them over files
-    (where no gap differs: how many files may have one that does, to either side). better, worse: gaps that
+    (where no file's balance differs: of how many files it may, to either side). better, worse: gaps that
     only the second filled, or only the first. p: of so uneven a balance of files, or a more uneven one, by chance.
     """
 
+    files: int
     exact: float
     exact_between: Interval | None
     better: int
@@ -56,9 +58,10 @@ def beside(first: Sequence[Scored], second: Sequence[Scored]) -> Beside:
     for a, b in zip(first, second, strict=True):
         balance[a.question.file] += b.exact - a.exact
     between = difference_interval(*exact)
-    if between == (0.0, 0.0) and not any(a.exact != b.exact for a, b in zip(first, second, strict=True)):
+    if between is not None and not any(balance.values()):
         between = -unseen_percent(exact[0]), unseen_percent(exact[0])
     return Beside(
+        len(balance),
         difference(*exact),
         between,
         sum(b.exact > a.exact for a, b in zip(first, second, strict=True)),
@@ -70,12 +73,13 @@ def beside(first: Sequence[Scored], second: Sequence[Scored]) -> Beside:
 
 
 def add_gap_comparison(result: Result, first: Sequence[Scored], second: Sequence[Scored], same_texts: float) -> None:
-    rows: list[Row] = [("", "exact", "95 %", "more", "fewer", "p", "similarity", "95 %")]
+    rows: list[Row] = [("", "files", "exact", "95 %", "more", "fewer", "p", "similarity", "95 %")]
     for name, places in groups(first):
         one = beside([first[at] for at in places], [second[at] for at in places])
         rows.append(
             (
                 name,
+                counted(one.files),
                 f"{one.exact:+.1f}",
                 shown(one.exact_between, 1, "+"),
                 str(one.better),
@@ -90,7 +94,7 @@ def add_gap_comparison(result: Result, first: Sequence[Scored], second: Sequence
             ("similarity_points", one.similarity, one.similarity_between),
         ):
             _note(result, f"{name}/{figure}", value, between)
-        result.metrics |= {f"{PREFIX}/{name}/{key}": getattr(one, key) for key in ("better", "worse", "p")}
+        result.metrics |= {f"{PREFIX}/{name}/{key}": getattr(one, key) for key in ("files", "better", "worse", "p")}
         draw(result, EXACT_PANEL, f"{name}, second", [second[at].exact_percent() for at in places], percent_interval)
         draw(result, SIMILARITY_PANEL, f"{name}, second", [second[at].similarity_percent() for at in places])
     result.metrics[f"{PREFIX}/same_texts"] = same_texts
@@ -103,12 +107,13 @@ def add_reading_comparison(result: Result, first: Sequence[Read], second: Sequen
     """
     both = [(a, b) for a, b in zip(first, second, strict=True) if a.reading.bytes and b.reading.bytes]
     first, second = [a for a, _ in both], [b for _, b in both]
-    rows: list[Row] = [("", BITS_PANEL, "95 %", "%")]
+    rows: list[Row] = [("", "files", BITS_PANEL, "95 %", "%")]
     for name, places in languages(first):
         one, other = [first[at].bits() for at in places], [second[at].bits() for at in places]
         change, between = difference(one, other), difference_interval(one, other)
         percent = f"{100 * change / before:+.2f}" if (before := ratio(one)) else "-"
-        rows.append((name, f"{change:+.4f}", shown(between, 4, "+"), percent))
+        files = counted(len({first[at].piece.file for at in places}))
+        rows.append((name, files, f"{change:+.4f}", shown(between, 4, "+"), percent))
         _note(result, f"{name}/bits_per_byte", change, between)
         draw(result, BITS_PANEL, f"{name}, second", other)
     result.tables["how well the text is foreseen, the second server less the first"] = rows

@@ -16,6 +16,8 @@ from benchmarks.report import Result, Row
 ALL = "all"
 Intervals = Callable[[Sequence[Observation]], Interval | None]
 EXACT_PANEL, SIMILARITY_PANEL, BITS_PANEL = "exact match, %", "edit similarity, %", "bits a byte"
+FEW_FILES = 20
+"""A bootstrap of fewer clusters gives intervals that are too narrow."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def add_gaps(result: Result, scored: Sequence[Scored], title: str) -> None:
     rows: list[Row] = [("", "gaps", "files", "exact, %", "95 %", "similarity, %", "95 %")]
     for name, places in groups(scored):
         mine = [scored[at] for at in places]
-        row = [name, f"{len(mine):,}", f"{len({one.question.file for one in mine}):,}"]
+        row = [name, f"{len(mine):,}", counted(len({one.question.file for one in mine}))]
         result.metrics[f"{name}/gaps"] = len(mine)
         for panel, figure, values, interval in (
             (EXACT_PANEL, "exact_percent", [one.exact_percent() for one in mine], percent_interval),
@@ -131,7 +133,7 @@ def add_readings(result: Result, read: Sequence[Read], window: int) -> None:
         if not size:
             continue
         cells = _cells(result, BITS_PANEL, name, "bits_per_byte", [one.bits() for one in mine], 4)
-        rows.append((name, f"{len({o.piece.file for o in mine}):,}", f"{size / 1000:,.0f}", *cells, f"{tokens:,}"))
+        rows.append((name, counted(len({o.piece.file for o in mine})), f"{size / 1000:,.0f}", *cells, f"{tokens:,}"))
         result.metrics |= {f"{name}/bytes_read": size, f"{name}/tokens_read": tokens}
         result.metrics[f"{name}/byte_perplexity"] = 2 ** result.metrics[f"{name}/bits_per_byte"]
     result.tables[f"how well the text is foreseen, in windows of {window:,} characters"] = rows
@@ -193,6 +195,11 @@ def draw(
     if between is not None:
         result.whiskers.setdefault(panel, {})[name] = between
     return value, between
+
+
+def counted(files: int) -> str:
+    """Few ones are marked: what an interval over them says is too sure."""
+    return f"{files:,}{' (few)' if files < FEW_FILES else ''}"
 
 
 def shown(between: Interval | None, digits: int, sign: str = "") -> str:

@@ -48,16 +48,18 @@ class Repository:
         return {path for path, _, value in triples if value not in ("unspecified", "unset", "false")}
 
     def first_committed(self) -> dict[str, float]:
-        """Unix seconds at which the author of the commit with each file's first content made it; renames are followed.
+        """Unix seconds at which the author of the commit with each file's first content made it; renames are followed,
+        also from other parts of the repository, and however many there are in a commit.
 
         Raises GitError for a shallow clone, whose oldest commit seems to have made all files.
         """
         if self._ask("rev-parse", "--is-shallow-repository").strip() == b"true":
             raise GitError("the clone is shallow and does not know how old its files are: git fetch --unshallow")
         told = self._ask(
-            *("log", "--reverse", "--relative", "--name-status", "--find-renames", "--diff-filter=AR", "-z"),
+            *("log", "--reverse", "--no-relative", "--name-status", "--find-renames", "-l0", "--diff-filter=AR", "-z"),
             f"--format={_HEAD}%at",
         )
+        below = self._ask("rev-parse", "--show-prefix").decode("utf-8", "surrogateescape").removesuffix("\n")
         found: dict[str, float] = {}
         at, fields = 0.0, _names(told)
         for field in fields:
@@ -69,11 +71,12 @@ class Repository:
                 found.setdefault(new, found.get(old, at))
             elif status:
                 found.setdefault(next(fields), at)
-        return found
+        return {path.removeprefix(below): at for path, at in found.items() if path.startswith(below)}
 
     def _ask(self, *arguments: str, given: bytes | None = None) -> bytes:
-        """No hook of the repository is run."""
-        command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", *arguments]
+        """No hook of the repository is run, and its log shows what it shows where nobody set anything."""
+        settings = ("core.fsmonitor=false", "core.quotePath=false", "log.showSignature=false", "log.showRoot=true")
+        command = ["git", *(part for one in settings for part in ("-c", one)), *arguments]
         try:
             done = subprocess.run(command, cwd=self._directory, input=given, capture_output=True, check=False)
         except FileNotFoundError:

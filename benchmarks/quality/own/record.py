@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.quality.own.questions import Question
 from benchmarks.quality.run_folder import RunFolder
+from benchmarks.quality.served import Served
 
 ANSWERS, READINGS, SITTINGS, UNREAD = (f"{name}.jsonl" for name in ("answers", "readings", "sittings", "unread"))
 SHOWN = ("path", "line", "language", "kind", "missing")
@@ -76,9 +77,9 @@ class OwnRecord:
         self.unread = next((str(line["why"]) for line in self._folder.read(UNREAD)), None)
 
     @property
-    def model(self) -> str:
-        """Raises ValueError where nothing was asked yet."""
-        return self._folder.model
+    def served(self) -> Served:
+        """Whose answers these are. Raises ValueError where nothing was asked yet."""
+        return self._folder.served
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Raises ValueError where the folder has what was asked in another way."""

@@ -18,7 +18,8 @@ from benchmarks.quality.own.questions import Piece, Question
 from benchmarks.quality.own.reading import NoLogprobs
 from benchmarks.quality.own.record import Answer, OwnRecord, Reading
 from benchmarks.quality.progress import Progress
-from benchmarks.server.completions import check_server, connect
+from benchmarks.quality.served import Served, kept_of, look_at, tell
+from benchmarks.server.completions import connect
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,18 @@ class Work:
     pieces: Sequence[Piece]
     manner: Manner
 
-    def settings(self, model: str) -> dict[str, Any]:
-        return {"benchmark": "own", "model": model, **self.manner.settings()}
+    def settings(self, served: Served) -> dict[str, Any]:
+        return {"benchmark": "own", **served.settings(), **self.manner.settings()}
 
     def missing(self, record: OwnRecord) -> tuple[list[Question], list[Piece]]:
         """Pieces of a server that scores no prompts are not missed."""
         pieces = [] if record.unread else [piece for piece in self.pieces if piece.id not in record.readings]
         return [question for question in self.questions if question.id not in record.answers], pieces
+
+    def kept(self, record: OwnRecord) -> int:
+        """Answers and readings that are there already."""
+        answers = sum(question.id in record.answers for question in self.questions)
+        return answers + sum(piece.id in record.readings for piece in self.pieces)
 
     def texts(self, record: OwnRecord) -> Mapping[str, str]:
         return {question.id: record.answers[question.id].text for question in self.questions}
@@ -49,28 +55,28 @@ class Work:
 
 
 def asked(work: Work, folder: Path, options: argparse.Namespace) -> OwnRecord:
-    """All answers and readings, those that were missing among them; with none missing, no server is asked.
+    """All answers and readings, those that were missing among them. With none missing, a server that answers is only
+    asked for its model.
 
-    Raises ValueError for a folder of another run, RuntimeError where the server fails.
+    Raises ValueError for a folder of another server or run, RuntimeError where the server fails.
     """
     record = OwnRecord(folder)
-    if any(work.missing(record)):
+    left, kept = sum(map(len, work.missing(record))), work.kept(record)
+    if left:
         asyncio.run(_ask(work, record, options))
     else:
-        record.begin(work.settings(options.served_model or record.model))
+        record.begin(work.settings(kept_of(options, record.served)))
+    tell(folder, record.served, left, kept)
     return record
 
 
 async def _ask(work: Work, record: OwnRecord, options: argparse.Namespace) -> None:
     async with connect(options) as client:
-        await check_server(client)
-        cards = (await client.get("/v1/models")).json()["data"]
-        model = options.served_model or cards[0]["id"]
-        record.begin(work.settings(model))
-        window = next((card.get("max_model_len") for card in cards if card["id"] == model), None)
-        server = Server(client, model, around_gaps=AROUND_GAPS)
+        served = await look_at(client, options.served_model)
+        record.begin(work.settings(served))
+        server = Server(client, served.model, around_gaps=AROUND_GAPS)
         await server.look()
-        await _gaps(work, record, client, server, window)
+        await _gaps(work, record, client, server, served.window)
         await _pieces(work, record, server)
 
 

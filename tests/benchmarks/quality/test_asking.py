@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,16 @@ async def test_who_is_busy_is_asked_again_when_it_says() -> None:
     )
     assert (await one.complete({"prompt": "a"}))["choices"][0]["text"] == "x"
     assert len(asked) == 3
+
+
+async def test_time_is_that_of_the_attempt_that_was_answered() -> None:
+    """Not of those before, and not of waiting: no GPU worked then."""
+    began = time.time()
+    busy = httpx.Response(503, headers={"retry-after": "0.2"})
+    one, _ = server(busy, httpx.Response(200, json=COMPLETION))
+    found = await one.timed({"prompt": "a"})
+    assert began + 0.15 <= found.began <= found.ended <= time.time()
+    assert found.answer == COMPLETION
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from benchmarks.__main__ import main
@@ -85,6 +86,22 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, url: str, knowing: Knowing) 
     assert (tmp_path / "run" / "verdicts.jsonl").read_text() == verdicts
     run(tmp_path, "humaneval", "--url", url, "--samples", "3")
     assert [request.best_of for request in knowing.requests] == [2, 2, 1, 1]
+
+
+def test_answers_of_another_server_are_not_those_of_the_one_that_is_asked(
+    tmp_path: Path, url: str, knowing: Knowing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is missing, and it is asked nonetheless who it is."""
+    arguments = ("--samples", "1", "--sampling-only", "--url", url)
+    run(tmp_path, "humaneval", *arguments)
+    run(tmp_path, "humaneval", *arguments)
+    assert ": 0 asked, 2 kept" in capsys.readouterr().err
+    other = {"object": "list", "data": [{"id": "seven-b"}]}
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=other))
+    there = httpx.AsyncClient(base_url=url, transport=transport)
+    monkeypatch.setattr("benchmarks.quality.served.connect", lambda options: there)
+    run(tmp_path, "humaneval", *arguments, code=2)
+    assert f"model: {MODEL}, now seven-b" in capsys.readouterr().err
 
 
 def test_two_servers_are_compared_in_pairs(

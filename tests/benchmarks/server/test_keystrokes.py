@@ -194,12 +194,11 @@ async def test_counters_of_the_server() -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(200, text=text))
     async with httpx.AsyncClient(base_url="http://test", transport=transport) as client:
         found = await read_counters(client)
-    assert found == {"generation_tokens_total": 12.0, "prefix_cache_hits_total": 3.0}
-    assert growth({"generation_tokens_total": 2.0}, found) == {
-        "generation_tokens_total": 10.0,
-        "prefix_cache_hits_total": 3.0,
-    }
-    assert growth(None, found) == {}
+    of_a, of_b = (("generation_tokens_total", (("model", name),)) for name in "ab")
+    assert found == {of_a: 5.0, of_b: 7.0, ("prefix_cache_hits_total", ()): 3.0}
+    assert growth({of_a: 2.0}, found) == {"generation_tokens_total": 10.0, "prefix_cache_hits_total": 3.0}
+    for before in (None, {of_a: 1.0, of_b: 8.0}, {("generation_tokens_total", (("model", "c"),)): 0.0}):
+        assert growth(before, found) == {}, "a sum grows also where one of its series began anew, or is gone"
     nothing = httpx.MockTransport(lambda request: httpx.Response(404))
     async with httpx.AsyncClient(base_url="http://test", transport=nothing) as client:
         assert await read_counters(client) is None

@@ -78,7 +78,9 @@ async def test_a_process_that_answers_lives_whatever_its_engines_do(
 async def test_version(new_client: httpx.AsyncClient) -> None:
     answer = (await new_client.get("/version")).json()
     assert re.match(r"\d", answer.pop("version"))
-    assert answer == {"forward": None, "fim_mode": "spm", "fim_mode_chosen_by": "family", "commits": "trained"}
+    order = {"fim_mode": "spm", "fim_mode_chosen_by": "family"}
+    weights = {"dtype": "float32", "quantization": "none"}
+    assert answer == {"forward": None, **weights, **order, "commits": "trained"}
 
 
 @pytest.mark.parametrize(
@@ -90,10 +92,12 @@ async def test_version_says_what_computes(
     info = await fake_backend.info()
 
     async def with_path() -> ModelInfo:
-        return msgspec.structs.replace(info, forward=path)
+        return msgspec.structs.replace(info, forward=path, dtype="bfloat16", quantization="int8")
 
     monkeypatch.setattr(fake_backend, "info", with_path)
-    assert (await new_client.get("/version")).json()["forward"] == msgspec.to_builtins(path)
+    answer = (await new_client.get("/version")).json()
+    assert answer["forward"] == msgspec.to_builtins(path)
+    assert (answer["dtype"], answer["quantization"]) == ("bfloat16", "int8")
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -110,6 +114,7 @@ async def test_version_needs_no_engine(
     answer = (await new_client.get("/version")).json()
     assert re.match(r"\d", answer.pop("version"))
     assert answer["forward"] is None
+    assert answer["dtype"] is answer["quantization"] is None
 
 
 async def test_metrics_count_refusals(new_client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:

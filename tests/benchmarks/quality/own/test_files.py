@@ -95,6 +95,31 @@ def test_files_since_a_day(tmp_path: Path) -> None:
     assert len(select(tmp_path, since=date(2022, 1, 1)).files) == 4
 
 
+def test_what_came_from_another_part_is_as_old_as_it_was_there(tmp_path: Path) -> None:
+    """Where only a part is asked for, too; in a commit with more renames than git looks for by itself; and whatever
+    people have git show in its log.
+    """
+    many = {f"old/part {number}.py": PYTHON.replace("total", f"total_{number}") for number in range(4)}
+    committed(tmp_path, many, date="2023-01-01T00:00:00+00:00")
+    (tmp_path / "shop").mkdir()
+    for path in many:
+        git(tmp_path, "mv", path, "shop/")
+        moved = tmp_path / "shop" / Path(path).name
+        moved.write_text(moved.read_text() + "# more\n")
+    committed(tmp_path, {"shop/new.py": RUBY}, date="2024-04-01T00:00:00+00:00")
+    for name, value in {
+        "diff.renameLimit": "1",
+        "diff.relative": "true",
+        "log.showSignature": "true",
+        "log.showRoot": "false",
+    }.items():
+        git(tmp_path, "config", name, value)
+    for directory in (tmp_path / "shop", tmp_path):
+        found = select(directory, since=date(2024, 1, 1))
+        assert [Path(file.path).name for file in found.files] == ["new.py"]
+    assert len(select(tmp_path / "shop", since=date(2022, 1, 1)).files) == 5
+
+
 def test_a_shallow_clone_does_not_pretend_to_know(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     committed(committed(tmp_path / "whole", {"a.py": PYTHON}), {"b.py": JAVA})

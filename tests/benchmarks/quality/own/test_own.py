@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -16,18 +15,17 @@ from fastapi.responses import JSONResponse
 
 from benchmarks.__main__ import main
 from benchmarks.quality.asking import Refused, Server
-from benchmarks.quality.own.asking import OF_A_BLOCK, OF_A_LINE, Manner, ask_gaps, question_body, sitting
-from benchmarks.quality.own.cost import Price, cost, open_seconds, published_price
-from benchmarks.quality.own.figures import score
+from benchmarks.quality.own.asking import OF_A_BLOCK, OF_A_LINE, Manner, ask_gaps, question_body
 from benchmarks.quality.own.files import select
 from benchmarks.quality.own.questions import Question, Sample, pieces, questions
-from benchmarks.quality.own.record import Answer, OwnRecord, Sitting, Spent
+from benchmarks.quality.own.record import Answer
 from deployments.replica.sequence import SequenceText
 from model.request import Output
 from model.request import Request as Sequence
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import MODEL, FakeBackend
 from tests.support.http_server import serving
+from tests.support.made_up_gap import gap
 from tests.support.made_up_repository import CODE, committed
 from tests.support.stage import Stage
 
@@ -192,13 +190,17 @@ def test_a_picture(repository: Path, url: str, filling: Filling) -> None:
 Handler = Callable[[dict[str, Any]], JSONResponse]
 
 
-def other_server(handle: Handler) -> FastAPI:
-    """One that is not ours: neither prompts nor counters are shown."""
+def other_server(handle: Handler, model: str = "other", weights: dict[str, str] | None = None) -> FastAPI:
+    """One that is not ours: neither prompts nor counters are shown. weights: what it tells of them."""
     app = FastAPI()
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"data": [{"id": "other"}]}
+        return {"data": [{"id": model}]}
+
+    @app.get("/version")
+    async def version() -> dict[str, Any]:
+        return {"version": "0.1", **(weights or {})}
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> JSONResponse:
@@ -229,9 +231,61 @@ def test_a_server_that_does_not_score_prompts_has_no_bits(repository: Path, caps
     assert "echo is not supported" in capsys.readouterr().out
 
 
-def gap(**changes: Any) -> Question:
-    usual = {"id": "q", "file": "f", "path": "a.py", "line": 2, "language": "python", "kind": "line"}
-    return Question(**{**usual, "prefix": "a = 1\n", "missing": "b = 2", "suffix": "\nc = 3\n", **changes})
+def empty_answer(body: dict[str, Any]) -> JSONResponse:
+    if body.get("echo"):
+        return JSONResponse({"error": {"message": "echo is not supported"}}, status_code=400)
+    return JSONResponse({"choices": [{"index": 0, "text": ""}]})
+
+
+BFLOAT16, INT8 = ({"dtype": "bfloat16", "quantization": name} for name in ("none", "int8"))
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "why"),
+    [
+        ("seven-b", BFLOAT16, "model: one-b, now seven-b"),
+        ("one-b", INT8, "weights: bfloat16, none, now bfloat16, int8"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_answers_of_another_server_are_not_those_of_the_one_that_is_asked(
+    model: str,
+    weights: dict[str, str],
+    why: str,
+    whole: bool,
+    repository: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At the same address, under the same name: also where nothing is missing, and where a run would go on."""
+    with serving(other_server(empty_answer, "one-b", BFLOAT16)) as url:
+        assert run(repository, "--url", url)["settings"]["weights"] == "bfloat16, none"
+    shown = capsys.readouterr().err
+    assert f"answers of one-b (bfloat16, none) at {url} in {repository.parent / 'run'}: " in shown
+    assert " asked, 0 kept" in shown
+    if not whole:
+        file = repository.parent / "run" / "answers.jsonl"
+        file.write_bytes(file.read_bytes()[:-3])
+    port = int(url.rpartition(":")[2])
+    with serving(other_server(empty_answer, model, weights), port) as url:
+        run(repository, "--url", url, code=2)
+    assert why in capsys.readouterr().err
+
+
+def test_a_second_server_is_told_apart_by_its_address(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Others do not tell their weights: 8 bits and 16 may have one name. The number of requests belongs to the cost."""
+    with serving(other_server(empty_answer)) as first, serving(other_server(empty_answer)) as second:
+        run(repository, "--url", first, "--compare", second)
+        capsys.readouterr()
+        run(repository, "--url", first, "--compare", first, code=2)
+        assert f"url: {second}, now {first}" in capsys.readouterr().err
+        run(repository, "--url", first, "--requests", "1", code=2)
+        assert "requests: 4, now 1" in capsys.readouterr().err
+        run(repository, "--url", first, "--compare", second)
+        assert capsys.readouterr().err.count(": 0 asked, ") == 2
+    run(repository, "--url", second)
+    shown = capsys.readouterr().err
+    assert f"no server at {second}" in shown
+    assert f"answers of other at {first}" in shown
 
 
 def test_how_a_gap_is_asked() -> None:
@@ -245,22 +299,6 @@ def test_how_a_gap_is_asked() -> None:
     assert "completion_mode" not in question_body(gap(kind="block"), Manner(), ours=False, window=None)
     small = question_body(gap(kind="block"), Manner(temperature=0.2, seed=7), ours=False, window=256)
     assert (small["max_tokens"], small["temperature"], small["seed"]) == (64, 0.2, 7)
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "exact", "alike"),
-    [
-        ("line", "  b = 2 \n", True, 1),
-        ("line", "b = 2\nc = 3", True, 1),
-        ("line", "\nb = 2", False, 0),
-        ("line", "b = 4", False, 0.8),
-        ("block", "\n    b = 2\n", True, 1),
-        ("block", "b = 2\nc = 3", False, 5 / 11),
-    ],
-)
-def test_when_an_answer_is_right(kind: str, text: str, exact: bool, alike: float) -> None:
-    (found,) = score([gap(kind=kind)], {"q": text})
-    assert (found.exact, found.similarity) == (exact, pytest.approx(alike))
 
 
 async def test_who_has_no_room_is_shown_what_is_nearest() -> None:
@@ -293,52 +331,6 @@ async def test_one_that_is_refused_ends_the_run_and_keeps_what_came() -> None:
         )
     assert refused.value.status == 401
     assert [answer.id for _, answer in came] == ["q"]
-
-
-def metrics_of(*seconds: float | None) -> httpx.AsyncClient:
-    """A server whose engines have worked so long whenever it is asked; None: it does not tell."""
-    waiting = iter(seconds)
-
-    def handle(_: httpx.Request) -> httpx.Response:
-        if (total := next(waiting)) is None:
-            return httpx.Response(403)
-        phases = [f'starcoder_engine_step_phase_seconds_total{{phase="{name}"}} {total / 2}' for name in "ab"]
-        return httpx.Response(
-            200, text="# TYPE starcoder_engine_step_phase_seconds counter\n" + "\n".join(phases) + "\n"
-        )
-
-    return httpx.AsyncClient(base_url="http://test", transport=httpx.MockTransport(handle))
-
-
-@pytest.mark.parametrize(("seconds", "told"), [((10.0, 14.0), 4.0), ((None, 14.0), None), ((10.0, None), None)])
-async def test_the_steps_of_engines_meanwhile_are_noted(
-    seconds: tuple[float | None, float | None], told: float | None, tmp_path: Path
-) -> None:
-    """Also where a sitting breaks off; one without answers cost nothing."""
-    record = OwnRecord(tmp_path)
-    with contextlib.suppress(RuntimeError):
-        async with sitting(metrics_of(*seconds), record):
-            record.add_answer(gap(), Answer("q", "b = 2", Spent(1, 0, 1, 0, 1)))
-            raise RuntimeError
-    async with sitting(metrics_of(0, 1), record):
-        pass
-    assert OwnRecord(tmp_path).sittings == [Sitting(1, told)]
-
-
-def test_time_is_counted_once_and_pauses_not() -> None:
-    spent = [Spent(0, 0, 0, began, ended) for began, ended in ((10, 12), (11, 15), (0, 1), (12, 13))]
-    assert open_seconds(spent) == 6
-
-
-def test_what_a_thousand_gaps_cost() -> None:
-    answers = [Answer(str(at), "", Spent(100, 40, 10, float(at), at + 0.5)) for at in range(10)]
-    found = cost(answers, [Sitting(4, 1.0), Sitting(6, None)], gpus=2, price=Price(0.001, 0.0001, 0.002))
-    assert (found.seconds, found.prompt_tokens, found.output_tokens) == (500, 100_000, 10_000)
-    assert (found.measured, found.gpu_seconds) == (True, 500)
-    assert found.usd == pytest.approx(60 * 0.001 + 40 * 0.0001 + 10 * 0.002)
-    told = cost(answers, [Sitting(10, None)], gpus=4, price=Price(0, 0, 0))
-    assert (told.measured, told.gpu_seconds) == (False, 2000)
-    assert published_price().prompt > 0
 
 
 @pytest.mark.parametrize(
