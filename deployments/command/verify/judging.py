@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deployments.command.verify.readings import Bools, CaseRun, Floats, Read, Reading, Text, Written
+from deployments.command.verify.readings import Bools, CaseRun, Floats, Read, Reading, Role, Text, Written
 
 OVERALL_TIMES = 1.5
 """What all cases together may be off by, root mean square, by what transformers is at the same positions."""
@@ -72,7 +72,8 @@ class Departure:
 class Continuation:
     """One prompt of a case. differences, rounding [n, k + 1]: of the engine and of transformers in the served type,
     from the exact reading, which holds some tokens for likely. swing: how much closer or further the latter brings the
-    likeliest two, at most. unlikely: tokens that were not the likeliest even by the engine's own account."""
+    likeliest two, at most. unlikely: tokens that were not the likeliest even by the engine's own account. senseless:
+    log-probabilities of the engine that are no finite numbers, whether or not they are compared."""
 
     written: Written
     differences: Floats
@@ -81,6 +82,7 @@ class Continuation:
     swing: float
     departures: list[Departure] = field(default_factory=list)
     unlikely: int = 0
+    senseless: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,36 @@ class Texts:
 
 
 def judge(runs: Sequence[CaseRun], texts: Texts, readings: Sequence[Reading]) -> Judgement:
-    """readings: of the texts, with the passes exact and served."""
+    """readings: of the texts, with the passes exact and served.
+
+    Raises RuntimeError where a reading is no yardstick.
+    """
+    _check_finite(readings)
     found = [[_continuation(w, texts, readings) for w in run.written if len(w.own)] for run in runs]
     whole = [c for continuations in found for c in continuations]
     transformers = Error.together([(c.rounding, c.likely) for c in whole])
     tie = TIE_TIMES * max((c.swing for c in whole), default=0.0) + FLOOR
     cases = [_verdict(run, one, transformers, tie) for run, one in zip(runs, found, strict=True)]
     return Judgement(cases, Error.together([(c.differences, c.likely) for c in whole]), transformers, tie)
+
+
+_READ_AS: dict[Role, str] = {
+    "exact": "in the exact reading",
+    "served": "in the type that is served",
+    "unquantized": "without 8 bits",
+}
+
+
+def _check_finite(readings: Sequence[Reading]) -> None:
+    """What is measured by something infinite is never too large."""
+    for role, words in _READ_AS.items():
+        reads = [reading.passes[role] for reading in readings if role in reading.passes]
+        finite = [np.isfinite(read.own) & np.isfinite(read.logprobs).all(axis=1) for read in reads]
+        if (broken := sum(int((~each).sum()) for each in finite)) > 0:
+            raise RuntimeError(
+                f"transformers' own log-probabilities, {words}, are no finite numbers at {broken:,} of "
+                f"{sum(map(len, finite)):,} positions: the engine cannot be measured by them"
+            )
 
 
 def _sizes(differences: Floats) -> Floats:
@@ -173,9 +198,10 @@ def _continuation(written: Written, texts: Texts, readings: Sequence[Reading]) -
             departures.append(Departure(written.prompt.name, at, wrote, int(likeliest[row]), margin))
     outputs = slice(drawn.start - written.first, None)
     unlikely = int((written.own[outputs] < written.logprobs[outputs, 0]).sum())
+    senseless = sum(int((~np.isfinite(values)).sum()) for values in (written.own, written.logprobs))
     rounding = served - exact
     swing = float(np.ptp(rounding[:, 1:3], axis=1).max())
-    return Continuation(written, ours - exact, rounding, exact > LIKELY, swing, departures, unlikely)
+    return Continuation(written, ours - exact, rounding, exact > LIKELY, swing, departures, unlikely, senseless)
 
 
 def _stack(read: Read, rows: slice) -> Floats:
@@ -241,6 +267,8 @@ def _faults(one: Continuation, transformers: Error, tie: float) -> list[str]:
                 f"likelier by {departure.margin:.2g} nats, where {tie:.2g} may be rounding"
             )
             break
+    if one.senseless:
+        faults.append(f"{name}: {one.senseless} of the engine's log-probabilities are no finite numbers")
     if one.unlikely:
         faults.append(f"{name}: {one.unlikely} tokens are not the likeliest by the engine's own account")
     return faults

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deployments.command.verify.cases import Case, Prompt
 from deployments.command.verify.judging import CaseVerdict, Error, Judgement, Texts, judge
 from deployments.command.verify.movement import moved
-from deployments.command.verify.readings import CaseRun, Read, Reading, Text, Written
+from deployments.command.verify.readings import CaseRun, Read, Reading, Role, Text, Written
 
 ROUNDING = 0.01
 """Of transformers in the served type, at every token."""
@@ -75,17 +75,17 @@ def judgement(error: float = 0.0, output: tuple[int, int] = (7, 7), **changes: o
     """Of an engine that is off by `error` from the truth and writes two tokens."""
     own = np.array([EXACT[row, token - 7] for row, token in enumerate(output)])
     ids = np.tile(np.array([[7, 8, 9]], np.int32), (2, 1))
-    reading = Reading(
-        Text((1, *output), 1),
-        ids,
-        {
-            "exact": Read(own, EXACT, np.array([7, 7])),
-            "served": Read(own + ROUNDING, EXACT + ROUNDING * np.array([1, -1, 1]), np.array([7, 7])),
-        },
-    )
+    reading = Reading(Text((1, *output), 1), ids, passes(own))
     ours = Written(Prompt("a prompt", (1,)), output, 1, own + error, ids, EXACT + error)
     run = replace(run_of(replace(ours, **changes)))  # type: ignore[arg-type]
     return judge([run], Texts([run]), [reading])
+
+
+def passes(own: np.ndarray) -> dict[Role, Read]:
+    return {
+        "exact": Read(own, EXACT, np.array([7, 7])),
+        "served": Read(own + ROUNDING, EXACT + ROUNDING * np.array([1, -1, 1]), np.array([7, 7])),
+    }
 
 
 def test_what_transformers_loses_too_is_rounding() -> None:
@@ -103,6 +103,30 @@ def test_more_is_a_fault(error: float) -> None:
     found = verdict(error)
     assert found.faults
     assert found.engine.largest > 2 * ROUNDING
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["own", "logprobs"])
+@pytest.mark.parametrize("role", ["exact", "served", "unquantized"])
+def test_what_is_no_number_is_no_yardstick(role: Role, where: str, number: float) -> None:
+    """By an error of transformers that is infinite, any engine would be as good as transformers."""
+    one = written((1,), (7, 7))
+    reads = passes(EXACT[:, 0])
+    read = reads.get(role, reads["exact"])
+    values = getattr(read, where).copy()
+    values.flat[-1] = number
+    reads[role] = replace(read, **{where: values})
+    run = run_of(one)
+    with pytest.raises(RuntimeError, match=r"transformers' own .* at 1 of 2 positions"):
+        judge([run], Texts([run]), [Reading(Text((1, 7, 7), 1), np.tile(np.int32([7, 8, 9]), (2, 1)), reads)])
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_number_of_the_engine_that_nothing_is_compared_with_is_to_be_one(number: float) -> None:
+    """Of a token that the exact reading does not ask for."""
+    ids = np.tile(np.array([[7, 8, 9, 3]], np.int32), (2, 1))
+    found = verdict(ids=ids, logprobs=np.column_stack([EXACT, np.array([-9.0, number])]))
+    assert "a prompt: 1 of the engine's log-probabilities are no finite numbers" in found.faults
 
 
 def test_one_position_among_many_is_found_and_named() -> None:
