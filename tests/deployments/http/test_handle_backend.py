@@ -25,7 +25,7 @@ from deployments.http.channels import SILENCE_S
 from deployments.http.handle_backend import HEALTH_TAKEN_S, TAKEN_S, HandleBackend
 from deployments.http.receipts import SENT_S, TOGETHER_S
 from deployments.http.request_record import RequestRecord
-from deployments.protocol import Delta, GenerationRequest, Receipt
+from deployments.protocol import Attach, Delta, GenerationRequest, News, Receipt
 from deployments.replica.outbox import HEARTBEAT_S
 from model.request import SamplingParams
 from tests.support.virtual_time import VirtualTimeLoop
@@ -186,8 +186,41 @@ def test_the_replica_hears_when_its_answer_has_been_passed_on() -> None:
                 assert received.receipts == []  # type: ignore[attr-defined]
         await asyncio.sleep(1)
         [receipt] = received.receipts  # type: ignore[attr-defined]
-        assert receipt == Receipt(engine="engine-1", reader=receipt.reader, request_ids=["cmpl-1"])
+        assert receipt == Receipt(engine="engine-1", reader=one._channels.reader, request_ids=["cmpl-1"])
         assert not response.cancelled
+        return 0.0
+
+    in_virtual_time(run())
+
+
+def test_every_ingress_is_another_reader() -> None:
+    """A replica tells answers apart by whom they are for: it is asked, listened to and thanked under one name."""
+    rest = msgspec.msgpack.encode(News(sent_at=0.0, deltas=[("cmpl-1", [Delta(index=0, finish_reason="stop")])]))
+
+    async def names() -> set[str | None]:
+        told, received, response = list[str | None](), Response(True), Response(item("a"), ("engine-1", None))
+        one = backend(response, received)
+
+        def asked(request: GenerationRequest, whole: bool) -> Response:
+            told.append(request.reader)
+            return response
+
+        def attached(attach: Attach) -> Response:
+            told.append(attach.reader)
+            return Response(rest)
+
+        one._streaming.stream.remote = asked
+        one._channels._attach = attached  # type: ignore[assignment]
+        assert len([batch async for batch in one.stream(REQUEST)]) == 2
+        await asyncio.sleep(1)
+        told += [receipt.reader for receipt in received.receipts]  # type: ignore[attr-defined]
+        assert len(told) == 3
+        return set(told)
+
+    async def run() -> float:
+        (one,), (other,) = await names(), await names()
+        assert one is not None
+        assert other not in (None, one)
         return 0.0
 
     in_virtual_time(run())

@@ -166,6 +166,13 @@ async def test_an_administrator_has_no_account(bench: Bench) -> None:
     assert await bench.booked() == []
 
 
+async def test_who_has_signed_in_is_booked_by_name_and_without_a_key(bench: Bench) -> None:
+    with asking(Principal(team=TEAM, user="bob", scopes=("generate",))):
+        await bench.backend.generate(asked())
+    (owed,) = await bench.booked()
+    assert (owed.team_id, owed.key_id, owed.user) == ("team_1", None, "bob")
+
+
 async def test_a_prompt_is_paid_for_once_and_each_completion_for_itself(bench: Bench) -> None:
     with asking():
         await bench.backend.generate(asked(prompts=2, best_of=3))

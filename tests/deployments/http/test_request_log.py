@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from deployments.cluster.node_logs import configure_logs
 from deployments.errors import EngineUnavailableError, OverloadedError, ServeError
-from deployments.http.request_record import RequestRecord
+from deployments.http.request_record import RequestRecord, report
 from deployments.ingress import create_app
 from deployments.limits import ApiLimits
 from deployments.protocol import Delta
@@ -257,6 +257,19 @@ def test_a_client_that_leaves_while_it_is_told_that_its_body_is_too_large(url: s
     line = only(lines)
     assert (line["outcome"], line["status"], line["error"]["code"]) == ("refused", 413, "request_too_large")
     assert "exception" not in line
+
+
+def test_what_fails_outside_of_any_request_is_told_of_all_the_same(lines: LogLines) -> None:
+    """With the id that its client was given, and where it happened."""
+    try:
+        raise ZeroDivisionError("nobody expected this")
+    except ZeroDivisionError as error:
+        report(error, "r-1")
+    report(OverloadedError("full"), "r-2")
+    (line,) = lines.all()
+    assert line["level"] == "error"
+    assert "r-1" in line["message"]
+    assert "ZeroDivisionError" in lines.text
 
 
 async def test_superseded_is_an_outcome_of_its_own() -> None:

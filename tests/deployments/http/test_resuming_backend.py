@@ -19,6 +19,7 @@ from deployments.protocol import Delta, EditorSession, GenerationRequest, StopRu
 from model.request import SamplingParams, TokenLogprobs
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
+from tests.support.log_lines import captured
 from tests.support.mortal_engine import Fleet
 from tests.support.tokenizers import starcoder_rules
 from tests.support.virtual_time import VirtualTimeLoop
@@ -199,6 +200,23 @@ def test_no_engine_comes_back(streaming: bool) -> None:
         assert TIMEOUT_S <= clock() < TIMEOUT_S + 2
         assert (metrics.resumed, metrics.lost) == (0, 1)
         assert len(fleet.requests) < 60, "it asks too often"
+
+    at_once(run())
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_each_death_is_told_of_once(streaming: bool) -> None:
+    """In the log, under the client's id, and to the metrics."""
+
+    async def run() -> None:
+        fleet, metrics = Fleet(tokens(), [5, 10, None]), Counted()
+        one, request = backend(fleet, metrics), greedy(client_request_id="from-the-client")
+        with captured() as lines:
+            await (streamed(one, request) if streaming else one.generate(request))
+            told = lines.all("request.resuming")
+        assert [line["request_id"] for line in told] == ["from-the-client"] * 2
+        assert all(line["message"] for line in told)
+        assert (metrics.resumed, metrics.lost) == (2 if streaming else 1, 0)
 
     at_once(run())
 
