@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from model.drafter import Drafter, DraftModel
 from model.limits import SPECULATIVE_TOKENS
 from model.network.parallel import TensorParallel
 from model.request import Request
-from model.scheduling.draft_length import DraftLength
+from model.scheduling.draft_length import Candidate, DraftLength
 from model.scheduling.sequence import Scheduled
 from model.shard import Shard
 from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
@@ -52,9 +52,10 @@ WAYS = (WITHOUT, PASSES, *(Way(f"{100 * right:.0f} % right", right) for right in
 
 
 class FixedLength(DraftLength):
-    def tokens(self, chances: Any, sequences: int) -> int:
-        """Whatever it costs."""
-        return FIXED if chances else 0
+    def share(self, candidates: Sequence[Candidate], sequences: int, room: int) -> list[int]:
+        """Whatever it costs, as far as there is room for all."""
+        each = min(FIXED, room // max(1, len(candidates)))
+        return [max(0, min(each, candidate.most)) for candidate in candidates]
 
 
 class NothingFound:
@@ -76,8 +77,8 @@ class GuidedDrafter(Drafter):
 
     def fill(self, plan: list[Scheduled]) -> list[Scheduled]:
         filled = super().fill(plan)
-        if self.passes.count and self.passes.settled:
-            self.ran += self.passes.count
+        if self.passes.drew and not self.passes.caught_up:
+            self.ran += self.passes.drew
             self.spent += self.passes.seconds
         return [self._guided(s) if s.by_model else s for s in filled]
 
