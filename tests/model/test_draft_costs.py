@@ -91,9 +91,9 @@ def test_where_drafts_do_not_pay_those_that_are_tried_end_with_their_sequences(m
     steps = engine.stats()[ENGINE_STEPS]
     assert steps > 10 * TRY_AGAIN
     assert len(passes(engine)) <= steps / TRY_AGAIN * 2
-    engine.add(request("long", [1, 2, 3], 1500))
+    engine.add(request("long", [1, 2, 3], 330))
     run_to_end(engine)
-    assert 5 < engine.stats()[MODEL_DRAFT_TOKENS] < 40, "it is still tried"
+    assert 4 <= engine.stats()[MODEL_DRAFT_TOKENS] <= 8, "it is still tried"
 
 
 def test_a_prompt_is_caught_up_with_where_its_answer_repays_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_a_pass_that_draws_nothing_is_waited_for_so_that_its_time_is_known(monke
     engine = engine_with(0.01, monkeypatch)
     waited: list[int] = []
     monkeypatch.setattr(drafter, "wait_for", lambda _: waited.append(len(passes(engine))))
-    engine.add(request("a", list(range(1, 31)), 9))
+    engine.add(request("a", list(range(1, 26)), 9))
     run_to_end(engine)
     assert waited == [1, 2, 3], "the fourth draws"
 
@@ -161,7 +161,7 @@ def test_where_memory_is_too_little_there_are_no_drafts_for_some_time_and_one_li
         return run(batch)
 
     monkeypatch.setattr(network, "run", sometimes)
-    one = request("a", [1, 2, 3], 400)
+    one = request("a", [1, 2, 3], 220)
     engine.add(one)
     with caplog.at_level(logging.WARNING):
         outputs = run_to_end(engine)
@@ -169,7 +169,7 @@ def test_where_memory_is_too_little_there_are_no_drafts_for_some_time_and_one_li
     assert engine.executor.freed == 3, "after 0, 64 and 192 steps"  # type: ignore[attr-defined]
     assert caplog.text.count("no memory for drafts") == 1
     enough = True
-    engine.add(request("b", [1, 2, 3], 400))
+    engine.add(request("b", [1, 2, 3], 350))
     run_to_end(engine)
     assert engine.stats()[ACCEPTED_MODEL_DRAFT_TOKENS] == engine.stats()[MODEL_DRAFT_TOKENS] > 0
 
