@@ -32,8 +32,8 @@ FORGETTING_ALL = 0.98
 """What an engine's do."""
 TRY_AGAIN = 64
 """Steps without drafts, since they do not pay, until a draft of one token is made: texts and loads change."""
-TRIED = 8
-"""Steps that the draft model may take to catch up with a sequence only to try that draft."""
+TRIED = 1 / 16
+"""Of the time of these steps, for catching up with a sequence only to try that draft."""
 CAUGHT_UP = 2
 """Tokens that it lacks of a sequence that it drafts for all the time: the last one drawn, and the last one drafted."""
 LONGEST_REST = 64 * TRY_AGAIN
@@ -95,15 +95,14 @@ class DraftLength:
     ) -> None:
         self.longest = longest
         self.step_seconds = 0.0
-        self._first_cost = cost
-        self._costs: deque[float] = deque(maxlen=REMEMBERED)
+        self._costs = deque([cost], maxlen=REMEMBERED)
         self._fills: deque[float] = deque(maxlen=REMEMBERED)
         self._pass_tokens = pass_tokens
         self._free_tokens = free_tokens
         self._without_any = 1 + AHEAD if runs_ahead else 1.0
         self._chance = Chance(forgetting=FORGETTING_ALL)
         self._without = 0
-        self._trying = 0
+        self._trying = 0.0
         self._rest = self._resting = 0
 
     @property
@@ -114,7 +113,7 @@ class DraftLength:
     @property
     def cost(self) -> float:
         """Of a pass, as a share of a step without drafts."""
-        return median_low(self._costs) if self._costs else self._first_cost
+        return median_low(self._costs)
 
     @property
     def fill(self) -> float:
@@ -145,8 +144,7 @@ class DraftLength:
             if behind and sum(found) < room:
                 found[min(behind, key=lambda i: candidates[i].lacking)] = 1
         if not any(found) and (self._trying or self._without >= TRY_AGAIN):
-            steps = self._trying or TRIED
-            able = [i for i in range(len(candidates)) if self._may_try(candidates[i], steps)]
+            able = [i for i in range(len(candidates)) if self._may_try(candidates[i])]
             if able:
                 found[min(able, key=lambda i: candidates[i].lacking)] = 1
         return found
@@ -197,22 +195,29 @@ class DraftLength:
             ready.append(i)
         return sorted(ready)
 
-    def _may_try(self, candidate: Candidate, steps: int) -> bool:
-        """Whether the draft model catches up with it in so many steps, and half of what it has left, cheaply."""
-        needed = self._steps(candidate)
-        cheap = candidate.lacking <= 2 * TRY_AGAIN or candidate.lacking * self.fill <= max(1.0, self.cost)
-        return candidate.most > 0 and cheap and needed <= steps and 2 * needed <= candidate.most + 1
+    def _may_try(self, candidate: Candidate) -> bool:
+        """Whether the draft model catches up with it in time, and cheaply.
+
+        One that it caught up with in the last try lacks little more than `TRY_AGAIN` tokens: that always is.
+        """
+        cheap = candidate.lacking <= 2 * TRY_AGAIN or candidate.lacking * self.fill <= self._for_trying
+        return candidate.most > 0 and cheap and 2 * self._steps(candidate) <= candidate.most + 1
+
+    @property
+    def _for_trying(self) -> float:
+        """Time that catching up may still take, in steps."""
+        return self._trying or self._without * TRIED
 
     def went_without(self) -> None:
         """A step of sequences that might have drafted has none of their drafts."""
         self._without += 1
-        self._trying = 0
+        self._trying = 0.0
         self._resting = max(0, self._resting - 1)
 
     def ran(self, drafted: bool) -> None:
         """Passes have run before a step. Without drafts they only caught up, which a try may have to go on with."""
+        self._trying = 0.0 if drafted else max(0.0, self._for_trying - self._pass_tokens * self.fill)
         self._without = self._rest = 0
-        self._trying = 0 if drafted else (self._trying or TRIED) - 1
 
     def rest(self) -> bool:
         """Memory was too little for a pass: no more for a while, longer each time. Whether it is the first time."""

@@ -40,7 +40,7 @@ def engine_with(cost: float, monkeypatch: pytest.MonkeyPatch, **options: Any) ->
     options = {"max_model_len": 2048, "speculative_tokens": 8, "max_num_seqs": 16, **options}
     engine = toy_engine(4000, **options, draft=toy_logits)
     assert engine.drafter is not None
-    engine.drafter.length._first_cost = cost
+    engine.drafter.length._costs[0] = cost
     return engine
 
 
@@ -83,7 +83,7 @@ def test_a_long_prompt_with_a_short_answer_is_not_drafted_for(cost: float, monke
 
 def test_where_drafts_do_not_pay_those_that_are_tried_end_with_their_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where each of these ends before it comes to a draft."""
-    monkeypatch.setitem(drafter.DRAFT_PASS_TOKENS, "cpu", 16)
+    monkeypatch.setitem(drafter.DRAFT_PASS_TOKENS, "cpu", 70)
     engine = engine_with(5.0, monkeypatch)
     for number in range(100):
         engine.add(request(number, [1 + (number * 7 + i) % 40 for i in range(100)], 8))
