@@ -27,6 +27,7 @@ from deployments.variables import ENV_PREFIX, NESTED, check_environment
 from deployments.wrong_settings import explain
 from model.checkpoint.hub import EMBEDDED, directory_of
 from model.config import (
+    NO_DRAFT_MODEL,
     AttentionBackend,
     ConfigError,
     CpuKernels,
@@ -289,6 +290,8 @@ class Settings(BaseSettings):
                 f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_num_seqs={self.max_num_seqs}: "
                 "every sequence in a step takes at least one token"
             )
+        if self.draft_revision is not None and self.draft_model is None:
+            raise ValueError(NO_DRAFT_MODEL)
         Certificate.of(self.ssl_certfile, self.ssl_keyfile)
         if self.metrics_port == self.port:
             raise ValueError(f"metrics_port and port are both {self.port}")

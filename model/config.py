@@ -28,6 +28,9 @@ ACTIVATIONS: dict[str, Activation] = {
 """What stands between a layer's two products, by the names of transformers, which has several for one formula."""
 
 
+NO_DRAFT_MODEL = "draft_revision is given, and no draft_model that it is of"
+
+
 class ConfigError(ValueError):
     """A model or engine configuration that cannot work; the message says why and what would."""
 
@@ -263,8 +266,11 @@ class EngineConfig(BaseModel):
                 f"{model.n_kv_head}, which tensor_parallel_size splits already"
             )
 
-    def check_draft(self, model: ModelConfig, draft: ModelConfig) -> None:
-        """Raise ConfigError where a model of the second shape cannot draft for one of the first."""
+    def check_draft(self, model: ModelConfig, draft: ModelConfig, windows: bool = True) -> None:
+        """Raise ConfigError where a model of the second shape cannot draft for one of the first.
+
+        windows: it is known how long sequences may get.
+        """
         asked = f"draft_model={self.draft_model}"
         if self.speculative_tokens == 0:
             raise ConfigError(f"{asked} drafts nothing with speculative_tokens=0")
@@ -274,7 +280,7 @@ class EngineConfig(BaseModel):
                 "model's own tokens"
             )
         longest = self.max_model_len or model.n_positions
-        if draft.n_positions < longest:
+        if windows and draft.n_positions < longest:
             raise ConfigError(
                 f"{asked} has a window of {draft.n_positions} positions, and sequences may have {longest}: set "
                 "max_model_len, or take another one"

@@ -38,6 +38,12 @@ def programs_of(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
 
 
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all it was given. A CPU has."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory was too little for it, the device's or the machine's: smaller work may still be done.
 

@@ -21,12 +21,12 @@ import numpy.typing as npt
 import torch
 
 from model.batch import Batch
-from model.device import CopyToHost, is_out_of_memory
+from model.device import CopyToHost, is_out_of_memory, wait_for
 from model.executor import Executor
-from model.limits import DRAFT_PASS_TOKENS, DRAFTING_SEQUENCES
+from model.limits import DRAFT_PASS_TOKENS, DRAFTING_SEQUENCES, FREE_ROWS
 from model.sampler import choose_next
 from model.scheduling.costs import StepCosts
-from model.scheduling.draft_length import DraftLength
+from model.scheduling.draft_length import CAUGHT_UP, DraftLength
 from model.scheduling.scheduler import Scheduler
 from model.scheduling.sequence import Scheduled, Sequence
 from model.scheduling.speculation import BY_MODEL
@@ -97,19 +97,26 @@ class Drafter:
         counters: EngineCounters,
         runs_ahead: bool,
     ) -> None:
-        self.length = DraftLength(longest, model.cost, runs_ahead)
+        self._device = executor.runner.device
+        self._most_tokens = DRAFT_PASS_TOKENS[self._device.type]
+        free_tokens = FREE_ROWS[self._device.type]
+        self.length = DraftLength(longest, model.cost, runs_ahead, self._most_tokens, free_tokens)
         self.passes = DraftPasses()
         self._model = model
         self._executor = executor
-        self._pool, self._tables = scheduler.pool, scheduler.tables
+        self._scheduler, self._pool, self._tables = scheduler, scheduler.pool, scheduler.tables
         self._eos_token_ids = eos_token_ids
         self._counters = counters
-        self._most_tokens = DRAFT_PASS_TOKENS[executor.runner.device.type]
+
+    def look(self) -> None:
+        """See what the cache holds of the sequences that run, before it is decided who drafts."""
+        for sequence in self._scheduler.running:
+            self._held(sequence)
 
     def fill(self, plan: list[Scheduled]) -> list[Scheduled]:
         """The plan, decodes first, with tokens in the place of `BY_MODEL`, or none for who has not got there yet.
 
-        Where memory is too little for it there are no drafts; every other failure is raised.
+        Where memory is too little for it there are no drafts, and none for some steps; every other failure is raised.
         """
         self.passes = DraftPasses()
         wanting = [s for s in plan if s.draft and s.draft[0] == BY_MODEL]
@@ -140,13 +147,17 @@ class Drafter:
 
     def _try(self, wanting: list[Scheduled]) -> dict[Sequence, tuple[int, ...]]:
         try:
-            return self._draft(wanting)
+            drafts = self._draft(wanting)
+            self.length.ran(bool(drafts))
+            return drafts
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            # its text alone, since it keeps the tensors of what failed
-            logger.warning("the draft model's pass for %d sequences: %s", len(wanting), str(error))
+            if self.length.rest():
+                # its text alone, since it keeps the tensors of what failed
+                logger.warning("no drafts for some time, for %d sequences' had no memory: %s", len(wanting), str(error))
         self._executor.free_memory()
+        self.passes = DraftPasses(count=self.passes.count, failed=True)
         return {}
 
     def _draft(self, wanting: list[Scheduled]) -> dict[Sequence, tuple[int, ...]]:
@@ -158,7 +169,9 @@ class Drafter:
         for span in spans:
             self._holds(span.sequence, span.stop)
         if logits is None:
+            wait_for(self._device)  # for its time; nothing else would wait for it before the step does
             return {}
+        self.passes.drew = drawing[0].drafts
         tables = self._tables.of(sequences)
         reads = any(sequence.request.params.penalises for sequence in sequences)  # where a draw depends on those before
         known: list[tuple[int, ...]] = [()] * len(drawing)
@@ -197,7 +210,8 @@ class Drafter:
             taken |= blocks
             left -= stop - start
             spans.append(_Span(scheduled, start, stop))
-        self.passes.settled = all(span.stop - span.start <= 2 for span in spans)
+        counts = [span.stop - span.start for span in spans]
+        self.passes.caught_up = sum(count for count in counts if count > CAUGHT_UP)
         spans.sort(key=lambda span: (span.stop - span.start > 1, -span.drafts))
         return spans
 

@@ -22,7 +22,7 @@ from model.scheduling.batching import build_batch
 from model.scheduling.block_tables import BlockTables
 from model.scheduling.costs import StepCosts
 from model.scheduling.draft_length import Chance, DraftLength
-from model.scheduling.drafting import await_tokens, prepare_drafts, propose_drafts
+from model.scheduling.drafting import await_tokens, expected_passes, prepare_drafts, propose_drafts
 from model.scheduling.kv_cache import BlockPool
 from model.scheduling.pace import StepPace
 from model.scheduling.prompt_logprobs import Note, prompt_notes
@@ -148,6 +148,8 @@ class Engine:
         started = time.perf_counter()
         self.timing = None
         finished, self._in_flight = self._in_flight, None
+        if self.drafter is not None:
+            self.drafter.look()
         drafts = self._worth is not None and not self._worth.compares(len(self.scheduler.running))
         rows = self.limits.drafted_rows
         waits = drafts and finished is not None and await_tokens(self.scheduler.running, rows, self._by_model)
@@ -176,6 +178,8 @@ class Engine:
         if self._speculative_tokens:
             rows, turn = self.limits.drafted_rows if drafts else 0, int(self.counters[metrics.ENGINE_STEPS])
             propose_drafts(self.scheduler.running, rows, turn, self._by_model)
+        if self.pace is not None and self._by_model is not None:
+            self.pace.before = self._by_model.seconds(*expected_passes(self.scheduler.running))
         plan = self.scheduler.schedule()
         if not plan:
             return None
@@ -183,7 +187,7 @@ class Engine:
         if self.drafter is not None:
             plan, passes = self.drafter.fill(plan), self.drafter.passes
         finishing = [s for s in plan if s.completes]
-        stays = self._async and may_stay(plan)
+        stays = self._async and not passes.count and may_stay(plan)  # passes are weighed with all of their step's time
         drawn_rows = sum(len(s.draft) + 1 for s in finishing)
         batch = build_batch(plan, self.scheduler.tables, self.pool.block_size, drawn_rows if stays else 0)
         ready_at = time.perf_counter()
@@ -270,14 +274,17 @@ class Engine:
 
     def _weigh(self, step: StepInFlight, outputs: list[Output], seconds: float) -> None:
         """Learn from a step whether drafts are worth their time. outputs: what it alone has brought."""
-        if self._worth is None or not outputs or not step.only_decodes:
+        if self._worth is None:
             return
         passes = step.passes
-        if self._by_model is not None and passes.count and passes.settled:
-            self._by_model.learn_cost(passes.count, passes.seconds, seconds - passes.seconds)
-        if step.drafted or not passes.count:
-            tokens = sum(len(output.token_ids) for output in outputs)
-            self._worth.ended(step.sequences, step.drafted, tokens, seconds)
+        if not (outputs and step.only_decodes):
+            if self._by_model is not None and (passes.caught_up or passes.failed):
+                self._worth.spent(passes.seconds - min(passes.seconds, self._by_model.seconds(passes.drew)))
+            return
+        if self._by_model is not None and not passes.failed:
+            self._by_model.learn_cost(passes.drew, passes.seconds, seconds - passes.seconds, passes.caught_up)
+        tokens = sum(len(output.token_ids) for output in outputs)
+        self._worth.ended(step.sequences, step.drafted + passes.count, tokens, seconds)
 
     def _read(self, step: StepInFlight) -> Sampled | None:
         return step.drawn.read() if step.drawn is not None else None

@@ -58,11 +58,17 @@ def _needs_tokens(scheduled: Scheduled) -> bool:
 
 @dataclass
 class DraftPasses:
-    """What a draft model did before a step. settled: it had next to nothing to catch up with."""
+    """What a draft model did before a step.
+
+    drew: passes that drew tokens. seconds: until all had ended. caught_up: tokens that it computed of sequences which
+    it had not drafted for just before. failed: memory was too little.
+    """
 
     count: int = 0
+    drew: int = 0
     seconds: float = 0.0
-    settled: bool = True
+    caught_up: int = 0
+    failed: bool = False
 
 
 @dataclass(frozen=True)

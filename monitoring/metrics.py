@@ -278,7 +278,8 @@ DRAFT_MODEL_TIME = STEPS.engine_counter(
 )
 DRAFTED_STEP_TIME = STEPS.engine_counter(
     "spec_decode_step_seconds_total",
-    "Time of the steps without prompts that checked drafts, as far as it is known what they would have taken without.",
+    "Time of the steps without prompts that checked drafts or that a draft model ran before, as far as it is known "
+    "what they would have taken without, and what it took to catch up before steps with prompts.",
 )
 PLAIN_STEP_TIME = STEPS.engine_counter(
     "spec_decode_plain_seconds_total",

@@ -39,8 +39,9 @@ def run(arguments: Sequence[str]) -> int:
     Checkpoint(directory).check(model)
     Tokenizer.from_checkpoint(directory).check(model)
     config = EngineConfig(model=options.model, draft_model=options.draft_model, draft_revision=options.draft_revision)
+    # its window may be shorter than the model's: `max_model_len` is said to the server
     served = _named("", options.model, directory)
-    if (draft := find_draft(config, model, directory)) is not None:
+    if (draft := find_draft(config, model, directory, windows=False)) is not None:
         Checkpoint(draft.directory).check(draft.model)
         served += _named("draft-", options.draft_model, draft.directory)
     print(directory)

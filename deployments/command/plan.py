@@ -26,6 +26,10 @@ def run(arguments: Sequence[str]) -> int:
             raise ConfigError("--developers counts engines without a draft model")
         return plan_developers.report(options, models)
     draft = None if options.draft_model is None else _models([options.draft_model])[0][1]
+    unfit: list[str] = []
+    if draft is not None and not options.model:
+        unfit = [name for name, model in models if not _drafts_for(model, draft, options)]
+        models = [(name, model) for name, model in models if name not in unfit]
     if options.gpu is not None:
         options.gpu_memory = GPUS[options.gpu].memory
     rows = [row for name, model in models for row in _rows(name, model, draft, options)]
@@ -40,7 +44,18 @@ def run(arguments: Sequence[str]) -> int:
         print(f"Each token is kept by one of {stripes} GPUs: KV bytes a token are one GPU's share.")
     if draft is not None:
         print(f"The first GPU has {options.draft_model} and its cache as well: weights and KV bytes are that GPU's.")
+    if unfit:
+        print(f"It cannot draft for {', '.join(unfit)}: another vocabulary, or a longer window.")
     return 0 if any(row.plan.fits for row in rows) else 1
+
+
+def _drafts_for(model: ModelConfig, draft: ModelConfig, options: argparse.Namespace) -> bool:
+    try:
+        config = EngineConfig(model="", draft_model=options.draft_model, max_model_len=options.max_model_len)
+        config.check_draft(model, draft)
+    except ConfigError:
+        return False
+    return True
 
 
 class _Row:

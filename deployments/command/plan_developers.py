@@ -60,6 +60,8 @@ def report(options: argparse.Namespace, models: Sequence[tuple[str, ModelConfig]
         raise ConfigError("--developers needs --gpu: of a size alone nobody knows how fast it is")
     if options.quantization != "none" or options.dtype != "bfloat16" or options.tensor_parallel_size:
         raise ConfigError("--developers: steps were timed of bfloat16 weights on one GPU only")
+    if options.draft_model is not None:
+        raise ConfigError("--developers: steps were timed without a draft model only")
     if not options.within > 0:
         raise ConfigError(f"--within {options.within:g} is not above 0")
     habits = Habits(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.checkpoint.hub import resolve_checkpoint
-from model.config import ConfigError, EngineConfig, ModelConfig
+from model.config import NO_DRAFT_MODEL, ConfigError, EngineConfig, ModelConfig
 from model.limits import DRAFT_PASS_TOKENS, DRAFTING_SEQUENCES
 
 
@@ -20,16 +20,20 @@ class Draft:
     directory: Path
 
 
-def find_draft(config: EngineConfig, model: ModelConfig, directory: Path) -> Draft | None:
+def find_draft(config: EngineConfig, model: ModelConfig, directory: Path, windows: bool = True) -> Draft | None:
     """The draft model of `config`, for the `model` in `directory`; None where there is to be none.
+
+    windows: it is known how long sequences may get, and its window has to be as long.
 
     Raises ConfigError where it cannot be had, or does not fit.
     """
     if config.draft_model is None:
+        if config.draft_revision is not None:
+            raise ConfigError(NO_DRAFT_MODEL)
         return None
     found = resolve_checkpoint(config.draft_model, config.draft_revision)
     draft = ModelConfig.from_checkpoint(found)
-    config.check_draft(model, draft)
+    config.check_draft(model, draft, windows)
     if config.load_format == "auto":
         check_vocabulary(directory, found)
     longest = config.max_model_len or model.n_positions

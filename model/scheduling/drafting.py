@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.scheduling.draft_length import DraftLength
+from model.scheduling.draft_length import CAUGHT_UP, Candidate, DraftLength
 from model.scheduling.sequence import Scheduled, Sequence
 from model.scheduling.speculation import BY_MODEL
 
@@ -25,10 +25,15 @@ def await_tokens(running: list[Sequence], rows: int, by_model: DraftLength | Non
     if len(decoding) >= rows:
         return False
     awaiting = [s for s in decoding if s.awaited is not None and s.speculator is not None and _most(s) > 0]
-    promising = sum(s.speculator is not None and s.speculator.promises(s.tokens) for s in awaiting)
-    if by_model is not None and by_model.tokens(_chances(awaiting), len(decoding)):
-        promising = len(awaiting)
-    return are_many(promising, len(decoding))
+    promising = [s for s in awaiting if s.speculator is not None and s.speculator.promises(s.tokens)]
+    if are_many(len(promising), len(decoding)):
+        return True
+    if by_model is None or not awaiting:
+        return False
+    # as `propose_drafts` will reckon, but for what is looked up then: of that a token each is expected
+    looked_up = set(promising)
+    without = [s for s in decoding if s.speculator is not None and _most(s) > 0 and s not in looked_up]
+    return any(by_model.share(_candidates(without), len(decoding), rows - len(decoding) - len(promising)))
 
 
 def propose_drafts(running: list[Sequence], rows: int, turn: int, by_model: DraftLength | None = None) -> None:
@@ -37,8 +42,8 @@ def propose_drafts(running: list[Sequence], rows: int, turn: int, by_model: Draf
     Where a step still draws a sequence's last token, its draft is made without it.
 
     rows: tokens of the step up to which drafts fill it. turn: who drafts first changes with it, since there may not
-    be room for all. by_model: who finds nothing to look up proposes tokens `BY_MODEL`, as many as are worth it; None:
-    there is no draft model.
+    be room for all. by_model: who finds nothing to look up proposes tokens `BY_MODEL`, as many as are worth it of those
+    that there is room for; None: there is no draft model.
     """
     decoding = _decoding(running)
     for sequence in decoding:
@@ -63,16 +68,26 @@ def propose_drafts(running: list[Sequence], rows: int, turn: int, by_model: Draf
 def _propose_by_model(without: list[Sequence], room: int, by_model: DraftLength, sequences: int) -> None:
     """Nothing where a token is awaited: the model would have to wait for the step that draws it."""
     awaited = any(sequence.awaited is not None for sequence in without)
-    length = 0 if awaited else by_model.tokens(_chances(without), sequences)
-    if not length:
+    lengths = [0] * len(without) if awaited else by_model.share(_candidates(without), sequences, room)
+    if not any(lengths):
         by_model.went_without()
-    for sequence in without:
-        sequence.draft = [BY_MODEL] * max(0, min(length, _most(sequence), room))
-        room -= len(sequence.draft)
+    for sequence, length in zip(without, lengths, strict=True):
+        sequence.draft = [BY_MODEL] * length
 
 
-def _chances(sequences: list[Sequence]) -> list[float]:
-    return [s.speculator.chance.value for s in sequences if s.speculator is not None]
+def _candidates(sequences: list[Sequence]) -> list[Candidate]:
+    return [
+        Candidate(s.speculator.chance.value, _most(s), s.length - s.drafted)
+        for s in sequences
+        if s.speculator is not None
+    ]
+
+
+def expected_passes(running: list[Sequence]) -> tuple[int, int]:
+    """For what is proposed: passes of the draft model, and how many tokens it has to catch up with."""
+    by_model = [s for s in running if s.draft and s.draft[0] == BY_MODEL]
+    lacking = [s.length - s.drafted for s in by_model]
+    return max((len(s.draft) for s in by_model), default=0), sum(n for n in lacking if n > CAUGHT_UP)
 
 
 def prepare_drafts(plan: list[Scheduled]) -> None:

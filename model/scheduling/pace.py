@@ -39,8 +39,8 @@ class StepPace:
 
     It is not where the decodes alone take nearly as long, nor for less than the floor of prompts: those always go on.
     least_taught: tokens of a step with prompts from which on its time tells what they cost; 0: any step's does.
-    clock: in seconds, of any clock that does not go back. limited: prompts would have had more of the step planned
-    last, but for the target.
+    clock: in seconds, of any clock that does not go back. before: what is expected of a draft model's passes before the
+    step that is planned, in seconds. limited: prompts would have had more of the step planned last, but for the target.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class StepPace:
         self.target = target
         self._least_taught = least_taught
         self.clock: Callable[[], float] = time.perf_counter
+        self.before = 0.0
         self.limited = False
         self.time = StepTime(exchange)
         self._floor = floor
@@ -94,9 +95,10 @@ class StepPace:
         context = max(s.computed for s in prompts)
         looked = sum(s.computed for s in decoding) + rows
         decodes = self.time.exchange.parts(rows, looked + context, looked)
-        seconds = max(self.target, (1 + LEAST_SHARE) * self.time.seconds(decodes))
+        target = self.target - self.before
+        seconds = max(target, (1 + LEAST_SHARE) * self.time.seconds(decodes))
         fits = self.time.tokens_within(seconds, decodes, context)
-        if seconds > self.target:
+        if seconds > target:
             fits += size  # rounded up: steps that are all alike would not tell what tokens cost
         return max(floor, int(fits) // size * size)
 

@@ -21,7 +21,7 @@ class SpeculationWorth:
     A token that a sequence keeps of its draft saves it a place in a later step, so that s sequences with n tokens are
     worth n / s steps without drafts. How long these take is the mean of the last ones of as many sequences; steps with
     drafts of a size that has not been seen without them count nothing. Where all would have drafts, some therefore go
-    without.
+    without. Steps before which a draft model ran count as steps with drafts, whether it got to a draft or not.
     """
 
     def __init__(self, counters: EngineCounters) -> None:
@@ -41,8 +41,13 @@ class SpeculationWorth:
         self._left -= 1
         return True
 
+    def spent(self, seconds: float) -> None:
+        """A draft model has caught up with sequences for so long, before a step that is compared with none."""
+        self._counters.add(metrics.DRAFTED_STEP_TIME, seconds)
+
     def ended(self, sequences: int, drafted: int, tokens: int, seconds: float) -> None:
-        """A step without prompts has ended. drafted: tokens that it checked; tokens: that it brought, at least one."""
+        """A step without prompts has ended. drafted: tokens that it checked, and a draft model's passes; tokens: that
+        it brought, at least one."""
         plain = self._plain_seconds.get(sequences)
         self._drafted[sequences] = self._drafted.get(sequences, 0) + 1 if drafted else 0
         if not drafted:

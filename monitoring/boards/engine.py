@@ -301,7 +301,7 @@ _SPECULATION = Row(
         ),
         Panel(
             "Time of the draft model",
-            "Seconds a second that its passes take. They are in the time that speculation is weighed by.",
+            "Seconds a second that its passes take, those with which it catches up with prompts included.",
             ((q.rate(m.DRAFT_MODEL_TIME), "draft model"),),
             "s",
         ),
@@ -319,7 +319,8 @@ _SPECULATION = Row(
         ),
         Panel(
             "What speculation is worth",
-            "Time that steps without drafts would have taken for the tokens of those with drafts, of what these took. "
+            "Time that steps without drafts would have taken for the tokens of those with drafts, of what these took, "
+            "a draft model's passes included, those to catch up with prompts as well. "
             "Below 1 speculation does harm: set speculative-tokens to 0.",
             ((q.ratio(q.rate(m.PLAIN_STEP_TIME), q.rate(m.DRAFTED_STEP_TIME)), "worth"),),
             "x",

@@ -108,6 +108,7 @@ def test_names_are_a_list_or_one_text(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (["--min-replicas", "3", "--max-replicas", "2"], "below min_replicas"),
         (["--max-num-seqs", "64", "--max-num-batched-tokens", "32"], "below max_num_seqs"),
+        (["--draft-revision", "main"], "no draft_model"),
         (["--port", "70000"], "port"),
         (["--port", "abc"], "port"),
         (["--device", "cpu", "--dtype", "float16"], "float16"),

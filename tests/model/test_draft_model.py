@@ -28,6 +28,7 @@ from monitoring.metrics import (
     READ_BYTES,
 )
 from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.drafts import as_long_as_there_is_room
 from tests.support.ranks import RankGroup, collect
 from tests.support.toy_engine import run_to_end, tokens_of
 from tests.support.triton_process import TritonPrograms
@@ -49,14 +50,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def always(_: int = 0) -> None:
     """Draft whatever it takes, by the model alone."""
-    DraftLength.tokens = lambda length, chances, sequences: length.longest if chances else 0  # type: ignore[method-assign]
+    DraftLength.share = as_long_as_there_is_room  # type: ignore[method-assign]
     Speculator.draft = lambda *_: []  # type: ignore[method-assign]
     Speculator.promises = lambda *_: False  # type: ignore[method-assign]
 
 
 @pytest.fixture
 def drafting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DraftLength, "tokens", DraftLength.tokens)
+    monkeypatch.setattr(DraftLength, "share", DraftLength.share)
     monkeypatch.setattr(Speculator, "draft", Speculator.draft)
     monkeypatch.setattr(Speculator, "promises", Speculator.promises)
     always()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from model.drafter import Drafter, DraftModel
 from model.limits import SPECULATIVE_TOKENS
 from model.network.parallel import TensorParallel
 from model.request import Request
-from model.scheduling.draft_length import DraftLength
+from model.scheduling.draft_length import Candidate, DraftLength
 from model.scheduling.sequence import Scheduled
 from model.shard import Shard
 from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
@@ -52,9 +52,10 @@ WAYS = (WITHOUT, PASSES, *(Way(f"{100 * right:.0f} % right", right) for right in
 
 
 class FixedLength(DraftLength):
-    def tokens(self, chances: Any, sequences: int) -> int:
-        """Whatever it costs."""
-        return FIXED if chances else 0
+    def share(self, candidates: Sequence[Candidate], sequences: int, room: int) -> list[int]:
+        """Whatever it costs, as far as there is room for all."""
+        each = min(FIXED, room // max(1, len(candidates)))
+        return [max(0, min(each, candidate.most)) for candidate in candidates]
 
 
 class NothingFound:
@@ -76,8 +77,8 @@ class GuidedDrafter(Drafter):
 
     def fill(self, plan: list[Scheduled]) -> list[Scheduled]:
         filled = super().fill(plan)
-        if self.passes.count and self.passes.settled:
-            self.ran += self.passes.count
+        if self.passes.drew and not self.passes.caught_up:
+            self.ran += self.passes.drew
             self.spent += self.passes.seconds
         return [self._guided(s) if s.by_model else s for s in filled]
 
@@ -144,7 +145,7 @@ def draft_model(context: Context, batch: int) -> Found:
         for way in WAYS:
             engine = GuidedEngine(loaded, draft, way, batch, texts)
             drive(engine, prompts, [new] * batch)  # both caches have the prompts then, and costs are known
-            before = engine.stats()
+            before, ran, spent = engine.stats(), *passes_of(engine)
             trace = drive(engine, prompts, [new] * batch)
             after = engine.stats()
             steps, drafted, accepted = (
@@ -161,13 +162,25 @@ def draft_model(context: Context, batch: int) -> Found:
             }
             metrics |= {f"{way.name}, {key}": value for key, value in found.items()}
             rows.append((way.name, *(number(value) for value in found.values())))
-            if way is PASSES and isinstance(engine.drafter, GuidedDrafter):
-                metrics |= _passes(engine.drafter, metrics[f"{WITHOUT.name}, ms_per_step"])
+            if way is PASSES:
+                ran_now, spent_now = passes_of(engine)
+                each, passes = 1000 * (spent_now - spent) / (ran_now - ran), 1000 * (spent_now - spent) / steps
+                checked_ms = metrics[f"{way.name}, ms_per_step"] - passes
+                metrics["ms_per_pass"] = each
+                metrics["break_even_percent"] = break_even(each, checked_ms, metrics[f"{WITHOUT.name}, ms_per_step"])
             del engine
     return Found(metrics, rows)
 
 
-def _passes(drafter: GuidedDrafter, step_ms: float) -> dict[str, float]:
-    """A draft of one token pays where it is right more often than `break_even_percent`, all sequences drafting."""
-    each = 1000 * drafter.spent / drafter.ran
-    return {"ms_per_pass": each, "break_even_percent": 100 * each / step_ms}
+def passes_of(engine: GuidedEngine) -> tuple[int, float]:
+    """That drew, so far, and their seconds."""
+    return (engine.drafter.ran, engine.drafter.spent) if isinstance(engine.drafter, GuidedDrafter) else (0, 0.0)
+
+
+def break_even(pass_ms: float, checked_ms: float, step_ms: float) -> float:
+    """Percent right from which on a draft of one token pays, all sequences drafting.
+
+    step_ms: a step without drafts, prepared ahead. checked_ms: one that checks drafts without their passes: it is not
+    prepared ahead, and has more rows; those of `FIXED` tokens here, so that it is rather too high.
+    """
+    return 100 * ((checked_ms + pass_ms) / step_ms - 1)

@@ -194,6 +194,7 @@ def test_the_command_says_what_nobody_has_timed(capsys: pytest.CaptureFixture[st
         (["--gpu-memory", "80GB"], "needs --gpu"),
         (["--gpu", "h100", "--quantization", "int8"], "bfloat16 weights on one GPU"),
         (["--gpu", "h100", "--tensor-parallel-size", "2"], "bfloat16 weights on one GPU"),
+        (["--gpu", "h100", "--draft-model", "starcoderbase-1b"], "without a draft model"),
         (["--gpu", "h100", "--within", "0"], "--within 0 is not above 0"),
     ],
 )

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from deployments.command import download
+from model.checkpoint.draft import find_draft
 from model.checkpoint.weights import Checkpoint
-from model.config import ConfigError, ModelConfig
+from model.config import ConfigError, EngineConfig, ModelConfig
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.fake_hub import TOKEN, fake_hub
 from tests.support.tokenizers import write_tokenizer
@@ -98,11 +99,26 @@ def test_a_draft_model_is_fetched_beside_its_model(tmp_path, capsys):
     )
     assert download.run([str(model), "--draft-model", str(small)]) == 0
     assert f"starcoder serve --model {model} --draft-model {small}\n" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="no draft_model"):
+        download.run([str(model), "--draft-revision", "main"])
     with pytest.raises(ConfigError, match="vocab_size=1300"):
         download.run([str(model), "--draft-model", str(other)])
     (small / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"no weights|holds no"):
         download.run([str(model), "--draft-model", str(small)])
+
+
+def test_a_draft_model_is_downloaded_whatever_its_window_is_since_the_server_may_serve_less(tmp_path):
+    model, small = (
+        write_tokenizer(write_checkpoint(tmp_path / name, random_model(n_layer=1, vocab_size=1200, n_positions=window)))
+        for name, window in (("model", 200), ("small", 100))
+    )
+    assert download.run([str(model), "--draft-model", str(small)]) == 0
+    config = EngineConfig(model=str(model), draft_model=str(small))
+    shape = ModelConfig.from_checkpoint(model)
+    assert find_draft(config.model_copy(update={"max_model_len": 100}), shape, model) is not None
+    with pytest.raises(ConfigError, match="window of 100 positions"):
+        find_draft(config, shape, model)
 
 
 def test_download_prepares_a_cache_that_serves_offline_and_read_only(repository, tmp_path):

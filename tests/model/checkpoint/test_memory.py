@@ -203,6 +203,18 @@ def test_the_command_plans_a_draft_model(capsys: pytest.CaptureFixture[str]) -> 
     assert "without a draft model" in capsys.readouterr().err
 
 
+def test_of_the_family_those_are_planned_that_the_draft_model_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--gpu-memory", "80GiB", "--draft-model", "starcoderbase-1b"]) == 0
+    out = capsys.readouterr().out
+    planned = {line.split()[0] for line in out.splitlines() if line.split()[:1] and line.split()[0] in FAMILY}
+    assert planned == set(FAMILY) - {"santacoder"}
+    assert "It cannot draft for santacoder" in out
+    assert (
+        cli.main(["plan", "--gpu-memory", "80GiB", "--draft-model", "starcoderbase-1b", "--model", "santacoder"]) == 2
+    )
+    assert "has vocab_size=49152" in capsys.readouterr().err
+
+
 def test_the_command_prints_the_plan_without_a_hub(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,3 +238,17 @@ def test_a_look_costs_what_the_roofline_says() -> None:
     exchange = COSTS.exchange(256)
     assert exchange.look * LARGE.n_positions == pytest.approx(0.27, abs=0.01)
     assert exchange.read * 1_000_000 == pytest.approx(256 * LARGE.kv_bytes_per_token(2) * 1e6 / COSTS.weights_read)
+
+
+def test_what_a_draft_models_passes_take_is_not_there_for_prompts() -> None:
+    timed = engine_on(Speed(weights=0.01, token=40e-6, context=1e-9, look=1e-9, overlaps=True), decoders=2)
+    timed.add("prompt", 4000, max_tokens=2)
+    for _ in range(5):
+        timed.step()
+    pace, running = timed.engine.pace, timed.engine.scheduler.running
+    assert pace is not None
+    decoding, prompts = [s for s in running if s.pending == 1], [s for s in running if s.pending > 1]
+    found = []
+    for pace.before in (0.0, 0.01, 0.02, 1.0):
+        found.append(pace.prompt_tokens(decoding, prompts) or 0)
+    assert found[0] > found[1] > found[2] >= found[3] >= FLOOR.least
