@@ -75,13 +75,12 @@ class Server:
 
     async def timed(self, body: Mapping[str, Any]) -> Timed:
         """Likewise, and what time that took."""
-        response = await self._ask(PATH, self._spoken(body))
-        ended = time.time()
-        return Timed(_good(response), ended - response.elapsed.total_seconds(), ended)
+        response, began = await self._ask(PATH, self._spoken(body))
+        return Timed(_good(response), began, time.time())
 
     async def look(self) -> None:
         """Find out whether it shows prompts, and knows what else is our own."""
-        response = await self._ask(RENDER, {"model": self._model, "prompt": "x", "max_tokens": 1})
+        response, _ = await self._ask(RENDER, {"model": self._model, "prompt": "x", "max_tokens": 1})
         self.ours = response.status_code == 200 and OURS in response.text
 
     async def room(self, body: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -91,7 +90,7 @@ class Server:
         """
         body = {**body, "max_tokens": 1}
         if self.ours:
-            found = _good(await self._ask(RENDER, self._spoken(body)))
+            found = _good((await self._ask(RENDER, self._spoken(body)))[0])
             return len(found["token_ids"]), found["remaining_tokens"]
         if not (usage := (await self.complete(body)).get("usage")):
             raise RuntimeError("the server does not say how many tokens a prompt has")
@@ -102,14 +101,18 @@ class Server:
         own = {**BACKGROUND, **(self._around_gaps if "suffix" in body else {})} if self.ours else {}
         return {"model": self._model, **body, **own}
 
-    async def _ask(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
-        """The first answer that is final. Raises RuntimeError where there is none in time."""
+    async def _ask(self, path: str, body: Mapping[str, Any]) -> tuple[httpx.Response, float]:
+        """The first answer that is final, and when it was asked for, in Unix seconds.
+
+        Raises RuntimeError where there is none in time.
+        """
         deadline, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
         while True:
+            began = time.time()
             try:
                 response = await self._client.post(path, json=body)
                 if response.status_code not in LATER or response.headers.get("x-should-retry") == "false":
-                    return response
+                    return response, began
                 why, wanted = f"{response.status_code}: {response.text[:200]}", asked_pause(response.headers)
             except httpx.TransportError as error:
                 why, wanted = f"{type(error).__name__}: {error}", None

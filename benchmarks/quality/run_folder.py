@@ -23,7 +23,8 @@ class RunFolder:
         """Whose answers these are; old folders do not say where. Raises ValueError where nothing was asked yet."""
         if (settings := self._settings()) is None:
             raise ValueError(f"{self.directory} has no answers")
-        return Served(settings.get("url", ""), str(settings["model"]), settings.get("weights"))
+        told = {name: settings.get(name) for name in ("weights", "ours")}
+        return Served(settings.get("url", ""), str(settings["model"]), **told)
 
     def _settings(self) -> dict[str, Any] | None:
         path = self.directory / SETTINGS

@@ -24,18 +24,21 @@ class Away(RuntimeError):
 @dataclass(frozen=True)
 class Served:
     """url: without names and passwords. model: `model` of the requests. weights: number format and quantization, where
-    the server tells: both may be served under one name. window: of the model, in tokens, where it tells.
+    the server tells: both may be served under one name. window: of the model, in tokens, where it tells. ours: whether
+    it was asked in our own dialect; None where that is not known.
     """
 
     url: str
     model: str
     weights: str | None = None
     window: int | None = None
+    ours: bool | None = None
 
     def settings(self) -> dict[str, Any]:
         """What a folder keeps of it."""
-        told = {} if self.weights is None else {"weights": self.weights}
-        return {"url": self.url, "model": self.model, **told}
+        told = {"weights": self.weights, "ours": self.ours}
+        known = {name: value for name, value in told.items() if value is not None}
+        return {"url": self.url, "model": self.model, **known}
 
 
 async def look_at(client: httpx.AsyncClient, wanted: str | None) -> Served:
@@ -78,8 +81,10 @@ async def _weights(client: httpx.AsyncClient) -> str | None:
         told = response.json() if response.status_code == 200 else None
     except (httpx.HTTPError, ValueError):
         return None
-    both = [told.get(name) for name in ("dtype", "quantization")] if isinstance(told, dict) else []
-    return ", ".join(both) if both and all(isinstance(one, str) for one in both) else None
+    match told:
+        case {"dtype": str(dtype), "quantization": str(quantization)}:
+            return f"{dtype}, {quantization}"
+    return None
 
 
 def address(url: httpx.URL) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.quality.asking import Server
@@ -75,9 +75,9 @@ async def _ask(work: Work, record: Record, asks: Sequence[Ask], options: argpars
     there = len(record.samples)
     async with connect(options) as client:
         served = await look_at(client, options.served_model)
-        record.begin(work.settings(served))
         server = Server(client, served.model)
         await server.look()
+        record.begin(work.settings(replace(served, ours=server.ours)))
         with Progress("answers", there + sum(ask.choices for ask in asks), there) as progress:
 
             def came(samples: list[Sample]) -> None:

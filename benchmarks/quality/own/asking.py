@@ -109,12 +109,13 @@ async def _reading(server: Server, piece: Piece) -> Reading:
     except TooLong:
         if piece.begin:
             left = piece.begin // 2
-            return await _reading(server, replace(piece, text=piece.text[piece.begin - left :], begin=left))
+            found = await _reading(server, replace(piece, text=piece.text[piece.begin - left :], begin=left))
+            return replace(found, shortened=True)
         if len(piece.text) < 2:
             raise RuntimeError("the server has no room for a single character") from None
         half = boundary(piece.text, 0, len(piece.text) // 2)
         first = await _reading(server, replace(piece, text=piece.text[:half]))
-        return first + await _reading(server, replace(piece, begin=half))
+        return replace(first + await _reading(server, replace(piece, begin=half)), shortened=True)
     except Refused as refused:
         if refused.status in (400, 404, 422, 501):
             raise NoLogprobs(f"the server does not score prompts ({refused})") from None

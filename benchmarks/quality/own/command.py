@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from benchmarks.quality.code_gaps import KINDS, Around
 from benchmarks.quality.own.asking import Manner
-from benchmarks.quality.own.comparing import add_gap_comparison, add_reading_comparison
+from benchmarks.quality.own.comparing import add_dialects, add_gap_comparison, add_reading_comparison
 from benchmarks.quality.own.cost import Price, cost, published_price
 from benchmarks.quality.own.figures import add_costs, add_gaps, add_readings, report, score
 from benchmarks.quality.own.files import CODE, Selection, select
@@ -111,7 +112,10 @@ def run(options: argparse.Namespace) -> Result:
 
 def _served(result: Result, work: Work, selection: Selection, options: argparse.Namespace) -> None:
     first = asked(work, options.directory, options)
-    second = asked(work, options.directory / "compared", second_server(options)) if options.compare else None
+    second = None
+    if options.compare:  # without the first's bits a byte the second's are compared with nothing
+        again = replace(work, pieces=[]) if first.unread else work
+        second = asked(again, options.directory / "compared", second_server(options))
     result.settings |= {"model": first.served.model, "weights": first.served.weights}
     if options.sampling_only:
         result.shows_metrics = True
@@ -125,8 +129,10 @@ def _served(result: Result, work: Work, selection: Selection, options: argparse.
     costs = [cost(work.answers(first), first.sittings, options.gpus, price)]
     if second is not None:
         result.settings |= {"second_model": second.served.model, "second_weights": second.served.weights}
-        again = score(work.questions, work.texts(second))
-        add_gap_comparison(result, scored, again, _same_texts(work, first, second))
+        blocks = any(question.kind == "block" for question in work.questions)
+        add_dialects(result, first.served.ours, second.served.ours, options.completion_mode, blocks)
+        filled = score(work.questions, work.texts(second))
+        add_gap_comparison(result, scored, filled, _same_texts(work, first, second))
         if read and len(others := work.read(second)) == len(read):
             add_reading_comparison(result, read, others)
         gpus = options.compare_gpus or options.gpus

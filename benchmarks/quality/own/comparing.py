@@ -26,6 +26,7 @@ from benchmarks.quality.own.figures import (
     draw,
     groups,
     languages,
+    shortened,
     shown,
 )
 from benchmarks.report import Result, Row
@@ -101,19 +102,44 @@ def add_gap_comparison(result: Result, first: Sequence[Scored], second: Sequence
     result.tables[f"the second server less the first, percentage points; {100 * same_texts:.1f} % the same text"] = rows
 
 
+def add_dialects(result: Result, first: bool | None, second: bool | None, completion_mode: str, blocks: bool) -> None:
+    """Whether both were asked alike. Where only one is ours, what they were asked otherwise, on top of the differences:
+    these are then of servers, not of models alone.
+
+    first, second: whether they were asked in our own dialect; None where that is not known. blocks: were asked.
+    """
+    alike = None if first is None or second is None else first == second
+    result.metrics[f"{PREFIX}/asked_alike"] = alike
+    if alike is not False:
+        return
+
+    def of(ours: str, other: str) -> tuple[str, str]:
+        return (ours, other) if first else (other, ours)
+
+    rows: list[Row] = [
+        ("", "first", "second"),
+        ("what does not fit", *of("cut as for editors", "halved until it fits")),
+    ]
+    if blocks and completion_mode != "raw":
+        rows.append(("a block ends", *of(f"by completion_mode {completion_mode}", "where the model ends it")))
+    result.tables["THE TWO WERE NOT ASKED ALIKE: only one is a server of ours; differences are of that, too"] = rows
+
+
 def add_reading_comparison(result: Result, first: Sequence[Read], second: Sequence[Read]) -> None:
     """Of the same pieces, in the same order. Bytes differ where tokenizers begin a file with another token; what is a
     single token for one of them is left out for both.
     """
     both = [(a, b) for a, b in zip(first, second, strict=True) if a.reading.bytes and b.reading.bytes]
     first, second = [a for a, _ in both], [b for _, b in both]
-    rows: list[Row] = [("", "files", BITS_PANEL, "95 %", "%")]
+    rows: list[Row] = [("", "files", BITS_PANEL, "95 %", "%", "shortened: first", "second")]
     for name, places in languages(first):
         one, other = [first[at].bits() for at in places], [second[at].bits() for at in places]
         change, between = difference(one, other), difference_interval(one, other)
         percent = f"{100 * change / before:+.2f}" if (before := ratio(one)) else "-"
+        short = [shortened([both[at] for at in places]) for both in (first, second)]
         files = counted(len({first[at].piece.file for at in places}))
-        rows.append((name, files, f"{change:+.4f}", shown(between, 4, "+"), percent))
+        rows.append((name, files, f"{change:+.4f}", shown(between, 4, "+"), percent, *map(str, short)))
+        result.metrics[f"{PREFIX}/{name}/second_pieces_shortened"] = short[1]
         _note(result, f"{name}/bits_per_byte", change, between)
         draw(result, BITS_PANEL, f"{name}, second", other)
     result.tables["how well the text is foreseen, the second server less the first"] = rows

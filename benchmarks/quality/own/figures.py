@@ -126,15 +126,27 @@ def add_gaps(result: Result, scored: Sequence[Scored], title: str) -> None:
 
 def add_readings(result: Result, read: Sequence[Read], window: int) -> None:
     """window: characters of a piece."""
-    rows: list[Row] = [("", "files", "kB", BITS_PANEL, "95 %", "tokens")]
+    rows: list[Row] = [("", "files", "kB", BITS_PANEL, "95 %", "tokens", "pieces", "shortened")]
     for name, places in languages(read):
         mine = [read[at] for at in places]
         size, tokens = sum(one.reading.bytes for one in mine), sum(one.reading.tokens for one in mine)
         if not size:
             continue
+        short = shortened(mine)
         cells = _cells(result, BITS_PANEL, name, "bits_per_byte", [one.bits() for one in mine], 4)
-        rows.append((name, counted(len({o.piece.file for o in mine})), f"{size / 1000:,.0f}", *cells, f"{tokens:,}"))
+        rows.append(
+            (
+                name,
+                counted(len({o.piece.file for o in mine})),
+                f"{size / 1000:,.0f}",
+                *cells,
+                f"{tokens:,}",
+                f"{len(mine):,}",
+                f"{short:,}",
+            )
+        )
         result.metrics |= {f"{name}/bytes_read": size, f"{name}/tokens_read": tokens}
+        result.metrics |= {f"{name}/pieces_read": len(mine), f"{name}/pieces_shortened": short}
         result.metrics[f"{name}/byte_perplexity"] = 2 ** result.metrics[f"{name}/bits_per_byte"]
     result.tables[f"how well the text is foreseen, in windows of {window:,} characters"] = rows
     result.details += [
@@ -144,9 +156,15 @@ def add_readings(result: Result, read: Sequence[Read], window: int) -> None:
             "language": one.piece.language,
             "bits": round(one.reading.bits, 3),
             "bytes": one.reading.bytes,
+            "shortened": one.reading.shortened,
         }
         for one in read
     ]
+
+
+def shortened(read: Sequence[Read]) -> int:
+    """Pieces that were read with less before them, or in parts."""
+    return sum(one.reading.shortened for one in read)
 
 
 def add_costs(result: Result, costs: Sequence[Cost], requests: int) -> None:

@@ -40,16 +40,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reading:
-    """bits: that the model needed for so many bytes of the file, in so many tokens of its own."""
+    """bits: that the model needed for so many bytes of the file, in so many tokens of its own. shortened: with less
+    before it than others see, since the server has no room for all of the piece: such bits are more.
+    """
 
     id: str
     bits: float
     bytes: int
     tokens: int
+    shortened: bool = False
 
     def __add__(self, other: Reading) -> Reading:
         """Of one piece in two parts."""
-        return Reading(self.id, self.bits + other.bits, self.bytes + other.bytes, self.tokens + other.tokens)
+        bits, size, tokens = self.bits + other.bits, self.bytes + other.bytes, self.tokens + other.tokens
+        return Reading(self.id, bits, size, tokens, self.shortened or other.shortened)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def asked(work: Work, folder: Path, options: argparse.Namespace) -> OwnRecord:
     Raises ValueError for a folder of another server or run, RuntimeError where the server fails.
     """
     record = OwnRecord(folder)
-    left, kept = sum(map(len, work.missing(record))), work.kept(record)
+    questions, pieces = work.missing(record)
+    left, kept = len(questions) + len(pieces), work.kept(record)
     if left:
         asyncio.run(_ask(work, record, options))
     else:
@@ -73,9 +74,9 @@ def asked(work: Work, folder: Path, options: argparse.Namespace) -> OwnRecord:
 async def _ask(work: Work, record: OwnRecord, options: argparse.Namespace) -> None:
     async with connect(options) as client:
         served = await look_at(client, options.served_model)
-        record.begin(work.settings(served))
         server = Server(client, served.model, around_gaps=AROUND_GAPS)
         await server.look()
+        record.begin(work.settings(replace(served, ours=server.ours)))
         await _gaps(work, record, client, server, served.window)
         await _pieces(work, record, server)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def test_bits_are_those_of_the_tokens_that_the_server_says(
             bits -= sum(FakeBackend.logprob(token_id) for token_id in ids) / math.log(2)
             size += len(CODE[path].encode()) - len(tokenizer.token_bytes(first))
         assert metrics[f"{language}/bytes_read"] == size
+        assert (metrics[f"{language}/pieces_read"], metrics[f"{language}/pieces_shortened"]) == (len(paths), 0)
         assert metrics[f"{language}/bits_per_byte"] == pytest.approx(bits / size, abs=1e-6)
         assert metrics[f"{language}/byte_perplexity"] == pytest.approx(2 ** (bits / size))
 
@@ -162,6 +164,7 @@ def test_two_servers_are_compared_in_pairs(
     readings = [json.loads(line) for line in (folder / "readings.jsonl").read_text().splitlines()]
     for one in readings:
         one["bits"] /= 2
+        one["shortened"] = True
     (folder / "readings.jsonl").write_text("".join(json.dumps(line) + "\n" for line in readings))
     arguments = ("--url", url, "--compare", url, "--compare-gpus", "2", "--gpus", "1", "--price", "0.001")
     result = run(repository, *arguments, "--compare-price", "0.001,0,0.003")
@@ -174,6 +177,7 @@ def test_two_servers_are_compared_in_pairs(
     assert 0 < metrics[f"second_less_first/{equal}/exact_points_high"] < 100
     assert metrics["second_less_first/same_texts"] == pytest.approx(1 - 1 / of)
     assert metrics["second_less_first/all/bits_per_byte"] == pytest.approx(-metrics["all/bits_per_byte"] / 2)
+    assert metrics["second_less_first/all/second_pieces_shortened"] == len(readings)
     assert metrics["a_thousand_gaps/usd"] != metrics["a_thousand_gaps/second/usd"]
     shown = capsys.readouterr().out
     assert "the second server less the first, percentage points" in shown
@@ -274,7 +278,7 @@ def test_answers_of_another_server_are_not_those_of_the_one_that_is_asked(
 def test_a_second_server_is_told_apart_by_its_address(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Others do not tell their weights: 8 bits and 16 may have one name. The number of requests belongs to the cost."""
     with serving(other_server(empty_answer)) as first, serving(other_server(empty_answer)) as second:
-        run(repository, "--url", first, "--compare", second)
+        assert run(repository, "--url", first, "--compare", second)["metrics"]["second_less_first/asked_alike"]
         capsys.readouterr()
         run(repository, "--url", first, "--compare", first, code=2)
         assert f"url: {second}, now {first}" in capsys.readouterr().err
@@ -286,6 +290,34 @@ def test_a_second_server_is_told_apart_by_its_address(repository: Path, capsys: 
     shown = capsys.readouterr().err
     assert f"no server at {second}" in shown
     assert f"answers of other at {first}" in shown
+
+
+def test_a_pair_with_another_server_says_how_the_two_were_asked(
+    repository: Path, url: str, filling: Filling, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What ours alone knows is asked of ours alone."""
+    with serving(other_server(empty_answer)) as other:
+        metrics = run(repository, "--url", url, "--compare", other)["metrics"]
+        assert metrics["second_less_first/asked_alike"] is False
+        shown = capsys.readouterr().out
+        assert "THE TWO WERE NOT ASKED ALIKE" in shown
+        assert re.search(r"a block ends +by completion_mode auto +where the model ends it", shown)
+        run(repository, "--url", url, "--compare", other, "--kinds", "line")
+        assert "completion_mode" not in capsys.readouterr().out
+
+
+def test_what_is_compared_with_nothing_is_not_read(repository: Path) -> None:
+    """The first scores no prompts: the second is not asked for any."""
+    seen: list[dict[str, Any]] = []
+
+    def reads(body: dict[str, Any]) -> JSONResponse:
+        seen.append(body)
+        return empty_answer(body)
+
+    with serving(other_server(empty_answer)) as first, serving(other_server(reads)) as second:
+        run(repository, "--url", first, "--compare", second)
+    assert seen
+    assert not any("echo" in body for body in seen)
 
 
 def test_how_a_gap_is_asked() -> None:

@@ -96,6 +96,7 @@ async def test_who_has_no_room_reads_with_less_before_it_and_then_in_parts(most:
     found: list[Reading] = []
     await read_pieces(Server(client, "m"), [piece("x" * 40, 20)], Manner(), found.append)
     assert [(one.bytes, one.tokens, one.bits) for one in found] == [(size, size, pytest.approx(size / math.log(2)))]
+    assert [one.shortened for one in found] == [most < 40]
 
 
 async def test_no_room_at_all_ends() -> None:
