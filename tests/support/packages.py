@@ -1,7 +1,7 @@
 """Clients that are no part of this project's environment, installed once and then kept.
 
 They live under `build/`, in a folder named by what their lock says, so a changed lock installs anew and everything
-else works without a network. The versions and checksums are in `tests/clients`.
+else works without a network. Versions are in `tests/clients`; for npm, checksums too.
 """
 
 from __future__ import annotations

@@ -161,18 +161,24 @@ def _cached(material: Material, config: EngineConfig, facts: Facts, new: int) ->
 
 
 def _drafted(material: Material, config: EngineConfig, facts: Facts, new: int) -> Case:
-    """Texts that repeat themselves, so that there is something to look up."""
+    """Texts that repeat themselves, so that there is something to look up; and for a draft model others, too."""
     name = "speculation"
     drafts = SPECULATIVE_TOKENS if config.speculative_tokens is None else config.speculative_tokens
     if not drafts:
         return Case(name, why_not="it is switched off")
     prompts = _fitting([_named(material.cut(n, 7001 + 97 * n) * 4) for n in (5, 12, 24)], facts, 2 * new)
     changes = {"speculative_tokens": drafts}
-    proofs = (
+    proofs = [
         Proof("no draft was right", metrics.ACCEPTED_DRAFT_TOKENS),
         Proof("no draft was wrong", metrics.DRAFT_TOKENS, beyond=metrics.ACCEPTED_DRAFT_TOKENS),
-    )
-    return Case(name, prompts, 2 * new, {**_STEADY, **changes}, proofs=proofs)
+    ]
+    if config.draft_model is not None:
+        prompts += _fitting([_named(material.cut(n, 7507 + 89 * n)) for n in (9, 33)], facts, 2 * new)
+        proofs += [
+            Proof("no draft was prompt lookup's", metrics.DRAFT_TOKENS, beyond=metrics.MODEL_DRAFT_TOKENS),
+            Proof("no draft was the draft model's", metrics.MODEL_DRAFT_TOKENS),
+        ]
+    return Case(name, prompts, 2 * new, {**_STEADY, **changes}, proofs=tuple(proofs))
 
 
 def _preempted(material: Material, facts: Facts) -> Case:

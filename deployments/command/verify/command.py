@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,12 @@ from deployments.command.verify.child import Say
 from deployments.command.verify.judging import Texts, judge
 from deployments.command.verify.material import code, material, own_prompts
 from deployments.command.verify.movement import foreseen, moved
-from deployments.command.verify.readings import EngineAnswer, Pass, Place, Rounding
+from deployments.command.verify.readings import Drafts, EngineAnswer, Pass, Place, Rounding
 from deployments.command.verify.report import Report
 from deployments.command.verify.stages import run_engine, run_transformers
 from deployments.options import OptionParser, size_given
 from deployments.settings import Settings
+from model.checkpoint.hub import directory_of, resolve_checkpoint
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.text.tokenizer import Tokenizer
 
@@ -92,13 +95,30 @@ def run(arguments: Sequence[str]) -> int:
             for path in own.report:
                 as_json = path.suffix == ".json"
                 path.write_text(json.dumps(report.json(), indent=1) + "\n" if as_json else report.markdown())
+            _print(report)
     except Stopped:
         raise KeyboardInterrupt from None
+    except ConfigError:
+        raise
     except (RuntimeError, OSError) as error:
-        print(f"starcoder verify: it could not be done: {error}", file=sys.stderr)
-        return NOT_DONE
-    print(report.markdown(), end="")
+        return _not_done(str(error))
+    except Exception as error:  # 1, as Python has it, would say that they do not agree
+        traceback.print_exc()
+        return _not_done(f"a fault of this program: {type(error).__name__}: {error}")
     return AGREES if report.agrees else DISAGREES
+
+
+def _print(report: Report) -> None:
+    try:
+        print(report.markdown(), end="", flush=True)
+    except BrokenPipeError:  # whoever read has seen enough; the verdict is the same
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _not_done(reason: str) -> int:
+    print(f"starcoder verify: it could not be done: {reason}", file=sys.stderr)
+    return NOT_DONE
 
 
 def verify(settings: Settings, own: argparse.Namespace) -> Report:
@@ -136,10 +156,12 @@ def verify(settings: Settings, own: argparse.Namespace) -> Report:
             quantization=settings.quantization,
             settings=_settings(config, settings),
             checkpoint=identity.checkpoint(directory),
+            draft_model=_draft_model(settings),
             versions=identity.versions(),
             machine=[*dict.fromkeys(written.gpus), identity.processor()],
             path=written.path,
             seconds=time.monotonic() - started,
+            drafts=sum((run.drafts for run in written.runs), Drafts()),
         )
 
 
@@ -169,7 +191,22 @@ def _passes(written: EngineAnswer, settings: Settings) -> list[Pass]:
 def _settings(config: EngineConfig, settings: Settings) -> dict[str, Any]:
     """The model's name, and what differs from the engine's own choice."""
     changed = config.model_dump(exclude={"model", "revision"}, exclude_defaults=True)
+    if settings.draft_model is not None:
+        changed["draft_model"] = _name(settings.draft_model)
     return {"model": settings.model_id, **changed}
+
+
+def _draft_model(settings: Settings) -> dict[str, Any] | None:
+    """Which one it is; None where there is none."""
+    if settings.draft_model is None:
+        return None
+    return identity.checkpoint(resolve_checkpoint(settings.draft_model, settings.draft_revision))
+
+
+def _name(model: str) -> str:
+    """Not where it lies: that is its owner's business."""
+    directory = directory_of(model)
+    return model if directory is None else directory.resolve().name
 
 
 def _check_report(path: Path) -> None:

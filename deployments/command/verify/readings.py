@@ -41,6 +41,24 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Drafts:
+    """Drafted tokens that were checked: of prompt lookup and of the draft model, and how many of each were right."""
+
+    lookup: int = 0
+    lookup_right: int = 0
+    model: int = 0
+    model_right: int = 0
+
+    def __add__(self, other: Drafts) -> Drafts:
+        return Drafts(
+            self.lookup + other.lookup,
+            self.lookup_right + other.lookup_right,
+            self.model + other.model,
+            self.model_right + other.model_right,
+        )
+
+
+@dataclass(frozen=True)
 class CaseRun:
     """missing: what the engine did not come to, in words. broken: how it lost track of its cache."""
 
@@ -48,6 +66,7 @@ class CaseRun:
     written: tuple[Written, ...] = ()
     missing: tuple[str, ...] = ()
     broken: str | None = None
+    drafts: Drafts = Drafts()
 
 
 @dataclass(frozen=True)

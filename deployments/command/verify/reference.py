@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import get_max_memory
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from deployments.command.verify.child import Say
+from deployments.command.verify.memory import below_limits
 from deployments.command.verify.readings import Ints, Pass, Place, Read, Reading, Role, Text
 from deployments.command.verify.rounding import round_products
 
@@ -26,7 +28,7 @@ LIKELIEST = 32
 BATCH_TOKENS = 8192
 """Of texts that are read together, each filled up to the longest of them."""
 
-_HEAD_ROWS = 256
+_HEAD_ROWS = 512
 """Whose logits are there at once."""
 
 _SHARE = {"cuda": 0.85, "cpu": 0.7}
@@ -75,7 +77,7 @@ def _limits(place: Place) -> dict[int | str, int]:
     limits: dict[int | str, int] = {
         device: int(free[device] * _SHARE["cuda"]) for device in free if place.gpus and device != "cpu"
     }
-    limits["cpu"] = int(free["cpu"] * _SHARE["cpu"]) if place.main_memory is None else place.main_memory
+    limits["cpu"] = place.main_memory or int(below_limits(free.get("cpu", 0)) * _SHARE["cpu"])
     return limits
 
 
@@ -88,9 +90,15 @@ def read_all(model: Any, texts: Sequence[Text], ids: Sequence[Ints] | None) -> t
     candidates: dict[int, Ints] = {}
     with torch.inference_mode():
         for batch in _batches(texts):
-            for number, hidden in zip(batch, _hidden(model, [texts[i] for i in batch]), strict=True):
-                wanted = None if ids is None else torch.from_numpy(ids[number]).to(hidden.device).long()
-                reads[number], candidates[number] = _read_text(model, texts[number], hidden, wanted)
+            hidden = _hidden(model, [texts[i] for i in batch])
+            wanted = None if ids is None else np.concatenate([ids[i] for i in batch])
+            targets = [token for i in batch for token in texts[i].tokens[texts[i].first :]]
+            read, best = _read_positions(model, hidden, targets, wanted)
+            start = 0
+            for number in batch:
+                rows = slice(start, start := start + len(texts[number].tokens) - texts[number].first)
+                reads[number] = Read(read.own[rows], read.logprobs[rows], read.likeliest[rows])
+                candidates[number] = best[rows]
     return [reads[i] for i in range(len(texts))], [candidates[i] for i in range(len(texts))]
 
 
@@ -106,8 +114,8 @@ def _batches(texts: Sequence[Text]) -> Iterator[list[int]]:
         yield batch
 
 
-def _hidden(model: Any, texts: Sequence[Text]) -> list[torch.Tensor]:
-    """What the head takes, of each text at the positions that are looked at, [n, width].
+def _hidden(model: Any, texts: Sequence[Text]) -> torch.Tensor:
+    """What the head takes, of one text after the other at the positions that are looked at, [n, width].
 
     Texts are filled up behind their ends, where nothing that counts can see it.
     """
@@ -116,18 +124,23 @@ def _hidden(model: Any, texts: Sequence[Text]) -> list[torch.Tensor]:
     weights = model.transformer.wte.weight.device
     ids = torch.tensor(rows, device=None if weights.type == "meta" else weights)
     output = model.transformer(input_ids=ids, use_cache=False).last_hidden_state
-    return [output[i, text.first - 1 : len(text.tokens) - 1] for i, text in enumerate(texts)]
+    return torch.cat([output[i, text.first - 1 : len(text.tokens) - 1] for i, text in enumerate(texts)])
 
 
-def _read_text(model: Any, text: Text, hidden: torch.Tensor, wanted: torch.Tensor | None) -> tuple[Read, Ints]:
+def _read_positions(model: Any, hidden: torch.Tensor, tokens: Sequence[int], wanted: Ints | None) -> tuple[Read, Ints]:
+    """Of n positions, whose own tokens are given, and the tokens that are asked for [n, k].
+
+    Those of many texts at once, for the head may have to be fetched, or rounded, each time.
+    """
     own, values, ids = [], [], []
-    targets = torch.tensor(text.tokens[text.first :], device=hidden.device)
+    targets = torch.tensor(tokens, device=hidden.device)
+    asked = None if wanted is None else torch.from_numpy(wanted).to(hidden.device).long()
     for start in range(0, len(hidden), _HEAD_ROWS):
         rows = slice(start, start + _HEAD_ROWS)
         logits = model.lm_head(hidden[rows])
         logprobs = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
         best = logprobs.topk(min(LIKELIEST, logprobs.shape[1]), dim=-1).indices
-        at = best if wanted is None else wanted[rows].to(logprobs.device)
+        at = best if asked is None else asked[rows].to(logprobs.device)
         own.append(logprobs.gather(1, targets[rows, None].to(logprobs.device))[:, 0])
         values.append(logprobs.gather(1, at))
         ids.append(best)

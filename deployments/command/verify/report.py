@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deployments.command.verify.judging import (
@@ -18,6 +18,7 @@ from deployments.command.verify.judging import (
     Judgement,
 )
 from deployments.command.verify.movement import Foreseen, Movement
+from deployments.command.verify.readings import Drafts
 
 _MOST_FAULTS = 20
 
@@ -25,7 +26,8 @@ _MOST_FAULTS = 20
 @dataclass(frozen=True)
 class Report:
     """spelling: how the tokenizers differ, in words. spelled: texts that were compared. types: of exact reading and
-    engine. settings, checkpoint, versions: as they are to be written down. path: what computed the engine's steps."""
+    engine. settings, checkpoint, versions: as they are to be written down. path: what computed the engine's steps.
+    draft_model: as checkpoint; None where there is none. drafts: of all cases."""
 
     judgement: Judgement
     spelling: list[str]
@@ -41,6 +43,8 @@ class Report:
     machine: list[str]
     path: dict[str, Any]
     seconds: float
+    draft_model: dict[str, Any] | None = None
+    drafts: Drafts = field(default_factory=Drafts)
 
     @property
     def faults(self) -> list[str]:
@@ -102,6 +106,8 @@ class Report:
             "verdict": self.verdict(),
             "faults": self.faults,
             "checkpoint": self.checkpoint,
+            "draft_model": self.draft_model,
+            "drafts": asdict(self.drafts),
             "settings": self.settings,
             "engine": self.path,
             "machine": self.machine,
@@ -140,9 +146,12 @@ class Report:
                 f"Perplexity of {seen.positions:,} tokens of code: engine {seen.engine:.5g}, transformers in "
                 f"{self.served} {seen.served:.5g}, in {self.exact} {seen.exact:.5g}."
             )
+        drafts = self.drafts
         told = [
-            f"checkpoint: SHA-256 {self.checkpoint['sha256']}"
-            + (f", revision {self.checkpoint['revision']}" if "revision" in self.checkpoint else ""),
+            f"checkpoint: {_identified(self.checkpoint)}",
+            *([] if self.draft_model is None else [f"draft model: {_identified(self.draft_model)}"]),
+            f"drafts: {drafts.lookup:,} tokens by prompt lookup, {drafts.lookup_right:,} of them right; "
+            f"{drafts.model:,} by a draft model, {drafts.model_right:,} of them right",
             "settings: " + ", ".join(f"{name}={value}" for name, value in self.settings.items()),
             "engine: " + ", ".join(f"{name}={value}" for name, value in self.path.items() if value is not None),
             "machine: " + "; ".join(self.machine),
@@ -159,6 +168,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _identified(checkpoint: dict[str, Any]) -> str:
+    revision = f", revision {checkpoint['revision']}" if "revision" in checkpoint else ""
+    return f"SHA-256 {checkpoint['sha256']}{revision}"
 
 
 def _nats(value: float) -> str:

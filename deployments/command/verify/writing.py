@@ -12,11 +12,12 @@ import torch
 
 from deployments.command.verify.cases import Case, Facts, Material, Prompt, Proof, build
 from deployments.command.verify.child import Say
-from deployments.command.verify.readings import CaseRun, EngineAnswer, Written
+from deployments.command.verify.readings import CaseRun, Drafts, EngineAnswer, Written
 from model.engine import Engine
 from model.process.client import merge
 from model.process.rank import Rank
 from model.request import Output, Request, SamplingParams, TokenLogprobs
+from monitoring import metrics
 
 TOP = 64
 """Of the vocabulary, the likeliest tokens at each position that the engine is asked for."""
@@ -50,7 +51,21 @@ def run(rank: Rank, case: Case) -> CaseRun:
         engine.check_integrity()
     except AssertionError as error:
         return CaseRun(case, tuple(written), broken=str(error) or "its accounts do not add up")
-    return CaseRun(case, tuple(written), tuple(p.missing for p in case.proofs if _counted(engine, p) <= 0))
+    missing = tuple(p.missing for p in case.proofs if _counted(engine, p) <= 0)
+    return CaseRun(case, tuple(written), missing, drafts=_drafts(engine))
+
+
+def _drafts(engine: Engine) -> Drafts:
+    checked, right, by_model, by_model_right = (
+        int(engine.counters[counter])
+        for counter in (
+            metrics.DRAFT_TOKENS,
+            metrics.ACCEPTED_DRAFT_TOKENS,
+            metrics.MODEL_DRAFT_TOKENS,
+            metrics.ACCEPTED_MODEL_DRAFT_TOKENS,
+        )
+    )
+    return Drafts(checked - by_model, right - by_model_right, by_model, by_model_right)
 
 
 def _counted(engine: Engine, proof: Proof) -> float:

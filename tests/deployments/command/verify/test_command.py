@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from deployments.command import cli
-from deployments.command.verify import command, stages
+from deployments.command.verify import command, identity, stages
 from deployments.command.verify.cases import Material
 from deployments.command.verify.judging import CaseVerdict, Error, Judgement
 from deployments.command.verify.readings import EngineAnswer
@@ -171,6 +171,56 @@ def test_what_fails_is_no_verdict(
     assert verified(checkpoint, "--scratch", str(tmp_path)) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("could not be done: the engine ran out of memory")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("in_one_process")
+@pytest.mark.parametrize("error", [TypeError("of this program"), MemoryError(), KeyError("x"), AssertionError()])
+def test_a_fault_of_its_own_is_no_verdict(
+    error: Exception, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1 would say that the engine does not compute what transformers computes."""
+
+    def run_engine(*_: object) -> EngineAnswer:
+        raise error
+
+    monkeypatch.setattr(command, "run_engine", run_engine)
+    assert verified(checkpoint) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"it could not be done: a fault of this program: {type(error).__name__}" in last
+
+
+@pytest.mark.parametrize("faults", [[], ["off"]])
+def test_the_verdict_does_not_hang_on_who_reads_the_report(
+    faults: list[str], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`starcoder verify | head` ends as `starcoder verify` does."""
+    case = CaseVerdict("a case", faults=faults)
+    judgement, checked = Judgement([case], Error(), Error(), 0.0), {"sha256": "00"}
+    report = Report(judgement, [], 0, None, None, "float32", "bfloat16", "none", {}, checked, {}, [], {}, 1.0)
+    monkeypatch.setattr(command, "verify", lambda *_: report)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert verified(checkpoint) == len(faults)
+
+
+@pytest.mark.usefixtures("in_one_process")
+def test_a_draft_model_is_identified_and_its_drafts_are_counted(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without telling where it lies."""
+    draft = written(tmp_path / "private" / "small", seed=3, n_layer=1, n_embd=8, n_head=2, n_inner=16)
+    options = ["--draft-model", str(draft), "--dtype", "float32", "--report", str(tmp_path / "report.json")]
+    assert verified(checkpoint, *options) == 0
+    out, report = capsys.readouterr().out, json.loads((tmp_path / "report.json").read_text())
+    assert "private" not in json.dumps(report) + out
+    assert report["settings"]["draft_model"] == "small"
+    assert report["draft_model"] == identity.checkpoint(draft)
+    assert f"- draft model: SHA-256 {identity.checkpoint(draft)['sha256']}" in out
+    assert report["drafts"]["lookup"] > 0
+    assert report["drafts"]["model"] > report["drafts"]["model_right"]
+    assert f"{report['drafts']['model']:,} by a draft model, " in out
 
 
 @pytest.mark.usefixtures("in_one_process")

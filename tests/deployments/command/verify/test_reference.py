@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from deployments.command.verify import reference
+from deployments.command.verify import reference, rounding
+from deployments.command.verify.memory import below_limits
 from deployments.command.verify.readings import Pass, Place, Reading, Rounding, Text
 from deployments.command.verify.rounding import round_products
 from tests.support.checkpoints import random_model, write_checkpoint
@@ -92,5 +94,66 @@ def test_rounded_once_is_rounded(checkpoint: Path) -> None:
     assert torch.equal(first, second)
     assert not torch.equal(first, plain)
     assert torch.equal(model.transformer.wte.weight, embedding)
-    weight = model.lm_head.weight / (model.lm_head.weight.abs().amax(dim=1, keepdim=True) / 448)
-    torch.testing.assert_close(weight, weight.to(torch.float8_e4m3fn).float(), rtol=1e-3, atol=1e-3)
+    rounded = model.lm_head(torch.eye(embedding.shape[1])).T
+    steps = rounded / (rounded.abs().amax(dim=1, keepdim=True) / 448)
+    torch.testing.assert_close(steps, steps.to(torch.float8_e4m3fn).float(), rtol=1e-3, atol=1e-3)
+    assert not torch.equal(rounded, embedding)
+
+
+def test_a_large_weight_is_rounded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, whole = nn.Linear(8, 30), nn.Linear(8, 30)
+    whole.load_state_dict(layer.state_dict())
+    x = torch.randn(3, 8)
+    round_products(nn.Sequential(whole), Rounding("int8", inputs=False), "float32")
+    wanted = whole(x)
+    monkeypatch.setattr(rounding, "_ROWS_BYTES", 7 * 8 * 4)
+    round_products(nn.Sequential(layer), Rounding("int8", inputs=False), "float32")
+    torch.testing.assert_close(layer(x), wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("numbers", [1 << 30, 100_000], ids=["in memory", "on disk"])
+def test_what_is_rounded_is_held_while_it_is_multiplied(
+    checkpoint: Path, tmp_path: Path, numbers: int, dtype: str
+) -> None:
+    """The whole model would be wider than what was placed, and nothing would be left on disk."""
+    one = Pass("served", dtype, Rounding("int8", inputs=True), dtype)
+    memory = numbers * getattr(torch, dtype).itemsize
+    model = reference.load(checkpoint, one, Place(False, memory, tmp_path))
+    placed = set(getattr(model, "hf_device_map", {"": "cpu"}).values())  # none where there is one place alone
+    assert placed == ({"cpu"} if numbers == 1 << 30 else {"cpu", "disk"})
+    before = held_bytes()
+    reference.read_all(model, TEXTS, None)
+    assert held_bytes() <= before + 10_000  # the readings
+
+
+def held_bytes() -> int:
+    """Of all tensors that there are."""
+    gc.collect()
+    tensors = [found for found in gc.get_objects() if isinstance(found, torch.Tensor) and not found.is_meta]
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (found.untyped_storage() for found in tensors)}
+    return sum(storages.values())
+
+
+def test_main_memory_is_what_the_container_leaves(tmp_path: Path) -> None:
+    """The tightest of all groups around this process."""
+    groups, own = tmp_path / "groups", tmp_path / "own"
+    own.write_text("0::/pods/one\n")
+    assert below_limits(10_000, groups, own) == 10_000, "no limit that can be read"
+    write_group(groups / "pods/one", "memory.max", "max", "memory.current", 10, "inactive_file 1")
+    assert below_limits(10_000, groups, own) == 10_000
+    write_group(groups / "pods", "memory.max", 5000, "memory.current", 2000, "anon 7\ninactive_file 500")
+    write_group(groups, "memory.max", 9000, "memory.current", 2000, "inactive_file 0")
+    assert below_limits(10_000, groups, own) == 3500
+    own.write_text("0::/of/the/machine\n")
+    assert below_limits(10_000, groups, own) == 7000
+    own.write_text("5:cpu:/x\n4:hugetlb,memory:/x\n")
+    write_group(groups / "memory", "memory.limit_in_bytes", 900, "memory.usage_in_bytes", 990, "total_inactive_file 40")
+    assert below_limits(10_000, groups, own) == 0
+    assert below_limits(10_000, groups, tmp_path / "nowhere") == 10_000
+
+
+def write_group(path: Path, limit: str, most: object, used: str, taken: int, stat: str) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    for name, text in ((limit, most), (used, taken), ("memory.stat", stat)):
+        (path / name).write_text(f"{text}\n")
