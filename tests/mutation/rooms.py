@@ -18,7 +18,10 @@ LEFT_OUT = (
 
 ELSEWHERE = {
     "model": ("tests/model/test_*.py", "tests/model/process/test_*.py"),
-    "model/scheduling": ("tests/model/scheduling", "tests/model/test_engine.py", "tests/model/test_async_*.py"),
+    "model/scheduling": (
+        "tests/model/scheduling",
+        *("tests/model/test_engine.py", "tests/model/test_async_*.py", "tests/model/test_not_finite.py"),
+    ),
     "model/backends": ("tests/model/backends/test_*.py", "tests/model/test_*.py"),
     "deployments": ("tests/deployments/test_*.py",),
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from model.config import ConfigError, EngineConfig
+from model.drafter import DraftModel
 from model.limits import SPECULATIVE_TOKENS
 from model.network.stripes import Stripe
 from model.process import rank as rank_module
@@ -87,9 +88,11 @@ def test_an_engine_is_what_the_configuration_says(
     assert Rank(config(checkpoint)).config.seed is None
 
 
-@pytest.mark.parametrize(("asked", "cores", "size", "threads"), [(3, 8, 1, 3), (None, 8, 2, 4), (None, 1, 4, 1)])
+@pytest.mark.parametrize(
+    ("asked", "cores", "size", "threads"), [(3, 8, 1, 3), (None, 8, 2, 4), (None, 1, 4, 1), (None, None, 1, 1)]
+)
 def test_ranks_share_the_cores(
-    asked: int | None, cores: int, size: int, threads: int, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    asked: int | None, cores: int | None, size: int, threads: int, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[int] = []
     monkeypatch.setattr(rank_module.torch, "set_num_threads", given.append)
@@ -99,6 +102,34 @@ def test_ranks_share_the_cores(
     monkeypatch.setattr(rank, "_agree_on_cache", lambda runner: None)
     rank.load()
     assert given == [threads]
+
+
+def test_an_engine_may_have_fewer_blocks_and_sequences_than_its_ranks(checkpoint: Path) -> None:
+    rank = Rank(config(checkpoint, max_num_seqs=5))
+    rank.load()
+    small = rank.engine(num_kv_blocks=12, max_num_seqs=2)
+    assert (small.pool.num_blocks, small.limits.sequences) == (12, 2)
+    whole = rank.engine()
+    assert (whole.pool.num_blocks, whole.limits.sequences) == (40, 5), "the change was for that engine alone"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_draft_models_passes_cost_what_its_own_shape_says(
+    tied: bool, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[DraftModel | None] = []
+    monkeypatch.setattr(rank_module, "Engine", lambda executor, **options: made.append(options["draft_model"]))
+    network = random_model(n_layer=1, n_embd=32, n_head=4, n_inner=64, tie_word_embeddings=tied)
+    rank = Rank(config(checkpoint, draft_model=str(write_checkpoint(tmp_path / "draft", network))))
+    rank.load()
+    rank.engine()
+    (draft,) = made
+    assert draft is not None
+    assert draft.cost == pytest.approx(network.num_parameters() / random_model().num_parameters())
+    tables = network.transformer.wpe.weight.numel() + (0 if tied else network.transformer.wte.weight.numel())
+    assert draft.costs is not None
+    assert draft.costs.weights_read == 4 * (sum(w.numel() for w in network.parameters()) - tables)
+    assert draft.costs.model.n_embd == 32
 
 
 class Told(LoneRank):

@@ -92,6 +92,19 @@ def test_nobody_is_preempted_by_an_admission() -> None:
     assert tokens_of(outputs["second"]) == naive(requests[1])
 
 
+def test_nobody_is_preempted_while_the_last_blocks_suffice() -> None:
+    """Two of two blocks each, which they come to need in one step: the second one takes the last that is free."""
+    engine = toy_engine(num_blocks=4, block_size=4, max_model_len=16, max_num_seqs=2)
+    requests = [request(name, [token] * 3, max_tokens=4) for token, name in enumerate("ab", start=5)]
+    for one in requests:
+        engine.add(one)
+    free: list[int] = []
+    outputs = run_to_end(engine, after_step=lambda: free.append(engine.pool.num_free))
+    assert min(free) == 0
+    assert engine.stats()[PREEMPTIONS] == 0
+    assert [tokens_of(outputs[one.request_id]) for one in requests] == [naive(one, 16) for one in requests]
+
+
 @pytest.mark.parametrize(("prompt", "staying"), [(40, 3), (41, 2), (49, 1), (57, 0)])
 def test_as_many_make_room_as_leave_a_block_for_each_that_stays(prompt: int, staying: int) -> None:
     """Of 16 blocks each of three that run has one; 10 for the urgent prompt and a second for each of them are all."""

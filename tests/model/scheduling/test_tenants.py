@@ -274,6 +274,19 @@ def test_the_worst_class_and_then_the_largest_counter_loses_its_blocks() -> None
     assert lost == ["batch", "much"]
 
 
+def test_of_two_who_got_alike_the_one_that_came_later_loses_its_blocks() -> None:
+    """The tenant, that is: not whoever has the latest request."""
+    engine = toy_engine(num_blocks=60, max_model_len=240, max_num_seqs=3, max_num_batched_tokens=64)
+    for name, length, tenant in (("a", 10, "first"), ("b", 22, "second"), ("c", 10, "first")):
+        engine.add(request(name, length, output=9, tenant=tenant, service_class=2))
+    engine.step()
+    assert len({engine.sequences[name].account.counter for name in "abc"}) == 1
+    engine.add(request("urgent", tenant="other", service_class=0))
+    engine.step()
+    assert [name for name in "abc" if not engine.sequences[name].blocks] == ["b"]
+    run_to_end(engine)
+
+
 def test_a_small_prompt_of_another_tenant_passes_until_it_would_not_be_its_turn() -> None:
     engine = toy_engine(num_blocks=200, max_model_len=800, max_num_batched_tokens=800, max_num_seqs=8)
     engine.add(request("holds", length=600, output=190, tenant="holds"))
