@@ -255,6 +255,19 @@ def test_http_1_0_gets_no_chunks(url: str) -> None:
         assert read(connection).partition(b"\r\n\r\n")[2].startswith(b'{"version"')
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_no_answer_is_longer_than_it_says(version: bytes) -> None:
+    """What came behind it would be read as another answer. Nothing of it is sent."""
+
+    async def longer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"okHTTP/1.1 200 "})
+
+    with serving(longer, http=Hurried) as url, connect(url) as connection:
+        connection.sendall(b"GET / HTTP/" + version + b"\r\nhost: x\r\n\r\n")
+        assert b"ok" not in read(connection)
+
+
 def test_an_upgrade_is_a_request(url: str) -> None:
     with connect(url) as connection:
         connection.sendall(GET + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n")

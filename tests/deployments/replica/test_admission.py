@@ -69,6 +69,16 @@ def test_retry_after_follows_the_observed_rate() -> None:
     assert admission.retry_after(4) == 5.0
 
 
+def test_what_has_just_begun_is_taken_for_a_second_old() -> None:
+    clock = Clock()
+    admission = Admission(max_running=4, max_waiting=0, clock=clock)
+    with admission.admit(4, IDLE):
+        pass
+    assert admission.retry_after(8) == pytest.approx(2.0)  # four a second
+    clock.now += 1.5
+    assert admission.retry_after(8) == pytest.approx(3.0)
+
+
 @pytest.mark.parametrize(
     ("admitted", "waiting", "asked", "seconds"),
     [
