@@ -274,6 +274,19 @@ def test_the_worst_class_and_then_the_largest_counter_loses_its_blocks() -> None
     assert lost == ["batch", "much"]
 
 
+def test_who_comes_while_nobody_waits_begins_where_the_last_one_is() -> None:
+    """Or a new tenant would have saved up all that others got before it came. Each class has its own account."""
+    engine = toy_engine(num_blocks=60, max_model_len=200, enable_prefix_caching=False)
+    for name, output in (("before", 2), ("last", 9)):
+        engine.add(request(name, output=output, tenant=name))
+        run_to_end(engine)
+    got = service(PROMPT_TOKEN * 2 * 30 + OUTPUT_TOKEN * (2 + 9), 1.0)
+    for name, service_class, counter in (("new", 1, got), ("batch", 2, 0), ("before", 1, got)):
+        engine.add(request(name, tenant=name, service_class=service_class))
+        assert engine.sequences[name].account.counter == counter
+        engine.abort(name)
+
+
 def test_of_two_who_got_alike_the_one_that_came_later_loses_its_blocks() -> None:
     """The tenant, that is: not whoever has the latest request."""
     engine = toy_engine(num_blocks=60, max_model_len=240, max_num_seqs=3, max_num_batched_tokens=64)
