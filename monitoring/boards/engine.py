@@ -8,6 +8,7 @@ from monitoring.boards import promql as q
 from monitoring.boards.panel import Board, Panel, Row
 
 NO_GPU = "needs a GPU"
+NO_DRAFT_MODEL = "needs a draft model"
 NO_TARGET = "needs a target of the inter-token latency, which on a CPU is off if not given"
 OURS = '{application="starcoder", deployment="engine"}'
 SHOWN = '{model=~"$model"}'
@@ -298,6 +299,7 @@ _SPECULATION = Row(
                 (q.ratio(q.rate(m.ACCEPTED_MODEL_DRAFT_TOKENS), q.rate(m.MODEL_DRAFT_TOKENS)), "draft model"),
             ),
             "percentunit",
+            needs=NO_DRAFT_MODEL,
         ),
         Panel(
             "Time of the draft model",
