@@ -24,6 +24,7 @@ class Item:
         self.nodeid = f"{file}::test_{number}"
         self.path = Path(file)
         self.number = number
+        self.location = (file, number, self.nodeid)
 
     def get_closest_marker(self, name: str) -> str | None:
         return name if self.number == 0 and name == "last" else None
@@ -58,8 +59,14 @@ def test_rooms_and_files_stay_together_in_any_order(seed: int) -> None:
 def test_chance_orders_what_is_together() -> None:
     orders = [[item.nodeid for item in ordered(seed)] for seed in range(20)]
     assert orders[0] == [item.nodeid for item in ordered(0)]
-    for kind in ("tests/e2e/test_a.py", "tests/e2e/", "tests/clients/test_d.py", "tests/"):
+    for kind in ("tests/deployments/test_f.py", "tests/clients/test_d.py", "tests/"):
         assert len({tuple(name for name in order if name.startswith(kind)) for order in orders}) > 1
+
+
+def test_on_a_cluster_tests_come_as_they_are_written() -> None:
+    for seed in range(20):
+        order = [item.nodeid for item in ordered(seed) if item.nodeid.startswith("tests/e2e/")]
+        assert order == [f"tests/e2e/test_{name}.py::test_{number}" for name in "ab" for number in (1, 2, 0)]
 
 
 def test_what_takes_long_is_there() -> None:

@@ -103,18 +103,23 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes the longest comes first. What is marked so comes last in its file.
 
-    Else the order is pytest-randomly's. Rooms stay together, and files. Raises UsageError where two ids are one.
+    Else the order is pytest-randomly's, but for tests on a cluster: what one of them does to it takes its time to pass,
+    so they come as they are written. Rooms stay together, and files. Raises UsageError where two ids are one.
     """
     for item in items:
         item._nodeid = item.nodeid  # Schemathesis asks for it by the name that pytest gave up
     if twice := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
         raise pytest.UsageError(f"tests with the same id: {twice}")
     files = {item.path: number for number, item in enumerate(items)}
+    written = {path: number for number, path in enumerate(sorted(files))}
     rooms = {room(item.nodeid): number for number, item in enumerate(items)}
 
-    def place(item: pytest.Item) -> tuple[int, int, int, bool]:
+    def place(item: pytest.Item) -> tuple[int, int, int, bool, int]:
         name = room(item.nodeid)
-        return (_LONG.index(name) if name in _LONG else len(_LONG), rooms[name], files[item.path], is_last(item))
+        first = _LONG.index(name) if name in _LONG else len(_LONG)
+        if name in (_BROKEN, _CLUSTER):
+            return first, rooms[name], written[item.path], is_last(item), item.location[1] or 0
+        return first, rooms[name], files[item.path], is_last(item), 0
 
     items.sort(key=place)
 
