@@ -70,11 +70,11 @@ class FakeBackend:
         finally:
             self.closed.append(request.request_id)
 
-    def answer(self, text: SequenceText, sequence: Request) -> list[int]:
+    def answer_ids(self, text: SequenceText, sequence: Request) -> list[int]:
         return self.tokens(text.index)
 
     def output(self, text: SequenceText, sequence: Request, step: int) -> Output:
-        params, answer = sequence.params, self.answer(text, sequence)
+        params, answer = sequence.params, self.answer_ids(text, sequence)
         output = Output(sequence.request_id, cached_tokens=len(sequence.prompt_ids) // 16 * 16 if step == 0 else 0)
         token_id = answer[step] if step < len(answer) else self.tokenizer.eos_id
         output.token_ids = [token_id]

@@ -18,7 +18,7 @@ class Knowing(FakeBackend):
         super().__init__(tokenizer, window)
         self._answers = answers
 
-    def answer(self, text: SequenceText, sequence: Request) -> list[int]:
+    def answer_ids(self, text: SequenceText, sequence: Request) -> list[int]:
         prompt = self.tokenizer.decode(sequence.prompt_ids)
         answer = next((answer for known, answer in self._answers.items() if known in prompt), None)
-        return super().answer(text, sequence) if answer is None else self.tokenizer.encode(answer)
+        return super().answer_ids(text, sequence) if answer is None else self.tokenizer.encode(answer)

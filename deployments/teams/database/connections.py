@@ -26,6 +26,8 @@ _CONNECT_S = 5.0
 _STATEMENT_S = 20.0
 _BUSY_S = 10.0
 """So long a connection to SQLite waits for another process that writes."""
+_MIGRATING_S = 30.0
+"""And for all those that start in the same moment, each of which looks at the schema alone."""
 
 _PIECE = 200
 """Rows that are written or read before others of the event loop have their turn: milliseconds."""
@@ -46,7 +48,7 @@ def engine_for(url: URL, *, migrating: bool = False) -> AsyncEngine:
         engine = create_async_engine(
             url,
             hide_parameters=True,
-            connect_args={"timeout": _BUSY_S},
+            connect_args={"timeout": _MIGRATING_S if migrating else _BUSY_S},
             **({"poolclass": NullPool} if migrating else {"pool_size": _POOL_SIZE, "pool_timeout": _CONNECT_S}),
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
