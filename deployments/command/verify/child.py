@@ -73,6 +73,7 @@ def _answers(children: list[tuple[BaseProcess, Connection]], say: Say) -> list[A
     told: dict[int, Any] = {}
     answers: dict[int, Any] = {}
     vague: Exception | None = None
+    failed: set[int] = set()
     deadline = 0.0
     while len(answers) < len(children):
         ready = wait(list(numbers), None if vague is None else max(0.0, deadline - time.monotonic()))
@@ -84,9 +85,9 @@ def _answers(children: list[tuple[BaseProcess, Connection]], say: Say) -> list[A
                 kind, value = pipe.recv()
             except (EOFError, ConnectionError):
                 number = numbers.pop(pipe)
-                if number not in answers:
+                if number not in answers and number not in failed:
                     raise RuntimeError(_ended(children[number][0])) from None
-                if not numbers:
+                if not numbers and vague is None:
                     return [answers[i] for i in range(len(children))]
                 continue
             match kind:
@@ -103,8 +104,11 @@ def _answers(children: list[tuple[BaseProcess, Connection]], say: Say) -> list[A
                     failure = ConfigError(value) if kind == "refused" else RuntimeError(value)
                     if ELSEWHERE not in value:
                         raise failure
+                    failed.add(numbers[pipe])
                     if vague is None:
                         vague, deadline = failure, time.monotonic() + PATIENCE_S
+                    if len(failed) == len(children):
+                        raise vague
     return [answers[i] for i in range(len(children))]
 
 

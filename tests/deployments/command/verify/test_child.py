@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,21 @@ def _first(number: int, line: Line) -> tuple[int, int]:
 
 def _refuse(reason: str, line: Line) -> None:
     raise ConfigError(reason)
+
+
+def _refuse_last(reason: str, line: Line) -> None:
+    parent = psutil.Process().parent()
+    assert parent is not None
+    wait_until(lambda: not any(_is_another(one) for one in parent.children()), "the others do not end")
+    raise ConfigError(reason)
+
+
+def _is_another(process: psutil.Process) -> bool:
+    """A child like this one, which has not ended."""
+    try:
+        return process.pid != os.getpid() and "spawn_main" in " ".join(process.cmdline())
+    except psutil.Error:  # it ends
+        return False
 
 
 def _fail(line: Line) -> None:
@@ -48,12 +64,15 @@ def test_all_learn_what_the_first_one_tells() -> None:
     said: list[str] = []
     assert together([partial(_first, number) for number in range(3)], said.append) == [(0, 10), (1, 10), (2, 10)]
     assert sorted(said) == ["here is 0", "here is 1", "here is 2"]
-    assert _ours() == []
 
 
-def _ours() -> list[psutil.Process]:
-    """Children, but for the interpreter's own helper."""
-    return [p for p in psutil.Process().children() if "resource_tracker" not in " ".join(p.cmdline())]
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """But for the interpreter's own helper, and what other tests have started here."""
+    before = psutil.Process().children()
+    yield
+    left = [process for process in psutil.Process().children() if process not in before]
+    assert [process for process in left if "resource_tracker" not in " ".join(process.cmdline())] == []
 
 
 @pytest.mark.parametrize(
@@ -64,13 +83,14 @@ def _ours() -> list[psutil.Process]:
         ([_wait, _die], RuntimeError, "memory ran out"),
         # one knows the reason, and the other only that there is one
         ([partial(_refuse, f"it {ELSEWHERE}"), partial(_refuse, "too old")], ConfigError, "too old"),
+        ([partial(_refuse, f"it {ELSEWHERE}"), partial(_refuse_last, "too old")], ConfigError, "too old"),
+        ([partial(_refuse, f"it {ELSEWHERE}"), partial(_refuse_last, f"it {ELSEWHERE}")], ConfigError, ELSEWHERE),
     ],
-    ids=["refused", "failed", "killed", "the rank that knows"],
+    ids=["refused", "failed", "killed", "the rank that knows", "the last one knows", "none knows"],
 )
 def test_a_failure_is_told_and_the_others_end(works: list, error: type[Exception], reason: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(error, match=reason):
         together(works, _nobody)
-    assert _ours() == []
 
 
 _PARENT = """
