@@ -257,8 +257,8 @@ def test_what_a_killed_ingress_had_begun_is_on_the_bill(served: Served) -> None:
 
 
 def test_a_revoked_key_gets_in_no_more(served: Served) -> None:
-    kept = served.team("two keys")
-    arguments = ("--team", "two keys", "--name", "gone")
+    kept = served.team("two-keys")
+    arguments = ("--team", "two-keys", "--name", "gone")
     key = served.key(*arguments, STARCODER_URL=served.cluster.url, STARCODER_ADMIN_KEY=served.keys[0])
     assert served.ask(key).status_code == 200
     listed = json.loads(served.administer("keys", "list", "--json"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -223,7 +222,12 @@ def test_a_rank_knows_its_place_in_the_group(checkpoint: Path) -> None:
     [(None, "cuda", True), (None, "cpu", False), (False, "cuda", False), (True, "cpu", True)],
 )
 def test_steps_overlap_on_a_gpu_where_nobody_says(
-    asked: bool | None, device: str, overlaps: bool, checkpoint: Path
+    asked: bool | None, device: str, overlaps: bool, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner: Any = SimpleNamespace(device=torch.device(device))
-    assert Rank(config(checkpoint, async_scheduling=asked))._async_scheduling(runner) == overlaps
+    made: list[bool] = []
+    monkeypatch.setattr(rank_module, "Engine", lambda executor, **options: made.append(options["async_scheduling"]))
+    rank = Rank(config(checkpoint, async_scheduling=asked))
+    rank.load()
+    monkeypatch.setattr(rank._runner, "device", torch.device(device))
+    rank.engine()
+    assert made == [overlaps]
