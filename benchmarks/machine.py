@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -10,16 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from model.machine import available_cores, cpu_facts, versions_of
+
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
 _PACKAGES = ("starcoder-serve", "torch", "triton", "transformers", "ray", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
     """CPU model, usable cores, the vector instructions that matter, memory, and GPUs."""
-    info = _cpu_info()
+    info = cpu_facts()
     return {
         "cpu": info.get("model name", platform.processor() or platform.machine()),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "flags": [flag for flag in _FLAGS if flag in info.get("flags", info.get("Features", "")).split()],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.system(),
@@ -29,21 +30,9 @@ def describe_machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and of what the measured code is made of; the commit where there is one."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = versions_of(_PACKAGES)
     commit = commit_of(Path(__file__).parent)
     return {**found, "commit": commit} if commit else found
-
-
-def _cpu_info(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    first = path.read_text().split("\n\n")[0]
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
 
 
 @cache

@@ -36,6 +36,7 @@ from model.checkpoint.draft import Draft, find_draft
 from model.checkpoint.hub import resolve_checkpoint
 from model.config import EngineConfig, ModelConfig
 from model.limits import StepLimits
+from model.machine import available_cores
 from model.process.client import EngineClient
 from model.statistics import ForwardPath
 from model.text.tokenizer import Tokenizer
@@ -339,10 +340,6 @@ def engine_config(
             threads = 1
     drafted = None if draft is None else os.fspath(draft.directory)
     return settings.engine_config(model=os.fspath(directory), draft_model=drafted, device=device, num_threads=threads)
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def model_info(settings: Settings, model: ModelConfig, reports: list[dict[str, Any]], created: int) -> ModelInfo:

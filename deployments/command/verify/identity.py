@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 from model.checkpoint.files import Checkpoint
 from model.checkpoint.hub import revision_of
+from model.machine import available_cores, cpu_facts, versions_of
 
 _PACKAGES = ("starcoder-serve", "torch", "triton", "transformers", "accelerate", "tokenizers", "numpy")
 _SMALL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -33,23 +32,9 @@ def _sha256(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Of Python and of what computes here."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return versions_of(_PACKAGES)
 
 
 def processor() -> str:
     """The CPU's model, and how many cores may be used."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_model_name() or platform.machine()}, {cores} cores"
-
-
-def _model_name(path: Path = Path("/proc/cpuinfo")) -> str | None:
-    if not path.is_file():
-        return None
-    names = [line.partition(":")[2].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else None
+    return f"{cpu_facts().get('model name') or platform.machine()}, {available_cores()} cores"
