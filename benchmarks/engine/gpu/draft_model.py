@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.gpu.context import Context, Loaded
-from benchmarks.engine.gpu.drafts import BEYOND, TOKENS, Guesses
+from benchmarks.engine.gpu.drafts import BEYOND, TOKENS, Guesses, measured
 from benchmarks.engine.gpu.session import Found
 from benchmarks.engine.in_process import drive
 from benchmarks.engine.speculation import ReplayEngine
@@ -30,7 +30,6 @@ from model.request import Request
 from model.scheduling.draft_length import Candidate, DraftLength
 from model.scheduling.sequence import Scheduled
 from model.shard import Shard
-from monitoring.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, ENGINE_STEPS
 
 LONGEST = SPECULATIVE_TOKENS
 FIXED = 4
@@ -145,26 +144,14 @@ def draft_model(context: Context, batch: int) -> Found:
         for way in WAYS:
             engine = GuidedEngine(loaded, draft, way, batch, texts)
             drive(engine, prompts, [new] * batch)  # both caches have the prompts then, and costs are known
-            before, ran, spent = engine.stats(), *passes_of(engine)
-            trace = drive(engine, prompts, [new] * batch)
-            after = engine.stats()
-            steps, drafted, accepted = (
-                after[c] - before[c] for c in (ENGINE_STEPS, DRAFT_TOKENS, ACCEPTED_DRAFT_TOKENS)
-            )
-            steps -= 1  # all prompts, of which little is not in the cache
-            work = loaded.accounts.decode(trace)
-            found = {
-                "tokens_per_s": work.tokens_per_s,
-                "ms_per_step": 1000 * work.seconds / steps,
-                "tokens_per_step": work.tokens / steps,
-                "percent_accepted": 100 * accepted / drafted if drafted else 0.0,
-                "tokens_per_draft": drafted / steps / batch,
-            }
+            ran, spent = passes_of(engine)
+            run = measured(engine, loaded, prompts, new)
+            found = {**run.figures, "tokens_per_draft": run.drafted / run.steps / batch}
             metrics |= {f"{way.name}, {key}": value for key, value in found.items()}
             rows.append((way.name, *(number(value) for value in found.values())))
             if way is PASSES:
                 ran_now, spent_now = passes_of(engine)
-                each, passes = 1000 * (spent_now - spent) / (ran_now - ran), 1000 * (spent_now - spent) / steps
+                each, passes = 1000 * (spent_now - spent) / (ran_now - ran), 1000 * (spent_now - spent) / run.steps
                 checked_ms = metrics[f"{way.name}, ms_per_step"] - passes
                 metrics["ms_per_pass"] = each
                 metrics["break_even_percent"] = break_even(each, checked_ms, metrics[f"{WITHOUT.name}, ms_per_step"])

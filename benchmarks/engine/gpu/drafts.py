@@ -97,21 +97,36 @@ def drafts(context: Context, batch: int) -> Found:
     rows: list[Row] = [("drafts", "tokens a second", "ms a step", "tokens a step", "percent accepted")]
     for way in WAYS:
         engine.way = way
-        before = engine.stats()
-        trace = drive(engine, prompts, [new] * batch)
-        after = engine.stats()
-        steps, drafted, accepted = (after[c] - before[c] for c in (ENGINE_STEPS, DRAFT_TOKENS, ACCEPTED_DRAFT_TOKENS))
-        steps -= 1  # all prompts, of which little is not in the cache
-        work = loaded.accounts.decode(trace)
-        found = {
-            "tokens_per_s": work.tokens_per_s,
-            "ms_per_step": 1000 * work.seconds / steps,
-            "tokens_per_step": work.tokens / steps,
-            "percent_accepted": 100 * accepted / drafted if drafted else 0.0,
-        }
+        found = measured(engine, loaded, prompts, new).figures
         metrics |= {f"{way.name}, {key}": value for key, value in found.items()}
         rows.append((way.name, *(number(value) for value in found.values())))
     return Found(metrics, rows)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """figures: what decoding came to, by their names. steps: those that decoded. drafted: tokens of their drafts."""
+
+    figures: dict[str, float]
+    steps: float
+    drafted: float
+
+
+def measured(engine: ReplayEngine, loaded: Loaded, prompts: list[list[int]], new: int) -> Measured:
+    """`new` tokens after each of the prompts, which the cache has already."""
+    before = engine.stats()
+    trace = drive(engine, prompts, [new] * len(prompts))
+    after = engine.stats()
+    steps, drafted, accepted = (after[c] - before[c] for c in (ENGINE_STEPS, DRAFT_TOKENS, ACCEPTED_DRAFT_TOKENS))
+    steps -= 1  # all prompts, of which little is not in the cache
+    work = loaded.accounts.decode(trace)
+    figures = {
+        "tokens_per_s": work.tokens_per_s,
+        "ms_per_step": 1000 * work.seconds / steps,
+        "tokens_per_step": work.tokens / steps,
+        "percent_accepted": 100 * accepted / drafted if drafted else 0.0,
+    }
+    return Measured(figures, steps, drafted)
 
 
 def _engine(loaded: Loaded, batch: int) -> GuidedEngine:
