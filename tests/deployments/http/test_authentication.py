@@ -59,7 +59,8 @@ def keyring(gatekeeper: Keyring) -> Keyring:
 
 
 @pytest.fixture
-async def closed(closed_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def closed(closed_app: FastAPI, keyring: Keyring) -> AsyncIterator[httpx.AsyncClient]:
+    """Whatever the test before did to the keyring that the module shares."""
     transport = httpx.ASGITransport(closed_app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
