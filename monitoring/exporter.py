@@ -116,7 +116,9 @@ def end_of(pid: int | None) -> Callable[[], bool]:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return lambda: True
-    return lambda: bool(select.select([process], [], [], 0)[0])
+    poll = select.poll()  # not `select`, which has no descriptors beyond 1,023
+    poll.register(process, select.POLLIN)
+    return lambda: bool(poll.poll(0))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,13 +10,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
+from weakref import WeakSet
 
 Write = Callable[[str], object]
+
 
 CAPACITY = 4 << 20
 """Characters that wait at most, of all lines together."""
 FLUSH_S = 1.0
+
+
+class Sink(Protocol):
+    """A `Write` with a file of its own."""
+
+    def __call__(self, text: str, /) -> object: ...
+
+    def close(self) -> None:
+        """Give the file back."""
 
 
 class LineWriter:
@@ -29,7 +40,7 @@ class LineWriter:
         self._notice = notice
         self._capacity = capacity
         self._start()
-        os.register_at_fork(after_in_child=self._start)  # the thread stays with the parent
+        _all.add(self)
 
     def _start(self) -> None:
         self._changed = threading.Condition()
@@ -37,6 +48,7 @@ class LineWriter:
         self._characters = 0
         self._dropped = 0
         self._unwritten = 0
+        self._ending = False
         self._thread: threading.Thread | None = None
 
     def put(self, write: Write, text: str) -> None:
@@ -45,14 +57,24 @@ class LineWriter:
             if self._waiting and self._characters + len(text) > self._capacity:
                 self._dropped += 1
                 return
-            self._waiting.append((write, text))
-            self._characters += len(text)
-            self._unwritten += 1
-            if self._thread is None:
-                # a daemon: a reader that stands still must not keep the process
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            self._add(write, text)
+
+    def close(self, sink: Sink) -> None:
+        """Give up the thread, and then `sink`, once all that waits is written. Waits for neither."""
+        with self._changed:
+            self._add(lambda _: sink.close(), "")
+            self._ending = True
+
+    def _add(self, write: Write, text: str) -> None:
+        self._ending = False  # who says something after the end gets another thread
+        self._waiting.append((write, text))
+        self._characters += len(text)
+        self._unwritten += 1
+        if self._thread is None:
+            # a daemon: a reader that stands still must not keep the process
+            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until everything is written, at most so long. Whether it was."""
@@ -64,7 +86,10 @@ class LineWriter:
         changed = self._changed
         while True:
             with changed:
-                changed.wait_for(lambda: bool(self._waiting))
+                changed.wait_for(lambda: self._waiting or self._ending)
+                if not self._waiting:
+                    self._thread = None
+                    return
                 write, text = self._waiting.popleft()
                 self._characters -= len(text)
                 dropped, self._dropped = self._dropped, 0
@@ -81,24 +106,42 @@ class LineWriter:
                 changed.notify_all()
 
 
-def to_stream(stream: TextIO) -> Write:
-    """Writes to a stream at once.
-
-    To its file by an object of our own: Python flushes standard output when it ends, and would wait for the writer.
-    """
-    try:
-        own: TextIO = open(os.dup(stream.fileno()), "w", encoding="utf-8", errors="replace")  # noqa: SIM115
-    except (OSError, ValueError):  # it has no file, or is closed
-        own = stream
-
-    def write(text: str) -> None:
-        own.write(text)
-        own.flush()
-
-    return write
+_all: WeakSet[LineWriter] = WeakSet()
 
 
-def to_file(path: Path) -> Write:
+def _start_anew() -> None:
+    for writer in _all:
+        writer._start()
+
+
+os.register_at_fork(after_in_child=_start_anew)  # threads stay with the parent
+
+
+class _Stream:
+    """To its file by an object of our own: Python flushes standard output at its end, and would wait for the writer."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._own: TextIO | None = None
+        with contextlib.suppress(OSError, ValueError):  # it has no file, or is closed
+            self._own = open(os.dup(stream.fileno()), "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self._stream = self._own or stream
+
+    def __call__(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """The object of our own, not the stream."""
+        if self._own is not None:
+            self._own.close()
+
+
+def to_stream(stream: TextIO) -> Sink:
+    """Writes to a stream at once."""
+    return _Stream(stream)
+
+
+def to_file(path: Path) -> Sink:
     """Appends to a file, opened again when it was moved away; it may be a pipe.
 
     Raises OSError where it cannot be opened, a pipe excepted: to open one waits for its reader.
@@ -108,7 +151,7 @@ def to_file(path: Path) -> Write:
             pass
     elif not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    return _WatchedFile(path).write
+    return _WatchedFile(path)
 
 
 class _WatchedFile:
@@ -117,10 +160,9 @@ class _WatchedFile:
         self._file: TextIO | None = None
         self._opened = (0, 0)
 
-    def write(self, text: str) -> None:
-        """Append it."""
+    def __call__(self, text: str) -> None:
         if self._file is not None and self._moved():
-            self._close()
+            self.close()
         if self._file is None:
             self._file = self._path.open("a", encoding="utf-8")
             status = os.fstat(self._file.fileno())
@@ -129,7 +171,7 @@ class _WatchedFile:
             self._file.write(text)
             self._file.flush()
         except OSError:
-            self._close()  # what is left in its buffer would be tried again with the next line
+            self.close()  # what is left in its buffer would be tried again with the next line
             raise
 
     def _moved(self) -> bool:
@@ -139,8 +181,9 @@ class _WatchedFile:
             return True
         return (status.st_dev, status.st_ino) != self._opened
 
-    def _close(self) -> None:
-        assert self._file is not None
-        with contextlib.suppress(OSError):
-            self._file.close()
+    def close(self) -> None:
+        """Until the next line."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
         self._file = None

@@ -19,7 +19,7 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
-from monitoring.line_writer import LineWriter, Write, to_file, to_stream
+from monitoring.line_writer import LineWriter, Sink, to_file, to_stream
 
 LogFormat = Literal["auto", "json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -133,14 +133,14 @@ class Futile(logging.Filter):
 class Queued(logging.Handler):
     """Has each line written by a thread, so that nobody waits for a log that stands still or is full."""
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, sink: Sink) -> None:
         super().__init__()
-        self._write = write
+        self._sink = sink
         self._writer = LineWriter(self._notice)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._writer.put(self._write, self.format(record) + "\n")
+            self._writer.put(self._sink, self.format(record) + "\n")
         except Exception:  # the log must not stop what it tells of
             self.handleError(record)
 
@@ -152,6 +152,11 @@ class Queued(logging.Handler):
     def flush(self) -> None:
         """Wait until all is written, a second at most; `logging` calls it at the end of the process, too."""
         self._writer.flush()
+
+    def close(self) -> None:
+        """Give up thread and file, once all is written. Waits for neither."""
+        self._writer.close(self._sink)
+        super().close()
 
 
 def flush() -> None:
@@ -175,11 +180,11 @@ def configure(
     the standard output of a container's first process. Raises OSError where it cannot be opened.
     """
     if file is None:
-        write = to_stream(stream or sys.stdout)
+        sink = to_stream(stream or sys.stdout)
         readable = format == "text" or (format == "auto" and (stream or sys.stdout).isatty())
     else:
-        write, readable = to_file(file), format == "text"
-    handler = Queued(write)
+        sink, readable = to_file(file), format == "text"
+    handler = Queued(sink)
     json = JsonFormatter(process, keep_text)
     handler.setFormatter(TextFormatter(json) if readable else json)
     handler.addFilter(Throttle())

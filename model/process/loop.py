@@ -1,4 +1,4 @@
-"""Rank 0's main loop: commands in, steps, outputs out, over one Unix socket. Sleeps in `select` when idle."""
+"""Rank 0's main loop: commands in, steps, outputs out, over one Unix socket. Sleeps in `poll` when idle."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class EngineLoop:
         self.path = Path(socket_path)
         self.parameter_bytes = parameter_bytes
         self._received = bytearray()
+        self._arrivals = select.poll()
         self._client: socket.socket
 
     def run(self) -> None:
@@ -59,6 +60,8 @@ class EngineLoop:
             finally:
                 self.path.unlink(missing_ok=True)
         with self._client:
+            # not `select`, which has no descriptors beyond 1,023
+            self._arrivals.register(self._client, select.POLLIN)
             try:
                 self._serve()
             except (BrokenPipeError, ConnectionResetError):
@@ -97,11 +100,14 @@ class EngineLoop:
     def _wait(self) -> bool:
         """True when there is something to read. Without work it blocks, and looks for leaks once."""
         if self.engine.has_work():
-            return bool(select.select([self._client], [], [], 0)[0])
-        if not select.select([self._client], [], [], IDLE_CHECK_SECONDS)[0]:
+            return self._comes(0)
+        if not self._comes(IDLE_CHECK_SECONDS):
             self.engine.check_integrity()
-            select.select([self._client], [], [])
+            self._comes(None)
         return True
+
+    def _comes(self, timeout_s: float | None) -> bool:
+        return bool(self._arrivals.poll(None if timeout_s is None else timeout_s * 1000))
 
     def _handle(self, received: Command) -> None:
         match received:

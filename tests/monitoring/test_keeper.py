@@ -18,6 +18,7 @@ import pytest
 from deployments.command.processes import descendants
 from monitoring import exporter, keeper
 from monitoring.shared_directory import SharedDirectory
+from tests.support.descriptors import many_descriptors
 from tests.support.processes import is_gone, kill
 from tests.support.waiting import wait_until
 
@@ -141,7 +142,8 @@ def test_it_ends_with_its_node_however_long_it_would_linger(tmp_path: Path, monk
     """Else it would keep the port from the next one."""
     monkeypatch.setattr(exporter, "CHECK_S", 0.01)
     node = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    ended = exporter.end_of(node.pid)
+    with many_descriptors():
+        ended = exporter.end_of(node.pid)
     waiting = threading.Thread(
         target=exporter.wait_for_end, args=(threading.Event(), SharedDirectory(tmp_path), 1e6, ended), daemon=True
     )

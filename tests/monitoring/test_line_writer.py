@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import pytest
 from monitoring import logs
 from monitoring.line_writer import LineWriter, to_file
 from tests.support.log_lines import captured
+from tests.support.waiting import wait_until
 
 
 def notice(count: int) -> str:
@@ -132,6 +134,45 @@ def test_a_pipe_is_written_to_once_somebody_reads_it(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         logs.configure("info", "json", tmp_path / "missing" / "log", process="test")
+
+
+def test_a_log_that_is_configured_anew_gives_up_its_thread_and_its_file(tmp_path: Path) -> None:
+    """What it was told before is written first."""
+    path = tmp_path / "log"
+    with path.open("w") as stream, captured():
+        before = len(_log_threads()), _opened(path)
+        for number in range(5):
+            logs.configure("info", "json", stream=stream, process="test")
+            logs.event("engine.stopped", number=number)
+        for number in range(5, 10):
+            logs.configure("info", "json", path, process="test")
+            logs.event("engine.stopped", number=number)
+        wait_until(lambda: (len(_log_threads()), _opened(path)) == (before[0] + 1, before[1] + 1))
+        assert sorted(json.loads(line)["number"] for line in path.read_text().splitlines()) == [*range(10)]
+    wait_until(lambda: (len(_log_threads()), _opened(path)) == (before[0], 0))
+
+
+def _log_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "log"]
+
+
+def _opened(path: Path) -> int:
+    """Descriptors of this process on the file."""
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed by now
+            found += entry.samefile(path)
+    return found
+
+
+def test_who_says_something_after_the_end_is_heard(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer, sink = LineWriter(notice), to_file(path)
+    writer.put(sink, "before\n")
+    writer.close(sink)
+    writer.put(sink, "after\n")
+    assert writer.flush(30)
+    assert path.read_text() == "before\nafter\n"
 
 
 def test_a_forked_process_writes_with_a_thread_of_its_own(tmp_path: Path) -> None:

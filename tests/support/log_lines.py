@@ -49,6 +49,7 @@ def captured(level: LogLevel = "info", keep_text: bool = False) -> Iterator[LogL
         logs.flush()
         for handler in root.handlers[:]:
             root.removeHandler(handler)
+            handler.close()
         root.setLevel(before[0])
         for handler in before[1]:
             root.addHandler(handler)

@@ -171,16 +171,21 @@ def _converse(process: subprocess.Popen[bytes], order: bytes, limits: Limits) ->
     source, sink = process.stdout.fileno(), process.stdin.fileno()
     os.set_blocking(sink, False)
     words, deadline = b"", time.monotonic() + START_S
+    poll = select.poll()  # not `select`, which has no descriptors beyond 1,023
+    poll.register(source, select.POLLIN)
+    poll.register(sink, select.POLLOUT)
     while len(words) < LONGEST_WORD and words.count(b"\n") < 2:
-        reading, writing, _ = select.select([source], [sink] if order else [], [], max(0, deadline - time.monotonic()))
-        if not reading and not writing:
+        ready = {descriptor for descriptor, _ in poll.poll(max(0, deadline - time.monotonic()) * 1000)}
+        if not ready:
             return words + b"timed out\n" if words else words
-        if writing:
+        if sink in ready:
             try:
                 order = order[os.write(sink, order) :]
             except BrokenPipeError:
                 order = b""
-        if reading:
+            if not order:
+                poll.unregister(sink)
+        if source in ready:
             if not (piece := os.read(source, LONGEST_WORD)):
                 break
             if not words:

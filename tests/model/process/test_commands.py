@@ -17,6 +17,7 @@ from model.process.wire import HEADER, Abort, Command, Ping, Pong, Report, Shutd
 from model.request import Request, SamplingParams
 from model.statistics import GpuMemory
 from monitoring.metrics import ENGINE_STEPS
+from tests.support.descriptors import many_descriptors
 from tests.support.toy_engine import naive, tokens_of, toy_engine
 from tests.support.waiting import wait_until
 
@@ -169,16 +170,22 @@ def test_what_comes_while_it_works_is_heard_between_two_steps(tmp_path: Path) ->
         served.send(frame(Abort(["long"])))
 
 
+def test_a_process_may_have_any_number_of_descriptors(tmp_path: Path) -> None:
+    with many_descriptors(), serving(toy_engine(), tmp_path) as served:
+        served.send(frame(Submit([request("a", 2)])))
+        assert len(tokens_of([output for step in outputs_of(served, "a") for output in step.outputs])) == 2
+
+
 def test_without_work_it_looks_for_leaks_once_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "IDLE_CHECK_SECONDS", 0.01)
     waits: list[float | None] = []
-    select = loop.select.select
+    comes = EngineLoop._comes
 
-    def noted(*sockets: object) -> object:
-        waits.append(sockets[3] if len(sockets) > 3 else None)  # type: ignore[arg-type]
-        return select(*sockets)  # type: ignore[arg-type]
+    def noted(self: EngineLoop, timeout_s: float | None) -> bool:
+        waits.append(timeout_s)
+        return comes(self, timeout_s)
 
-    monkeypatch.setattr(loop, "select", type("Select", (), {"select": staticmethod(noted)}))
+    monkeypatch.setattr(EngineLoop, "_comes", noted)
     engine = toy_engine()
     checks: list[int] = []
     engine.check_integrity = lambda: checks.append(1)  # type: ignore[method-assign]

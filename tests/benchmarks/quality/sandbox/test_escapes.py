@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.quality.sandbox.judge import SCRATCH, Sandbox, Verdict, judge
 from benchmarks.quality.sandbox.program import MIB, Command, Limits, Program
+from tests.support.descriptors import many_descriptors
 from tests.support.waiting import wait_until
 
 PATIENT = Limits(seconds=60)
@@ -71,7 +72,8 @@ def door(tmp_path: Path) -> Iterator[Path]:
 def test_harmless_code_runs(sandbox: Sandbox) -> None:
     text = "import math, random, hashlib, re, os\nassert os.getuid() != 0 and sorted([2, 1]) == [1, 2]\n"
     assert tried(sandbox, text) == Verdict(True, "passed")
-    assert tried(sandbox, "assert 1 == 2\n") == Verdict(False, "failed: AssertionError")
+    with many_descriptors():
+        assert tried(sandbox, "assert 1 == 2\n") == Verdict(False, "failed: AssertionError")
 
 
 def test_no_network(sandbox: Sandbox, listening: int, door: Path) -> None:
