@@ -42,6 +42,7 @@ async def die(journal: Journal) -> None:
     for file in journal._files:
         await journal._writer.do(file.abandon)
     journal._writer.stop()
+    journal._flusher.stop()
     journal._stopped = True
 
 

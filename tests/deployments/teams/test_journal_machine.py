@@ -154,6 +154,7 @@ class Journals(RuleBasedStateMachine):
             for file in journal._files:
                 self.loop.run_until_complete(journal._writer.do(file.abandon))
             journal._writer.stop()
+            journal._flusher.stop()
             self._orphaned(process)
         return multiple()
 
