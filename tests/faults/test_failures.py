@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -67,7 +68,7 @@ def whole_again(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[No
     yield
     wait_until(lambda: text(cluster) is not None, cluster.text, period_s=0.2)
     assert text(cluster) == before
-    assert len(cluster.pids("RankProcess")) == 2
+    assert cluster.settled_pids("RankProcess", 2)
     after = counters(cluster)
     assert {name for name, value in counted.items() if after.get(name, 0.0) < value} == set(), "counters fell"
     wait_until(lambda: not directories_of([pid for pid in pids if is_gone(pid)]), "sockets of the dead stay")
@@ -97,6 +98,17 @@ def streamed(cluster: Cluster, **fields: object) -> Iterator[tuple[str, dict[str
             yield (choices[0]["text"] if choices else ""), event
 
 
+Piece = tuple[str, dict[str, object]]
+GREEDY: dict[str, object] = {"max_tokens": 1500, "stop": ["\ufffe never"]}
+DRAWING: dict[str, object] = {"max_tokens": 700, "temperature": 0.8, "seed": 11}
+
+
+@cache
+def undisturbed(cluster: Cluster) -> list[list[Piece]]:
+    """The two streams of a server, once for all that break one."""
+    return [list(streamed(cluster, **fields)) for fields in (GREEDY, DRAWING)]
+
+
 def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> float:
     """Signal a process while streams are open, one greedy and one that draws: both go on as if nothing had been.
 
@@ -105,12 +117,10 @@ def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> floa
     engines = [*cluster.pids("RankProcess"), *cluster.pids("ServeReplica:starcoder:engine")]
     before, engine = replaced(cluster), cluster.lines("engine.ready")[-1]["replica"]
     resumed = counted(cluster, "starcoder_requests_resumed_total")
-    greedy = {"max_tokens": 1500, "stop": ["\ufffe never"]}
-    drawing = {"max_tokens": 700, "temperature": 0.8, "seed": 11}
     with ThreadPoolExecutor(1) as pool:
-        undisturbed = [list(streamed(cluster, **fields)) for fields in (greedy, drawing)]
-        other = pool.submit(lambda: list(streamed(cluster, **drawing)))
-        stream, pieces, waits = streamed(cluster, **greedy), list[tuple[str, dict[str, object]]](), list[float]()
+        known = undisturbed(cluster)
+        other = pool.submit(lambda: list(streamed(cluster, **DRAWING)))
+        stream, pieces, waits = streamed(cluster, **GREEDY), list[Piece](), list[float]()
         while len(pieces) < 20:
             pieces.append(next(stream))
         kill(pid, number)
@@ -121,9 +131,9 @@ def break_mid_stream(cluster: Cluster, pid: int, number: signal.Signals) -> floa
             waits.append(now - last)
             last = now
         found = [pieces, other.result()]
-    for known, got in zip(undisturbed, found, strict=True):
-        assert "".join(piece for piece, _ in got) == "".join(piece for piece, _ in known)
-        usage, expected = got[-1][1]["usage"], known[-1][1]["usage"]
+    for whole, got in zip(known, found, strict=True):
+        assert "".join(piece for piece, _ in got) == "".join(piece for piece, _ in whole)
+        usage, expected = got[-1][1]["usage"], whole[-1][1]["usage"]
         assert isinstance(usage, dict)
         assert isinstance(expected, dict)
         assert {**usage, "prompt_tokens_details": 0} == {**expected, "prompt_tokens_details": 0}
@@ -141,7 +151,7 @@ def counted(cluster: Cluster, name: str) -> float:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_is_killed(cluster: Cluster, rank: int, recovered: Callable[[float], None]) -> None:
     before, dead = failures(counters(cluster), "died"), deaths(counters(cluster), "engine")
-    pid = cluster.pids("RankProcess")[rank]
+    pid = cluster.settled_pids("RankProcess", 2)[rank]
     pause = break_mid_stream(cluster, pid, signal.SIGKILL)
     assert failures(counters(cluster), "died") == before + 1
     assert deaths(counters(cluster), "engine") == dead, "its replica has said why it ends"
@@ -155,7 +165,7 @@ def test_a_rank_is_killed(cluster: Cluster, rank: int, recovered: Callable[[floa
 def test_a_rank_hangs(cluster: Cluster, recovered: Callable[[float], None]) -> None:
     """A stopped process still holds its sockets open: only the deadline of a step tells."""
     before = failures(counters(cluster), "hung", "heartbeat")
-    pause = break_mid_stream(cluster, cluster.pids("RankProcess")[1], signal.SIGSTOP)
+    pause = break_mid_stream(cluster, cluster.settled_pids("RankProcess", 2)[1], signal.SIGSTOP)
     assert failures(counters(cluster), "hung", "heartbeat") == before + 1
     recovered(pause)
 
@@ -164,7 +174,7 @@ def test_a_rank_hangs(cluster: Cluster, recovered: Callable[[float], None]) -> N
 def test_the_replica_is_killed(cluster: Cluster, recovered: Callable[[float], None]) -> None:
     """As the OOM killer does it. Nobody is left to clean up after it or to count it, and still both are done."""
     before, dead = failures(counters(cluster), "killed"), deaths(counters(cluster), "engine")
-    (replica,) = cluster.pids("ServeReplica:starcoder:engine")
+    (replica,) = cluster.settled_pids("ServeReplica:starcoder:engine")
     pause = break_mid_stream(cluster, replica, signal.SIGKILL)
     assert failures(counters(cluster), "killed") == before + 1
     assert deaths(counters(cluster), "engine") == dead + 1
@@ -181,7 +191,7 @@ def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, recovered: C
 
     Who wants a whole answer is cut off, too, or HAProxy asks the next ingress, which then runs the request once more.
     """
-    (ingress,) = cluster.pids("ServeReplica:starcoder:ingress")
+    (ingress,) = cluster.settled_pids("ServeReplica:starcoder:ingress")
     dead = deaths(counters(cluster), "ingress")
     # one asks for a whole answer, the other for a stream
     whole = completion(cluster, **LONG)
@@ -211,7 +221,7 @@ def cut_off(cluster: Cluster, body: dict[str, object]) -> bool:
     until="that",
 )
 def test_a_killed_front_is_started_anew(cluster: Cluster, recovered: Callable[[float], None]) -> None:
-    (victim,) = cluster.pids("bin/haproxy")
+    (victim,) = cluster.settled_pids("bin/haproxy")
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(cut_off, cluster, a_long_stream(cluster))
         wait_until(lambda: (cluster.health() or {}).get("running") == 1, cluster.text, period_s=0.05)
@@ -229,7 +239,7 @@ def test_a_killed_front_is_started_anew(cluster: Cluster, recovered: Callable[[f
     until="an answer",
 )
 def test_streams_go_on_when_the_fronts_keeper_is_killed(cluster: Cluster, recovered: Callable[[float], None]) -> None:
-    (victim,), (front,) = cluster.pids("HAProxyManager"), cluster.pids("bin/haproxy")
+    (victim,), (front,) = cluster.settled_pids("HAProxyManager"), cluster.settled_pids("bin/haproxy")
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(cut_off, cluster, a_long_stream(cluster))
         wait_until(lambda: (cluster.health() or {}).get("running") == 1, cluster.text, period_s=0.05)
@@ -252,7 +262,7 @@ def a_long_stream(cluster: Cluster) -> dict[str, object]:
 )
 def test_an_idle_engine_that_hangs_is_replaced(cluster: Cluster, recovered: Callable[[float], None]) -> None:
     """No request is open, so no step is late: the heartbeat finds it."""
-    stopped = cluster.pids("RankProcess")[1]
+    stopped = cluster.settled_pids("RankProcess", 2)[1]
     stopped_at = time.monotonic()
     kill(stopped, signal.SIGSTOP)
     wait_until(lambda: is_gone(stopped), cluster.text)

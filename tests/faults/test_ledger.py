@@ -85,7 +85,7 @@ def test_an_ingress_is_killed(server: Cluster, closing: Closed, recovered: Calla
     headers = {"authorization": f"Bearer {closing.keys[0]}"}
     usage = answer(server, headers)
     assert usage is not None
-    (ingress,) = server.pids("ServeReplica:starcoder:ingress")
+    (ingress,) = server.settled_pids("ServeReplica:starcoder:ingress")
     with pytest.raises(httpx.HTTPError):
         stream(server, {**headers, "x-request-id": "cut-off"}, lambda: kill(ingress))
     killed_at = time.monotonic()

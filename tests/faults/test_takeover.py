@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -91,6 +92,16 @@ def states(pair: Cluster) -> list[str]:
     return [engine["state"] for engine in (pair.health() or {"engines": []})["engines"]]
 
 
+def a_stream(pair: Cluster) -> Iterator[str]:
+    return pieces(pair, "def f(x):", temperature=0.8, seed=3)
+
+
+@cache
+def undisturbed(pair: Cluster) -> str:
+    """What the stream says, once for all that break it."""
+    return "".join(a_stream(pair))
+
+
 def break_the_one_that_streams(
     pair: Cluster, kind: str, number: signal.Signals, meanwhile: Callable[[], None] = lambda: None
 ) -> float:
@@ -98,13 +109,12 @@ def break_the_one_that_streams(
 
     Its engine may have been done with the stream already: then once more.
     """
-    options: dict[str, object] = {"temperature": 0.8, "seed": 3}
-    undisturbed = "".join(pieces(pair, "def f(x):", **options))
+    known = undisturbed(pair)
     for _ in range(5):
         started = both_ready(pair)
         resumed = len(pair.lines("request.resuming"))
         before = {pid: seconds_of(pid) for pid in pair.pids(kind)}
-        stream, text = pieces(pair, "def f(x):", **options), ""
+        stream, text = a_stream(pair), ""
         while len(text) < 200:
             text += next(stream)
         victim = max(before, key=lambda pid: seconds_of(pid) - before[pid])
@@ -115,7 +125,7 @@ def break_the_one_that_streams(
             text += piece
             pauses.append(time.monotonic() - last)
             last = time.monotonic()
-        assert text == undisturbed
+        assert text == known
         kill(victim)  # one that was only stopped would be killed by Serve, half a minute later
         wait_until(lambda victim=victim: is_gone(victim), pair.text)
         # its successor's start is told after what became of its streams

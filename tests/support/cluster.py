@@ -98,6 +98,11 @@ class Cluster:
         leftovers.watch_directories([self.process.pid, *below])
         return sorted(pid for pid in below if kind in command_line(pid))
 
+    def settled_pids(self, kind: str, count: int = 1) -> list[int]:
+        """Once there are so many: what was replaced lives a while beside what replaces it."""
+        wait_until(lambda: len(self.pids(kind)) == count, lambda: f"{kind}: {self.pids(kind)}", period_s=0.05)
+        return self.pids(kind)
+
     def status_of_an_endless_head(self) -> int:
         """What a client is answered that goes on sending a header, until it is refused."""
         with self._connection() as connection:
