@@ -146,6 +146,7 @@ EVENTS = (
     Event("server.progress", _INFO, "`starcoder serve` starts: a step, with its `seconds` where it is over"),
     Event("server.ready", _INFO, "it answers; `forward`, `forward_reason` and `forward_products` as of `engine.ready`"),
     Event("server.stopping", _INFO, "it was told to stop: open streams may finish"),
+    Event("server.answers_cut", _WARNING, "`drain-timeout-s` is over, and clients have not read all that was written"),
     Event("server.stopped", _INFO, "it has"),
     Event("server.lost", _ERROR, "it ends, since Ray or its application has; `message` says which"),
     Event("server.ray_ended", _ERROR, "Ray has ended while streams were open, which are not waited for"),

@@ -116,6 +116,11 @@ def files(node: str) -> Path:
     return Path(os.environ.get(_SOCKET, "/tmp/haproxy-serve/admin.sock")).parent / node
 
 
+def admin(node: str) -> Path:
+    """HAProxy's admin socket on this node, whose id `node` is."""
+    return files(node) / Path(os.environ.get(_SOCKET, "admin.sock")).name
+
+
 def enabled() -> bool:
     """Whether HAProxy stands in front of this process, as its environment says."""
     return os.environ.get(ENABLE) == "1"
@@ -123,9 +128,7 @@ def enabled() -> bool:
 
 def renewal(certificate: Certificate, node: str) -> Renewal:
     """Has HAProxy on this node, whose id `node` is, show the certificate as its files are renewed."""
-    directory = files(node)
-    admin = directory / Path(os.environ.get(_SOCKET, "admin.sock")).name
-    return Renewal(certificate, HaproxyCertificate(certificate, admin, directory / CERTIFICATE).take)
+    return Renewal(certificate, HaproxyCertificate(certificate, admin(node), files(node) / CERTIFICATE).take)
 
 
 def adapt(text: str, settings: ProxySettings, directory: Path, max_connections: int) -> str:

@@ -6,18 +6,16 @@ import asyncio
 import fcntl
 import logging
 import os
-import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from deployments.certificate import Certificate, Stamp
+from deployments.cluster.haproxy_admin import ask
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 10.0
-_ANSWER_S = 10.0
-_MOST_BYTES = 1 << 20
 
 _looking: set[asyncio.Task[None]] = set()
 """An event loop alone does not keep its tasks alive."""
@@ -95,18 +93,10 @@ class HaproxyCertificate:
             os.close(lock)
 
     def _replace(self, pem: str) -> bool:
-        said = self._ask(f"set ssl cert {self._name} <<\n{pem}\n") + self._ask(f"commit ssl cert {self._name}")
+        said = ask(self._admin, f"set ssl cert {self._name} <<\n{pem}\n") + ask(
+            self._admin, f"commit ssl cert {self._name}"
+        )
         if "Success!" not in said:
-            self._ask(f"abort ssl cert {self._name}")
+            ask(self._admin, f"abort ssl cert {self._name}")
             raise RenewalError(" ".join(said.split()))
         return True
-
-    def _ask(self, command: str) -> str:
-        with socket.socket(socket.AF_UNIX) as admin:
-            admin.settimeout(_ANSWER_S)
-            admin.connect(str(self._admin))
-            admin.sendall(f"{command}\n".encode())
-            answer = b""
-            while len(answer) < _MOST_BYTES and (piece := admin.recv(65_536)):
-                answer += piece
-        return answer.decode("latin-1")

@@ -17,6 +17,7 @@ from deployments.command import signals
 from deployments.command.checks import NO_TOKEN, check, has_token
 from deployments.command.console import Console
 from deployments.command.front import haproxy_command, http_options, local_front, local_http_options
+from deployments.command.last_answers import wait_for_answers
 from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down
 from deployments.command.ready import answer, forward, ready_message, said_of
@@ -37,6 +38,8 @@ SERVE_STOP_S = 15.0
 ANSWER_S = 10.0
 RAY_STOP_S = 5.0
 STREAMS_END_S = 2.0
+LAST_ANSWERS_S = 5.0
+"""For what is still to be written when the time for it is over, since engines may need all of it."""
 OBJECT_STORE_BYTES = 256 << 20  # nothing of size goes through it
 
 _RAY_ENVIRONMENT = {
@@ -318,12 +321,14 @@ class Server:
         from deployments.app import APP_NAME
         from deployments.cluster import roster
 
-        def drain(seconds: float) -> None:
+        def drain(seconds: float) -> bool:
             if self.address is None and self._owns_application:
                 with contextlib.suppress(Exception):
-                    _drain_proxies(seconds)
+                    return wait_for_answers(self.settings, seconds)
+            return True
 
         def stop() -> None:
+            until = time.monotonic() + self.settings.drain_timeout_s
             if self._owns_application:
                 with contextlib.suppress(Exception):
                     roster.say_draining(self.settings.drain_timeout_s + SERVE_STOP_S)
@@ -333,7 +338,9 @@ class Server:
                 with contextlib.suppress(Exception):
                     serve.delete(APP_NAME)
                     roster.say_serving()  # whoever serves in this cluster next
-            drain(self.settings.drain_timeout_s)
+            if not drain(max(LAST_ANSWERS_S, until - time.monotonic())):
+                told = "Answers that their clients have not read by now are cut off."
+                self._console.say(told, "server.answers_cut", "warning")
             if self._owns_serve:
                 with contextlib.suppress(Exception):
                     serve.shutdown()
@@ -356,24 +363,3 @@ def bounded(work: Callable[[], None], seconds: float, until: Callable[[], bool] 
     while thread.is_alive() and time.monotonic() < deadline and not until():
         thread.join(POLL_S)
     return not thread.is_alive()
-
-
-def _drain_proxies(seconds: float) -> None:
-    """Return when Serve's proxies have written every answer, or after so long.
-
-    Serve counts a request as ended when its replica has handed over the last piece, and shuts its proxies down without
-    asking them: one that lags behind would cut its streams.
-    """
-    import ray
-    from ray.serve.context import _get_global_client
-
-    deadline = time.monotonic() + seconds
-
-    def answer(call: Any) -> Any:
-        return ray.get(call, timeout=max(0.0, deadline - time.monotonic()))
-
-    controller = _get_global_client()._controller
-    proxies = list(answer(controller.get_proxies.remote()).values())
-    answer([proxy.update_draining.remote(True) for proxy in proxies])
-    while not all(answer([proxy.is_drained.remote() for proxy in proxies])):
-        time.sleep(POLL_S)

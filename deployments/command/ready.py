@@ -22,9 +22,14 @@ class Forward(TypedDict):
     products: str | None
 
 
+def front(settings: Settings) -> Front:
+    """Where clients of this machine ask."""
+    return Front(settings.host, settings.port, settings.certificate is not None, settings.model_id)
+
+
 def answer(settings: Settings, path: str) -> bytes | None:
     """The body that a GET brings; None where it is not answered, or not with 200."""
-    found = Front(settings.host, settings.port, settings.certificate is not None, settings.model_id).get(path)
+    found = front(settings).get(path)
     return found[1] if found is not None and found[0] == 200 else None
 
 
