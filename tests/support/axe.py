@@ -5,7 +5,10 @@ from __future__ import annotations
 from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.async_api import Page
 
-_RULES = {"light": "{}", "dark": "{runOnly: ['color-contrast']}"}
+_ONLY = "resultTypes: ['violations']"
+"""axe describes no element that is as it should be, which takes it a third of its time."""
+
+_OPTIONS = {"light": f"{{{_ONLY}}}", "dark": f"{{{_ONLY}, runOnly: ['color-contrast']}}"}
 """In the dark nothing else is different."""
 
 
@@ -13,8 +16,8 @@ async def axe(page: Page, place: str) -> None:
     """No rule is broken, in the light and in the dark. place: what is shown, for the message."""
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(AXE_FILE_PATH.read_text())
-    for scheme, rules in _RULES.items():
+    for scheme, options in _OPTIONS.items():
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        violations = await page.evaluate(f"axe.run({rules}).then(found => found.violations)")
+        violations = await page.evaluate(f"axe.run({options}).then(found => found.violations)")
         problems = [(v["id"], [node["html"][:160] for node in v["nodes"]]) for v in violations]
         assert problems == [], (place, scheme)
