@@ -118,7 +118,7 @@ def check_cache(engine: Engine) -> None:
     st.sampled_from([{}, {"repetition_penalty": 1.1, "frequency_penalty": 0.1}, {"min_tokens": 9}, {"top_k": 5}]),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_sampled_texts_are_those_without_drafts_and_a_model_that_drafts_for_itself_is_right(
     prompt: list[int], seed: int, temperature: float, more: dict[str, Any], overlap: bool
 ) -> None:

@@ -213,9 +213,9 @@ def prepare(runner):
     replayed.clear()
 
 params = SamplingParams(max_tokens=3, temperature=0, ignore_eos=True)
-asked = [Request(str(n), [7, 8, 9, 7, 5] * n, params) for n in (1, 4, 7)]  # of which drafts are made
+asked = [Request(str(n), [7, 8, 9, 7, 5] * n, params) for n in (1, 2, 4)]  # of which drafts are made
 plain = served(config_of(sys.argv[1]), TensorParallel(), asked)
-options = {"attention": "triton", "max_num_seqs": 3, "max_num_batched_tokens": 40, "num_kv_blocks": 13}
+options = {"attention": "triton", "max_num_seqs": 3, "max_num_batched_tokens": 24, "num_kv_blocks": 13}
 for size, recorded in ((4, False), (2, True)):
     options.update(async_scheduling=recorded, speculative_tokens=3 if recorded else 0)
     config = config_of(sys.argv[1], size, size, **options)

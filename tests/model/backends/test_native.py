@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,14 @@ def threads() -> Iterator[None]:
 
 
 def fill(runner: Runner, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
     own = runner.cache[..., : runner.model.head_dim]
-    own.copy_(torch.randn(own.shape, generator=generator))
+    own.copy_(noise(own.shape, seed))
+
+
+@lru_cache(maxsize=1)
+def noise(shape: torch.Size, seed: int) -> torch.Tensor:
+    """The last is kept: runners that are compared, and rows that are run alone, are given the same."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def network_of(runner: Runner) -> GPTBigCode:

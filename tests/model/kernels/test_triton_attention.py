@@ -142,9 +142,9 @@ def write(attention, recorded=False, drafts=0):
         runner.cache[:, :, -1] = float("nan")
         replayed.clear()
     engine = rank.engine()
-    params = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
+    params = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
     for i in range(3):
-        engine.add(Request(str(i), list(range(5, 12 + 9 * i)), params))
+        engine.add(Request(str(i), list(range(5, 12 + 6 * i)), params))
     answers = {}
     while engine.has_work():
         for output in engine.step():
@@ -164,11 +164,11 @@ def test_the_engine_writes_the_same_with_it(tmp_path: Path, triton_programs: Tri
     directory = write_checkpoint(tmp_path / "model", model)
     [(ways, replayed, replayed_with_drafts, checked)] = triton_programs.run(WHOLE, str(directory), interpret=True)
     assert ways == [ways[0]] * 4
-    assert replayed >= 11
+    assert replayed >= 7
     assert replayed_with_drafts > 0
     assert checked[:3] == [0] * 3
-    assert checked[3] > 4
-    assert all(len(ids) == 12 for ids in ways[0].values())
+    assert checked[3] > 2
+    assert all(len(ids) == 8 for ids in ways[0].values())
 
 
 CHECK = """
