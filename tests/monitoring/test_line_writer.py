@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
 def test_a_log_that_is_configured_anew_gives_up_its_thread_and_its_file(tmp_path: Path) -> None:
     """What it was told before is written first."""
     path = tmp_path / "log"
-    with path.open("w") as stream, captured():
+    with path.open("a") as stream, captured():
         before = len(_log_threads()), _opened(path)
         for number in range(5):
             logs.configure("info", "json", stream=stream, process="test")
