@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,9 @@ _BUSY_S = 10.0
 """So long a connection to SQLite waits for another process that writes."""
 _MIGRATING_S = 30.0
 """And for all those that start in the same moment, each of which looks at the schema alone."""
+
+_AGAIN_S = 0.01
+"""Between attempts to have a file written ahead."""
 
 _PIECE = 200
 """Rows that are written or read before others of the event loop have their turn: milliseconds."""
@@ -81,8 +85,16 @@ def prepare(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
+    deadline = time.monotonic() + _MIGRATING_S
     with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_S)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:  # for others that are at the same SQLite does not always wait
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_AGAIN_S)
 
 
 class Database:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from sqlalchemy import Connection, select, text
 
 from deployments.teams.database import schema
 from deployments.teams.database import upgrade as upgrade_module
-from deployments.teams.database.connections import failures
+from deployments.teams.database.connections import failures, prepare
 from deployments.teams.database.upgrade import upgrade
 from deployments.teams.database.url import exists, parse
 from deployments.teams.keys import new_key
@@ -27,6 +29,7 @@ from model.config import ConfigError
 from tests.support.forks import Forks
 from tests.support.postgres import PASSWORD, Postgres
 from tests.support.stores import NOON, PEPPER, Clock, a_key, an_entry, begin, drop_triggers, past_the_store
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,19 @@ async def test_processes_that_start_at_once_make_one_database(beginners: Forks, 
     assert [team.name for team in await store.teams()] == names
     assert await store.verify_audit() == len(names)
     await store.close()
+
+
+async def test_who_finds_a_new_file_at_work_waits(tmp_path: Path) -> None:
+    """SQLite itself would not: it says at once that the file is locked."""
+    file = tmp_path / "teams.sqlite"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        preparing = asyncio.create_task(asyncio.to_thread(prepare, file))
+        done, _ = await asyncio.wait([preparing], timeout=0.1)
+        assert not done
+        other.execute("ROLLBACK")
+        await asyncio.wait_for(preparing, PATIENCE_S)
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 async def test_a_migration_that_hangs_holds_up_no_start(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_service_of_two_who_wait_differs_by_no_more_than_the_bound(
 @settings(max_examples=15, deadline=None)
 def test_service_follows_weights(one: int, other: int, seed: int) -> None:
     def many(tenant: str, weight: int, prompt: int) -> list[Ask]:
-        return asks_of(tenant, [(prompt + (seed * n) % 50, 1 + n % 20, 0) for n in range(250)], float(weight))
+        return asks_of(tenant, [(prompt + (seed * n) % 50, 1 + n % 20, 0) for n in range(400)], float(weight))
 
     simulation = Simulation(ROOMY, many("one", one, 20) + many("other", other, 120))
     while simulation.step() and len(waiting(simulation)) == 2:
@@ -185,7 +185,7 @@ def test_a_batch_prompt_that_has_begun_goes_on() -> None:
 
 
 @given(arrivals=arrivals, options=engine_options)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_nobody_loses_his_blocks_to_others_for_ever(arrivals: list[Arrival], options: dict[str, Any]) -> None:
     engine = toy_engine(**options)
 
@@ -196,7 +196,7 @@ def test_nobody_loses_his_blocks_to_others_for_ever(arrivals: list[Arrival], opt
 
 
 @given(arrivals=arrivals, options=engine_options, undone=st.sets(st.integers(0, 40)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_step_that_is_taken_back_costs_nobody_anything(
     arrivals: list[Arrival], options: dict[str, Any], undone: set[int]
 ) -> None:
