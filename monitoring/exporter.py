@@ -116,7 +116,7 @@ def end_of(pid: int | None) -> Callable[[], bool]:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return lambda: True
-    poll = select.poll()  # not `select`, which has no descriptors beyond 1,023
+    poll = select.poll()
     poll.register(process, select.POLLIN)
     return lambda: bool(poll.poll(0))
 

@@ -15,7 +15,6 @@ from weakref import WeakSet
 
 Write = Callable[[str], object]
 
-
 CAPACITY = 4 << 20
 """Characters that wait at most, of all lines together."""
 FLUSH_S = 1.0

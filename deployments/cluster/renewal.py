@@ -93,9 +93,8 @@ class HaproxyCertificate:
             os.close(lock)
 
     def _replace(self, pem: str) -> bool:
-        said = ask(self._admin, f"set ssl cert {self._name} <<\n{pem}\n") + ask(
-            self._admin, f"commit ssl cert {self._name}"
-        )
+        said = ask(self._admin, f"set ssl cert {self._name} <<\n{pem}\n")
+        said += ask(self._admin, f"commit ssl cert {self._name}")
         if "Success!" not in said:
             ask(self._admin, f"abort ssl cert {self._name}")
             raise RenewalError(" ".join(said.split()))

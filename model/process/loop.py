@@ -60,7 +60,6 @@ class EngineLoop:
             finally:
                 self.path.unlink(missing_ok=True)
         with self._client:
-            # not `select`, which has no descriptors beyond 1,023
             self._arrivals.register(self._client, select.POLLIN)
             try:
                 self._serve()

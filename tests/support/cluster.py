@@ -100,8 +100,14 @@ class Cluster:
 
     def settled_pids(self, kind: str, count: int = 1) -> list[int]:
         """Once there are so many: what was replaced lives a while beside what replaces it."""
-        wait_until(lambda: len(self.pids(kind)) == count, lambda: f"{kind}: {self.pids(kind)}", period_s=0.05)
-        return self.pids(kind)
+        found: list[int] = []
+
+        def settled() -> bool:
+            found[:] = self.pids(kind)
+            return len(found) == count
+
+        wait_until(settled, lambda: f"{kind}: {found}", period_s=0.05)
+        return found
 
     def status_of_an_endless_head(self) -> int:
         """What a client is answered that goes on sending a header, until it is refused."""

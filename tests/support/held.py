@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from tests.support.linear import seconds
+
 
 @dataclass
 class Held:
@@ -61,13 +63,7 @@ _KNOWN_S = 0.005
 
 def slowness() -> float:
     """So many times as long as there, and at least as long, the same takes here and now."""
-    gc.disable()
-    try:
-        began = time.thread_time()
-        _known_work()
-        return max(1.0, (time.thread_time() - began) / _KNOWN_S)
-    finally:
-        gc.enable()
+    return max(1.0, seconds(_known_work) / _KNOWN_S)
 
 
 def _known_work() -> None:

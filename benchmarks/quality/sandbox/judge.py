@@ -171,7 +171,7 @@ def _converse(process: subprocess.Popen[bytes], order: bytes, limits: Limits) ->
     source, sink = process.stdout.fileno(), process.stdin.fileno()
     os.set_blocking(sink, False)
     words, deadline = b"", time.monotonic() + START_S
-    poll = select.poll()  # not `select`, which has no descriptors beyond 1,023
+    poll = select.poll()
     poll.register(source, select.POLLIN)
     poll.register(sink, select.POLLOUT)
     while len(words) < LONGEST_WORD and words.count(b"\n") < 2:

@@ -16,7 +16,7 @@ from deployments.teams.journal import Journal, JournalError
 from deployments.teams.journal_file import Waiting
 from deployments.teams.store_errors import StoreUnavailableError
 from deployments.teams.unbooked import SEEN_S, Unbooked
-from tests.support.accounts import FakeLedger, entry
+from tests.support.accounts import FakeLedger, die, entry
 from tests.support.waiting import eventually, settle
 
 Begin = Callable[..., Awaitable[Journal]]
@@ -34,16 +34,6 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
     yield begin
     for journal in journals:
         await journal.stop()
-
-
-async def die(journal: Journal) -> None:
-    """As a killed process leaves it: the rows are there, and the lock is free."""
-    await journal._flusher.rests()
-    for file in journal._files:
-        await journal._writer.do(file.abandon)
-    journal._writer.stop()
-    journal._flusher.stop()
-    journal._stopped = True
 
 
 async def test_nothing_is_on_the_disk_before_there_is_a_row(begin: Begin, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from deployments.teams.journal import Journal, JournalError
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store_errors import StoreUnavailableError
-from tests.support.accounts import FakeLedger, entry
+from tests.support.accounts import FakeLedger, die, entry
 
 FILE_BYTES = 1_000
 """A file holds two rows or three."""
@@ -150,11 +150,7 @@ class Journals(RuleBasedStateMachine):
     def kill(self, process: int) -> object:
         """With all that it had adopted."""
         if (journal := self.journals.pop(process, None)) is not None:
-            self.loop.run_until_complete(journal._flusher.rests())
-            for file in journal._files:
-                self.loop.run_until_complete(journal._writer.do(file.abandon))
-            journal._writer.stop()
-            journal._flusher.stop()
+            self.loop.run_until_complete(die(journal))
             self._orphaned(process)
         return multiple()
 
