@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.running import running
+from deployments.command.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 START_S = 240.0
@@ -36,13 +36,6 @@ class Server:
 SERVE = ("deployments.command.cli", "serve")
 
 PRODUCT, BASELINE, FLOOR, REAL = "product", "baseline", "floor", "real"
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 NO_KEYS = {"STARCODER_TEAMS__DATABASE": "sqlite+aiosqlite:////dev/null/none.sqlite"}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from benchmarks.running import running
-from benchmarks.servers import free_port
+from deployments.command.ports import free_port
 from monitoring.panel_values import ask
 from monitoring.prometheus import command, configuration
 

@@ -17,7 +17,8 @@ from benchmarks.drill.clients import SHOWS, Asking, Load
 from benchmarks.drill.failure import Failure
 from benchmarks.drill.observed import Observed, prometheus
 from benchmarks.running import running
-from benchmarks.servers import Server, free_port, real
+from benchmarks.servers import Server, real
+from deployments.command.ports import free_port
 from deployments.command.processes import command_line, descendants
 from model.pico import CHECKPOINT
 

@@ -11,13 +11,13 @@ caches, but a cheap and mostly right one: what was sent last stays cached longes
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from deployments.cluster.loads import Loads
 from deployments.health import Question
 from deployments.protocol import Attach, GenerationRequest, Receipt
 from model.scheduling.kv_cache import BlockHash, chain_hashes, root_of
@@ -30,10 +30,6 @@ REMEMBERED_BLOCKS = 200_000
 """About 3 million tokens; some 40 MB in the ingress."""
 
 REMEMBERED_REQUESTS = 10_000
-
-SILENT_S = 2.0
-FORGIVEN_S = 30.0
-
 
 ReplicaT = TypeVar("ReplicaT", bound=Hashable)
 
@@ -92,29 +88,6 @@ class Asked:
         return [replica for replica in known if replica != failed] or known
 
 
-class Silent:
-    """Replicas that were sent something, and have not even said that they took it."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._asked_at: dict[Hashable, float] = {}
-
-    def asked(self, replica: Hashable) -> None:
-        self._asked_at.setdefault(replica, self._clock())
-
-    def answered(self, replica: Hashable) -> None:
-        self._asked_at.pop(replica, None)
-
-    def others(self, replicas: Iterable[ReplicaT]) -> list[ReplicaT]:
-        """Those that are not silent, or all where all are. After a while a silent one gets another chance."""
-        known, now = list(replicas), self._clock()
-        for replica in set(self._asked_at):
-            if replica not in known or now - self._asked_at[replica] > FORGIVEN_S:
-                del self._asked_at[replica]
-        silent = {replica for replica, asked_at in self._asked_at.items() if now - asked_at > SILENT_S}
-        return [replica for replica in known if replica not in silent] or known
-
-
 def choose(
     loads: Mapping[Hashable, int], blocks: Mapping[Hashable, int], imbalance: int, tie: Callable[[int], int]
 ) -> Hashable:
@@ -162,7 +135,7 @@ class PrefixRouter(RequestRouter):
         self._metrics = RoutingMetrics(model)
         self._index = PrefixIndex(block_size)
         self._asked = Asked()
-        self._silent = Silent()
+        self._loads = Loads()
         self._imbalance = imbalance
         self._random = random.Random()
 
@@ -176,9 +149,9 @@ class PrefixRouter(RequestRouter):
             return [found or candidate_replicas]  # another one will say that it is not the addressee
         request = _request(pending_request)
         candidates = {replica.replica_id: replica for replica in candidate_replicas}
-        living = self._silent.others(candidates)
+        living = self._loads.answering(candidates)
         known = {replica_id: candidates[replica_id] for replica_id in self._asked.others(request, living)}
-        loads = {replica_id: self.replica_queue_len_cache.get(replica_id) or 0 for replica_id in known}
+        loads = self._loads.of(known)
         if request is not None and request.session is not None:
             blocks = {home(request.session.key, known): 1}
         else:
@@ -190,13 +163,14 @@ class PrefixRouter(RequestRouter):
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
         super().on_send_request(replica_id)
-        self._silent.asked(replica_id)
+        self._loads.sent(replica_id)
 
     def on_new_queue_len_info(self, replica_id: ReplicaID, num_ongoing_requests: int) -> None:
         super().on_new_queue_len_info(replica_id, num_ongoing_requests)
-        self._silent.answered(replica_id)
+        self._loads.reported(replica_id, num_ongoing_requests)
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
+        self._loads.routed(replica_id, pending_request.metadata.internal_request_id)
         request = _request(pending_request)
         if request is None:
             return
@@ -211,6 +185,10 @@ class PrefixRouter(RequestRouter):
         if request.trace:
             trace_route(request, replica_id.unique_id, pending_request.created_at, expected)
         self._index.remember(hashes, replica_id)
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        super().on_request_completed(replica_id, internal_request_id)
+        self._loads.completed(replica_id, internal_request_id)
 
     def _hashes(self, request: GenerationRequest | None) -> list[BlockHash]:
         return [] if request is None else self._index.hashes(request.prompts[0], request.cache_root)

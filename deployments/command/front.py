@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import shlex
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from deployments.cluster import haproxy, proxy
+from deployments.command.ports import claim, free_port
 from deployments.options import OptionParser
 from deployments.settings import Settings
 from model.config import ConfigError
-
-FREE_PORTS = range(20_000, 30_000)
-"""Below those that the kernel gives to whoever asks for any, and those that Ray gives to ingress processes."""
 
 BEHIND = "127.0.0.1"
 """Where a machine's ingress processes listen for its HAProxy, and for nobody else."""
@@ -64,19 +59,11 @@ def local_front(settings: Settings, directory: Path) -> dict[str, str] | None:
     """
     if (command := haproxy_command(settings)) is None:
         return None
+    for port in filter(None, (settings.port, settings.metrics_port)):
+        claim(port)  # nothing listens there yet
     return haproxy.environment(
         command,
         directory=directory,
         fallback_port=free_port(BEHIND),
         metrics=settings.metrics_port is not None,
     )
-
-
-def free_port(host: str) -> int:
-    """One that nothing listens at now. Raises ConfigError where there is none."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in random.sample(FREE_PORTS, len(FREE_PORTS)):
-        with contextlib.suppress(OSError), socket.socket(family) as probe:
-            probe.bind((host, port))
-            return port
-    raise ConfigError(f"no port is free at {host}")

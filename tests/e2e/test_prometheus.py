@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployments.command.ports import free_port
 from monitoring.boards.all import BOARDS
 from monitoring.panel_values import Shown, ask, shown, table
 from monitoring.prometheus import command, configuration
 from tests.support.cluster import Cluster
-from tests.support.ports import free_port
 from tests.support.programs import program
 from tests.support.waiting import wait_until
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx
 
+from deployments.command.ports import free_port
 from deployments.command.processes import descendants
 from monitoring import logs
 from tests.support import leftovers
-from tests.support.ports import free_port
 from tests.support.processes import command_line, kill
 from tests.support.waiting import PATIENCE_S, wait_until
 

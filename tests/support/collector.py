@@ -14,7 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Kinds
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from tests.support.ports import free_port
+from deployments.command.ports import free_port
 from tests.support.waiting import wait_until
 
 

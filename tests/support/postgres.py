@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.support.ports import free_port
+from deployments.command.ports import free_port
 from tests.support.waiting import wait_until
 
 USER, PASSWORD = "teams", "a-password-of-the-tests"

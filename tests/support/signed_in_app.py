@@ -12,6 +12,7 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from deployments.command.ports import free_port
 from deployments.http.accounts import Accounts
 from deployments.http.people import People
 from deployments.ingress import create_app
@@ -26,7 +27,6 @@ from monitoring import IngressMetrics
 from tests.support.fake_backend import MODEL, FakeBackend
 from tests.support.http_server import serving
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
-from tests.support.ports import free_port
 
 
 class DatedAccounts(Accounts):

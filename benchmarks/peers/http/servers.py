@@ -17,8 +17,9 @@ from benchmarks.peers.engines import OURS, PEERS, Engine
 from benchmarks.peers.environments import python_of, variables_of
 from benchmarks.peers.vllm_cpu import variables
 from benchmarks.running import running
-from benchmarks.servers import ROOT, Server, alone, free_port
+from benchmarks.servers import ROOT, Server, alone
 from benchmarks.stack.asking import PATH
+from deployments.command.ports import free_port
 
 MODEL = "starcoder"
 PATIENCE_S = 5.0

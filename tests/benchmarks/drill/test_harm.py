@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.drill import harm, switch
 from benchmarks.drill.clients import Load
+from deployments.command.ports import free_port
 from tests.support.drilled import FakePrometheus, FakeStand, FakeTime
-from tests.support.ports import free_port
 from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 

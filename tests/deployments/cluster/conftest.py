@@ -13,9 +13,9 @@ import pytest
 
 from deployments.certificate import Certificate
 from deployments.cluster import haproxy
+from deployments.command.ports import free_port
 from tests.support.haproxy_front import Front, Rendered, Running, answer
 from tests.support.http_server import serving
-from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 

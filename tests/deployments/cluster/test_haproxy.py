@@ -20,11 +20,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from deployments.cluster import haproxy
 from deployments.cluster.haproxy_log import HaproxyLog
 from deployments.cluster.proxy_settings import ProxySettings
+from deployments.command.ports import free_port
 from deployments.http import arrival
 from deployments.limits import ApiLimits
 from tests.support.haproxy_front import Front, Rendered, answer
 from tests.support.http_server import serving
-from tests.support.ports import free_port
 from tests.support.waiting import eventually, wait_until
 
 COMMAND = haproxy.installed()

@@ -9,12 +9,9 @@ from hypothesis import strategies as st
 from ray.serve._private.common import DeploymentID, ReplicaID
 
 from deployments.cluster.routing import (
-    FORGIVEN_S,
-    SILENT_S,
     Asked,
     PrefixIndex,
     PrefixRouter,
-    Silent,
     choose,
     prospects,
     reason_for,
@@ -94,23 +91,6 @@ def test_a_request_does_not_come_back_to_the_replica_that_failed_it():
     assert sent.others(asked("r", 2), ["a", "b"]) == ["a", "b"], "it is forgotten"
 
 
-def test_a_replica_that_takes_nothing_is_passed_over_for_a_while():
-    now = [0.0]
-    silent = Silent(lambda: now[0])
-    silent.asked("a")
-    assert silent.others("ab") == ["a", "b"], "it may be about to answer"
-    now[0] += SILENT_S + 1
-    silent.asked("a")
-    assert silent.others("ab") == ["b"]
-    assert silent.others("a") == ["a"], "there is no other"
-    now[0] += FORGIVEN_S
-    assert silent.others("ab") == ["a", "b"]
-    silent.asked("a")
-    now[0] += SILENT_S + 1
-    silent.answered("a")
-    assert silent.others("ab") == ["a", "b"]
-
-
 def test_a_decision_is_judged_by_what_was_known_when_it_was_made():
     living = {"a", "b", "c"}
     assert prospects({}, living, "a") == (0, 0)
@@ -143,12 +123,13 @@ def test_the_router_counts_what_it_knew_before_it_sent_the_request():
     router = PrefixRouter.__new__(PrefixRouter)  # without the rest of Serve
     a, b = (ReplicaID(name, DeploymentID("engine")) for name in "ab")
     router._replicas = {a: None, b: None}
+    metadata = SimpleNamespace(internal_request_id="r")
     init(None)
     try:
         router.initialize_state(block_size=4, imbalance=8, model="m")
         for to in (a, a, b):
             request = GenerationRequest(request_id="r", prompts=[list(range(9))], params=SamplingParams())
-            router.on_request_routed(SimpleNamespace(args=(request,), created_at=0.0), to, None)
+            router.on_request_routed(SimpleNamespace(args=(request,), created_at=0.0, metadata=metadata), to, None)
         said = render().decode()
     finally:
         init(None)

@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse
 
 from deployments.cluster import temporary
 from deployments.command import checks, cli
+from deployments.command.ports import free_port
 from deployments.command.processes import descendants
 from deployments.command.ready import answer, ready_message
 from deployments.settings import Settings
@@ -23,7 +24,6 @@ from model.config import ConfigError
 from tests.support.certificates import make_certificate
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.http_server import serving
-from tests.support.ports import free_port
 from tests.support.tokenizers import write_tokenizer
 from tests.support.waiting import wait_until
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import socket
 from pathlib import Path
 
 import pytest
@@ -73,13 +72,6 @@ def test_the_paths_of_its_sockets_are_short_enough(command: str | None) -> None:
         path = Path(haproxy.environment("x", directory=private)[name])
         assert len(str(path.parent / ("f" * 56) / path.name)) + len(".4194304.tmp") < 108
     assert len(str(private / ("f" * 56) / haproxy.LOG_SOCKET)) < 108
-
-
-def test_a_port_that_is_taken_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setattr(front, "FREE_PORTS", [taken.getsockname()[1]])
-        with pytest.raises(ConfigError, match="no port is free"):
-            front.free_port("127.0.0.1")
 
 
 def test_the_command_prints_what_a_shell_takes(command: str | None, capsys: pytest.CaptureFixture[str]) -> None:

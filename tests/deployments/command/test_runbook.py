@@ -15,8 +15,8 @@ import click
 import pytest
 import yaml
 
+from deployments.command.ports import free_port
 from monitoring.events import BY_NAME
-from tests.support.ports import free_port
 from tests.support.programs import program
 
 ROOT = Path(__file__).parents[3]

@@ -12,11 +12,11 @@ from starlette.routing import Route
 
 from deployments.command import cli
 from deployments.command.connection import URL_VARIABLE
+from deployments.command.ports import free_port
 from deployments.command.status import ago
 from deployments.health import EngineHealth, HealthReport, Member
 from tests.support.fake_backend import FakeBackend
 from tests.support.http_server import serving
-from tests.support.ports import free_port
 
 ENGINES = [
     EngineHealth(

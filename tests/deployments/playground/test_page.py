@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
+from deployments.command.ports import free_port
 from deployments.errors import EngineUnavailableError, OverloadedError
 from tests.support.browser import PATIENCE_MS, WatchedPage, document, write
 from tests.support.fake_backend import ANSWER, FakeBackend
 from tests.support.http_server import serving
-from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from joserfc.jwk import OctKey, RSAKey
 
+from deployments.command.ports import free_port
 from deployments.teams.oidc import LEEWAY_S, RETRY_S, Provider
 from deployments.teams.provider_keys import MISSES_S
 from deployments.teams.sign_in import Attempt, Person
 from deployments.teams.sign_in_errors import ProviderAwayError, SignInError
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider, identity_provider
-from tests.support.ports import free_port
 
 BACK = "http://127.0.0.1:1/login/callback"
 

@@ -16,12 +16,12 @@ import httpx
 import pytest
 
 from deployments.command.complete import stream
+from deployments.command.ports import free_port
 from deployments.teams.keys import is_well_formed
 from deployments.teams.store import Store
 from model.text.tokenizer import Tokenizer
 from tests.deployments.command.teams.conftest import Starcoder
 from tests.support.fake_backend import MODEL
-from tests.support.ports import free_port
 from tests.support.stores import an_entry
 from tests.support.teams_server import TeamsServer, teams_server
 
