@@ -35,7 +35,7 @@ core's is not planned for one engine, whose replica is one process."""
 class Habits:
     """requests_per_s: of one who types, by the model of keystrokes (benchmarks/server/typing_model.py), which asks
     after 0.35 s without a key. prompt_tokens, cached: as measured with SPM prompts in editor sessions
-    (benchmarks/results/editors-164m.json: 2,000 to 3,100 tokens; 95 % of them in the cache with four people, the first
+    (benchmarks/results/editors.json, 164M: 1,000 to 3,000 tokens; 95 % of them in the cache with four people, the first
     request of each file included). answer_tokens: of a completion that ends where the code does
     (benchmarks/results/stop-rules.md: 26 to 33). within_s: from a request to the last token of its answer, for 95 of
     100."""
