@@ -35,7 +35,23 @@ _WORDS: tuple[tuple[str, str], ...] = (
 )
 """From a licence's SPDX identifier to words of its text that no other has, as far as it stands behind those."""
 
+_PUBLISHED = "general public license as published by .{0,60}version "
+_NOTICES: tuple[tuple[str, str], ...] = (
+    ("AGPL-3.0", f"gnu affero {_PUBLISHED}3"),
+    ("LGPL-3.0", f"gnu lesser {_PUBLISHED}3"),
+    ("LGPL-2.1", rf"gnu lesser {_PUBLISHED}2\.1"),
+    ("LGPL-2.0", f"gnu (library|lesser) {_PUBLISHED}2"),
+    ("GPL-3.0", f"gnu {_PUBLISHED}3"),
+    ("GPL-2.0", f"gnu {_PUBLISHED}2"),
+)
+"""How files name licences that stand elsewhere."""
+
 _PATTERNS = tuple((name, re.compile(words, re.DOTALL)) for name, words in _WORDS)
+_HEAD_PATTERNS = (*_PATTERNS, *((name, re.compile(words)) for name, words in _NOTICES))
+
+_BLOCKS = {"/*": "*/", "<!--": "-->", "{-": "-}", "(*": "*)"}
+_LINES = ("#", "//", "--", ";", "%", "'", "*", "dnl ", "rem ")
+_MARKS = re.compile(r"([\s#*/;%\"']|--)+")
 
 
 class Licences:
@@ -52,6 +68,8 @@ class Licences:
             return self._given
         if (tag := _TAG.search(text[:_HEAD])) is not None:
             return tag[1]
+        if (said := _said_by(_MARKS.sub(" ", opening_comment(text[:_HEAD])).lower(), _HEAD_PATTERNS)) is not None:
+            return said
         # Reads the packages of a directory when the first of its files comes.
         beside = self._beside(file.parent)
         return self._by_file.get(file, beside)
@@ -71,10 +89,32 @@ def _recognised(directory: Path) -> str | None:
     for path in sorted(directory.iterdir()):
         if _FILE.fullmatch(path.name) and path.is_file():
             text = " ".join(path.read_text("utf-8", "replace").split()).lower()
-            earliest = [(found.start(), name) for name, words in _PATTERNS if (found := words.search(text))]
-            if earliest:
-                return min(earliest, key=lambda one: one[0])[1]
+            if (said := _said_by(text, _PATTERNS)) is not None:
+                return said
     return None
+
+
+def _said_by(text: str, patterns: tuple[tuple[str, re.Pattern[str]], ...]) -> str | None:
+    """The licence whose words come first."""
+    earliest = [(found.start(), name) for name, words in patterns if (found := words.search(text))]
+    return min(earliest, key=lambda one: one[0])[1] if earliest else None
+
+
+def opening_comment(text: str) -> str:
+    """The lines before the first one of code: what a file says of itself, not what it works with."""
+    lines, end = [], ""
+    for line in text.splitlines():
+        bare = line.strip().lower()
+        if not end:
+            begun = next((begin for begin in _BLOCKS if bare.startswith(begin)), "")
+            if not begun and bare and not bare.startswith(_LINES):
+                break
+            end = _BLOCKS.get(begun, "")
+            bare = bare.removeprefix(begun)
+        if end and end in bare:
+            end = ""
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _packages(directory: Path) -> Iterator[tuple[Path, str]]:

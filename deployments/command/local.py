@@ -19,7 +19,7 @@ from deployments.command.console import Console
 from deployments.command.front import haproxy_command, http_options, local_front, local_http_options
 from deployments.command.last_answers import wait_for_answers
 from deployments.command.processes import adopt_orphans, end_descendants
-from deployments.command.ray_servers import dead_servers, end_streams, shut_down
+from deployments.command.ray_servers import dead_servers, end_streams, shut_down, start_node
 from deployments.command.ready import answer, forward, ready_message, said_of
 from deployments.command.serve_says import has_application, reason, serve_runs
 from deployments.command.signals import Stopped
@@ -233,7 +233,7 @@ class Server:
                 "_temp_dir": f"{self._directory}/r",
             }
         try:
-            ray.init(**options, logging_level="ERROR", log_to_driver=True, configure_logging=True)
+            start_node(lambda: ray.init(**options, logging_level="ERROR", log_to_driver=True, configure_logging=True))
         except Exception as error:  # on a busy machine Ray times out with nothing more telling than Exception
             cause = str(error.__cause__ or error).strip().splitlines()[-1]
             hint = "" if self.address is None or has_token() else NO_TOKEN

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -60,7 +61,12 @@ def end_descendants(patience_s: float = 3.0) -> list[int]:
     return left
 
 
-def _signal(pids: list[int], number: signal.Signals) -> None:
+def kill_all(pids: Iterable[int]) -> None:
+    """SIGKILL. Whoever is their parent reaps them."""
+    _signal(pids, signal.SIGKILL)
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

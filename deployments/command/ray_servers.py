@@ -5,8 +5,29 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Callable
 
-from deployments.command.processes import command_line, descendants
+from deployments.command.processes import command_line, descendants, kill_all
+
+STARTS = 3
+
+
+def start_node(begin: Callable[[], object]) -> None:
+    """Start a node of Ray. Raises what `begin` does.
+
+    Ray gives its servers half a minute, which is too little where the disk is cold or the machine busy: what has been
+    started by then is ended, and they start once more, with what they load in memory.
+    """
+    before = set(descendants())
+    for attempt in range(1, STARTS + 1):
+        try:
+            begin()
+        except Exception as error:  # nothing more telling
+            if "timed out during startup" not in str(error) or attempt == STARTS:
+                raise
+            kill_all(set(descendants()) - before)
+        else:
+            return
 
 
 def dead_servers() -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from deployments.cluster.counter_actor import NAMESPACE, ActorBook
+from deployments.command.ray_servers import start_node
 from deployments.errors import MeteringUnavailableError, QuotaError, RateLimitedError
 from deployments.teams import shared_counters
 from deployments.teams.counting import Counters
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module", autouse=True)
 def small_cluster() -> Iterator[None]:
     options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    ray.init(address="local", num_cpus=1, object_store_memory=80 << 20, **options)
+    start_node(lambda: ray.init(address="local", num_cpus=1, object_store_memory=80 << 20, **options))
     try:
         yield
     finally:

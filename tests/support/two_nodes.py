@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from deployments.cluster.node_metrics import record_on_this_node
+from deployments.command.ray_servers import start_node
 from deployments.settings import Settings
 from monitoring import ReplicaMetrics
 
@@ -45,8 +46,9 @@ def main() -> None:
     settings = Settings(metrics_dir=directory, metrics_port=0)
     options: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 80 << 20}
     head = {**options, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(**options)
+    cluster = Cluster()
+    start_node(lambda: cluster.add_node(**head))
+    start_node(lambda: cluster.add_node(**options))
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         nodes = [node["NodeID"] for node in ray.nodes()]

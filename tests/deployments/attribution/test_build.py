@@ -188,6 +188,31 @@ def test_the_nearer_word_of_a_licence_holds(tmp_path: Path) -> None:
     assert licence(file, tmp_path) == "ISC OR MIT"
 
 
+FREE = "free software: you can redistribute it under the terms of the GNU"
+AS_PUBLISHED = "as published by\n{0} the Free Software Foundation, either version"
+HEADS = {
+    '#!/bin/env python\n#\n# Licensed under the Apache License,\n# Version 2.0 (the "License");\nx = 1\n': "Apache-2.0",
+    f"/* {FREE}\n * General Public License {AS_PUBLISHED.format(' *')} 3 of it, or later. */\nint x;": "GPL-3.0",
+    f"// {FREE} Lesser General\n// Public License {AS_PUBLISHED.format('//')} 2.1 of it\nint x;": "LGPL-2.1",
+    f"-- {FREE} Library General\n-- Public License {AS_PUBLISHED.format('--')} 2\nx = 1": "LGPL-2.0",
+    "\n<!-- Permission is hereby granted, free of charge,\n  to any person obtaining a copy -->\n<html>": "MIT",
+    "# A tool\nx = 1\n# Licensed under the Apache License, Version 2.0\n": "ours",
+    'x = "Apache License, Version 2.0"\n': "ours",
+    "/* ours */ int x = 1;\nconst char *y = 0;\n// Apache License, Version 2.0": "ours",
+    "": "ours",
+}
+
+
+@pytest.mark.parametrize("text", HEADS)
+def test_a_file_that_names_its_licence_at_its_head_is_believed(text: str, tmp_path: Path) -> None:
+    """Vendored files stand below another's licence; words further down are what the file works with."""
+    (tmp_path / "LICENSE").write_text("This is free and unencumbered software released into the public domain")
+    file = tmp_path / "x"
+    file.write_text(text)
+    expected = HEADS[text]
+    assert licence(file, tmp_path) == ("Unlicense" if expected == "ours" else expected)
+
+
 def test_installed_packages_say_their_licence(tmp_path: Path) -> None:
     (tmp_path / "tool").mkdir()
     (tmp_path / "tool" / "x.py").write_text("x = 1\n")
