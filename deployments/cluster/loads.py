@@ -28,11 +28,15 @@ ReplicaT = TypeVar("ReplicaT", bound=Hashable)
 
 @dataclass
 class _Replica:
-    """waiting: requests of ours that it was sent and has not said to have taken. taken: those that it has, by id."""
+    """waiting: calls of ours that it was sent and has not said to have taken. errands: so many of them are no requests.
+
+    taken: those that it has taken, by id, and whether they are requests.
+    """
 
     waiting: int = 0
     waiting_since: float = 0.0
-    taken: set[str] = field(default_factory=set)
+    errands: int = 0
+    taken: dict[str, bool] = field(default_factory=dict)
     ended: OrderedDict[str, None] = field(default_factory=OrderedDict)  # before it was known that they were taken
     others: int = 0
     others_at: float = 0.0
@@ -41,19 +45,36 @@ class _Replica:
     most_since: float = 0.0
 
     @property
-    def ours(self) -> int:
+    def calls(self) -> int:
         return self.waiting + len(self.taken)
+
+    @property
+    def requests(self) -> int:
+        return max(0, self.waiting - self.errands) + sum(self.taken.values())
+
+    def answer_one(self) -> None:
+        self.waiting = max(0, self.waiting - 1)
+        if not self.waiting:
+            self.errands = 0  # an errand that nobody took is over, too
 
     def silent(self, now: float) -> bool:
         return self.waiting > 0 and now - self.waiting_since > SILENT_S
 
 
 class Loads:
-    """Open requests a replica: ours, which are known one by one, and others', of which it speaks as it takes ours."""
+    """Open requests a replica: ours, which are known one by one, and others', of which it speaks as it takes ours.
+
+    Calls that are no requests are errands: that by which a replica sends its answers is open all the time, and says
+    nothing of how busy it is. The replica's word counts them.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._replicas: defaultdict[Hashable, _Replica] = defaultdict(_Replica)
+
+    def errand(self, replica: Hashable) -> None:
+        """One is going to be sent there."""
+        self._replicas[replica].errands += 1
 
     def sent(self, replica: Hashable) -> None:
         known, now = self._replicas[replica], self._clock()
@@ -63,36 +84,39 @@ class Loads:
         if now - known.most_since > FLIGHT_S:
             recent = now - known.most_since <= 2 * FLIGHT_S
             known.most_before, known.most, known.most_since = known.most if recent else 0, 0, now
-        known.most = max(known.most, known.ours)
+        known.most = max(known.most, known.calls)
 
     def reported(self, replica: Hashable, count: int) -> None:
-        """The replica answers one request that it was sent, with how many are open there, whosever they are.
+        """The replica answers one call that it was sent, with how many are open there, whosever they are.
 
-        Of ours it counts at most as many as were open at some time since that request was sent.
+        Of ours it counts at most as many as were open at some time since that one was sent.
         """
         known, now = self._replicas[replica], self._clock()
         known.others, known.others_at = max(0, count - max(known.most, known.most_before)), now
-        known.waiting, known.waiting_since = max(0, known.waiting - 1), now
+        known.waiting_since = now
+        known.answer_one()
 
-    def routed(self, replica: Hashable, request: str) -> None:
-        """It has taken the request; `reported` came before."""
+    def routed(self, replica: Hashable, call: str, errand: bool = False) -> None:
+        """It has taken the call; `reported` came before."""
         known = self._replicas[replica]
-        if request in known.ended:
-            del known.ended[request]
+        if errand:
+            known.errands = max(0, known.errands - 1)
+        if call in known.ended:
+            del known.ended[call]
         else:
-            known.taken.add(request)
+            known.taken[call] = not errand
 
-    def completed(self, replica: Hashable, request: str) -> None:
+    def completed(self, replica: Hashable, call: str) -> None:
         """In whatever way it ended. A client that gives up soon is no sign that the replica is silent."""
         known = self._replicas[replica]
-        if request in known.taken:
-            known.taken.remove(request)
+        if call in known.taken:
+            del known.taken[call]
             return
-        known.ended[request] = None
+        known.ended[call] = None
         if len(known.ended) > _REMEMBERED_ENDS:
             known.ended.popitem(last=False)
         if not known.silent(self._clock()):
-            known.waiting = max(0, known.waiting - 1)
+            known.answer_one()
 
     def of(self, replicas: Iterable[ReplicaT]) -> dict[ReplicaT, int]:
         """Open requests of each."""
@@ -100,7 +124,7 @@ class Loads:
         found = {}
         for replica in replicas:
             known = self._replicas[replica]
-            found[replica] = known.ours + (known.others if now - known.others_at <= TRUSTED_S else 0)
+            found[replica] = known.requests + (known.others if now - known.others_at <= TRUSTED_S else 0)
         return found
 
     def answering(self, replicas: Iterable[ReplicaT]) -> list[ReplicaT]:
@@ -113,5 +137,5 @@ class Loads:
             del self._replicas[replica]
         for known in self._replicas.values():
             if known.waiting and now - known.waiting_since > FORGIVEN_S:
-                known.waiting = 0
+                known.waiting = known.errands = 0
         return [replica for replica in living if not self._replicas[replica].silent(now)] or living

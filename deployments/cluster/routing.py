@@ -146,6 +146,8 @@ class PrefixRouter(RequestRouter):
             return []
         if (addressee := _addressee(pending_request)) is not None:
             found = [replica for replica in candidate_replicas if replica.replica_id.unique_id == addressee]
+            for replica in found:
+                self._loads.errand(replica.replica_id)
             return [found or candidate_replicas]  # another one will say that it is not the addressee
         request = _request(pending_request)
         candidates = {replica.replica_id: replica for replica in candidate_replicas}
@@ -157,6 +159,8 @@ class PrefixRouter(RequestRouter):
         else:
             blocks = {r: n for r, n in self._index.holders(self._hashes(request)).items() if r in known}
         chosen = choose(loads, blocks, self._imbalance, self._random.randrange)
+        if request is None:
+            self._loads.errand(chosen)
         others = [replica for replica_id, replica in known.items() if replica_id != chosen]
         # the others only where the chosen one refuses
         return [[known[chosen]], others] if others else [[known[chosen]]]
@@ -170,8 +174,8 @@ class PrefixRouter(RequestRouter):
         self._loads.reported(replica_id, num_ongoing_requests)
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: object) -> None:
-        self._loads.routed(replica_id, pending_request.metadata.internal_request_id)
         request = _request(pending_request)
+        self._loads.routed(replica_id, pending_request.metadata.internal_request_id, errand=request is None)
         if request is None:
             return
         self._asked.remember(request, replica_id)

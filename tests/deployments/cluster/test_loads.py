@@ -155,6 +155,42 @@ def test_a_request_that_ends_before_it_was_known_to_be_taken_is_none_that_is_ope
     assert loads.of("r") == {"r": 0}
 
 
+def test_an_errand_does_not_make_a_replica_busy():
+    """The call by which it sends its answers is open as long as it lives, a receipt for some milliseconds."""
+    loads = Loads()
+
+    def say(call: str, count: int, errand: bool) -> None:
+        loads.reported("r", count)
+        loads.routed("r", call, errand)
+
+    loads.errand("r")
+    loads.sent("r")
+    assert loads.of("r") == {"r": 0}
+    say("answers", 1, errand=True)
+    assert loads.of("r") == {"r": 0}
+    loads.sent("r")
+    loads.errand("r")
+    loads.sent("r")
+    assert loads.of("r") == {"r": 1}
+    say("receipt", 2, errand=True)
+    assert loads.of("r") == {"r": 1}
+    say("request", 3, errand=False)
+    assert loads.of("r") == {"r": 1}
+    loads.completed("r", "receipt")
+    assert loads.of("r") == {"r": 1}
+    loads.completed("r", "request")
+    assert loads.of("r") == {"r": 0}
+
+
+def test_an_errand_that_nobody_takes_hides_no_request_after_it():
+    loads = Loads()
+    loads.errand("r")
+    loads.sent("r")
+    loads.completed("r", "receipt")
+    loads.sent("r")
+    assert loads.of("r") == {"r": 1}
+
+
 def test_a_request_that_is_refused_counts_nowhere():
     loads = Loads()
     loads.sent("r")

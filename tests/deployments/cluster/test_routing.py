@@ -16,7 +16,7 @@ from deployments.cluster.routing import (
     prospects,
     reason_for,
 )
-from deployments.protocol import GenerationRequest
+from deployments.protocol import Attach, EditorSession, GenerationRequest, Receipt
 from model.request import SamplingParams
 from monitoring.process import init, render
 
@@ -137,3 +137,40 @@ def test_the_router_counts_what_it_knew_before_it_sent_the_request():
         assert f'starcoder_routing_decisions_total{{model="m",reason="{reason}"}} {count}.0' in said
     assert 'starcoder_routing_known_prefix_tokens_total{model="m"} 16.0' in said
     assert 'starcoder_routing_expected_prefix_tokens_total{model="m"} 8.0' in said
+
+
+async def test_a_session_stays_though_its_replica_is_listened_to():
+    """The answers' call is open there, the newest receipt on its way: neither is a request."""
+    router = PrefixRouter.__new__(PrefixRouter)  # without the rest of Serve
+    router.initialize_state(imbalance=0)
+    router._use_replica_queue_len_cache = False
+    replicas = [SimpleNamespace(replica_id=ReplicaID(name, DeploymentID("engine"))) for name in "ab"]
+    router._replicas = {replica.replica_id: replica for replica in replicas}
+
+    def pending(argument: object, id: str) -> SimpleNamespace:
+        return SimpleNamespace(args=(argument,), created_at=0.0, metadata=SimpleNamespace(internal_request_id=id))
+
+    async def route(argument: object, id: str) -> ReplicaID:
+        [[replica], *_] = await router.choose_replicas(replicas, pending(argument, id))
+        router.on_send_request(replica.replica_id)
+        return replica.replica_id
+
+    def request(number: int) -> GenerationRequest:
+        session = EditorSession(key="window", prefix="x", prefix_length=1, surroundings="")
+        return GenerationRequest(request_id=str(number), prompts=[[number]], params=SamplingParams(), session=session)
+
+    init(None)
+    try:
+        there = await route(request(0), "0")
+        router.on_new_queue_len_info(there, 1)
+        router.on_request_routed(pending(request(0), "0"), there, None)
+        router.on_request_completed(there, "0")
+        attach = Attach(engine=there.unique_id, reader="i")
+        assert await route(attach, "answers") == there
+        router.on_new_queue_len_info(there, 1)
+        router.on_request_routed(pending(attach, "answers"), there, None)
+        assert await route(Receipt(engine=there.unique_id, reader="i"), "receipt") == there
+        assert await route(request(1), "1") == there
+        assert await route(request(2), "2") != there, "it is busier by a request"
+    finally:
+        init(None)
