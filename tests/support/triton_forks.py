@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import resource
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,7 +17,8 @@ import triton.language
 
 import model.process.rank  # noqa: F401
 
-MOST_SECONDS = 500
+MOST_CPU_SECONDS = 500
+"""Of the processor: how long that takes is the machine's."""
 
 
 def run(program: str, arguments: list[str], environment: dict[str, str], output: str, errors: str) -> int:
@@ -30,7 +31,7 @@ def run(program: str, arguments: list[str], environment: dict[str, str], output:
 def _become(program: str, arguments: list[str], environment: dict[str, str], output: str, errors: str) -> None:
     """Never returns."""
     code = 1
-    signal.alarm(MOST_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS))
     try:
         for number, path in enumerate((os.devnull, output, errors)):
             os.dup2(os.open(path, os.O_RDWR), number)

@@ -13,6 +13,8 @@ from tests.support.triton_process import TritonPrograms
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
+pytestmark = pytest.mark.timeout(1500)  # a minute of the processor, which ten others may want, too
+
 SHARED_MEMORY = {89: 99 << 10, 90: 227 << 10}
 """Bytes that a program may have, by the capabilities that all is compiled for; 8.0 and 8.6 get what 8.9 gets.
 
