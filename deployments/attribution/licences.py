@@ -49,7 +49,7 @@ _NOTICES: tuple[tuple[str, str], ...] = (
 _PATTERNS = tuple((name, re.compile(words, re.DOTALL)) for name, words in _WORDS)
 _HEAD_PATTERNS = (*_PATTERNS, *((name, re.compile(words)) for name, words in _NOTICES))
 
-_BLOCKS = {"/*": "*/", "<!--": "-->", "{-": "-}", "(*": "*)"}
+_BLOCKS = {"/*": "*/", "<!--": "-->", "{-": "-}", "(*": "*)", '"""': '"""', 'r"""': '"""', "'''": "'''"}
 _LINES = ("#", "//", "--", ";", "%", "'", "*", "dnl ", "rem ")
 _MARKS = re.compile(r"([\s#*/;%\"']|--)+")
 
@@ -101,7 +101,7 @@ def _said_by(text: str, patterns: tuple[tuple[str, re.Pattern[str]], ...]) -> st
 
 
 def opening_comment(text: str) -> str:
-    """The lines before the first one of code: what a file says of itself, not what it works with."""
+    """Comments and docstring before the first line of code: what a file says of itself, not what it works with."""
     lines, end = [], ""
     for line in text.splitlines():
         bare = line.strip().lower()

@@ -196,6 +196,8 @@ HEADS = {
     f"// {FREE} Lesser General\n// Public License {AS_PUBLISHED.format('//')} 2.1 of it\nint x;": "LGPL-2.1",
     f"-- {FREE} Library General\n-- Public License {AS_PUBLISHED.format('--')} 2\nx = 1": "LGPL-2.0",
     "\n<!-- Permission is hereby granted, free of charge,\n  to any person obtaining a copy -->\n<html>": "MIT",
+    '"""One line."""\n# Licensed under the Apache License, Version 2.0\n': "Apache-2.0",
+    'r"""More\nlines.\n"""\n\n# Licensed under the Apache License, Version 2.0\n': "Apache-2.0",
     "# A tool\nx = 1\n# Licensed under the Apache License, Version 2.0\n": "ours",
     'x = "Apache License, Version 2.0"\n': "ours",
     "/* ours */ int x = 1;\nconst char *y = 0;\n// Apache License, Version 2.0": "ours",

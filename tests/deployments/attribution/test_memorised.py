@@ -27,7 +27,7 @@ async def test_the_example_of_the_document_names_its_source(nano: httpx.AsyncCli
     (choice,) = (await nano.post("/v1/completions", json=asked())).json()["choices"]
     (part,) = choice["attribution"]
     source, other = part["sources"]
-    assert (source["file"], source["licence"]) == ("python/pstats.py", "PSF-2.0")
+    assert (source["file"], source["licence"]) == ("python/pstats.py", "Apache-2.0")
     assert other["file"] == "python/profile.py"
     original = inspect.getsource(pstats).splitlines(keepends=True)[source["line"] - 1 :]
     assert bare("".join(original)).startswith(bare(choice["text"][part["start"] : part["end"]]))
