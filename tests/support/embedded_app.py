@@ -89,5 +89,5 @@ def _index(directory: Path) -> Path:
     library.mkdir()
     for module in (profile, pstats):
         shutil.copy(inspect.getfile(module), library)
-    build([library], directory / "index", licence="PSF-2.0")
+    build([library], directory / "index")
     return directory / "index"
