@@ -11,6 +11,9 @@ _ONLY = "resultTypes: ['violations']"
 _OPTIONS = {"light": f"{{{_ONLY}}}", "dark": f"{{{_ONLY}, runOnly: ['color-contrast']}}"}
 """In the dark nothing else is different."""
 
+_STILL = """() => document.getAnimations().every(one =>
+  one.playState !== "running" || one.effect.getComputedTiming().iterations === Infinity)"""
+
 
 async def axe(page: Page, place: str) -> None:
     """No rule is broken, in the light and in the dark. place: what is shown, for the message."""
@@ -18,6 +21,7 @@ async def axe(page: Page, place: str) -> None:
         await page.evaluate(AXE_FILE_PATH.read_text())
     for scheme, options in _OPTIONS.items():
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await page.wait_for_function(_STILL)  # on their way from one scheme to the other, colours are of neither
         violations = await page.evaluate(f"axe.run({options}).then(found => found.violations)")
         problems = [(v["id"], [node["html"][:160] for node in v["nodes"]]) for v in violations]
-        assert problems == [], (place, scheme)
+        assert problems == [], f"{place}, {scheme}: {problems}"
