@@ -35,6 +35,7 @@ from deployments.errors import (
     UnauthorizedError,
     shown,
 )
+from deployments.http import request_record
 from deployments.http.authentication import AsLocalMiddleware, AuthenticationMiddleware, Gatekeeper
 from deployments.http.disclosure import DisclosureMiddleware
 from deployments.http.door import ANYBODY, Access, DoorMiddleware
@@ -59,6 +60,7 @@ from deployments.teams.administration import Administration
 from deployments.teams.records import Accepted
 from model.text.tokenizer import Tokenizer
 from monitoring import IngressMetrics
+from monitoring.labels import DEFAULT_TEAM
 from monitoring.tracing import OFF, Tracing
 from monitoring.version import package_version
 
@@ -190,7 +192,8 @@ class RefusalCounter:
 
     def __call__(self, error: ServeError) -> None:
         if (metrics := self.metrics()) is not None:
-            metrics.rejected(refusal_reason(error))
+            record = request_record.current()
+            metrics.rejected(refusal_reason(error), DEFAULT_TEAM if record is None else record.team)
 
 
 def refusal_reason(error: ServeError) -> str:

@@ -1,4 +1,4 @@
-"""What tests share: one real server, two ranks of a tiny random StarCoder, and one browser."""
+"""What tests share: one real server, two ranks of a tiny random StarCoder, and one browser; more in `servers.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from tests.support.leftovers import nothing_left
 if TYPE_CHECKING:
     from tests.support.triton_process import TritonPrograms
 
-pytest_plugins = ("tests.support.client_table", "tests.support.fault_table", "tests.support.sharing")
+pytest_plugins = (
+    *("tests.support.client_table", "tests.support.fault_table", "tests.support.sharing"),
+    "tests.support.servers",  # which imports the one before
+)
 
 # OpenMP's threads wait for each other by spinning: on a busy machine one thread is far faster than two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

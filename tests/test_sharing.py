@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.sharing import _LONG, is_last, pytest_collection_modifyitems, room
+from tests.support.sharing import _LONG, _ONE_SERVER, _ROOMS, is_last, pytest_collection_modifyitems, room
 
 ROOT = Path(__file__).parents[1]
 FILES = (
     *("tests/e2e/test_a.py", "tests/e2e/test_b.py", "tests/faults/test_c.py", "tests/clients/test_on_the_cluster.py"),
     *("tests/clients/test_d.py", "tests/clients/test_e.py", "tests/deployments/test_f.py", "tests/model/test_g.py"),
     *("tests/deployments/playground/test_h.py", "tests/model/kernels/test_compiled_kernels.py"),
+    *(file for files in _ONE_SERVER for file in files),
 )
 
 
@@ -50,7 +51,7 @@ def test_rooms_and_files_stay_together_in_any_order(seed: int) -> None:
     files = [path for path, _ in groupby(item.path for item in items)]
     assert len(rooms) == len(set(rooms))
     assert len(files) == len(set(files))
-    assert rooms[:3] == ["clusters that are broken", "a cluster", "tests/model/kernels/test_compiled_kernels.py"]
+    assert rooms[:3] == ["other clusters", "a cluster of two ranks", "tests/model/kernels/test_compiled_kernels.py"]
     assert rooms[3:5] == ["a browser", "other people's clients"]
     for _, of_a_file in groupby(items, key=lambda item: item.path):
         assert [is_last(item) for item in of_a_file] == [False, False, True]
@@ -65,14 +66,24 @@ def test_chance_orders_what_is_together() -> None:
 
 def test_on_a_cluster_tests_come_as_they_are_written() -> None:
     for seed in range(20):
-        order = [item.nodeid for item in ordered(seed) if item.nodeid.startswith("tests/e2e/")]
-        assert order == [f"tests/e2e/test_{name}.py::test_{number}" for name in "ab" for number in (1, 2, 0)]
+        order = [item.nodeid for item in ordered(seed) if room(item.nodeid) == "a cluster of two ranks"]
+        files = ("tests/clients/test_on_the_cluster.py", "tests/e2e/test_a.py", "tests/e2e/test_b.py")
+        assert order == [f"{file}::test_{number}" for file in files for number in (1, 2, 0)]
+
+
+def test_files_that_share_a_server_follow_each_other() -> None:
+    for seed in range(20):
+        files = [file for file, _ in groupby(item.path.as_posix() for item in ordered(seed))]
+        for together in _ONE_SERVER:
+            first = files.index(together[0])
+            assert tuple(files[first : first + len(together)]) == together
 
 
 def test_what_takes_long_is_there() -> None:
     """A room without files would be looked for in vain, and the one that was meant come at any time."""
     files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
     assert set(_LONG) <= {room(file) for file in files}
+    assert [start for start in _ROOMS if not any(file.startswith(start) for file in files)] == []
 
 
 def test_no_two_tests_have_one_name() -> None:

@@ -1,73 +1,22 @@
-"""Two engines, of which load starts the second: prefixes stay where they are cached. Serve's own proxy speaks TLS."""
+"""Two engines, of which load has started the second: prefixes stay where they are cached."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
-from deployments.certificate import Certificate
-from tests.support.cluster import START_SECONDS, Cluster
-from tests.support.over_tls import OverTls, Secure, options_of, serving
+from tests.support.cluster import Cluster
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def pair(
-    tiny_checkpoint: Path, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Of one engine at first: load has brought the second."""
-    options = ("--proxy", "python", "--dtype", "float32", "--num-threads", "1", "--routing-imbalance", "2")
-    options += ("--max-replicas", "2", "--upscale-delay-s", "0")
-    options += ("--speculative-tokens", "0")  # noise repeats itself: with drafts all is said before anybody asks anew
-    options += ("--target-queue-delay-s", "0.00001")  # which no engine reaches that has work: the tiny one is quick
-    server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options, *options_of(certificate))
-    with serving(server, certificate):
-        assert len(server.pids("RankProcess")) == 1
-        load_until(server, lambda: len(server.lines("engine.ready")) == 2)
-        yield server
-
-
-@pytest.fixture
-def secure(pair: Cluster, certificate: Certificate) -> Secure:
-    return Secure(pair, certificate)
-
-
-def load_until(server: Cluster, condition: Callable[[], bool]) -> None:
-    """Prompts come faster than one engine computes them."""
-    enough = threading.Event()
-
-    def ask(client: int) -> None:
-        number = 0
-        while not enough.is_set():
-            number += 1
-            prompt = [10 + client, 10 + number % 200, *range(20, 120)]
-            complete(server, prompt)
-
-    with ThreadPoolExecutor(8) as pool:
-        clients = [pool.submit(ask, client) for client in range(8)]
-        try:
-            wait_until(condition, server.text, START_SECONDS)
-        finally:
-            enough.set()
-        for client in clients:
-            client.result()
-
-
-class TestOverTls(OverTls):
-    pass
-
-
 def test_load_starts_a_second_engine(pair: Cluster) -> None:
     """Serve took the scaling policy, and had no reason to start a third."""
-    assert len(pair.pids("RankProcess")) == 2
+    assert pair.settled_pids("RankProcess", 2)
 
 
 def complete(cluster: Cluster, prompt: list[int], max_tokens: int = 2) -> int:
@@ -140,12 +89,3 @@ def test_the_requests_of_a_session_meet_in_one_replica(pair: Cluster) -> None:
 def engine_of(cluster: Cluster, request_id: str) -> str | None:
     """The replica that answered, as the request's line in the log says."""
     return next((line.get("engine") for line in cluster.lines("request") if line["request_id"] == request_id), None)
-
-
-def test_serves_own_proxy_keeps_the_limits(pair: Cluster) -> None:
-    """Its process found `deployments.cluster.proxy`; no HAProxy runs."""
-    assert not pair.pids("haproxy")
-    assert pair.status_of_an_endless_head() == 431
-    wait_until(lambda: pair.lines("connection.refused"), pair.text)
-    line = pair.lines("connection.refused")[-1]
-    assert (line["reason"], line["client"], line["process"]) == ("head_too_large", "127.0.0.1", "proxy")

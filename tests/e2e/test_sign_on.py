@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import astuple
-from pathlib import Path
 
 import httpx
 import pytest
 
-from benchmarks.closed import closed
-from deployments.certificate import Certificate
-from tests.support.cluster import Cluster
-from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, identity_provider
-from tests.support.over_tls import OverTls, Secure, options_of, serving
+from tests.support.administered import Administered
+from tests.support.identity_provider import CLIENT_SECRET
+from tests.support.over_tls import OverTls, Secure
 from tests.support.signed_in_app import sign_in
 from tests.support.waiting import PATIENCE_S
 
@@ -24,32 +20,9 @@ pytestmark = pytest.mark.e2e
 BODY = {"prompt": "def f(", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
 
 
-@pytest.fixture(scope="module")
-def secure(
-    tiny_checkpoint: Path, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Secure]:
-    """With a team that has a key already."""
-    directory = tmp_path_factory.mktemp("signed-on")
-    secret = directory / "client-secret"
-    secret.touch(mode=0o600)
-    secret.write_text(CLIENT_SECRET)
-    (key,), environment = astuple(closed(directory))
-    options = ("--dtype", "float32", "--num-threads", "1", "--ingress-replicas", "2")
-    with identity_provider() as provider:
-        provider.add("ada", "Ada Lovelace", "admins")
-        provider.add("bob", "Bob Jansen", "searchers")
-        cluster = Cluster(tiny_checkpoint, directory / "serve.txt", *options, *options_of(certificate), **environment)
-        settings = {
-            "public_url": cluster.url.replace("http:", "https:"),
-            "oidc_issuer": provider.issuer,
-            "oidc_client_id": CLIENT_ID,
-            "oidc_client_secret_file": str(secret),
-            "oidc_admin_group": "admins",
-            "oidc_team_groups": "searchers=search:member",
-        }
-        cluster.environment.update({f"STARCODER_TEAMS__{name.upper()}": value for name, value in settings.items()})
-        with serving(cluster, certificate):
-            yield Secure(cluster, certificate, key)
+@pytest.fixture
+def secure(closed: Administered) -> Secure:
+    return closed.secure
 
 
 class TestOverTls(OverTls):
@@ -71,8 +44,8 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             pass
 
 
-async def test_people(secure: Secure) -> None:
-    cluster = secure.server
+async def test_people(closed: Administered) -> None:
+    cluster = closed.cluster
     async with AsyncExitStack() as stack:
         ada, bob = [await stack.enter_async_context(browser_at(cluster.url)) for _ in range(2)]
         assert (await ada.post("/v1/completions", json=BODY)).status_code == 401

@@ -13,7 +13,6 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.leftovers import directories_of
-from tests.support.processes import is_gone
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
@@ -32,7 +31,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(
     try:
         server.launch()
         wait_until(lambda: "starting Serve: " in server.text(), server.text)
-        tree = [server.process.pid, *server.pids()]
+        tree = server.tree()
         assert len(tree) > 3
         told_at = time.monotonic()
         os.killpg(server.process.pid, signal.SIGINT)
@@ -40,8 +39,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(
         recovered(time.monotonic() - told_at)
     finally:
         server.stop()
-    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
-    assert directories_of(tree) == []
+    server.leaves_nothing(tree)
     assert "Traceback" not in server.text()
 
 

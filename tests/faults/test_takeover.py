@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 
 import httpx
 import psutil
@@ -20,17 +19,6 @@ from tests.support.processes import is_gone, kill
 from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def pair(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    options = ("--min-replicas", "2", "--dtype", "float32", "--num-threads", "1", "--resume-timeout-s", "120")
-    options += ("--health-check-period-s", "2", "--drain-timeout-s", "40", "--api.keep-alive-timeout-s", "600")
-    # noise repeats itself: with drafts a stream would be over before it is disturbed
-    options += ("--speculative-tokens", "0")
-    server = Cluster(tiny_checkpoint, tmp_path_factory.mktemp("pair") / "serve.txt", *options)
-    with server.running():
-        yield server
 
 
 def pieces(server: Cluster, prompt: str, **fields: object) -> Iterator[str]:
@@ -154,6 +142,7 @@ def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(pair: Cluster) ->
         {"prompt": "def f(x):", "max_tokens": 500, "n": 32, "logprobs": 5, "ignore_eos": True, "stream": True}
     )
     both_ready(pair)
+    tree = pair.tree()
     with socket.socket() as client, httpx.Client(base_url=pair.url) as idle:
         assert idle.get("/version").status_code == 200
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -173,4 +162,6 @@ def test_sigterm_waits_for_what_a_slow_client_has_not_read_yet(pair: Cluster) ->
                 time.sleep(0.1)  # so slow is this client
         assert b"data: [DONE]" in answer[-100:], (len(answer), answer[-300:], pair.text()[-3000:])
         assert pair.process.wait(120) == 0
-        assert not pair.lines("server.answers_cut")
+    assert not pair.lines("server.answers_cut")
+    pair.leaves_nothing(tree)
+    assert "Stopped." in pair.text()

@@ -20,7 +20,7 @@ from deployments.command.ports import free_port
 from deployments.command.processes import descendants
 from monitoring import logs
 from tests.support import leftovers
-from tests.support.processes import command_line, kill
+from tests.support.processes import command_line, is_gone, kill
 from tests.support.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +97,17 @@ class Cluster:
         below = descendants(self.process.pid)
         leftovers.watch_directories([self.process.pid, *below])
         return sorted(pid for pid in below if kind in command_line(pid))
+
+    def tree(self) -> list[int]:
+        """The command's process, and all below it."""
+        return [self.process.pid, *self.pids()]
+
+    def leaves_nothing(self, tree: list[int]) -> None:
+        """Assert that what was its tree ends, and that no directory and no listening port of it is left."""
+        wait_until(lambda: all(map(is_gone, tree)), lambda: f"left: {[pid for pid in tree if not is_gone(pid)]}")
+        assert leftovers.directories_of(tree) == []
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", self.port)) != 0
 
     def settled_pids(self, kind: str, count: int = 1) -> list[int]:
         """Once there are so many: what was replaced lives a while beside what replaces it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,36 +24,42 @@ from tests.support.waiting import wait_until
 EVERYWHERE = ("--host", "0.0.0.0")
 
 
+class Certificates(NamedTuple):
+    """shown: by a server, as it starts. newer: what it is renewed by."""
+
+    shown: Certificate
+    newer: Certificate
+
+    @classmethod
+    def make(cls, directory: Path) -> Certificates:
+        return cls(*(make_certificate(directory, name) for name in cls._fields))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the command."""
+        return (*EVERYWHERE, "--ssl-certfile", str(self.shown.chain), "--ssl-keyfile", str(self.shown.key))
+
+    @contextlib.contextmanager
+    def trusted(self) -> Iterator[None]:
+        """Both, by every client in this process, beside those that are trusted already."""
+        known = [Path(file)] if (file := os.environ.get("SSL_CERT_FILE")) else []
+        together = self.shown.chain.with_name("trusted.crt")
+        together.write_bytes(b"".join(file.read_bytes() for file in (*known, self.shown.chain, self.newer.chain)))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SSL_CERT_FILE", str(together))
+            yield
+
+
 class Secure(NamedTuple):
-    """A server that listens everywhere. certificate: what it shows; key: of a team, where it asks for one."""
+    """A closed server that listens everywhere. key: of a team."""
 
     server: Cluster
-    certificate: Certificate
-    key: str | None = None
+    certificates: Certificates
+    key: str
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.key is None else {"authorization": f"Bearer {self.key}"}
-
-
-def options_of(certificate: Certificate) -> tuple[str, ...]:
-    """Of the command."""
-    return (*EVERYWHERE, "--ssl-certfile", str(certificate.chain), "--ssl-keyfile", str(certificate.key))
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
-
-
-@contextlib.contextmanager
-def serving(server: Cluster, certificate: Certificate) -> Iterator[None]:
-    """While it runs, every client in this process trusts it."""
-    server.url = server.url.replace("http:", "https:")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(certificate.chain))
-        with server.running():
-            yield
+        return {"authorization": f"Bearer {self.key}"}
 
 
 def connections_of(pid: int) -> list[Any]:
@@ -90,7 +97,7 @@ class OverTls:
 
     def test_the_sdk_streams_over_it(self, secure: Secure) -> None:
         server = secure.server
-        sdk = openai.OpenAI(base_url=f"{server.url}/v1", api_key=secure.key or "none", timeout=120, max_retries=0)
+        sdk = openai.OpenAI(base_url=f"{server.url}/v1", api_key=secure.key, timeout=120, max_retries=0)
         options = {"model": server.name, "prompt": "def add(a, b):\n    return", "max_tokens": 600, "temperature": 0}
         options["extra_body"] = {"ignore_eos": True}
         whole = sdk.completions.create(**options)  # type: ignore[call-overload]
@@ -101,8 +108,7 @@ class OverTls:
     def test_the_command_completes_over_it(
         self, secure: Secure, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        if secure.key is not None:
-            monkeypatch.setenv("STARCODER_API_KEY", secure.key)
+        monkeypatch.setenv("STARCODER_API_KEY", secure.key)
         source = tmp_path / "x.py"
         source.write_text("def add(a, b):\n    return")
         assert (
@@ -129,20 +135,18 @@ class OverTls:
             answered = httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=120)
             assert answered.status_code == status, answered.text
 
-    @pytest.mark.last
-    def test_a_renewed_certificate_is_shown_without_a_restart(self, secure: Secure, tmp_path: Path) -> None:
-        """Last, since the others know the old one."""
-        url, old = secure.server.url, trusting(secure.certificate)
-        newer = make_certificate(tmp_path)
+    def test_a_renewed_certificate_is_shown_without_a_restart(self, secure: Secure) -> None:
+        url, (certificate, by) = secure.server.url, secure.certificates
+        old, newer = trusting(certificate), trusting(by)
         pids = in_front(secure.server)
         assert pids
         with httpx.Client(verify=old, timeout=120, limits=httpx.Limits(keepalive_expiry=None)) as kept:
             assert kept.get(f"{url}/version", headers=secure.headers).status_code == 200
-            renew(secure.certificate, by=newer)
+            renew(certificate, by)
 
             def shown() -> bool:
                 with contextlib.suppress(httpx.ConnectError):
-                    answer = httpx.get(f"{url}/version", headers=secure.headers, verify=trusting(newer), timeout=60)
+                    answer = httpx.get(f"{url}/version", headers=secure.headers, verify=newer, timeout=60)
                     return answer.status_code == 200
                 return False
 

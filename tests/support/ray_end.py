@@ -9,9 +9,8 @@ from collections.abc import Mapping
 import httpx
 
 from tests.support.cluster import LONG, Cluster
-from tests.support.leftovers import directories_of
-from tests.support.processes import command_line, is_gone, kill
-from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.processes import command_line, kill
+from tests.support.waiting import PATIENCE_S
 
 NOTICED_S = 50.0
 """The command looks every second; ending Ray and what it started takes the rest, on a busy machine. Ray's own processes
@@ -23,7 +22,7 @@ def end_with_ray(server: Cluster, victim: str, headers: Mapping[str, str] | None
 
     Asserts that the stream ends with an error event, the command with a reason, and that nothing is left.
     """
-    tree = [server.process.pid, *server.pids()]
+    tree = server.tree()
     [pid] = [pid for pid in tree if command_line(pid).split("\0")[0].split(" ")[0].endswith(f"/{victim}")]
     request = {"prompt": "def f(x):", "stream": True, **LONG}
     address = f"{server.url}/v1/completions"
@@ -36,8 +35,7 @@ def end_with_ray(server: Cluster, victim: str, headers: Mapping[str, str] | None
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "node_lost"
     assert server.process.wait(NOTICED_S) == 1
     took = time.monotonic() - killed_at
-    wait_until(lambda: all(is_gone(pid) for pid in tree), lambda: f"left: {[p for p in tree if not is_gone(p)]}")
-    assert directories_of(tree) == []
+    server.leaves_nothing(tree)
     # Ray itself may print tracebacks of calls that its end has interrupted
     assert f"Ray's {victim} ended" in server.text()
     return took

@@ -1,11 +1,11 @@
 """How pytest-xdist's workers share the tests, and which of them run one after the other in the same worker.
 
-Clusters wait most of the time, but need the cores in between, so there are never more than two: the one that serves,
-and those that are broken. The browser, PostgreSQL and other people's clients are started once. Other tests stay with
-those of their file.
+Clusters wait most of the time, but need the cores in between, so there are two at a time: the one of two ranks, and,
+one after the other, those that are made otherwise. The browser, PostgreSQL and other people's clients are started once.
+Other tests stay with those of their file.
 
-A cluster takes 20 seconds of a core to start and a tenth of one to idle: tests share it, it ends with their room, and
-who needs its end (`@pytest.mark.last`) takes one that others have used.
+A cluster takes 20 seconds of a core to start and a tenth of one to idle: tests share it, and whoever needs its end
+(`@pytest.mark.last`) takes one that others have used, and comes after them. Others end with their room.
 """
 
 from __future__ import annotations
@@ -21,28 +21,41 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-_CLUSTER, _BROKEN = "a cluster", "clusters that are broken"
+_TWO_RANKS, _OTHERS = "a cluster of two ranks", "other clusters"
 _DATABASE, _BROWSER, _CLIENTS = "PostgreSQL", "a browser", "other people's clients"
+_ONE_SERVER = (
+    ("tests/e2e/test_replicas.py", "tests/faults/test_takeover.py"),
+    ("tests/e2e/test_sign_on.py", "tests/e2e/test_teams.py", "tests/faults/test_ledger.py"),
+    ("tests/e2e/test_own_proxy.py", "tests/faults/test_no_engine.py"),
+)
+"""Files that share one of tests/support/servers.py, in their order: the last of them ends it."""
 _ROOMS = {
-    "tests/e2e/": _CLUSTER,
-    "tests/faults/": _BROKEN,
-    "tests/clients/test_on_the_cluster.py": _CLUSTER,
+    **{file: _OTHERS for files in _ONE_SERVER for file in files},
+    "tests/e2e/test_counters.py": _OTHERS,
+    "tests/clients/test_on_the_cluster.py": _TWO_RANKS,
+    "tests/e2e/": _TWO_RANKS,
+    "tests/faults/test_failures.py": _TWO_RANKS,
+    "tests/faults/": _OTHERS,
     "tests/clients/": _CLIENTS,
     "tests/deployments/playground/": _BROWSER,
     "tests/deployments/teams/test_store": _DATABASE,
     "tests/deployments/teams/test_drainer.py": _DATABASE,
     "tests/deployments/command/test_admin_secret.py": _DATABASE,
 }
-"""Start of the path: room. The first that fits counts."""
+"""Start of the path: room. The first that fits counts; on clusters files come in this order, too."""
 _LONG = (
-    *(_BROKEN, _CLUSTER, "tests/model/kernels/test_compiled_kernels.py", _BROWSER, _CLIENTS, _DATABASE),
+    *(_OTHERS, _TWO_RANKS, "tests/model/kernels/test_compiled_kernels.py", _BROWSER, _CLIENTS, _DATABASE),
     *("tests/deployments/api/test_fuzz.py", "tests/deployments/api/openai/organization/test_fuzz.py"),
 )
 """Rooms that come before all others, wherever chance would have them: at the end, one core would wait for the last."""
 
 
 def room(nodeid: str) -> str:
-    return next((name for start, name in _ROOMS.items() if nodeid.startswith(start)), nodeid.partition("::")[0])
+    return _ROOMS.get(_start(nodeid), nodeid.partition("::")[0])
+
+
+def _start(nodeid: str) -> str:
+    return next((start for start in _ROOMS if nodeid.startswith(start)), "")
 
 
 _T = TypeVar("_T")
@@ -113,13 +126,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = {item.path: number for number, item in enumerate(items)}
     written = {path: number for number, path in enumerate(sorted(files))}
     rooms = {room(item.nodeid): number for number, item in enumerate(items)}
+    starts = {start: number for number, start in enumerate(_ROOMS)}
 
-    def place(item: pytest.Item) -> tuple[int, int, int, bool, int]:
+    def place(item: pytest.Item) -> tuple[int, int, int, int, bool, int]:
         name = room(item.nodeid)
         first = _LONG.index(name) if name in _LONG else len(_LONG)
-        if name in (_BROKEN, _CLUSTER):
-            return first, rooms[name], written[item.path], is_last(item), item.location[1] or 0
-        return first, rooms[name], files[item.path], is_last(item), 0
+        if name in (_OTHERS, _TWO_RANKS):
+            start = starts[_start(item.nodeid)]
+            return first, rooms[name], start, written[item.path], is_last(item), item.location[1] or 0
+        return first, rooms[name], 0, files[item.path], is_last(item), 0
 
     items.sort(key=place)
 

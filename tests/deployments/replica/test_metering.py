@@ -20,6 +20,7 @@ from monitoring import IngressMetrics
 from monitoring.labels import OUTCOMES
 from monitoring.process import init, render
 from tests.support.fake_backend import MODEL, FakeBackend
+from tests.support.gatekeepers import Keyring
 from tests.support.http_server import serving
 from tests.support.waiting import wait_until
 
@@ -110,6 +111,23 @@ async def test_without_an_engine_requests_are_counted_too(
     rendered = render().decode()
     assert f'starcoder_engines_up{{model="{MODEL}"}} 0.0' in rendered
     assert f'starcoder_requests_rejected_total{{model="{MODEL}",reason="unavailable",team="default"}} 1.0' in rendered
+
+
+async def test_what_is_refused_counts_for_the_team_that_asked(fake_backend: FakeBackend, tokenizer: Tokenizer) -> None:
+    keyring, metrics = Keyring(), IngressMetrics(MODEL, declared=declared_labels())
+    key = keyring.add("red")
+    app = create_app(backend=fake_backend, tokenizer=tokenizer, metrics=metrics, gatekeeper=keyring)
+    fake_backend.failure, fake_backend.failures_left = OverloadedError("full", retry_after=1), 1
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        for headers, status in (({"authorization": f"Bearer {key}"}, 429), ({}, 401)):
+            assert (await client.post("/v1/completions", json=COMPLETION, headers=headers)).status_code == status
+    refused = {
+        (sample.labels["team"], sample.labels["reason"])
+        for family in text_string_to_metric_families(render().decode())
+        for sample in family.samples
+        if sample.name == "starcoder_requests_rejected_total" and sample.value
+    }
+    assert refused == {("red", "queue_full"), ("default", "unauthorized")}
 
 
 class Absent:
