@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.certificate import AbsolutePath, Certificate
 from deployments.limits import ApiLimits
-from deployments.settings import Settings
 from deployments.variables import ENV_PREFIX, NESTED
 from monitoring.logs import LogFormat, LogLevel
+
+if TYPE_CHECKING:
+    from deployments.settings import Settings
 
 _LIMITS = (
     *("max_head_bytes", "head_timeout_s", "body_timeout_s", "keep_alive_timeout_s", "write_timeout_s"),

@@ -19,6 +19,7 @@ from deployments.command.console import Console
 from deployments.command.front import haproxy_command, http_options, local_front, local_http_options
 from deployments.command.last_answers import wait_for_answers
 from deployments.command.processes import adopt_orphans, end_descendants
+from deployments.command.ray_processes import keep_few
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down, start_node
 from deployments.command.ready import answer, forward, ready_message, said_of
 from deployments.command.serve_says import has_application, reason, serve_runs
@@ -232,6 +233,7 @@ class Server:
                 # Ray opens its directory to everybody: it gets one in ours, which nobody else can enter
                 "_temp_dir": f"{self._directory}/r",
             }
+            keep_few()
         try:
             start_node(lambda: ray.init(**options, logging_level="ERROR", log_to_driver=True, configure_logging=True))
         except Exception as error:  # on a busy machine Ray times out with nothing more telling than Exception

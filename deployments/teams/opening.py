@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.team_settings import TeamsSettings, data_directory
-from deployments.teams.database.url import exists, parse, sqlite_file
+from deployments.teams.database.url import exists, file_of
 from deployments.teams.keys import Pepper
 from model.config import ConfigError
 
@@ -20,7 +20,7 @@ def pepper_file(settings: TeamsSettings) -> Path:
     """Raises ConfigError where it has to be named: a database that several machines share has no place beside it."""
     if settings.pepper_file is not None:
         return settings.pepper_file.expanduser()
-    file = sqlite_file(parse(settings.database))
+    file = file_of(settings.database)
     if file is None:
         raise ConfigError(
             "teams.pepper_file is needed with a database that is not SQLite: the same secret on every node"
@@ -37,7 +37,7 @@ def journal_directory(settings: TeamsSettings) -> Path:
     """Where a node's usage waits for the database."""
     if settings.journal_directory is not None:
         return settings.journal_directory.expanduser()
-    file = sqlite_file(parse(settings.database))
+    file = file_of(settings.database)
     return (data_directory() if file is None else file.parent) / "journal"
 
 

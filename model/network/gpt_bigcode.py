@@ -86,7 +86,8 @@ class GPTBigCode(nn.Module):
         self.group = group
         self.operations = operations = operations or TorchOperations()
         self.wte = VocabParallelEmbedding(config.vocab_size, config.n_embd, group)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        # `nn.Embedding(...)` would draw its weights. For those without storage PyTorch loads its compiler: 1.5 s.
+        self.wpe = nn.Embedding.from_pretrained(torch.empty(config.n_positions, config.n_embd))
         self.h = nn.ModuleList(Block(config, group, operations) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.lm_head = linear(config.n_embd, self.wte.rows, bias=False)

@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from deployments.command.processes import command_line
 from model.config import EngineConfig
 from model.request import Request, SamplingParams
 from model.text.prompts import Raw
@@ -230,6 +231,12 @@ def test_nothing_listens_beyond_this_machine(cluster: Cluster) -> None:
             if address is not None and address not in loopback:
                 exposed.add((pid, address))
     assert not exposed
+
+
+def test_ray_runs_what_the_server_needs(cluster: Cluster) -> None:
+    """Each process that is left out is half a second of processor time, or a whole one, at every start."""
+    lines = [command_line(pid) for pid in cluster.pids()]
+    assert not [line for line in lines if "/dashboard.py " in line or "/monitor.py " in line]
 
 
 def test_a_head_without_end_stops_nobody(cluster: Cluster) -> None:

@@ -20,7 +20,7 @@ from deployments.teams.database import schema
 from deployments.teams.database import upgrade as upgrade_module
 from deployments.teams.database.connections import failures, prepare
 from deployments.teams.database.upgrade import upgrade
-from deployments.teams.database.url import exists, parse
+from deployments.teams.database.url import exists, file_of, parse, sqlite_file
 from deployments.teams.keys import new_key
 from deployments.teams.records import Budget, Member
 from deployments.teams.store import Store
@@ -147,6 +147,14 @@ async def test_what_is_no_database_of_ours_is_refused(url: str) -> None:
     assert "secret-word" not in shown(refused.value)
     with pytest.raises(ConfigError):
         exists(url)
+
+
+@pytest.mark.parametrize(
+    "path", ["/a/b.sqlite", "b", "/deep 100%/b", "/a%20b", "/a?timeout=1", "/ä#b@c:d", "~/a\nb", "//host/b", ":b"]
+)
+def test_the_file_of_a_url_is_read_as_its_library_does(path: str) -> None:
+    url = f"sqlite+aiosqlite:///{path}"
+    assert file_of(url) == sqlite_file(parse(url))
 
 
 async def test_an_sqlite_file_belongs_to_its_user(tmp_path: Path) -> None:

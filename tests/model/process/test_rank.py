@@ -20,6 +20,7 @@ from model.process.rank import Rank
 from model.request import Request, SamplingParams
 from model.runner import LoadReport
 from tests.support.checkpoints import TINY, random_model, write_checkpoint
+from tests.support.fresh_process import run_fresh
 from tests.support.ranks import LoneRank, collect
 
 
@@ -38,6 +39,21 @@ def threads() -> Any:
 def config(checkpoint: Path, **options: Any) -> EngineConfig:
     sizes = {"device": "cpu", "dtype": "float32", "cpu_kernels": "torch", "num_kv_blocks": 40, "num_threads": 1}
     return EngineConfig(model=str(checkpoint), **sizes | options)
+
+
+def test_a_rank_loads_and_steps_without_pytorchs_compiler(checkpoint: Path) -> None:
+    """Which PyTorch loads by itself for some functions, such as drawing initial weights that have no storage."""
+    script = """
+import json, sys
+from model import EngineConfig, Rank, Request, SamplingParams
+rank = Rank(EngineConfig.model_validate_json(sys.argv[1]), 0, 1)
+rank.load()
+engine = rank.engine()
+engine.add(Request("a", [1, 2, 3], SamplingParams(max_tokens=2, ignore_eos=True)))
+tokens = [token for _ in range(4) for output in engine.step() for token in output.token_ids]
+print(json.dumps([len(tokens), sorted({"torch._dynamo", "torch._inductor", "sympy", "triton"} & set(sys.modules))]))
+"""
+    assert run_fresh(script, config(checkpoint).model_dump_json()) == [2, []]
 
 
 def test_what_a_rank_holds_is_in_its_report(checkpoint: Path) -> None:
