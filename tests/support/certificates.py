@@ -21,11 +21,13 @@ DAY = datetime.timedelta(days=1)
 def make_certificate(directory: Path, name: str = "server", passphrase: bytes | None = None) -> Certificate:
     """For localhost and 127.0.0.1; it is its own authority. The key is this user's only."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    serial = x509.random_serial_number()
+    # Of several authorities of one name, OpenSSL asks the first: no two of ours have the same.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} {serial % 10**9}")])
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(subject, subject, key.public_key(), serial)
         .not_valid_before(now - DAY)
         .not_valid_after(now + DAY)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
