@@ -19,7 +19,7 @@ def raylet() -> int | None:
 
 
 def on_node_end(call: Callable[[], None]) -> bool:
-    """Call it, on this loop, when this node's raylet ends: Ray ends this process, too, about a second later.
+    """Call it, on this loop, when this node's raylet ends: Ray ends this process, too, within a second.
 
     False where this process is no child of a raylet, or the system (not Linux) cannot tell.
     """

@@ -39,6 +39,7 @@ SERVE_STOP_S = 15.0
 ANSWER_S = 10.0
 RAY_STOP_S = 5.0
 STREAMS_END_S = 2.0
+"""A busy ingress tells its clients in a tenth of this that its node is lost."""
 LAST_ANSWERS_S = 5.0
 """For what is still to be written when the time for it is over, since engines may need all of it."""
 OBJECT_STORE_BYTES = 256 << 20  # nothing of size goes through it
@@ -55,6 +56,8 @@ _RAY_ENVIRONMENT = {
     "GLOG_minloglevel": "2",
     # A server that nobody uses should not keep a laptop awake: with these it takes a third less.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
+    # Workers end at their first look after their raylet has: ingresses are telling their clients then.
+    "RAY_raylet_death_check_interval_milliseconds": "10000",
     # A proxy that is not ready after five seconds is killed, which ends the start: on a busy machine it needs longer.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # No load balancer has to learn of a draining proxy: it is drained as soon as its last answer is written.
