@@ -37,7 +37,6 @@ SERVE = ("deployments.command.cli", "serve")
 
 PRODUCT, BASELINE, FLOOR, REAL = "product", "baseline", "floor", "real"
 
-
 NO_KEYS = {"STARCODER_TEAMS__DATABASE": "sqlite+aiosqlite:////dev/null/none.sqlite"}
 """Keys of this machine's user, for a server of their own, close no server that is measured."""
 

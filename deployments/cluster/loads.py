@@ -30,13 +30,14 @@ ReplicaT = TypeVar("ReplicaT", bound=Hashable)
 class _Replica:
     """waiting: calls of ours that it was sent and has not said to have taken. errands: so many of them are no requests.
 
-    taken: those that it has taken, by id, and whether they are requests.
+    taken: those that it has taken, by id. taken_errands: of them those that are no requests.
     """
 
     waiting: int = 0
     waiting_since: float = 0.0
     errands: int = 0
-    taken: dict[str, bool] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    taken_errands: set[str] = field(default_factory=set)
     ended: OrderedDict[str, None] = field(default_factory=OrderedDict)  # before it was known that they were taken
     others: int = 0
     others_at: float = 0.0
@@ -50,7 +51,7 @@ class _Replica:
 
     @property
     def requests(self) -> int:
-        return max(0, self.waiting - self.errands) + sum(self.taken.values())
+        return max(0, self.waiting - self.errands) + len(self.taken) - len(self.taken_errands)
 
     def answer_one(self) -> None:
         self.waiting = max(0, self.waiting - 1)
@@ -103,14 +104,17 @@ class Loads:
             known.errands = max(0, known.errands - 1)
         if call in known.ended:
             del known.ended[call]
-        else:
-            known.taken[call] = not errand
+            return
+        known.taken.add(call)
+        if errand:
+            known.taken_errands.add(call)
 
     def completed(self, replica: Hashable, call: str) -> None:
         """In whatever way it ended. A client that gives up soon is no sign that the replica is silent."""
         known = self._replicas[replica]
         if call in known.taken:
-            del known.taken[call]
+            known.taken.remove(call)
+            known.taken_errands.discard(call)
             return
         known.ended[call] = None
         if len(known.ended) > _REMEMBERED_ENDS:

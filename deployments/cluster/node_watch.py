@@ -19,7 +19,7 @@ def raylet() -> int | None:
 
 
 def on_node_end(call: Callable[[], None]) -> bool:
-    """Call it, on this loop, when this node's raylet ends: Ray ends this process, too, within a second.
+    """Call it, on this loop, when this node's raylet ends: Ray ends this process, too, when it looks next.
 
     False where this process is no child of a raylet, or the system (not Linux) cannot tell.
     """

@@ -11,8 +11,9 @@ import pytest
 
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
-from tests.support.administered import Administered, bearer
+from tests.support.administered import Administered
 from tests.support.cluster import LONG
+from tests.support.gatekeepers import bearer
 from tests.support.processes import kill
 from tests.support.ray_end import end_with_ray
 from tests.support.waiting import PATIENCE_S, wait_until

@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.support.administered import Administered, bearer
+from tests.support.administered import Administered
 from tests.support.cluster import LONG
+from tests.support.gatekeepers import bearer
 from tests.support.leftovers import directories_of
 from tests.support.processes import kill
 from tests.support.waiting import PATIENCE_S, wait_until

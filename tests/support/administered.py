@@ -15,6 +15,7 @@ import pytest
 
 from deployments.command.cli import main
 from tests.support.cluster import Cluster
+from tests.support.gatekeepers import bearer
 from tests.support.over_tls import Certificates, Secure
 from tests.support.waiting import PATIENCE_S, wait_until
 
@@ -36,11 +37,6 @@ class CommandError(Exception):
 def database(directory: Path) -> str:
     """The URL of one that is not there yet."""
     return f"sqlite+aiosqlite:///{directory / 'teams.sqlite'}"
-
-
-def bearer(key: str) -> dict[str, str]:
-    """Headers of who has this key."""
-    return {"authorization": f"Bearer {key}"}
 
 
 class Administered:

@@ -40,7 +40,7 @@ class Cluster:
     def __init__(self, checkpoint: Path, log: Path, *options: str, **environment: str) -> None:
         self.name = checkpoint.name
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if '--ssl-certfile' in options else 'http'}://127.0.0.1:{self.port}"
         self.log = log
         self.ready_seconds = 0.0
         self.metrics_directory = Path()

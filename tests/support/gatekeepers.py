@@ -10,6 +10,11 @@ from deployments.teams.principal import Principal
 from deployments.teams.records import Key, Scope, Team
 
 
+def bearer(key: str) -> dict[str, str]:
+    """Headers of who has this key."""
+    return {"authorization": f"Bearer {key}"}
+
+
 @dataclass
 class Keyring:
     """A gatekeeper over keys that a test has made. closed: they are asked for."""

@@ -19,6 +19,7 @@ from deployments.certificate import Certificate
 from deployments.command import cli
 from tests.support.certificates import make_certificate, renew, trusting
 from tests.support.cluster import Cluster
+from tests.support.gatekeepers import bearer
 from tests.support.waiting import wait_until
 
 EVERYWHERE = ("--host", "0.0.0.0")
@@ -59,7 +60,7 @@ class Secure(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.key}"}
+        return bearer(self.key)
 
 
 def connections_of(pid: int) -> list[Any]:

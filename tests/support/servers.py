@@ -93,7 +93,6 @@ def closed(
             provider.add("ada", "Ada Lovelace", "admins")
             provider.add("bob", "Bob Jansen", "searchers")
             cluster = Cluster(tiny_checkpoint, directory / "serve.txt", *options)
-            cluster.url = cluster.url.replace("http:", "https:")
             settings = {
                 "database": database(directory),
                 "public_url": cluster.url,
@@ -126,7 +125,6 @@ def alone(
         options += ("--metrics-dir", str(directory / "metrics"), "--resume-timeout-s", str(RESUME_S))
         log, environment = directory / "serve.txt", {"STARCODER_TEAMS__DATABASE": database(directory)}
         cluster = Cluster(tiny_checkpoint, log, *options, **environment)
-        cluster.url = cluster.url.replace("http:", "https:")
         with certificates.trusted(), cluster.running():
             yield Administered(cluster, certificates, directory, ingresses=1)
 

@@ -22,7 +22,7 @@ from deployments.teams.store import Store
 from deployments.teams.store_errors import AuditBrokenError, StoreUnavailableError
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import FakeBackend
-from tests.support.gatekeepers import Keyring
+from tests.support.gatekeepers import Keyring, bearer
 from tests.support.request_bodies import posts
 from tests.support.stores import NOON, Clock, a_key, an_entry
 
@@ -51,10 +51,6 @@ OF_ADMINS = [
     if path.startswith(("/admin_api_keys", "/api_keys", "/users", "/audit_logs"))
     or (method, path) == ("POST", "/prices")
 ]
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
 
 
 def key_of(keyring: Keyring, team: Team | None, *scopes: Any) -> dict[str, str]:
