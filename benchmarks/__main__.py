@@ -62,8 +62,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary, formatter_class=HelpFormatter)
         if only in COMMANDS and name != only:
             continue
-        add_output_arguments(command)
         home = import_module(module)
+        add_output_arguments(command, getattr(home, "PICTURE", ""))
         home.add_arguments(command)
         command.set_defaults(run=home.run)
     return parser

@@ -69,10 +69,17 @@ class Result:
         return "\n\n".join(parts)
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, default: Any = None) -> None:
-    """default: of each; where a command has commands below it, these leave alone what was said before their names."""
+def add_output_arguments(parser: argparse.ArgumentParser, picture: str, default: Any = None) -> None:
+    """picture: what `--plot` draws; empty: there is no such option, or it would fail after minutes of measuring.
+
+    default: of each; where a command has commands below it, these leave alone what was said before their names.
+    """
     parser.add_argument("--output", type=Path, default=default, help="write the result as JSON")
-    parser.add_argument("--plot", type=Path, default=default, help="draw it as PNG or SVG (needs the extra `bench`)")
+    if picture:
+        what = f"draw {picture}, as PNG or SVG (needs the extra `bench`)"
+        parser.add_argument("--plot", type=Path, metavar="FILE", default=default, help=what)
+    else:
+        parser.set_defaults(plot=None)
 
 
 def number(value: Any) -> str:

@@ -17,6 +17,8 @@ from benchmarks.engine.limits import Limits
 from benchmarks.metrics import distribution, samples
 from benchmarks.report import Result
 
+PICTURE = "the distributions of what was observed"
+
 PERCENTILES = (10, 25, 50, 75, 90, 99)
 
 

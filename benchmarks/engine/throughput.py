@@ -15,6 +15,8 @@ from benchmarks.engine.limits import Limits
 from benchmarks.metrics import samples, summarize
 from benchmarks.report import Result
 
+PICTURE = "the distributions of what was observed"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-prompts", type=int, default=32)

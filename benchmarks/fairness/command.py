@@ -13,6 +13,8 @@ from benchmarks.fairness.simulator import Ask, Outcome, Simulation
 from benchmarks.report import Result, Row
 from benchmarks.scaling.engines import H100
 
+PICTURE = "what each team gets over time"
+
 POINTS = 24
 """Of a curve."""
 

@@ -28,6 +28,8 @@ from benchmarks.shapes import SHAPES, shape_config
 from model.checkpoint.hub import PICO, resolve_checkpoint
 from model.text.tokenizer import Tokenizer
 
+PICTURE = "each engine's medians"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--install", action="store_true", help="make the environments that are missing")

@@ -18,6 +18,8 @@ from benchmarks.quality.work import CANONICAL, EMPTY, Work, known, sampled, scor
 from benchmarks.report import Result, add_output_arguments
 from benchmarks.server.completions import add_server_arguments
 
+PICTURE = "scores with their intervals"
+
 RUNS = Path("runs/quality")
 SERVED = "served"
 OWN = "own"
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, title: str) -> argparse.ArgumentParser:
         one = benchmarks.add_parser(name, help=title, description=title, formatter_class=parser.formatter_class)
-        add_output_arguments(one, default=argparse.SUPPRESS)
+        add_output_arguments(one, PICTURE, default=argparse.SUPPRESS)
         return one
 
     for protocol in PROTOCOLS.values():

@@ -15,6 +15,8 @@ from benchmarks.scaling import contenders, traces
 from benchmarks.scaling.engines import H100, PICO
 from benchmarks.scaling.simulator import BOUND_S, Simulation
 
+PICTURE = "service against replica-hours"
+
 PEOPLE = {"day": 50, "burst": 80, "bulk": 80, "bulk without priority": 80}
 """With half of the requests sharing nothing with the cache. Of those in keystrokes-pico.json 3 in 100 tokens were
 computed: a company of many times as many people asks as much of the engines, and takes as much longer to simulate."""

@@ -27,6 +27,8 @@ from benchmarks.server.server_counters import Counters, growth, read_counters
 from benchmarks.server.typing_model import Pause, TypingModel, keystrokes, pauses
 from benchmarks.sources import Edit, choose_edit, source_files
 
+PICTURE = "the distributions of what was observed"
+
 IN_TIME_S = 1.0
 """So soon a line should be there, as `percent_line_in_time` counts it."""
 

@@ -21,6 +21,8 @@ from benchmarks.server.arrivals import arrival_times
 from benchmarks.server.completions import Completion, add_server_arguments, check_server, connect, stream
 from benchmarks.server.slo import Slo, goodput
 
+PICTURE = "the distributions of what was observed"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-prompts", type=int, default=100)

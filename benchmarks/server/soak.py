@@ -26,6 +26,8 @@ from benchmarks.server.hostile_bodies import DONE
 from benchmarks.server.hostile_clients import Attack, Server, attacks
 from benchmarks.server.probing import Probe, Prober
 
+PICTURE = "the distribution of probes' times"
+
 VERSION, HEALTH = "/version", "/health"
 IDLE, ORDINARY, HOSTILE = PHASES = ("idle", "ordinary", "hostile")
 _OPEN = (

@@ -21,6 +21,8 @@ from benchmarks.stack.table import MOST_TOKENS, Table
 from model.pico import CHECKPOINT
 from model.text.tokenizer import Tokenizer
 
+PICTURE = "tokens a second of each server and load"
+
 QUICK = {"streams": [1, 16], "seconds": 2.0, "warmup": 1.0, "busy_streams": 16}
 
 
