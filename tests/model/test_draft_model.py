@@ -28,7 +28,7 @@ from monitoring.metrics import (
     READ_BYTES,
 )
 from tests.support.checkpoints import random_model, write_checkpoint
-from tests.support.drafts import as_long_as_there_is_room
+from tests.support.prepared_ranks import always_draft
 from tests.support.ranks import RankGroup, collect
 from tests.support.toy_engine import run_to_end, tokens_of
 from tests.support.triton_process import TritonPrograms
@@ -48,19 +48,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("draft") / "model", model)
 
 
-def always(_: int = 0) -> None:
-    """Draft whatever it takes, by the model alone."""
-    DraftLength.share = as_long_as_there_is_room  # type: ignore[method-assign]
-    Speculator.draft = lambda *_: []  # type: ignore[method-assign]
-    Speculator.promises = lambda *_: False  # type: ignore[method-assign]
-
-
 @pytest.fixture
 def drafting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DraftLength, "share", DraftLength.share)
     monkeypatch.setattr(Speculator, "draft", Speculator.draft)
     monkeypatch.setattr(Speculator, "promises", Speculator.promises)
-    always()
+    always_draft()
 
 
 def config_of(checkpoint: Path, draft: Path | None, **options: Any) -> EngineConfig:
@@ -151,7 +144,7 @@ def test_texts_are_those_without_drafts(checkpoint: Path, small: Path, options: 
 async def test_the_first_of_two_ranks_has_the_draft_model_and_all_of_it(checkpoint: Path) -> None:
     expected = answers(engine_of(config_of(checkpoint, None)))[: len(requests())]
     config = config_of(checkpoint, checkpoint, tensor_parallel_size=2, num_kv_blocks=None, kv_cache_memory=1 << 20)
-    with RankGroup(config, always) as group:
+    with RankGroup(config, always_draft) as group:
         async with group.client() as client:
             outputs = await asyncio.gather(*(collect(client, request) for request in requests()))
             stats = client.stats
@@ -341,11 +334,12 @@ from model.backends.cuda import CudaBackend
 from model.process.rank import Rank
 from model.request import Request, SamplingParams
 from monitoring.metrics import ACCEPTED_MODEL_DRAFT_TOKENS, MODEL_DRAFT_TOKENS
-from tests.model.test_draft_model import always, config_of
+from tests.model.test_draft_model import config_of
+from tests.support.prepared_ranks import always_draft
 from tests.support.toy_engine import run_to_end, tokens_of
 from tests.support.triton_process import TritonPrograms
 
-always()
+always_draft()
 replayed = []
 
 def replay_eagerly(run):

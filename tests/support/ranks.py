@@ -21,7 +21,7 @@ from model.request import Output, Request
 START_SECONDS = 240.0
 FORKS = multiprocessing.get_context("forkserver")
 """Ranks are forked from a process that has imported what all of them do, which takes seconds."""
-FORKS.set_forkserver_preload(["tests.support.ranks", "model.process.rank"])
+FORKS.set_forkserver_preload(["tests.support.ranks", "tests.support.prepared_ranks", "model.process.rank"])
 
 Prepare = Callable[[int], None]
 """Called in a rank's process with its number before it loads. Has to be picklable."""

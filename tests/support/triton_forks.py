@@ -16,6 +16,7 @@ from functools import cache
 import triton.language
 
 import model.process.rank  # noqa: F401
+import tests.support.checkpoints  # noqa: F401  programs that import a test import transformers
 
 MOST_CPU_SECONDS = 500
 """Of the processor: how long that takes is the machine's."""

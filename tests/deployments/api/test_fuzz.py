@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from schemathesis.checks import not_a_server_error
+from schemathesis.python.asgi import ASGIClient
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -36,6 +38,14 @@ def documented_api() -> Any:
     )
 
 
+@pytest.fixture(scope="module")
+def client(documented_api: Any) -> Iterator[ASGIClient]:
+    """One for all: each case would make its own, and look for proxies."""
+    with ASGIClient(documented_api.app) as session:
+        session.trust_env = False
+        yield session
+
+
 # Made in the test, not by every process that collects it: the cases of all operations take seconds.
 API = schemathesis.pytest.from_fixture("documented_api")
 
@@ -47,8 +57,8 @@ API = schemathesis.pytest.from_fixture("documented_api")
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
-def test_any_request_is_answered_as_documented(case: Any) -> None:
-    case.call_and_validate(checks=CHECKS)
+def test_any_request_is_answered_as_documented(case: Any, client: ASGIClient) -> None:
+    case.call_and_validate(checks=CHECKS, session=client)
 
 
 def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

@@ -5,27 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
-from model.backends import choice
 from model.config import ConfigError, EngineConfig
 from model.request import Request, SamplingParams
 from tests.support.checkpoints import random_model, write_checkpoint
+from tests.support.prepared_ranks import REASON, hinder_bfloat16, hinder_native, hinder_triton
 from tests.support.ranks import Prepare, RankGroup, collect
-
-REASON = "this rank has no compiler"
-
-
-def hinder_native(rank: int) -> None:
-    choice.native_obstacle = lambda *_: REASON if rank else None
-
-
-def hinder_triton(rank: int) -> None:
-    choice._triton_obstacle = lambda *_: REASON if rank else None
-
-
-def hinder_bfloat16(rank: int) -> None:
-    torch.cpu._is_avx512_bf16_supported = lambda: not rank
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
@@ -45,7 +46,9 @@ def administrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
             assert cli.main([*line.split(), "--teams.database", database]) == 0
         key = next(text for text in printed if text.startswith("sk-sc-"))
         patch.undo()
-        yield {"base_url": server.url, "headers": {"Authorization": f"Bearer {key}"}}
+        with requests.Session() as session:  # one for all: each case would make its own, and look for proxies
+            session.trust_env = False
+            yield {"base_url": server.url, "headers": {"Authorization": f"Bearer {key}"}, "session": session}
 
 
 @API.include(path_regex=r"^/v1/organization").parametrize()
