@@ -40,6 +40,7 @@ COMMANDS = {
     "start": ("benchmarks.engine.start", "a cold engine, from files on disk to its first token"),
     "quantization": ("benchmarks.engine.quantization", "what 8 bits cost in quality, on real code"),
     "linear": ("benchmarks.engine.linear", "single products: 8-bit weights beside plain ones"),
+    "collectives": ("benchmarks.engine.collectives", "what ranks on one machine take to add up what each has"),
     "scaling": ("benchmarks.scaling.command", "how many engines the scaling policy keeps, in simulated time"),
     "fairness": ("benchmarks.fairness.command", "what each of several teams gets of one engine, in simulated time"),
     "gpu": ("benchmarks.engine.gpu.command", "everything that a GPU has to show, in one command"),

@@ -1,9 +1,10 @@
 """The tensor-parallel group: who I am, the collectives the network needs, and rank 0's wire to the others.
 
-Collectives (gloo on CPU, NCCL on GPU; gloo too where ranks share a GPU, which NCCL refuses) run where all ranks are
-known to come by: while they agree on what to load, in a forward pass, and when drawn tokens are broadcast behind it. A
-rank that raises in between leaves the others waiting, so it has to end. Between steps the other ranks wait on a socket
-from rank 0, because a rank that idles in a collective is killed by its watchdog.
+Collectives (NCCL on GPU; on CPU, and where ranks share a GPU, which NCCL refuses, a star of sockets for small tensors,
+gloo for large ones) run where all ranks are known to come by: while they agree on what to load, in a forward pass, and
+when drawn tokens are broadcast behind it. A rank that raises in between leaves the others waiting, so it has to end.
+Between steps the other ranks wait on a socket from rank 0, because a rank that idles in a collective is killed by its
+watchdog.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 from datetime import timedelta
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Connection
 
 import torch
 import torch.distributed as dist
 
+from model.network.meeting import meet
+from model.network.star import Star, is_small
 from model.network.stripes import Stripe
 
 JOIN_TIMEOUT = timedelta(minutes=10)
-_WIRE_KEY = "starcoder/wire"
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +31,6 @@ logger = logging.getLogger(__name__)
 def gpu_uuid(device: torch.device) -> str:
     """What tells this GPU from all others: ranks may number the same one differently."""
     return str(torch.cuda.get_device_properties(device).uuid)
-
-
-def _short_directory() -> tempfile.TemporaryDirectory[str]:
-    """A private directory for a socket, whose path ends at 108 bytes, or at 104: `TMPDIR` can be longer."""
-    directory = tempfile.TemporaryDirectory(prefix="starcoder-")
-    if len(os.fsencode(directory.name)) < 90:
-        return directory
-    directory.cleanup()
-    return tempfile.TemporaryDirectory(prefix="starcoder-", dir="/tmp")
 
 
 class TensorParallel:
@@ -50,6 +42,8 @@ class TensorParallel:
         self.stripe = Stripe(stripes, rank % stripes)
         """What this rank keeps of the cache that it shares with its neighbours: ranks n * stripes and those behind."""
         self._neighbours: dist.ProcessGroup | None = None
+        self._star: Star | None = None
+        self._neighbours_star: Star | None = None
         self._store: dist.TCPStore | None = None
         self._wires: list[Connection] = []
         self.shares_gpu = False
@@ -101,7 +95,18 @@ class TensorParallel:
         if 1 < self.stripe.count < self.size:
             everybody = torch.arange(self.size).view(-1, self.stripe.count).tolist()
             self._neighbours, _ = dist.new_subgroups_by_enumeration(everybody, timeout=JOIN_TIMEOUT)
-        self._open_wires()
+        self._wires = meet(self._store, "starcoder/wire", self.rank, range(self.size))
+        if not nccl:
+            self._open_stars(self._store)
+
+    def _open_stars(self, store: dist.Store) -> None:
+        connections = meet(store, "starcoder/star", self.rank, range(self.size))
+        self._star = self._neighbours_star = Star(connections, self.rank, self.size)
+        if 1 < self.stripe.count < self.size:
+            first = self.rank - self.stripe.own
+            neighbours = range(first, first + self.stripe.count)
+            connections = meet(store, f"starcoder/star/{first}", self.rank, neighbours)
+            self._neighbours_star = Star(connections, self.stripe.own, self.stripe.count)
 
     def _find_shared_gpu(self, uuid: str) -> bool:
         """Whether two ranks sit on one GPU: each tells the others on which it is."""
@@ -119,49 +124,39 @@ class TensorParallel:
             )
         return shared
 
-    def _open_wires(self) -> None:
-        assert self._store is not None
-        if self.is_first:
-            with _short_directory() as directory:
-                path = f"{directory}/wire"
-                with Listener(path, family="AF_UNIX", backlog=self.size) as listener:
-                    self._store.set(_WIRE_KEY, path)
-                    wires = [listener.accept() for _ in range(self.size - 1)]
-            ranks = {int(wire.recv_bytes()): wire for wire in wires}  # they come in any order
-            self._wires = [ranks[rank] for rank in sorted(ranks)]
-        else:
-            path = self._store.get(_WIRE_KEY).decode()
-            self._wires = [Client(path, family="AF_UNIX")]
-            self._wires[0].send_bytes(str(self.rank).encode())
-
     # Collectives: every rank calls them, in one order.
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over the ranks, in place."""
-        if self.shares_gpu:
-            # Through main memory by ourselves: gloo writes a GPU's tensors from a thread of its own, where releases of
-            # PyTorch that do not hand inference mode on to it refuse to.
-            host = tensor.cpu()
-            dist.all_reduce(host)
-            return tensor.copy_(host)
-        if self.size > 1:
-            dist.all_reduce(tensor)
-        return tensor
+        if self.size == 1:
+            return tensor
+        mine = self._at_hand(tensor)
+        if self._star is not None and is_small(mine):
+            self._star.all_reduce(mine)
+        else:
+            dist.all_reduce(mine)
+        return tensor if mine is tensor else tensor.copy_(mine)
 
     def gather_last_dim(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """Rank 0: the ranks' tensors joined along the last dimension. Other ranks: None."""
         if self.size == 1:
             return tensor
-        mine = (tensor.cpu() if self.shares_gpu else tensor).contiguous()
-        parts = [torch.empty_like(mine) for _ in range(self.size)] if self.is_first else None
-        dist.gather(mine, parts, dst=0)
+        mine = self._at_hand(tensor)
+        if self._star is not None and is_small(mine):
+            gathered = self._star.gather(mine)
+            parts = None if gathered is None else list(gathered)
+        else:
+            parts = [torch.empty_like(mine) for _ in range(self.size)] if self.is_first else None
+            dist.gather(mine, parts, dst=0)
         return torch.cat(parts, dim=-1).to(tensor.device) if parts is not None else None
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Of the ranks that share a cache: [...] -> [stripes, ...], everybody's in the order of ranks, contiguous."""
         if self.stripe.count == 1:
             return tensor.contiguous().unsqueeze(0)
-        mine = (tensor.cpu() if self.shares_gpu else tensor).contiguous()
+        mine = self._at_hand(tensor)
+        if self._neighbours_star is not None and is_small(mine):
+            return self._neighbours_star.all_gather(mine).to(tensor.device)
         gathered = mine.new_empty(self.stripe.count, *mine.shape)
         dist.all_gather_single(gathered.view(-1, *mine.shape[1:]), mine, group=self._neighbours)
         return gathered.to(tensor.device)
@@ -170,20 +165,31 @@ class TensorParallel:
         """Of the ranks that share a cache: [stripes, ...], one for each of them -> [stripes, ...], one of each."""
         if self.stripe.count == 1:
             return tensor
-        mine = (tensor.cpu() if self.shares_gpu else tensor).contiguous()
+        mine = self._at_hand(tensor)
+        if self._neighbours_star is not None and is_small(mine):
+            return self._neighbours_star.exchange(mine).to(tensor.device)
         received = torch.empty_like(mine)
         dist.all_to_all_single(received, mine, group=self._neighbours)
         return received.to(tensor.device)
 
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         """Rank 0's values on every rank, in place."""
-        if self.shares_gpu:
-            host = tensor.cpu()
-            dist.broadcast(host, src=0)
-            return tensor.copy_(host)
-        if self.size > 1:
-            dist.broadcast(tensor, src=0)
-        return tensor
+        if self.size == 1:
+            return tensor
+        mine = self._at_hand(tensor)
+        if self._star is not None and is_small(mine):
+            self._star.broadcast(mine)
+        else:
+            dist.broadcast(mine, src=0)
+        return tensor if mine is tensor else tensor.copy_(mine)
+
+    def _at_hand(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Contiguous, and where collectives take it from: the same tensor, if it is there.
+
+        Ranks that share a GPU go through main memory by themselves: gloo writes a GPU's tensors from a thread of its
+        own, where releases of PyTorch that do not hand inference mode on to it refuse to.
+        """
+        return (tensor.cpu() if self.shares_gpu else tensor).contiguous()
 
     # The wire: rank 0 says what to run next.
 
@@ -220,6 +226,10 @@ class TensorParallel:
         for wire in self._wires:
             wire.close()
         self._wires = []
+        for star in (self._star, self._neighbours_star):
+            if star is not None:
+                star.close()
+        self._star = self._neighbours_star = None
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
         self._neighbours = None

@@ -20,7 +20,7 @@ import torch
 from model.backends import cuda
 from model.checkpoint.weights import Share
 from model.config import EngineConfig, ModelConfig
-from model.network import parallel
+from model.network import meeting, parallel
 from model.network.operations import TorchOperations
 from model.network.parallel import TensorParallel
 from tests.support.environment import with_project
@@ -91,7 +91,7 @@ def wired(monkeypatch: pytest.MonkeyPatch, order: list[int]) -> Iterator[list[Te
     monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: False)
     groups = [TensorParallel(rank, len(order) + 1) for rank in range(len(order) + 1)]
-    address, connect = groups[0].listen(), parallel.Client
+    address, connect = groups[0].listen(), meeting.Client
     connected = {rank: threading.Event() for rank in [0, *order]}
     connected[0].set()
     before = dict(zip(order, [0, *order], strict=False))
@@ -104,7 +104,7 @@ def wired(monkeypatch: pytest.MonkeyPatch, order: list[int]) -> Iterator[list[Te
         connected[rank].set()
         return wire
 
-    monkeypatch.setattr(parallel, "Client", in_turn)
+    monkeypatch.setattr(meeting, "Client", in_turn)
 
     def join(group: TensorParallel) -> None:
         rank_of[threading.get_ident()] = group.rank
@@ -171,15 +171,16 @@ def test_neighbours_keep_what_follows_one_another(size: int, stripes: int) -> No
 
 TALK = """
 import json, sys, torch
-from model.network import parallel
+from model.network import parallel, star
 
+star.MOST_BYTES = int(sys.argv[2])
 parallel.gpu_uuid = lambda device: "the only one"
 torch.Tensor.cpu = torch.Tensor.clone  # what a copy to main memory is for a tensor that lies elsewhere
 rank = int(sys.argv[1])
 group = parallel.TensorParallel(rank, 2, stripes=2)
 if rank == 0:
     print(group.listen(), flush=True)
-group.join(sys.argv[2] if rank else "", torch.device("cuda", 0))
+group.join(sys.argv[3] if rank else "", torch.device("cuda", 0))
 with torch.inference_mode():
     half, drawn = torch.full((2,), 1.5 + rank, dtype=torch.bfloat16), torch.tensor([7 + rank])
     assert group.all_reduce(half) is half and group.broadcast(drawn) is drawn
@@ -192,14 +193,16 @@ group.close()
 """
 
 
-def test_what_ranks_on_one_gpu_say_to_each_other() -> None:
+@pytest.mark.parametrize("most_bytes", [0, 1 << 10], ids=["gloo", "star"])
+def test_what_ranks_on_one_gpu_say_to_each_other(most_bytes: int) -> None:
     """All but the tensors is as on a GPU."""
     options: dict[str, Any] = {"env": with_project(), "stdout": subprocess.PIPE, "text": True}
-    first = subprocess.Popen([sys.executable, "-c", TALK, "0"], **options)
+    first = subprocess.Popen([sys.executable, "-c", TALK, "0", str(most_bytes)], **options)
     try:
         assert first.stdout is not None
         address = first.stdout.readline().strip()
-        second = subprocess.run([sys.executable, "-c", TALK, "1", address], timeout=120, check=True, **options)
+        command = [sys.executable, "-c", TALK, "1", str(most_bytes), address]
+        second = subprocess.run(command, timeout=120, check=True, **options)
         out, _ = first.communicate(timeout=120)
     finally:
         first.kill()
