@@ -20,7 +20,7 @@ from tests.mutation import haste, judged
 from tests.mutation.judged import Change, Judged
 from tests.mutation.names import function_of
 from tests.mutation.rooms import ROOT, NoSuchRoomError, Room, room_of, rooms
-from tests.mutation.scratch import PROSE, MutmutError, Scratch, read_diff
+from tests.mutation.scratch import _OPTIONS, PROSE, MutmutError, Scratch, read_diff
 from tests.support.environment import with_project
 from tests.support.waiting import wait_until
 
@@ -35,7 +35,17 @@ def test_every_room_has_files_and_tests() -> None:
     assert found["model/text"].tests == ("tests/model/text",)
     assert {"tests/model/scheduling", "tests/model/test_engine.py"} <= set(found["model/scheduling"].tests)
     assert found["deployments/api/openai"].tests == ("tests/deployments/api/openai",)
-    assert found["deployments/api/tgi"].tests == ("tests/deployments/api",)  # it has none of its own
+    assert found["monitoring/boards"].tests == ("tests/monitoring",)  # it has none of its own
+    tests = [f"tests/deployments/api/test_tgi{rest}.py" for rest in ("", "_answers")]
+    assert found["deployments/api/tgi"].tests == tuple(tests)
+
+
+def test_what_counts_calls_is_not_run() -> None:
+    """Given by name, pytest would run it whatever it is to ignore."""
+    tests = [test for room in rooms() for test in room.tests]
+    assert "tests/deployments/api/test_errors.py" in tests
+    assert not [test for test in tests if test.endswith(("test_linear_work.py", "test_planning_time.py"))]
+    assert "--ignore-glob=*test_linear_work.py" in _OPTIONS
 
 
 def test_what_is_tried_elsewhere_is_left_out() -> None:

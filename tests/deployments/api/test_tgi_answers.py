@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -29,18 +28,7 @@ from model.request import SamplingParams, TokenLogprobs
 from model.text.tokenizer import Tokenizer
 from monitoring.version import package_version
 from tests.support.fake_backend import ANSWER, MODEL, WINDOW, FakeBackend
-
-
-class Scripted(FakeBackend):
-    """Says what it is given."""
-
-    def __init__(self, tokenizer: Tokenizer, deltas: list[Delta]) -> None:
-        super().__init__(tokenizer)
-        self.deltas = deltas
-
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        for delta in self.deltas:
-            yield [delta]
+from tests.support.scripted_backend import Scripted
 
 
 def body_of(**parameters: Any) -> GenerateRequest:
@@ -55,7 +43,7 @@ def spelt(tokenizer: Tokenizer, spelling: str, **fields: Any) -> Delta:
 
 
 async def events(tokenizer: Tokenizer, *deltas: Delta, full_text: bool = False, **parameters: Any) -> list[Any]:
-    api = ApiContext(Scripted(tokenizer, [*deltas]), tokenizer)
+    api = ApiContext(Scripted(tokenizer, *([delta] for delta in deltas)), tokenizer)
     request = GenerationRequest(request_id="r", prompts=[[11, 12, 13]], params=SamplingParams(max_tokens=9))
     said = b"".join([event async for event in to_events(api, body_of(**parameters), request, full_text)]).decode()
     return [json.loads(event.removeprefix("data: ")) for event in said.split("\n\n") if event]

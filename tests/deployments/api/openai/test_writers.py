@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -19,22 +18,10 @@ from deployments.protocol import Delta, GenerationRequest
 from model.request import SamplingParams, TokenLogprobs
 from model.text.tokenizer import Tokenizer
 from monitoring.version import package_version
-from tests.support.fake_backend import FakeBackend
+from tests.support.scripted_backend import Scripted
 
 PROMPTS = [[1, 2, 3], [4, 5]]
 KNOWN = Source("a.py", 7, "MIT")
-
-
-class Scripted(FakeBackend):
-    """Says what it is given."""
-
-    def __init__(self, tokenizer: Tokenizer, batches: list[list[Delta]]) -> None:
-        super().__init__(tokenizer)
-        self.batches = batches
-
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Delta], None]:
-        for batch in self.batches:
-            yield batch
 
 
 def asked(n: int = 1, prompts: int = 1, max_tokens: int = 8) -> GenerationRequest:
@@ -43,11 +30,11 @@ def asked(n: int = 1, prompts: int = 1, max_tokens: int = 8) -> GenerationReques
 
 
 def chats(tokenizer: Tokenizer, *batches: list[Delta], n: int = 1, **options: Any) -> ChatWriter:
-    return ChatWriter(ApiContext(Scripted(tokenizer, [*batches]), tokenizer), asked(n), "the/model", **options)
+    return ChatWriter(ApiContext(Scripted(tokenizer, *batches), tokenizer), asked(n), "the/model", **options)
 
 
 def completes(tokenizer: Tokenizer, *batches: list[Delta], request: GenerationRequest, **body: Any) -> CompletionWriter:
-    api = ApiContext(Scripted(tokenizer, [*batches]), tokenizer)
+    api = ApiContext(Scripted(tokenizer, *batches), tokenizer)
     return CompletionWriter(api, CompletionRequest(prompt="x", **body), request, "the/model")
 
 
