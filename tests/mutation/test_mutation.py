@@ -174,6 +174,60 @@ def test_a_test_has_the_same_name_when_it_is_collected_again(tmp_path: Path) -> 
         assert names == [r"['test_a[a\\\\.b]']"] * 2
 
 
+FIXTURES = """
+import pytest
+from mutmut.state import state
+
+def run(name):
+    state()._stats.add(name)
+
+@pytest.fixture(scope="session")
+def inner():
+    run("inner")
+
+@pytest.fixture(scope="module")
+def outer(inner):
+    run("outer")
+
+@pytest.fixture
+def own():
+    run("own")
+
+def test_a(own): ...
+def test_b(outer): run("b")
+def test_c(): ...
+def test_d(inner): ...
+def test_e(outer, own): ...
+"""
+NOTED = """
+import pytest
+from mutmut.state import state
+
+class Notes:
+    def pytest_runtest_teardown(self, item):
+        print(item.name, sorted(state()._stats))
+        state()._stats.clear()
+
+pytest.main(["-qqq", "-s", "-p", "no:cacheprovider", "-p", "tests.mutation.haste", "test_a.py"], [Notes()])
+"""
+
+
+def test_what_a_fixture_of_many_runs_is_run_by_each(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text(FIXTURES)
+    (tmp_path / "mutmut").mkdir()
+    state = "class State:\n    _stats = set()\n\n\ndef state():\n    return State\n"
+    (tmp_path / "mutmut" / "state.py").write_text(state)
+    code = [sys.executable, "-c", NOTED]
+    said = subprocess.run(code, cwd=tmp_path, env=with_project(), capture_output=True, text=True, check=True).stdout
+    assert sorted(line.lstrip(".") for line in said.splitlines() if "test_" in line) == [
+        "test_a ['own']",
+        "test_b ['b', 'inner', 'outer']",
+        "test_c []",
+        "test_d ['inner']",
+        "test_e ['inner', 'outer', 'own']",
+    ]
+
+
 @pytest.mark.parametrize(("longest", "patience"), [(0.5, 30.0), (4.0, 40.0)])
 def test_a_test_that_hangs_is_given_up(longest: float, patience: float, tmp_path: Path) -> None:
     """Long before all that a function's tests may take together."""
