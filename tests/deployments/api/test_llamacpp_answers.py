@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from deployments.api.common.context import ApiContext
@@ -296,6 +297,22 @@ async def test_what_is_asked_of_the_engine(tokenizer: Tokenizer, fake_backend: F
     assert (full.n, full.best_of, full.stop, full.params.temperature) == (3, 3, ("end",), 0.0)
     for n_predict, most in ((-2, window), (-1, window), (0, 1), (1, 1)):
         assert (await asked(n_predict=n_predict)).params.max_tokens == most
+
+
+async def test_what_is_asked_of_the_answer(client: httpx.AsyncClient) -> None:
+    async def events_of(**body: Any) -> list[dict[str, Any]]:
+        answer = await client.post("/completion", json={"prompt": "x", "n_predict": 3, "stream": True, **body})
+        return [json.loads(event.removeprefix("data: ")) for event in answer.text.split("\n\n") if event]
+
+    for timed in (False, True):
+        *parts, last = await events_of(timings_per_token=timed, return_tokens=timed, n_probs=2 if timed else 0)
+        assert parts
+        assert ["timings" in part for part in parts] == [timed] * len(parts)
+        assert ["completion_probabilities" in part for part in [*parts, last]] == [timed] * (len(parts) + 1)
+        assert (last["generation_settings"]["n_predict"], last["generation_settings"]["n_probs"]) == (3, 2 * timed)
+    assert [event.keys() for event in (await events_of(response_fields=["stop"]))[-1:]] == [{"stop"}]
+    answer = (await client.post("/completion", json={"prompt": "x", "n_indent": 8})).json()
+    assert answer["stop_type"] == "limit"
 
 
 def ticking(*times: float) -> Iterator[float]:
