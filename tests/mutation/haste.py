@@ -2,12 +2,15 @@
 
 The tests that mutmut found quickest go first. A test by examples sees a quarter of them, and nobody looks for the
 smallest one that fails, which takes minutes.
+
+What a fixture of many tests runs, mutmut holds for run by the first of them alone: here it is run by each.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ TIMES = Path("mutmut-stats.json")
 
 _SETTINGS = "_hypothesis_internal_use_settings"
 _LEAST_EXAMPLES = 10
+
+_run_by: dict[pytest.FixtureDef[Any], set[str]] = {}
+"""By fixture of more than one test, the functions that it ran when it was made."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,3 +58,31 @@ def forget_names(item: pytest.Item) -> None:
     for mark in item.iter_markers("parametrize"):
         if mark._param_ids_from is not None and not isinstance(mark.kwargs.get("ids"), Iterator):
             object.__setattr__(mark._param_ids_from, "_param_ids_generated", None)
+
+
+def functions_run() -> set[str] | None:
+    """In which mutmut notes what runs, until the test ends; None where it does not."""
+    state = sys.modules.get("mutmut.state")
+    return None if state is None else state.state()._stats
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+    run = functions_run()
+    if run is None or fixturedef.scope == "function":
+        return (yield)
+    before = set(run)
+    run.clear()
+    try:
+        return (yield)
+    finally:
+        _run_by.setdefault(fixturedef, set()).update(run)
+        run |= before
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    run = functions_run()
+    if run is not None:
+        for fixtures in item._fixtureinfo.name2fixturedefs.values():
+            run.update(*(_run_by.get(fixture, ()) for fixture in fixtures))

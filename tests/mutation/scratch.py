@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.mutation.rooms import PACKAGES, ROOT, Room
+from tests.mutation.rooms import COUNTING, PACKAGES, ROOT, Room
 
 SETTINGS = """
 [tool.mutmut]
@@ -36,8 +36,7 @@ PROSE = r"""^\s*(raise \w+\(|logger\.\w+\()?f?"[^"]*\w \w+ \w"""
 _OPTIONS = (
     *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header"),
     *("-p", "tests.mutation.haste"),
-    # They count calls, or what time they take; each function has a step more before it here.
-    *("--ignore-glob=*test_linear_work.py", "--ignore-glob=*test_planning_time.py", "--ignore-glob=*test_held.py"),
+    *(f"--ignore-glob={pattern}" for pattern in COUNTING),
 )
 
 UNNOTICED = frozenset({0, 5, 33})

@@ -20,7 +20,7 @@ from tests.mutation import haste, judged
 from tests.mutation.judged import Change, Judged
 from tests.mutation.names import function_of
 from tests.mutation.rooms import ROOT, NoSuchRoomError, Room, room_of, rooms
-from tests.mutation.scratch import PROSE, MutmutError, Scratch, read_diff
+from tests.mutation.scratch import _OPTIONS, PROSE, MutmutError, Scratch, read_diff
 from tests.support.environment import with_project
 from tests.support.waiting import wait_until
 
@@ -35,7 +35,17 @@ def test_every_room_has_files_and_tests() -> None:
     assert found["model/text"].tests == ("tests/model/text",)
     assert {"tests/model/scheduling", "tests/model/test_engine.py"} <= set(found["model/scheduling"].tests)
     assert found["deployments/api/openai"].tests == ("tests/deployments/api/openai",)
-    assert found["deployments/api/tgi"].tests == ("tests/deployments/api",)  # it has none of its own
+    assert found["monitoring/boards"].tests == ("tests/monitoring",)  # it has none of its own
+    tests = [f"tests/deployments/api/test_tgi{rest}.py" for rest in ("", "_answers")]
+    assert found["deployments/api/tgi"].tests == tuple(tests)
+
+
+def test_what_counts_calls_is_not_run() -> None:
+    """Given by name, pytest would run it whatever it is to ignore."""
+    tests = [test for room in rooms() for test in room.tests]
+    assert "tests/deployments/api/test_errors.py" in tests
+    assert not [test for test in tests if test.endswith(("test_linear_work.py", "test_planning_time.py"))]
+    assert "--ignore-glob=*test_linear_work.py" in _OPTIONS
 
 
 def test_what_is_tried_elsewhere_is_left_out() -> None:
@@ -162,6 +172,60 @@ def test_a_test_has_the_same_name_when_it_is_collected_again(tmp_path: Path) -> 
         said = subprocess.run(code, cwd=tmp_path, env=with_project(), capture_output=True, text=True, check=True).stdout
         names = [line for line in said.splitlines() if line.startswith("[")]
         assert names == [r"['test_a[a\\\\.b]']"] * 2
+
+
+FIXTURES = """
+import pytest
+from mutmut.state import state
+
+def run(name):
+    state()._stats.add(name)
+
+@pytest.fixture(scope="session")
+def inner():
+    run("inner")
+
+@pytest.fixture(scope="module")
+def outer(inner):
+    run("outer")
+
+@pytest.fixture
+def own():
+    run("own")
+
+def test_a(own): ...
+def test_b(outer): run("b")
+def test_c(): ...
+def test_d(inner): ...
+def test_e(outer, own): ...
+"""
+NOTED = """
+import pytest
+from mutmut.state import state
+
+class Notes:
+    def pytest_runtest_teardown(self, item):
+        print(item.name, sorted(state()._stats))
+        state()._stats.clear()
+
+pytest.main(["-qqq", "-s", "-p", "no:cacheprovider", "-p", "tests.mutation.haste", "test_a.py"], [Notes()])
+"""
+
+
+def test_what_a_fixture_of_many_runs_is_run_by_each(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text(FIXTURES)
+    (tmp_path / "mutmut").mkdir()
+    state = "class State:\n    _stats = set()\n\n\ndef state():\n    return State\n"
+    (tmp_path / "mutmut" / "state.py").write_text(state)
+    code = [sys.executable, "-c", NOTED]
+    said = subprocess.run(code, cwd=tmp_path, env=with_project(), capture_output=True, text=True, check=True).stdout
+    assert sorted(line.lstrip(".") for line in said.splitlines() if "test_" in line) == [
+        "test_a ['own']",
+        "test_b ['b', 'inner', 'outer']",
+        "test_c []",
+        "test_d ['inner']",
+        "test_e ['inner', 'outer', 'own']",
+    ]
 
 
 @pytest.mark.parametrize(("longest", "patience"), [(0.5, 30.0), (4.0, 40.0)])

@@ -6,7 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.routing import Mount, Route
 
+from deployments.api import ollama
+from deployments.api.common.dialect import Dialect
+from deployments.api.error_shapes import ErrorShapes
+from deployments.errors import InternalError, InvalidRequestError
+from deployments.http.middleware import openai_error
 from tests.support.fake_backend import FakeBackend
 
 OPENAI, OLLAMA, TGI, LLAMACPP = "openai", "ollama", "tgi", "llamacpp"
@@ -103,3 +109,54 @@ async def test_broken_utf8_is_found_in_the_body(client: httpx.AsyncClient) -> No
         where = next(i for i in range(len(body)) if body[i] in (0xFF, 0xED))
         response = await client.post("/v1/completions", content=body, headers={"content-type": "application/json"})
         assert f"at byte {where}." in response.json()["error"]["message"]
+
+
+def test_a_path_fails_as_its_dialect_does() -> None:
+    def own(error: Any) -> tuple[int, Any]:
+        return 400, "own"
+
+    def other(error: Any) -> tuple[int, Any]:
+        return 400, "other"
+
+    async def endpoint(request: Any) -> Any: ...
+
+    def route(path: str, method: str, shape: Any = None) -> Route:
+        made = Route(path, endpoint, methods=[method])
+        if shape is not None:
+            made.dialect = Dialect("d", "D", error_shape=shape)  # type: ignore[attr-defined]
+        return made
+
+    shapes = ErrorShapes(
+        [
+            Mount("/static", routes=[route("/x", "GET", own)]),
+            route("/", "GET"),
+            route("/", "POST", own),
+            route("/both/a", "POST", own),
+            route("/both/b", "POST", other),
+            route("/both/c", "GET"),
+            route("/own/{name}", "POST", own),
+            route("/own/{name}", "DELETE", other),
+            route("/sole/{name}", "POST", own),
+            route("/plain", "GET"),
+        ]
+    )
+    for method, path, shape in (
+        ("GET", "/", openai_error),
+        ("POST", "/", own),
+        ("PUT", "/", own),
+        ("POST", "/both/a", own),
+        ("PUT", "/both/b", other),
+        ("POST", "/both/x", openai_error),
+        ("POST", "/own/x", own),
+        ("DELETE", "/own/x", other),
+        ("PUT", "/own/x", own),
+        ("PUT", "/own", openai_error),
+        ("PUT", "/sole", own),
+        ("PUT", "//sole/x/y", own),
+        ("PUT", "/plain", openai_error),
+        ("PUT", "/static/x", openai_error),
+        ("PUT", "/nowhere", openai_error),
+    ):
+        assert shapes(method, path) is shape, (method, path)
+    assert ollama.ollama_error(InternalError("Lost.")) == (500, {"error": "Lost."})
+    assert ollama.ollama_error(InvalidRequestError("Odd.")) == (400, {"error": "Odd."})

@@ -9,11 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks.server.hostile_bodies import HOSTILE_BODIES
-from deployments.api.common import json_size
 from deployments.api.common.json_body import decode_json
 from deployments.api.common.json_size import has_too_many_values
 from deployments.api.llamacpp.self_stops import SelfStops
@@ -143,34 +140,3 @@ WORK: dict[str, tuple[Callable[[str], Any], int]] = {
 def test_work_is_linear(name: str) -> None:
     work, length = WORK[name]
     assert [kind for kind in PIECES if not is_linear(work, kind, length)] == []
-
-
-JSON = st.recursive(
-    st.none() | st.integers() | st.text(st.sampled_from('a",[{\\'), max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('b",]\\', max_size=3), inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@given(value=JSON)
-def test_values_are_counted_as_they_are(value: Any) -> None:
-    """The least limits with which a body passes are what it has."""
-    containers = commas = strings = 0
-    left = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, list | dict):
-            containers += 1
-            commas += max(len(one) - 1, 0)
-            left += one
-            left += one.values() if isinstance(one, dict) else []
-        strings += isinstance(one, str)
-    body = json.dumps(value).encode()
-    with pytest.MonkeyPatch.context() as patch:
-        for more_containers, more_values in ((0, 0), (-1, 0), (0, -1)):
-            patch.setattr(json_size, "MAX_CONTAINERS", containers + more_containers)
-            patch.setattr(json_size, "MAX_VALUES", commas + strings + 1 + more_values)
-            too_many = json_size._too_many_outside_strings(body)
-            assert too_many == bool(more_containers or more_values), body
-            if not too_many:
-                assert not has_too_many_values(body)

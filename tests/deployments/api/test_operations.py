@@ -1,4 +1,4 @@
-"""Models, health, version and the documentation."""
+"""Health, version and the documentation."""
 
 from __future__ import annotations
 
@@ -15,25 +15,8 @@ from deployments.errors import EngineUnavailableError, OverloadedError
 from deployments.health import EngineHealth, HealthReport, Member
 from deployments.protocol import ModelInfo
 from model.statistics import ForwardPath
-from tests.support.fake_backend import MODEL, WINDOW, FakeBackend
+from tests.support.fake_backend import MODEL, FakeBackend
 from tests.support.fresh_process import run_fresh
-
-
-async def test_models(client: httpx.AsyncClient) -> None:
-    card = {
-        "id": MODEL,
-        "object": "model",
-        "created": 1_700_000_000,
-        "owned_by": "bigcode",
-        "max_model_len": WINDOW,
-    }
-    assert (await client.get("/v1/models")).json() == {"object": "list", "data": [card]}
-    for path in (MODEL, MODEL.replace("/", "%2F")):
-        assert (await client.get(f"/v1/models/{path}")).json() == card
-    response = await client.get("/v1/models/bigcode/other")
-    assert response.status_code == 404
-    assert response.json()["error"]["code"] == "model_not_found"
-
 
 ENGINES = [
     EngineHealth(id="a", state="ready", since=1.0, running=1, waiting=2, kv_cache_usage=0.5, heartbeat_seconds=0.01),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -10,8 +11,11 @@ import openai
 import pytest
 from fastapi import FastAPI
 
+from deployments.api.common.context import ApiContext
+from deployments.api.openai.chat import ChatRequest, to_generation_request
 from deployments.api.openai.chat_prompt import DIALOGUE_STOPS, Turn, dialogue, render_chat
 from deployments.errors import EngineUnavailableError, InvalidRequestError
+from deployments.limits import ApiLimits
 from model.text.tokenizer import Tokenizer
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 from tests.support.tokenizers import starcoder_rules
@@ -105,6 +109,7 @@ def test_a_dialogue_says_who_speaks() -> None:
     assert example.startswith("Human: ")
     assert said == "Human: Salve\n\nAssistant: Ave\n\nHuman: Vale\n\nAssistant:"
     assert dialogue(turns[:3]).endswith("Assistant: Ave")
+    assert dialogue([Turn("tool", "4"), Turn("user", "5")]).endswith("\n\nHuman: 4\n\nHuman: 5\n\nAssistant:")
 
 
 def test_a_checkpoints_template_is_used_and_messages_stay_text() -> None:
@@ -151,6 +156,59 @@ async def test_refusals_name_the_field(
     response = await client.post("/v1/chat/completions", json={"messages": MESSAGES, **body})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("words", "limits", "needed"),
+    [
+        (1500, {"max_tokens": 9}, r"\d{4} for the messages and 9 for"),
+        (1500, {}, r"\d{4} for the messages and 1 for"),
+        (15_000, {"max_tokens": 9}, r"at least \d{4} for the messages and 9 for"),
+        (1, {"max_completion_tokens": 2000, "max_tokens": 1}, r"\d{3} for the messages and 2000 for"),
+    ],
+)
+async def test_a_conversation_that_is_too_long_is_told_what_it_needs(
+    client: httpx.AsyncClient, fake_backend: FakeBackend, words: int, limits: dict[str, int], needed: str
+) -> None:
+    messages = [{"role": "user", "content": "word " * words}]
+    error = (await client.post("/v1/chat/completions", json={"messages": messages, **limits})).json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert f"is {fake_backend.window} tokens" in error["message"]
+    assert re.search(f"needs {needed} the completion", error["message"]), error["message"]
+    if (told := re.search(r"needs (\d+)", error["message"])) is not None:
+        text = dialogue([Turn("user", messages[0]["content"])])
+        assert int(told[1]) == len(fake_backend.tokenizer.encode(text))
+
+
+async def test_what_a_conversation_asks_of_the_engine(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    asked = {"n": 2, "stop": ["end"], "include_stop_str_in_output": True, "user": "somebody", "seed": 4, "top_p": 0.5}
+    await chat(client, **asked, logprobs=True, top_logprobs=3, max_tokens=5)
+    await chat(client, skip_special_tokens=False, logprobs=True)
+    first, second = fake_backend.requests
+    assert (first.n, first.best_of, first.stop) == (2, 2, ("end", *DIALOGUE_STOPS))
+    assert (first.include_stop, first.user, first.skip_special, first.special_tokens) == (True, "somebody", True, False)
+    assert (first.params.seed, first.params.top_p, first.params.max_tokens) == (4, 0.5, 5)
+    assert (first.params.logprobs, second.params.logprobs) == (3, 0)
+    assert (second.n, second.best_of, second.include_stop, second.user) == (1, 1, False, None)
+    assert (second.skip_special, second.special_tokens) == (False, True)
+    assert first.request_id != second.request_id
+
+
+async def test_a_templates_turns_may_end_in_special_tokens(fake_backend: FakeBackend) -> None:
+    tokenizer = Tokenizer(starcoder_rules(), chat_template=TEMPLATE)
+    api = ApiContext(fake_backend, tokenizer)
+    body = ChatRequest.model_validate({"messages": MESSAGES, "stop": "end"})
+    request, plain = await to_generation_request(body, api)
+    assert not plain
+    assert (request.stop, request.skip_special, request.special_tokens) == (("end",), True, True)
+
+
+async def test_no_more_answers_than_a_request_may_ask_for(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    most = ApiLimits().max_fan_out
+    for n, status in ((most, 200), (most + 1, 400)):
+        response = await client.post("/v1/chat/completions", json={"messages": MESSAGES, "n": n, "max_tokens": 1})
+        assert response.status_code == status
+    assert response.json()["error"]["code"] == "too_many_completions"
 
 
 @pytest.mark.client("openai (PyPI)", "OpenAI")

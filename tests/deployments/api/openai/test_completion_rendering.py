@@ -37,7 +37,8 @@ async def test_it_is_what_a_completion_runs(
     (ids,) = fake_backend.requests[0].prompts
     tokenizer = fake_backend.tokenizer
     assert answer["token_ids"] == ids
-    assert (answer["model"], answer["max_model_len"]) == (MODEL, WINDOW)
+    assert (answer["object"], answer["model"]) == ("text_completion.rendering", MODEL)
+    assert answer["max_model_len"] == WINDOW
     assert answer["remaining_tokens"] == WINDOW - len(ids)
     assert [ids[at] for at in answer["special_positions"]] == [i for i in ids if i in tokenizer.special_ids]
     raw = b"".join(
@@ -55,14 +56,15 @@ async def test_what_looks_special_is_told_apart(client: httpx.AsyncClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code"),
+    ("body", "status", "code", "param"),
     [
-        ({"prompt": ["a", "b"]}, 400, "invalid_value"),
-        ({"prompt": "word " * 2000}, 400, "context_length_exceeded"),
-        ({"prompt": "x", "model": "other"}, 404, "model_not_found"),
-        ({"prompt": ""}, 400, "invalid_value"),
+        ({"prompt": ["a", "b"]}, 400, "invalid_value", "prompt"),
+        ({"prompt": "word " * 2000}, 400, "context_length_exceeded", "prompt"),
+        ({"prompt": "x", "model": "other"}, 404, "model_not_found", "model"),
+        ({"prompt": ""}, 400, "invalid_value", "prompt"),
     ],
 )
-async def test_refusals(client: httpx.AsyncClient, body: dict[str, Any], status: int, code: str) -> None:
+async def test_refusals(client: httpx.AsyncClient, body: dict[str, Any], status: int, code: str, param: str) -> None:
     answer = await render(client, body)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (status, code, param)

@@ -200,6 +200,48 @@ async def test_echo_with_no_tokens_scores_the_prompt(client: httpx.AsyncClient, 
     assert chunk["choices"] == [choice]
 
 
+async def test_a_prompt_is_scored_where_it_is_echoed(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    """Nobody would see it otherwise, and it keeps the cache from being used."""
+    for body, wanted in (
+        ({"logprobs": 2}, (2, None)),
+        ({"logprobs": 2, "echo": True}, (2, 2)),
+        ({"echo": True}, (None, None)),
+        ({"best_of": 2, "echo": True}, (0, None)),
+        ({"best_of": 2, "logprobs": 1}, (1, None)),
+    ):
+        await complete(client, prompt=PROMPT, max_tokens=1, **body)
+        params = fake_backend.requests[-1].params
+        assert (params.logprobs, params.prompt_logprobs) == wanted, body
+
+
+async def test_what_a_completion_asks_of_the_engine(client: httpx.AsyncClient, fake_backend: FakeBackend) -> None:
+    asked = {"n": 2, "best_of": 3, "stop": "end", "include_stop_str_in_output": True, "priority": -3, "user": "me"}
+    await complete(client, prompt="x", max_tokens=5, seed=4, **asked)
+    await complete(client, prompt="x", n=2)
+    first, second = fake_backend.requests
+    assert (first.n, first.best_of, first.stop, first.include_stop) == (2, 3, ("end",), True)
+    assert (first.priority, first.user, first.params.seed, first.params.max_tokens) == (-3, "me", 4, 5)
+    assert (second.n, second.best_of, second.stop, second.include_stop) == (2, 2, (), False)
+    assert (second.priority, second.user) == (0, None)
+    assert first.request_id != second.request_id
+
+
+async def test_the_file_of_a_repository_and_its_user_make_a_session(
+    client: httpx.AsyncClient, fake_backend: FakeBackend
+) -> None:
+    keys = []
+    for user, path in (("me", "a.py"), ("me", "a.py"), ("me", "b.py"), ("you", "a.py"), (None, "a.py"), ("me", None)):
+        await complete(client, prompt="x", user=user, repository={"path": path})
+        session = fake_backend.requests[-1].session
+        keys.append(session and session.key)
+    first, again, other_file, other_user, *none = keys
+    assert first == again
+    assert len({first, other_file, other_user}) == 3
+    assert none == [None, None]
+    await complete(client, prompt="x", user="me")
+    assert fake_backend.requests[-1].session is None
+
+
 async def test_logprobs_are_aligned_with_the_text(client: httpx.AsyncClient, tokenizer: Tokenizer) -> None:
     answer = await complete(client, prompt=PROMPT, echo=True, logprobs=2, max_tokens=200)
     (choice,) = answer["choices"]
