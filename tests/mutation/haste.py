@@ -7,6 +7,7 @@ smallest one that fails, which takes minutes.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ TIMES = Path("mutmut-stats.json")
 
 _SETTINGS = "_hypothesis_internal_use_settings"
 _LEAST_EXAMPLES = 10
+
+
+def pytest_configure() -> None:
+    """Nobody asks mutmut which function calls which (`track_dependencies`). It would keep it in a context variable, and
+    CPython crashes where the garbage collector, while a variable is set, ends a generator that sets one:
+    https://github.com/python/cpython/issues/148891."""
+    if mutmut := sys.modules.get("mutmut.core"):
+        mutmut.MutmutCallStack.set = mutmut.MutmutCallStack.reset = staticmethod(lambda _: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
