@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ import torch
 
 from model.backends import cuda
 from model.backends.cuda import CudaBackend
-from model.checkpoint.weights import Share
+from model.checkpoint.weights import Share, load_weights
 from model.config import EngineConfig, ModelConfig
 from model.limits import StepLimits
 from model.network.layers import Linear
 from model.network.operations import TorchOperations
 from model.network.parallel import TensorParallel
+from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.ranks import LoneRank
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -125,6 +127,30 @@ def test_kernels_that_are_compiled_late_are_counted_since_the_start(monkeypatch:
     rounded.warm_up(torch.empty(0), torch.empty(0), 64)
     compiled[0] = 6
     assert rounded.late_compilations == 1
+
+
+class Rounded(Linear): ...
+
+
+@pytest.mark.parametrize("attention", ["torch", "triton"])
+def test_linear_layers_have_the_form_that_was_asked_for(
+    attention: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever attends; and what stands between them is ours where our attention is."""
+    asked: list[str] = []
+    operations = TorchOperations()
+    monkeypatch.setattr(cuda, "_form", lambda share, quantization: asked.append(quantization) or Rounded)
+    monkeypatch.setattr(cuda, "_operations", lambda share: operations)
+    directory = write_checkpoint(tmp_path / "model", random_model())
+    share = Share(ModelConfig.from_checkpoint(directory), TensorParallel(), CPU, torch.float32)
+    config = EngineConfig(model=str(directory), quantization="int8")
+    backend = CudaBackend(share, config, attention, lambda place: load_weights(share, directory, place))  # type: ignore[arg-type]
+    block = backend.network.h[0]
+    layers = [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj, backend.network.lm_head]
+    assert [type(layer) for layer in layers] == [Rounded] * 5
+    assert asked == ["int8"]
+    assert backend.parameter_bytes == backend.network.parameter_bytes
+    assert (block.attn.operations is operations) == (attention == "triton")
 
 
 @pytest.mark.parametrize(("size", "stripes", "heads"), [(1, 1, 4), (2, 1, 2), (2, 2, 4), (4, 2, 2)])
