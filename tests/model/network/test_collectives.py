@@ -6,10 +6,10 @@ PyTorch's own have one group a process, and `test_parallel` and others ask them 
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -46,19 +46,31 @@ class Threads:
         groups = [TensorParallel(rank, self._size, stripes) for rank in range(self._size)]
         address = groups[0].listen()
 
-        def one(group: TensorParallel) -> T:
+        found: queue.Queue[tuple[int, T | BaseException]] = queue.Queue()
+
+        def one(group: TensorParallel) -> None:
             try:
                 group.join("" if group.is_first else address, device)
-                return work(group)
-            except BaseException:
+                found.put((group.rank, work(group)))
+            except BaseException as error:
+                found.put((group.rank, error))
                 self._barrier.abort()  # or the others would wait for it
-                raise
             finally:
                 group.close()
                 group.close()
 
-        with ThreadPoolExecutor(self._size) as threads:
-            return list(threads.map(one, groups))
+        threads = [threading.Thread(target=one, args=(group,), daemon=True) for group in groups]
+        for thread in threads:
+            thread.start()
+        results: dict[int, T] = {}
+        for _ in groups:  # who fails may leave others waiting for it: they are not waited for
+            rank, result = found.get(timeout=60)
+            if isinstance(result, BaseException):
+                raise result
+            results[rank] = result
+        for thread in threads:
+            thread.join(60)
+        return [results[rank] for rank in range(self._size)]
 
     def init_process_group(self, backend: str, **options: Any) -> None:
         self._own.rank, self._own.open = options["rank"], True
