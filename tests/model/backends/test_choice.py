@@ -191,6 +191,7 @@ def test_what_runs_on_a_cpu_is_told_and_a_warning_where_more_could_be_expected(
     with caplog.at_level("INFO"):
         chosen = choose(EngineConfig(model="x", device="cpu", **options), MODEL, TensorParallel(), CPU)
     assert chosen.forward == expected
+    assert chosen.backend == ("native" if expected.path == "native" else "plain")
     assert [r.levelname for r in caplog.records if "PyTorch's operations" in r.message] == ([level] if level else [])
 
 
