@@ -168,3 +168,4 @@ def test_a_rank_attends_with_its_heads_or_with_those_of_all_that_share_its_cache
         found = found._whole
     assert isinstance(found, attention.TritonAttention)
     assert (found._heads, found._device) == (heads, CPU)
+    assert isinstance(found._heads, int), "kernels count with it"
