@@ -14,14 +14,11 @@ from pydantic import ValidationError
 from ray.serve import Application
 
 from deployments import app
-from deployments.replica.replica import EngineReplica, engine_config
+from deployments.replica.replica import EngineReplica
 from deployments.settings import Settings
-from model.checkpoint.draft import Draft
-from model.config import ConfigError, ModelConfig
+from model.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
-SMALL = ModelConfig(vocab_size=4096, n_positions=2048, n_embd=256, n_layer=5, n_head=8, n_inner=1024)
-LARGE = ModelConfig(vocab_size=49152, n_positions=8192, n_embd=2048, n_layer=24, n_head=16, n_inner=8192)
 
 
 @pytest.mark.parametrize(
@@ -48,28 +45,6 @@ def test_local_ray_is_told_of_enough_cpus() -> None:
     settings = Settings(tensor_parallel_size=2, min_replicas=1, max_replicas=3)
     needed = sum(bundle["CPU"] for bundle in app.bundles(settings, 0)) * 3 + app.INGRESS_CPUS
     assert app.cpus_needed(settings) == pytest.approx(needed)
-
-
-def test_rank_is_told_its_device_and_threads() -> None:
-    settings = Settings(tensor_parallel_size=2, num_threads=3)
-    config = engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0})
-    assert (config.model, config.device, config.num_threads) == ("/checkpoint", "cpu", 3)
-    assert engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0, "GPU": 1.0}).device == "cuda"
-
-
-def test_rank_is_told_where_the_draft_model_is() -> None:
-    settings = Settings(draft_model="small/one", draft_revision="main")
-    draft = Draft(settings.engine_config(), SMALL, Path("/draft"))
-    config = engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0}, draft)
-    assert (config.model, config.draft_model) == ("/checkpoint", "/draft")
-    assert engine_config(settings, LARGE, Path("/checkpoint"), {"CPU": 1.0}).draft_model is None
-
-
-def test_large_models_share_the_cores_and_small_ones_take_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.replica.replica.available_cores", lambda: 8)
-    settings = Settings(tensor_parallel_size=2, min_replicas=2)
-    assert engine_config(settings, LARGE, Path("/c"), {"CPU": 1.0}).num_threads == 2
-    assert engine_config(settings, SMALL, Path("/c"), {"CPU": 1.0}).num_threads == 1
 
 
 def test_serve_calls_the_builder_with_the_arguments_it_was_given() -> None:

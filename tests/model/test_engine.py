@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
 import pytest
 
+from model import engine as engine_module
 from model.request import Request, SamplingParams
 from monitoring.metrics import (
     GENERATION_TOKENS,
@@ -257,6 +261,39 @@ def test_every_step_says_how_large_it_was_and_where_its_time_went() -> None:
         assert min(parts) >= 0
         assert sum(parts) == pytest.approx(timing.seconds)
     assert sizes == [(1, 8), (1, 4), (1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_steps_time_is_told_by_what_it_went_to(overlaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that moves only while a batch is chosen, computed and read."""
+    now = [0.0]
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    engine = toy_engine(async_scheduling=overlaps)
+
+    def takes(seconds: float, owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def slow(*arguments: Any) -> Any:
+            now[0] += seconds
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    takes(1, engine.scheduler, "schedule")
+    takes(10, engine.executor, "run")
+    takes(100, engine, "_read")
+    engine.executor.timer.seconds = lambda: 10.0  # type: ignore[method-assign]
+    engine.add(Request("a", [1, 2, 3], SamplingParams(max_tokens=3, temperature=0, ignore_eos=True)))
+    timings = []
+    while engine.has_work():
+        engine.step()
+        if engine.timing is not None:
+            timings.append(engine.timing)
+    found = [(one.schedule, one.forward, one.sample, one.seconds) for one in timings]
+    whole = (1.0, 10.0, 100.0, 111.0)
+    # the last was started by the call before it, and nothing is behind it; choosing nothing takes its second too
+    last = (1.0, 10.0, 90.0, 101.0)
+    assert found == ([whole, whole, last] if overlaps else [whole] * 3)
 
 
 def test_the_oldest_waiting_sequence_of_each_class_has_an_age() -> None:

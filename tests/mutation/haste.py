@@ -27,6 +27,14 @@ _run_by: dict[pytest.FixtureDef[Any], set[str]] = {}
 """By fixture of more than one test, the functions that it ran when it was made."""
 
 
+def pytest_configure() -> None:
+    """Nobody asks mutmut which function calls which (`track_dependencies`). It would keep it in a context variable, and
+    CPython crashes where the garbage collector, while a variable is set, ends a generator that sets one:
+    https://github.com/python/cpython/issues/148891."""
+    if mutmut := sys.modules.get("mutmut.core"):
+        mutmut.MutmutCallStack.set = mutmut.MutmutCallStack.reset = staticmethod(lambda _: None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         hasten(getattr(item, "obj", None))

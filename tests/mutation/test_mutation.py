@@ -151,6 +151,21 @@ def test_a_test_sees_a_quarter_of_its_examples_and_no_smaller_one(asked: int, se
     haste.hasten(None)
 
 
+def test_mutmut_sets_no_context_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    class MutmutCallStack:
+        @classmethod
+        def set(cls, value: tuple[str, int]) -> object:
+            raise AssertionError
+
+        reset = set
+
+    monkeypatch.setitem(sys.modules, "mutmut.core", Mock(MutmutCallStack=MutmutCallStack))
+    haste.pytest_configure()
+    MutmutCallStack.reset(MutmutCallStack.set(("deployments.a.x_f", 1)))
+    monkeypatch.delitem(sys.modules, "mutmut.core")
+    haste.pytest_configure()
+
+
 COLLECTED_TWICE = """
 import pytest
 

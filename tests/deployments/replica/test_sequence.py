@@ -116,6 +116,22 @@ def test_no_stop_string_within_min_tokens() -> None:
     assert whole.text == "x y x "
 
 
+@pytest.mark.parametrize("shown", [False, True])
+async def test_what_is_typed_is_counted_as_it_was_shown(shown: bool) -> None:
+    """Special tokens are text where the request wants them to be, and nothing where it does not."""
+    special = tokens().special["<jupyter_output>"]
+    typed, rest = tokens().encode("a = 1"), tokens().encode(" b c d e")
+    assert len(rest) > 2
+    params = SamplingParams(max_tokens=2)
+    request = GenerationRequest(request_id="r", prompts=[[1]], params=params, skip_special=not shown)
+    text = SequenceText(0, request, tokens())
+    characters = len("a = 1<jupyter_output>" if shown else "a = 1")
+    ids = [*typed, special, *rest] if shown else [*typed, *rest]
+    delta = await text.replay(ids, [-1.0] * len(ids), characters, Output("", finish_reason="stop"))
+    assert (delta.text, delta.token_ids) == (tokens().decode(rest[:2]), rest[:2])
+    assert delta.finish_reason == "length", "of what comes behind the typed text no more is told than was asked for"
+
+
 def test_offsets_of_every_token() -> None:
     ids = [*tokens().encode(TEXT), 0]
     parts = outputs(ids, [3, 7], finish="stop", stop_token_id=0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import pytest
 import torch
 
 from model.backends import choice
 from model.backends.agreement import ELSEWHERE, Agreement
-from model.backends.choice import Choice, choose
+from model.backends.choice import Choice, choose, choose_device
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.network.parallel import TensorParallel
 from model.statistics import ForwardPath
@@ -188,6 +191,7 @@ def test_what_runs_on_a_cpu_is_told_and_a_warning_where_more_could_be_expected(
     with caplog.at_level("INFO"):
         chosen = choose(EngineConfig(model="x", device="cpu", **options), MODEL, TensorParallel(), CPU)
     assert chosen.forward == expected
+    assert chosen.backend == ("native" if expected.path == "native" else "plain")
     assert [r.levelname for r in caplog.records if "PyTorch's operations" in r.message] == ([level] if level else [])
 
 
@@ -215,3 +219,49 @@ def test_what_runs_on_a_gpu_is_told(
     monkeypatch.setattr(choice, "_triton_fault", lambda *_: fault)
     config = EngineConfig(model="x", dtype="bfloat16", attention=attention)
     assert choose(config, MODEL, TensorParallel(), GPU).forward == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "rank", "expected"),
+    [
+        ("auto", 0, 1, "cpu"),
+        ("cpu", 0, 0, "cpu"),
+        ("cpu", 2, 1, "cpu"),
+        ("auto", 1, 3, "cuda:0"),  # that its process sees
+        ("auto", 4, 3, "cuda:3"),
+        ("cuda", 2, 1, "cuda:1"),
+        ("cuda", 2, 2, "cuda:0"),
+        ("cuda", 0, 0, None),
+    ],
+)
+def test_a_rank_has_a_device_of_its_own_where_there_are_enough(
+    asked: str, gpus: int, rank: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    if expected is None:
+        with pytest.raises(ConfigError, match="device=cuda"):
+            choose_device(asked, rank)
+    else:
+        assert choose_device(asked, rank) == torch.device(expected)
+
+
+@pytest.mark.parametrize("attention", ["auto", "triton"])
+@pytest.mark.parametrize(("size", "stripes"), [(1, 1), (3, 1), (6, 2)])
+def test_the_kernels_are_checked_for_the_shapes_that_a_rank_runs(
+    size: int, stripes: int, attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triton_check = pytest.importorskip("model.kernels.triton_check")
+    takes, asked = inspect.signature(triton_check.max_error), []
+
+    def max_error(*arguments: Any) -> float:
+        asked.append(takes.bind(*arguments).arguments)
+        return 0.0
+
+    monkeypatch.setattr(triton_check, "max_error", max_error)
+    monkeypatch.setattr(Agreement, "everywhere", lambda _, here: here)
+    model = ModelConfig(**{**SHAPE, "n_embd": 384, "n_head": 12})
+    config = EngineConfig(model="x", dtype="bfloat16", attention=attention, block_size=32)
+    assert choose(config, model, TensorParallel(0, size, stripes), GPU).attention == "triton"
+    shape = {"n_embd": 384, "heads": 12 // size, "width": 32, "block_size": 32, "stripes": stripes}
+    assert asked == [{**shape, "dtype": torch.bfloat16, "device": GPU}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -265,6 +266,42 @@ def test_rows_without_logits_leave_what_they_leave_with_them(checkpoint: Path, k
         else:
             assert some is not None
             torch.testing.assert_close(some, whole[wanted], atol=0.05, rtol=0.05)
+
+
+@needs_kernel
+@pytest.mark.usefixtures("threads", "variant")
+@pytest.mark.parametrize("checkpoint", [1], indirect=True)
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_the_kernel_has_the_room_that_it_writes_to(checkpoint: Path, quantization: str) -> None:
+    """By what it says of itself: nothing stops it at the end of a buffer. Rows come 16 at a time, logits too."""
+    backend = runner_of(checkpoint, "native", quantization=quantization).backend
+    assert isinstance(backend, NativeBackend)
+    kernel, sizes = native.library(), backend._dimensions
+
+    def fact(name: str) -> int:
+        return ctypes.c_int.in_dll(kernel, f"starcoder_{name}").value
+
+    padding, int8_padding = fact("row_padding"), fact("int8_padding")
+    backend._room, backend._logits = 0, torch.empty(0)
+    for tokens, rows, held_tokens, held_rows in [(5, 3, 16, 3), (33, 2, 48, 3), (40, 40, 48, 40), (48, 41, 48, 41)]:
+        backend._make_room(tokens, rows)
+        attended, logits = max(sizes.width, sizes.queries) + padding, -(-backend._config.vocab_size // 16) * 16
+        expected = {
+            "_x": (4, held_tokens, sizes.width),
+            "_h": (fact("activation_bytes"), held_tokens, attended),
+            "_qkv": (2, held_tokens, sizes.qkv),
+            "_mid": (fact("activation_bytes"), held_tokens, sizes.inner + padding),
+            "_y": (4, held_rows, sizes.width),
+            "_few_h": (fact("activation_bytes"), -(-held_rows // 16) * 16, sizes.width + padding),
+            "_few_q": (2, held_rows, sizes.queries),
+            "_logits": (4, held_rows, logits),
+        }
+        if quantization == "int8":
+            expected |= {"_q": (1, held_tokens, sizes.longest + int8_padding), "_q_scale": (4, held_tokens)}
+        elif fact("weights_in_blocks"):
+            expected |= {"_q": (2, held_tokens, sizes.longest + padding)}
+        found = {name: getattr(backend, name) for name in expected}
+        assert {name: (one.element_size(), *one.shape) for name, one in found.items()} == expected
 
 
 @needs_kernel

@@ -5,9 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model import drawing
-from model.backends.draws import choose_draws
-from model.config import EngineConfig
 from tests.support.triton_process import TritonPrograms
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
@@ -108,34 +105,6 @@ def test_the_check_at_the_start_tells_a_wrong_kernel_from_a_right_one(triton_pro
     assert "other tokens than the definition in 1 of 9 rows" in token
     assert best == "does not find the largest logits"
     assert "in 9 of 9 rows" in outside
-
-
-@pytest.mark.parametrize("failure", [None, "is wrong", RuntimeError("no compiler")])
-def test_where_the_kernel_is_not_right_the_definition_draws(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: str | Exception | None
-) -> None:
-    from model.kernels import draw_check, triton_draw
-
-    def fault(vocabulary: int, device: torch.device) -> str | None:
-        if isinstance(failure, Exception):
-            raise failure
-        return failure
-
-    monkeypatch.setattr(draw_check, "fault", fault)
-    found = choose_draws(EngineConfig(model="x"), 50, torch.device("cuda"))
-    if failure is None:
-        assert isinstance(found, triton_draw.TritonDraw)
-    else:
-        assert found is drawing.choose
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == (failure is not None)
-    assert all(str(failure) in warning for warning in warnings)
-
-
-def test_kernels_that_nobody_wants_are_not_compiled() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert choose_draws(EngineConfig(model="x"), 50, cpu) is drawing.choose
-    assert choose_draws(EngineConfig(model="x", attention="torch"), 50, gpu) is drawing.choose
 
 
 ENGINE = """

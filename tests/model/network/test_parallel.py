@@ -81,7 +81,8 @@ def test_a_long_temporary_directory_keeps_no_rank_from_its_wire(
     assert groups[1].recv() == b"hello"
     for group in reversed(groups):
         group.close()
-    assert made
+    assert len(made) == 2 * 2, "the wire's and the star's, each of which was too long at first"
+    assert all(Path(directory).name.startswith("starcoder-") for directory in made), "whoever finds one knows whose"
     assert not any(Path(directory).exists() for directory in made)
 
 

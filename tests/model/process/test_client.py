@@ -111,13 +111,15 @@ async def test_each_ping_gets_its_own_answer(tmp_path: Path) -> None:
 async def test_every_message_is_a_sign_of_life_and_has_the_newest_statistics(tmp_path: Path) -> None:
     async with connected(tmp_path) as (client, peer):
         timings: list[StepTiming] = []
+        timing = StepTiming(1, 2, 0.5, 0.1, 0.2, 0.3)
+        peer.say(Step([], EngineStats(running=6), timing))  # nobody has asked for them yet
+        await eventually(lambda: client.stats.running == 6)
         client.on_step = timings.append
         client.last_message_at = before = client.last_message_at - 100
         peer.say(Step([], EngineStats(running=7)))
         await eventually(lambda: client.stats.running == 7)
         assert client.last_message_at > before + 99
         assert timings == []
-        timing = StepTiming(1, 2, 0.5, 0.1, 0.2, 0.3)
         peer.say(Step([], EngineStats(running=8), timing))
         await eventually(lambda: client.stats.running == 8)
         assert timings == [timing]
