@@ -25,6 +25,10 @@ ELSEWHERE = {
     "model/backends": ("tests/model/backends/test_*.py", "tests/model/test_*.py"),
     "deployments": ("tests/deployments/test_*.py",),
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),
+    **{
+        f"deployments/teams/database/{room}": ("tests/deployments/teams/test_store_database.py",)
+        for room in ("migrations", "migrations/versions")
+    },
     "monitoring": ("tests/monitoring/test_*.py",),
 }
 """Rooms whose tests are not, or not only, below the folder of the same name: patterns. A folder is better than all
