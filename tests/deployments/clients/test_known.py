@@ -53,9 +53,74 @@ def test_what_is_wrong_in_a_file_is_said_with_its_name(known: Path) -> None:
         clients()
 
 
-def test_a_page_without_a_place_is_refused() -> None:
+@pytest.mark.parametrize("page", ["Nothing.", f"Before.\n{BEGIN}\nOld.\n", f"Before.\n{END}\n"])
+def test_a_page_without_a_place_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="lost the comments"):
-        reference("Nothing.")
+        reference(page)
+
+
+SECTIONS = f"""\
+Before.
+
+{BEGIN}
+
+## Python
+
+### later
+
+Dialects: OpenAI.
+
+```toml
+later
+```
+
+### a
+
+Dialects: OpenAI.
+
+```toml
+a
+```
+
+### b
+
+Dialects: OpenAI.
+
+```toml
+b
+```
+
+## Evaluation
+
+### first
+
+In `a.conf`; dialects: OpenAI, TGI.
+Slow.
+
+```toml
+first
+```
+
+{END}
+After.
+"""
+
+
+def test_clients_stand_in_their_sections_in_the_order_that_they_ask_for(known: Path) -> None:
+    ours = 'speaks = { "It" = ["OpenAI"] }'
+    theirs = 'speaks = { "It" = ["OpenAI", "TGI"], "Its chat" = ["OpenAI"] }\nfile = "`a.conf`"\nnote = "Slow."'
+    for name, section, order, more in (
+        ("b", "Python", 50, ours),
+        ("first", "Evaluation", 10, theirs),
+        ("a", "Python", 50, ours),
+        ("later", "Python", 49, ours),
+    ):
+        (known / f"{name}.toml").write_text(
+            f'name = "{name}"\nsection = "{section}"\norder = {order}\nlanguage = "toml"\n{more}\n'
+            f'configuration = """\n{name}\n"""\n'
+        )
+    assert list(clients()) == ["later", "a", "b", "first"]
+    assert reference(PAGE) == SECTIONS
 
 
 @pytest.mark.parametrize("name", clients())
