@@ -45,7 +45,7 @@ def test_a_tile_has_the_hash_of_its_window(text: str) -> None:
 
 
 def splitmix64(value: int) -> int:
-    """The finalizer, in whole numbers: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014."""
+    """The finalizer, in whole numbers. Source: Steele, Lea and Flood, 2014, as `_mixed` has it."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         value = (value ^ (value >> shift)) * factor % 2**64
     return value ^ (value >> 31)
