@@ -16,6 +16,9 @@ from ray.serve import Application
 from deployments import app
 from deployments.replica.replica import EngineReplica, engine_config
 from deployments.settings import Settings
+from deployments.teams.local_counters import LocalCounters
+from deployments.teams.shared_counters import SharedCounters
+from deployments.teams.unbooked import Unbooked
 from model.checkpoint.draft import Draft
 from model.config import ConfigError, ModelConfig
 
@@ -89,6 +92,82 @@ def test_another_engine_can_stand_behind_the_ingress() -> None:
     (engine,) = [of for of in built._bound_deployment.init_args if isinstance(of, Application)]
     assert engine._bound_deployment.func_or_class is Other
     assert engine._bound_deployment.name == app.ENGINE
+
+
+def test_gpus_that_suffice_exactly() -> None:
+    assert app.bundles(Settings(tensor_parallel_size=2), 2.0)[1:] == [{"CPU": 1.0, "GPU": 1.0}] * 2
+    assert app.bundles(Settings(tensor_parallel_size=1), 1.0)[1:] == [{"CPU": 1.0, "GPU": 1.0}]
+    assert app.bundles(Settings(tensor_parallel_size=1), 0.5)[1:] == [{"CPU": 1.0}]
+
+
+def test_a_cluster_is_asked_for_its_gpus_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.ray, "is_initialized", lambda: False)
+    assert app.cluster_gpus() == 0
+    monkeypatch.setattr(app.ray, "is_initialized", lambda: True)
+    for resources, gpus in (({"CPU": 4.0}, 0.0), ({"CPU": 4.0, "GPU": 3.0}, 3.0)):
+        monkeypatch.setattr(app.ray, "cluster_resources", lambda resources=resources: resources)
+        assert app.cluster_gpus() == gpus
+
+
+@pytest.mark.parametrize(
+    ("level", "form", "said"),
+    [
+        ("info", "auto", ("WARNING", "JSON", False)),
+        ("info", "text", ("WARNING", "TEXT", False)),
+        ("debug", "json", ("DEBUG", "JSON", True)),
+        ("error", "json", ("ERROR", "JSON", False)),
+        ("warning", "auto", ("WARNING", "JSON", False)),
+    ],
+)
+def test_serve_says_of_itself_what_our_log_does_not(level: Any, form: Any, said: tuple[str, str, bool]) -> None:
+    config = app.logging_config(Settings(log_level=level, log_format=form))
+    assert (config.log_level, config.encoding, config.enable_access_log) == said
+
+
+def test_what_serve_is_told_of_both_deployments() -> None:
+    settings = Settings(
+        device="cpu",
+        min_replicas=2,
+        ingress_replicas=3,
+        drain_timeout_s=7,
+        block_size=32,
+        routing_imbalance=5,
+        served_model_name="x",
+        health_check_period_s=4,
+    )
+    ingress = app.build(settings)._bound_deployment
+    (given, (engine,)) = ingress.init_args[0], [of for of in ingress.init_args if isinstance(of, Application)]
+    engine = engine._bound_deployment
+    assert (given, engine.init_args) == (settings, (settings,))
+    assert (engine.name, engine.num_replicas, engine.func_or_class) == (app.ENGINE, 2, EngineReplica)
+    assert (ingress.name, ingress.num_replicas) == (app.INGRESS, 3)
+    for deployment in (engine, ingress):
+        told = deployment._deployment_config
+        assert told.max_ongoing_requests == 100_000
+        assert (told.graceful_shutdown_timeout_s, told.graceful_shutdown_wait_loop_s) == (7, 0.2)
+        assert told.logging_config["log_level"] == "WARNING"
+        assert deployment.ray_actor_options["num_cpus"] == 0.1
+    told = engine._deployment_config
+    assert (told.health_check_period_s, told.health_check_timeout_s, told.max_constructor_retry_count) == (4, 8, 2)
+    router = told.request_router_config
+    assert router.request_router_class == "deployments.cluster.routing.PrefixRouter"
+    assert router.request_router_kwargs == {"block_size": 32, "imbalance": 5, "model": "x"}
+    assert engine._replica_config.placement_group_bundles == [{"CPU": 0.1}, {"CPU": 1.0}]
+    assert engine._replica_config.placement_group_strategy == "STRICT_PACK"
+
+
+def test_one_ingress_counts_by_itself_and_several_in_one_book() -> None:
+    unbooked = Unbooked()
+    assert isinstance(app.counters(Settings(), unbooked), LocalCounters)
+    assert isinstance(app.counters(Settings(ingress_replicas=2), unbooked), SharedCounters)
+
+
+def test_the_module_has_an_application_for_the_environment_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARCODER_SERVED_MODEL_NAME", "of-the-environment")
+    monkeypatch.setenv("STARCODER_DEVICE", "cpu")
+    assert app.app._bound_deployment.init_args[0].model_id == "of-the-environment"
+    with pytest.raises(AttributeError, match=r"deployments\.app.*'other'"):
+        _ = app.other
 
 
 def test_serve_build_writes_the_deployments(tmp_path: Path) -> None:
