@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 import yaml
@@ -154,6 +157,123 @@ def test_what_serve_is_told_of_both_deployments() -> None:
     assert router.request_router_kwargs == {"block_size": 32, "imbalance": 5, "model": "x"}
     assert engine._replica_config.placement_group_bundles == [{"CPU": 0.1}, {"CPU": 1.0}]
     assert engine._replica_config.placement_group_strategy == "STRICT_PACK"
+
+
+INGRESS: Any = app.Ingress.__mro__[1]
+"""Without what Ray puts around it."""
+
+
+class Made:
+    """What an ingress makes of its settings, and what it is asked in the end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+        self.of: dict[str, Any] = {}
+        self.ended: list[str] = []
+        self.labels = object()
+        self.metrics = Mock()
+        context = Mock(replica_id=Mock(unique_id="r"))
+        monkeypatch.setattr(app.serve, "get_replica_context", lambda: context)
+        monkeypatch.setattr(app, "declared_labels", lambda: self.labels)
+        monkeypatch.setattr(app, "IngressMetrics", self._keep("metrics", self.metrics))
+        monkeypatch.setattr(app, "Roster", self._keep("roster", Mock(members="members")))
+        monkeypatch.setattr(app, "HandleBackend", self._keep("engines", Mock(lose_node="lose_node")))
+        monkeypatch.setattr(app, "ResumingBackend", self._keep("resuming", "resuming"))
+        monkeypatch.setattr(app, "Heartbeat", self._keep("heartbeat", Mock(stop=self._end("heartbeat"))))
+        monkeypatch.setattr(app, "Accounts", self._keep("accounts", self._accounts()))
+        monkeypatch.setattr(app, "guards", lambda: False)
+        monkeypatch.setattr(app, "on_node_end", lambda call: self.of.setdefault("node end", []).append(call))
+        monkeypatch.setattr(app.monitoring, "expect_farewell", lambda *given: self.of.update(farewell=given))
+        monkeypatch.setattr(app.monitoring, "farewell", self._end("farewell"))
+        monkeypatch.setattr("deployments.ingress.create_app", lambda **given: given)
+        self.ingress: Any = SimpleNamespace()  # Ray's own class around it would be asked to end when it is forgotten
+        self.ingress._settings = Settings(
+            served_model_name="x",
+            seed=3,
+            resume_timeout_s=4,
+            max_queued_requests=5,
+            step_timeout_s=6,
+            allowed_hosts="a.test",
+            allowed_origins="https://b.test",
+            log_text=True,
+        )
+        self.ingress._engine = "engine"
+        self.ingress._metrics_directory = directory
+        self.ingress._tracing = Mock(shutdown=self._end("tracing"))
+
+    def _accounts(self) -> Any:
+        return Mock(
+            start=AsyncMock(),
+            stop=AsyncMock(side_effect=self._end("accounts")),
+            metered=lambda backend: ("metered", backend),
+            directory="directory",
+            administration="administration",
+            accepted="accepted",
+            people="people",
+        )
+
+    def _keep(self, name: str, made: Any) -> Any:
+        def make(*given: Any, **named: Any) -> Any:
+            self.of[name] = (*given, *named.items())
+            return made
+
+        return make
+
+    def _end(self, name: str) -> Any:
+        return lambda *_: self.ended.append(name)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Made:
+    return Made(monkeypatch, tmp_path)
+
+
+async def test_an_ingress_is_made_of_what_the_settings_say(made: Made) -> None:
+    settings = made.ingress._settings
+    given = await INGRESS.__serve_build_asgi_app__(made.ingress)
+    assert made.of["metrics"] == ("x", ("declared", made.labels))
+    assert made.of["roster"] == ("starcoder", "engine", "ingress", "r")
+    assert made.of["engines"] == ("engine", 4, 5, 6, made.metrics, ("members", "members"))
+    assert made.of["node end"] == ["lose_node", app.monitoring.farewell]
+    assert made.of["farewell"] == ("ingress", "x")
+    engines, seconds, draws, metrics = made.of["resuming"]
+    assert (engines.lose_node, seconds, metrics) == ("lose_node", 4, made.metrics)
+    assert draws.random() == random.Random(3).random()
+    teams, model, counters, metrics, unbooked = made.of["accounts"]
+    assert (teams, model, metrics) == (settings.teams, "x", made.metrics)
+    assert (type(counters), type(unbooked)) == (LocalCounters, Unbooked)
+    assert made.of["heartbeat"] == (made.metrics.turned,)
+    assert given.pop("tokenizer").vocab_size > 0
+    assert "StarCoder" in given.pop("model_card")
+    access = given.pop("access")
+    assert (access.bound_to, access.hosts, access.origins) == (settings.host, ("a.test",), ("https://b.test",))
+    assert given == {
+        "backend": ("metered", "resuming"),
+        "limits": settings.api,
+        "metrics": made.metrics,
+        "metrics_directory": made.ingress._metrics_directory,
+        "answer_request_id": False,
+        "tracing": made.ingress._tracing,
+        "log_text": True,
+        "gatekeeper": "directory",
+        "administration": "administration",
+        "accepted": "accepted",
+        "people": "people",
+        "arrived_ago": None,
+        "attributor": None,
+    }
+
+
+async def test_an_ingress_that_stops_ends_what_it_has_begun(made: Made) -> None:
+    await INGRESS.__serve_build_asgi_app__(made.ingress)
+    made.ingress._attributor = Mock(close=made._end("attributor"))
+    await INGRESS.__del__(made.ingress)
+    assert made.ended == ["heartbeat", "farewell", "accounts", "attributor", "tracing"]
+
+
+async def test_one_that_has_begun_nothing_ends_too(made: Made) -> None:
+    del made.ingress._tracing
+    await INGRESS.__del__(made.ingress)
+    assert made.ended == ["farewell"]
 
 
 def test_one_ingress_counts_by_itself_and_several_in_one_book() -> None:
