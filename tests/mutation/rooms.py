@@ -28,7 +28,10 @@ ELSEWHERE = {
         *("tests/deployments/api/test_errors.py", "tests/deployments/api/test_operations.py"),
     ),
     # without the runbook's: mutmut's code in a process that runs elsewhere does not find its settings
-    "deployments/command": ("tests/deployments/command/test_[!r]*.py", "tests/deployments/command/test_ray_*.py"),
+    "deployments/command": (
+        *("tests/deployments/command/test_[!r]*.py", "tests/deployments/command/test_ray_*.py"),
+        "tests/model/checkpoint/test_hub.py",
+    ),
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),
     **{
         f"deployments/teams/database/{room}": ("tests/deployments/teams/test_store_database.py",)
