@@ -170,3 +170,14 @@ def test_what_stands_behind_two_dashes_is_no_option() -> None:
     made = OptionParser("it", "")
     made.add_argument("word")
     assert made.parse_args(["--", "--modle"]).word == "--modle"
+
+
+def test_a_long_name_has_its_help_in_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "82")
+    made = OptionParser("it", "What it does.", usage="it [options]")
+    made.add_argument("--a-name-of-many-words-and-letters", metavar="N", help="What it is for.")
+    assert made.format_help() == (
+        "usage: it [options]\n\nWhat it does.\n\noptions:\n"
+        f"  -h, --help{' ' * 18}show this help message and exit\n"
+        f"  --a-name-of-many-words-and-letters N\n{' ' * 30}What it is for.\n"
+    )

@@ -14,7 +14,10 @@ from deployments import errors, ingress
 from deployments.errors import ServeError
 from deployments.ingress import create_administration_app, refusal_reason
 from deployments.teams.administration import Administration
+from model.text.tokenizer import Tokenizer
 from monitoring.labels import REJECTION_REASONS
+from monitoring.version import package_version
+from tests.support.fake_backend import FakeBackend
 
 REASONS = {
     errors.UnauthorizedError: "unauthorized",
@@ -72,6 +75,7 @@ async def office() -> AsyncIterator[httpx.AsyncClient]:
         ("GET", "/openapi.json", None, 404, "not_found"),
         ("PUT", "/v1/organization/projects", None, 405, "method_not_allowed"),
         ("POST", "/v1/organization/projects", {"name": 5}, 400, "invalid_value"),
+        ("GET", "/v1/organization/projects?limit=x", None, 400, "invalid_value"),
     ],
 )
 async def test_the_app_of_administrators_refuses_as_the_whole_one_does(
@@ -81,3 +85,9 @@ async def test_the_app_of_administrators_refuses_as_the_whole_one_does(
     assert response.status_code == status
     assert list(response.json()["error"]) == ["message", "type", "param", "code"]
     assert (response.json()["error"]["type"], response.json()["error"]["code"]) == ("invalid_request_error", code)
+
+
+def test_the_whole_app_says_what_and_which_version_it_is_of(fake_backend: FakeBackend, tokenizer: Tokenizer) -> None:
+    app = ingress.create_app(backend=fake_backend, tokenizer=tokenizer)
+    assert (app.title, app.version) == ("StarCoder Serve", package_version())
+    assert app.description.startswith("Code completion and fill-in-the-middle")

@@ -13,7 +13,7 @@ import pytest
 
 from deployments.api.pages.playground import configurations
 from deployments.clients import registry
-from deployments.clients.client import Server
+from deployments.clients.client import Client, Server
 from deployments.clients.reference import BEGIN, END, reference
 from deployments.clients.registry import clients
 from deployments.ingress import create_app
@@ -121,6 +121,20 @@ def test_clients_stand_in_their_sections_in_the_order_that_they_ask_for(known: P
         )
     assert list(clients()) == ["later", "a", "b", "first"]
     assert reference(PAGE) == SECTIONS
+    again = f"{BEGIN} stands between two comments of which the other is {END}.\n"
+    assert reference(PAGE + again) == SECTIONS + again
+
+
+def test_every_place_has_what_it_is_called_after(known: Path) -> None:
+    places = ("origin", "model", "key", "window", "answer", "prompt")
+    client = msgspec.structs.replace(
+        Client(name="It", section="Python", speaks={}, language="toml", configuration=""),
+        configuration=" ".join(f"{{{{{place}}}}}" for place in places),
+    )
+    server = Server("https://a.test", 'a"b', window=1002, key="k")
+    assert client.configured(server) == r"https://a.test a\"b k 1002 250 752"
+    with pytest.raises(KeyError):
+        msgspec.structs.replace(client, configuration="{{other}}").configured(server)
 
 
 @pytest.mark.parametrize("name", clients())
