@@ -274,6 +274,7 @@ def _own(delta: Delta) -> Delta:
         delta,
         token_ids=delta.token_ids.copy(),
         logprobs=delta.logprobs and delta.logprobs.copy(),
+        rule_logprobs=delta.rule_logprobs and delta.rule_logprobs.copy(),
         text_offsets=delta.text_offsets and delta.text_offsets.copy(),
     )
 

@@ -20,6 +20,9 @@ from hypothesis import Phase, settings
 TIMES = Path("mutmut-stats.json")
 """In the folder in which mutmut runs the tests; it is not there before they have been timed."""
 
+FAILED = Path("mutmut-failed.txt")
+"""There too: the test that failed last, and what it said; mutmut itself keeps it to itself."""
+
 _SETTINGS = "_hypothesis_internal_use_settings"
 _LEAST_EXAMPLES = 10
 
@@ -41,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         forget_names(item)
     seconds = json.loads(TIMES.read_text())["duration_by_test"] if TIMES.is_file() else {}
     items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
+
+
+def pytest_exception_interact(
+    node: pytest.Item | pytest.Collector, report: pytest.TestReport | pytest.CollectReport
+) -> None:
+    (node.config.rootpath / FAILED).write_text(f"{report.nodeid}\n{report.longreprtext}\n")
 
 
 def hasten(test: Any) -> None:

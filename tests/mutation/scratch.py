@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.mutation.haste import FAILED
 from tests.mutation.rooms import COUNTING, PACKAGES, ROOT, Room
 
 SETTINGS = """
@@ -51,6 +53,10 @@ _PATIENCE = 10, 30.0
 itself waits for fifteen times what all tests of the function take."""
 
 
+_SPINNER = re.compile(r"^[\u2800-\u28ff] [A-Z][\w ]*\n", re.MULTILINE)
+"""Ten times a second: it says that it is at work, and would be all that is seen of what failed."""
+
+
 class MutmutError(RuntimeError):
     """mutmut has failed; the message is the end of what it said."""
 
@@ -77,7 +83,8 @@ class Scratch:
         """The names of all faults; which tests run which function is known from now on."""
         end = self._mutmut("run", "--max-children", "1", "none*", check=False)
         if "nothing matches" not in end:
-            raise MutmutError(end)
+            failed = self.directory / "mutants" / FAILED
+            raise MutmutError(end + (failed.read_text() if failed.is_file() else ""))
         return sorted(self.codes())
 
     def run(self, names: Sequence[str], workers: int) -> None:
@@ -120,7 +127,7 @@ class Scratch:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(mutmut.pid, signal.SIGKILL)
                 mutmut.wait()
-        said = log.read_text(errors="replace").replace("\r", "\n")
+        said = _SPINNER.sub("", log.read_text(errors="replace").replace("\r", "\n"))
         if code and check:
             raise MutmutError(said[-4000:])
         return said

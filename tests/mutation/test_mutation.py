@@ -271,6 +271,35 @@ def test_what_a_test_leaves_ends_with_mutmut(tmp_path: Path, monkeypatch: pytest
         scratch._mutmut("run", TOLD="this")
 
 
+MUTMUT_WITHOUT_FAULTS = f"""#!/bin/sh
+printf '\\r⠋ Running stats\\r⠙ Running stats'
+cd mutants && {sys.executable} -m pytest -q -p no:cacheprovider -p tests.mutation.haste --rootdir=. test_a.py > said
+printf '\\nfailed to collect stats\\n'
+exit 1
+"""
+ELSEWHERE_FAILS = """
+def test_a(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "what it saw" == ""
+"""
+
+
+def test_a_test_that_fails_before_any_fault_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mutants").mkdir()
+    (tmp_path / "mutants" / "test_a.py").write_text(ELSEWHERE_FAILS)
+    (tmp_path / "mutmut").write_text(MUTMUT_WITHOUT_FAULTS)
+    (tmp_path / "mutmut").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    scratch = object.__new__(Scratch)
+    scratch.directory = tmp_path
+    scratch_mutmut = scratch._mutmut
+    project = with_project()["PYTHONPATH"]
+    scratch._mutmut = lambda *a, **kw: scratch_mutmut(*a, **kw, PYTHONPATH=project)  # type: ignore[method-assign]
+    with pytest.raises(MutmutError, match=r"(?s)failed to collect stats\ntest_a\.py::test_a\n.*what it saw") as failed:
+        scratch.plant()
+    assert str(failed.value).count("Running stats") <= 1
+
+
 @pytest.mark.parametrize(
     ("line", "prose"),
     [

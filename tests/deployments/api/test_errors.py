@@ -243,6 +243,9 @@ async def test_no_such_path_or_method(client: httpx.AsyncClient) -> None:
     response = await client.get("/v1/completions")
     assert error_of(response, 405)["code"] == "method_not_allowed"
     assert response.headers["allow"] == "POST"
+    response = await client.post("/version")
+    assert error_of(response, 405)["message"] == "'/version' takes GET, HEAD only; /docs says more."
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 async def test_request_ids_are_echoed_when_they_are_harmless(client: httpx.AsyncClient) -> None:

@@ -15,6 +15,7 @@ from deployments.errors import EngineUnavailableError, OverloadedError
 from deployments.health import EngineHealth, HealthReport, Member
 from deployments.protocol import ModelInfo
 from model.statistics import ForwardPath
+from monitoring.version import package_version
 from tests.support.fake_backend import MODEL, FakeBackend
 from tests.support.fresh_process import run_fresh
 
@@ -167,3 +168,9 @@ def test_importing_the_ingress_does_not_load_what_takes_long() -> None:
     loaded = set(run_fresh(script))
     assert "deployments.ingress" in loaded
     assert not loaded & {"torch", "ray", "transformers"}
+
+
+async def test_the_schema_says_what_and_which_version_it_is_of(client: httpx.AsyncClient) -> None:
+    info = (await client.get("/openapi.json")).json()["info"]
+    assert (info["title"], info["version"]) == ("StarCoder Serve", package_version())
+    assert info["description"].startswith("Code completion and fill-in-the-middle")

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from deployments.attribution.build import MOST_BYTES, build, forget
-from deployments.attribution.index import DATABASE, Index, connect
+from deployments.attribution.index import DATABASE, MOST_PLACES, Index, connect, packed, unpacked
 from deployments.attribution.licences import Licences
 from deployments.attribution.opt_out import OptOut
-from deployments.attribution.search import Looked
+from deployments.attribution.search import MOST_SOURCES, Looked
+from deployments.attribution.tiles import TILE, Compared
 from model.config import ConfigError
 from tests.deployments.attribution.conftest import code
 
@@ -37,6 +38,68 @@ def test_what_is_no_text_is_left_out(corpus: Path, tmp_path: Path, index: Index)
     built = build([odd], tmp_path / "out")
     assert (built.files, built.tiles) == (1, 0)
     assert sources(tmp_path / "out", code(1)) == set()
+
+
+def test_of_what_programs_fill_only_what_comes_after_is_taken(tmp_path: Path) -> None:
+    top = tmp_path / "odd"
+    for number, name in enumerate((".git", "__pycache__", "node_modules")):
+        (top / name).mkdir(parents=True)
+        (top / name / "x.py").write_text(code(number))
+    (top / "zero.py").write_text("\0")
+    (top / "zlatin.py").write_bytes(b"\xff")
+    (top / "zzz.py").write_text("x = 1\n" + "#" * (MOST_BYTES - 6))
+    built = build([top], tmp_path / "out")
+    assert (built.files, built.characters) == (1, MOST_BYTES)
+
+
+def test_how_far_a_build_is_is_told_after_each_file(corpus: Path, tmp_path: Path) -> None:
+    unknown = tmp_path / "unknown"
+    unknown.mkdir()
+    (unknown / "x.py").write_text("x = 1\n")
+    seen: list[tuple[int, int]] = []
+    out = tmp_path / "below" / "out"
+    built = build([corpus, unknown], out, told=lambda built: seen.append((built.files, built.characters)))
+    paths = [path for top in (corpus, unknown) for path in top.rglob("*") if path.is_file() and path.suffix != ".bin"]
+    texts = [path.read_text() for path in paths]
+    assert [files for files, _ in seen] == list(range(1, len(texts) + 1))
+    assert seen[-1] == (built.files, built.characters) == (len(texts), sum(map(len, texts)))
+    assert (built.opted_out, built.unknown_licences) == (0, 1)
+    tiles = {hash for text in texts for hash in Compared.of(text).tiles().tolist()}
+    assert built.tiles == len(tiles)
+    database = connect(out)
+    assert dict(database.execute("SELECT name, value FROM about WHERE name != 'built_at'")) == {
+        "format": "1",
+        "files": str(len(texts)),
+    }
+    database.close()
+
+
+def test_of_a_tile_that_stands_everywhere_some_places_are_kept(tmp_path: Path) -> None:
+    top = tmp_path / "twins"
+    top.mkdir()
+    for number in range(MOST_PLACES + 4):
+        (top / f"{number:02}.py").write_text(code(1))
+    build([top], tmp_path / "out")
+    index = Index.open(tmp_path / "out")
+    hashes = Compared.of(code(1)).tiles()
+    found = list(index.places(hashes))
+    assert [at for at, _ in found] == list(range(len(hashes)))
+    for at, places in found:
+        assert places == [(number, at * TILE) for number in range(1, MOST_PLACES + 1)]
+    (part,) = Looked(index, "", code(1)).attributions
+    assert [source.file for source in part.sources] == [f"twins/{number:02}.py" for number in range(MOST_SOURCES)]
+    index.close()
+
+
+def test_a_directory_may_be_called_what_a_url_would_not(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "50% a?b#c"
+    build([corpus], out)
+    assert sources(out, code(1)) == {"library/part1.py"}
+
+
+@pytest.mark.parametrize("text", ["", "x", "größe = 1\n\0", "\n".join(map(str, range(5000)))])
+def test_a_text_comes_out_as_it_went_in(text: str) -> None:
+    assert unpacked(packed(text)) == text
 
 
 def test_an_index_is_whole_or_not_there(corpus: Path, tmp_path: Path) -> None:
@@ -99,14 +162,22 @@ def test_who_has_opted_out_is_in_no_index(corpus: Path, tmp_path: Path) -> None:
     assert sources(tmp_path / "out", code(100)) == set()
 
 
+def pieces_in(database: Path, file: Path) -> list[bytes]:
+    """Of a file's text, as the index keeps it: what is in one page of it is in one piece."""
+    data, whole = database.read_bytes(), packed(file.read_text())
+    return [piece for at in range(0, len(whole) - 64, 64) if (piece := whole[at : at + 64]) in data]
+
+
 def test_who_opts_out_later_is_forgotten_by_servers_that_run(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     build([corpus], out)
     running = Index.open(out)
     assert Looked(running, "", code(100)).attributions
+    assert pieces_in(out / DATABASE, corpus / "inner" / "tagged.c")
     assert forget(out, OptOut(["library/inner/*", "other"])) == 2
     assert Looked(running, "", code(100)).attributions == []
     assert Looked(running, "", code(1)).attributions
+    assert not pieces_in(out / DATABASE, corpus / "inner" / "tagged.c")
     running.close()
     database = connect(out)
     assert database.execute("SELECT count(*) FROM files WHERE path LIKE '%inner%'").fetchone() == (0,)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.attribution import tiles
 from deployments.attribution.bloom import FALSE_POSITIVES, BloomFilter
-from deployments.attribution.index import Index
+from deployments.attribution.index import FORMAT, Index
 from deployments.attribution.search import BEFORE, LONG, OWN, Looked
 from deployments.attribution.tiles import LEAST, TILE, Compared
 from tests.deployments.attribution.conftest import code
@@ -41,6 +42,25 @@ def test_what_is_compared_is_the_text_without_its_white_space(text: str) -> None
 def test_a_tile_has_the_hash_of_its_window(text: str) -> None:
     compared = Compared.of(text)
     assert list(compared.tiles()) == list(compared.windows()[::TILE])
+
+
+def splitmix64(value: int) -> int:
+    """The finalizer, in whole numbers. Source: Steele, Lea and Flood, 2014, as `_mixed` has it."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        value = (value ^ (value >> shift)) * factor % 2**64
+    return value ^ (value >> 31)
+
+
+@given(st.text(min_size=TILE, max_size=TILE, alphabet=st.characters(exclude_categories=["Zs", "Zl", "Zp", "Cc"])))
+def test_a_hash_is_what_the_papers_say(text: str) -> None:
+    multilinear = sum(ord(char) * int(factor) for char, factor in zip(text, tiles._FACTORS, strict=True)) % 2**64
+    assert Compared.of(text).tiles().tolist() == [splitmix64(multilinear)]
+
+
+def test_an_index_that_was_built_is_understood_by_later_versions() -> None:
+    """Else its format has another number."""
+    assert FORMAT == "1"
+    assert Compared.of(string.printable).tiles().tolist() == [15623973958265598064]
 
 
 @given(st.sets(st.integers(0, 2**64 - 1), max_size=200))

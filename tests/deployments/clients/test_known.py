@@ -13,7 +13,7 @@ import pytest
 
 from deployments.api.pages.playground import configurations
 from deployments.clients import registry
-from deployments.clients.client import Server
+from deployments.clients.client import Client, Server
 from deployments.clients.reference import BEGIN, END, reference
 from deployments.clients.registry import clients
 from deployments.ingress import create_app
@@ -53,9 +53,88 @@ def test_what_is_wrong_in_a_file_is_said_with_its_name(known: Path) -> None:
         clients()
 
 
-def test_a_page_without_a_place_is_refused() -> None:
+@pytest.mark.parametrize("page", ["Nothing.", f"Before.\n{BEGIN}\nOld.\n", f"Before.\n{END}\n"])
+def test_a_page_without_a_place_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="lost the comments"):
-        reference("Nothing.")
+        reference(page)
+
+
+SECTIONS = f"""\
+Before.
+
+{BEGIN}
+
+## Python
+
+### later
+
+Dialects: OpenAI.
+
+```toml
+later
+```
+
+### a
+
+Dialects: OpenAI.
+
+```toml
+a
+```
+
+### b
+
+Dialects: OpenAI.
+
+```toml
+b
+```
+
+## Evaluation
+
+### first
+
+In `a.conf`; dialects: OpenAI, TGI.
+Slow.
+
+```toml
+first
+```
+
+{END}
+After.
+"""
+
+
+def test_clients_stand_in_their_sections_in_the_order_that_they_ask_for(known: Path) -> None:
+    ours = 'speaks = { "It" = ["OpenAI"] }'
+    theirs = 'speaks = { "It" = ["OpenAI", "TGI"], "Its chat" = ["OpenAI"] }\nfile = "`a.conf`"\nnote = "Slow."'
+    for name, section, order, more in (
+        ("b", "Python", 50, ours),
+        ("first", "Evaluation", 10, theirs),
+        ("a", "Python", 50, ours),
+        ("later", "Python", 49, ours),
+    ):
+        (known / f"{name}.toml").write_text(
+            f'name = "{name}"\nsection = "{section}"\norder = {order}\nlanguage = "toml"\n{more}\n'
+            f'configuration = """\n{name}\n"""\n'
+        )
+    assert list(clients()) == ["later", "a", "b", "first"]
+    assert reference(PAGE) == SECTIONS
+    again = f"{BEGIN} stands between two comments of which the other is {END}.\n"
+    assert reference(PAGE + again) == SECTIONS + again
+
+
+def test_every_place_has_what_it_is_called_after(known: Path) -> None:
+    places = ("origin", "model", "key", "window", "answer", "prompt")
+    client = msgspec.structs.replace(
+        Client(name="It", section="Python", speaks={}, language="toml", configuration=""),
+        configuration=" ".join(f"{{{{{place}}}}}" for place in places),
+    )
+    server = Server("https://a.test", 'a"b', window=1002, key="k")
+    assert client.configured(server) == r"https://a.test a\"b k 1002 250 752"
+    with pytest.raises(KeyError):
+        msgspec.structs.replace(client, configuration="{{other}}").configured(server)
 
 
 @pytest.mark.parametrize("name", clients())

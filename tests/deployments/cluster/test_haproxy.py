@@ -92,15 +92,50 @@ def test_another_template_is_refused(rendered: Rendered, tmp_path: Path, broken:
         adapt(broken(rendered()), tmp_path)
 
 
-def test_files_suffice_for_two_connections_each(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("files", "possible"), [(2048, 682), (512 + 9, 4), (512, 1), (10, 1), (10**6, 4096)])
+def test_files_suffice_for_two_connections_each(files: int, possible: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that come above the limit, too: an eighth of them, and a few."""
     import resource
 
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 2048))
-    possible = haproxy.connections_possible(4096)
-    assert possible < 4096
-    assert 2 * (possible + possible // 8 + 16) <= 2048
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1, files))
+    assert haproxy.connections_possible(4096) == possible
+    assert possible == 1 or 2 * (possible + possible // 8) <= files - 512
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
     assert haproxy.connections_possible(4096) == 4096
+
+
+RAYS = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_BINARY_PATH": "/x",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "1",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "86400",
+    "RAY_SERVE_PORT_QUARANTINE_S": "150",
+}
+OF_A_SERVER = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "/own/c",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "/own/a",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "/own/s",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "/own/m",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "/own",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": "8501",
+}
+
+
+def test_what_ray_is_told_is_what_it_reads() -> None:
+    """By names that Ray knows: it takes no offence at others."""
+    from ray.serve._private import constants
+    from ray.serve._private import haproxy as rays
+
+    assert haproxy.environment("/x") == RAYS
+    said = haproxy.environment("/x", directory=Path("/own"), fallback_port=8501, metrics=False)
+    assert said == RAYS | OF_A_SERVER | {"RAY_SERVE_HAPROXY_METRICS_ENABLED": "0"}
+    read = Path(constants.__file__).read_text() + Path(rays.__file__).read_text()
+    assert [name for name in said if f'"{name}"' not in read] == []
 
 
 def test_requests_come_to_the_ingress(front: Front, behind: int) -> None:

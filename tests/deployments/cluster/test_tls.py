@@ -15,7 +15,7 @@ import pytest
 import uvicorn.config
 
 from deployments.certificate import Certificate
-from deployments.cluster import haproxy, proxy
+from deployments.cluster import haproxy, proxy, renewal
 from deployments.cluster.haproxy_log import refusal
 from deployments.cluster.proxy_settings import ProxySettings
 from deployments.cluster.renewal import HaproxyCertificate, Renewal, RenewalError
@@ -177,6 +177,24 @@ def test_half_a_renewal_is_refused_by_haproxy(
 def test_a_haproxy_that_is_not_there_yet_is_waited_for(tmp_path: Path, certificate: Certificate) -> None:
     assert not haproxys(certificate, tmp_path).take()
     assert not haproxys(certificate, tmp_path / "no such directory").take()
+
+
+def test_the_haproxy_of_this_node_is_told(
+    tmp_path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray has a directory of each node, below that which it is given."""
+    asked: list[tuple[Path, str]] = []
+    monkeypatch.setattr(renewal, "ask", lambda admin, command: asked.append((admin, command)) or "Success!")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_SOCKET_PATH", str(tmp_path / "a"))
+    (tmp_path / "node").mkdir()
+    haproxy.renewal(certificate, "node").look()
+    assert {admin for admin, _ in asked} == {tmp_path / "node" / "a"}
+    name = tmp_path / "node" / haproxy.CERTIFICATE
+    pem = [line for path in (certificate.chain, certificate.key) for line in path.read_text().splitlines()]
+    assert [command for _, command in asked] == [
+        f"set ssl cert {name} <<\n" + "\n".join(pem) + "\n",
+        f"commit ssl cert {name}",
+    ]
 
 
 def test_files_are_taken_once_and_again_when_they_change(certificate: Certificate, other: Certificate) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments.attribution.build import Built
 from deployments.attribution.index import Index
 from deployments.attribution.search import Looked
-from deployments.command import cli
+from deployments.command import attribution, cli
 from deployments.settings import Settings
 from model.config import ConfigError
 
@@ -70,3 +71,15 @@ def test_blocking_needs_an_index() -> None:
         Settings.from_command_line(["--attribution.block"])
     settings = Settings.from_command_line(["--attribution.index", "somewhere", "--attribution.block"])
     assert settings.attribution.index == Path("somewhere").absolute()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_on_a_terminal_it_says_now_and_then_how_far_it_is(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    for files in range(1, 1501):
+        attribution._tell(Built(files=files))
+    attribution._clear()
+    said = "\r500 files\r1,000 files\r1,500 files\r\033[K" if terminal else ""
+    assert capsys.readouterr().err == said

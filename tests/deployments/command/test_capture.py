@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
+from deployments.command import capture
 from monitoring import events, logs
+from tests.support.waiting import wait_until
 
 PRINTS = """
 import os, subprocess, sys, warnings
@@ -107,3 +111,28 @@ def test_a_crash_has_its_last_words_where_standard_error_went() -> None:
     done = run("os.kill(os.getpid(), signal.SIGSEGV)")
     assert done.returncode == -signal.SIGSEGV
     assert "Fatal Python error: Segmentation fault" in done.stderr
+
+
+def test_what_comes_later_is_told_as_well_and_a_line_with_its_end() -> None:
+    told: list[str] = []
+    read, write = os.pipe()
+    thread = threading.Thread(target=capture._read, args=(read, told.extend))
+    thread.start()
+    for text, known in ((b"a\nb\nbeg", ["a", "b"]), (b"un\n", ["a", "b", "begun"])):
+        os.write(write, text)
+        wait_until(lambda known=known: told == known)
+    os.write(write, b"no end")
+    os.close(write)
+    thread.join()
+    assert told == ["a", "b", "begun", "no end"]
+
+
+def test_a_line_without_an_end_is_told_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "LONGEST_LINE", 4)
+    monkeypatch.setattr(capture, "READ_BYTES", 2)
+    told: list[str] = []
+    read, write = os.pipe()
+    os.write(write, b"1234567890\n")
+    os.close(write)
+    capture._read(read, told.extend)
+    assert told == ["123456", "7890", ""]

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from starlette.responses import PlainTextResponse
 
-from deployments.cluster import temporary
 from deployments.command import checks, cli
 from deployments.command.ports import free_port
 from deployments.command.processes import descendants
@@ -138,22 +137,6 @@ def test_ready_message_says_what_computes_and_why() -> None:
     reason = "no C compiler is installed"
     first, _, _ = ready_message(Settings(), 3.0, {"path": "torch", "reason": reason, "products": None}).partition("\n")
     assert first.endswith(f"/docs), with its forward pass by PyTorch's operations ({reason}). Try:")
-
-
-def test_directories_of_dead_processes_are_removed(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    stale = tmp_path / f"{temporary.PREFIX}{ended.pid}-abc"
-    stale.mkdir()
-    (stale / "engine.sock").touch()
-    foreign = tmp_path / "other-1-abc"
-    foreign.mkdir()
-    living = temporary.private_directory(tmp_path)
-    assert living.stat().st_mode & 0o777 == 0o700
-    temporary.remove_stale(tmp_path)
-    assert not stale.exists()
-    assert living.exists()
-    assert foreign.exists()
 
 
 ORPHANS = """

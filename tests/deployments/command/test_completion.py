@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.command import cli
+from deployments.command import cli, completion_scripts
 from deployments.command.completion import Completion
 from deployments.command.completion_scripts import SCRIPTS, Place
 from deployments.settings import Settings
@@ -54,7 +54,10 @@ def test_every_setting_can_be_completed(places: list[Place]) -> None:
 
 def test_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["completion", "bash"]) == 0
-    assert "complete -F _starcoder starcoder\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "complete -F _starcoder starcoder\n" in said
+    assert said.endswith("\n")
+    assert not said.endswith("\n\n")
 
 
 def asked(shell: str, script: str, lines: list[str], directory: Path) -> list[set[str]]:
@@ -92,3 +95,18 @@ def test_zsh_reads_its_script(places: list[Place], tmp_path: Path) -> None:
         pytest.skip("zsh is not installed")
     (tmp_path / "script").write_text(script)
     assert subprocess.run(["zsh", "-n", tmp_path / "script"], capture_output=True, timeout=60).stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("help", "short"),
+    [
+        ("What it does. And more.", "What it does"),
+        ("One; two", "One"),
+        ("a.b c", "a.b c"),
+        ("x" * 72, "x" * 72),
+        ("x" * 73, "x" * 71 + "…"),
+        ("", ""),
+    ],
+)
+def test_of_a_help_the_first_sentence_is_shown_or_what_fits(help: str, short: str) -> None:
+    assert completion_scripts._short(help) == short

@@ -211,3 +211,9 @@ def test_what_is_no_number_is_refused(option: str, value: str, capsys: pytest.Ca
     with pytest.raises(SystemExit, match="2"):
         main(["plan", "--developers", "50", "--gpu", "h100", f"{option}={value}"])
     assert f"argument {option}: {value!r} is no number of at least 0" in capsys.readouterr().err
+
+
+def test_the_help_says_that_people_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    assert "--developers N " in capsys.readouterr().out

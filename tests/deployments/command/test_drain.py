@@ -14,6 +14,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.util import get_node_ip_address
 
+from deployments.command import drain as hook_module
 from deployments.command.drain import RayCluster, drain, local_replicas
 
 
@@ -208,3 +209,17 @@ def test_where_no_cluster_was_ever_the_hook_says_so(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address_or_die", ends)
     said = drain(RayCluster(), lambda: 1, 60)
     assert said == "the cluster did not take the request: there is no cluster here: no Ray runs here"
+
+
+@pytest.mark.parametrize(("more", "node"), [([], None), (["--node-id", "abc"], "abc")])
+def test_the_hook_is_told_how_long_and_which_node(
+    more: list[str], node: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(hook_module, "RayCluster", lambda node_id: f"cluster of {node_id}")
+    monkeypatch.setattr(hook_module, "drain", lambda *given: asked.append(given) or "drained")
+    assert hook_module.main(["--seconds", "7.5", *more]) == 0
+    assert asked == [(f"cluster of {node}", local_replicas, 7.5)]
+    assert capsys.readouterr().out == "drain: drained\n"
+    with pytest.raises(SystemExit):
+        hook_module.main(more)

@@ -63,6 +63,8 @@ def test_only_haproxy_listens_where_others_are(command: str | None) -> None:
     settings = Settings(host="0.0.0.0")
     assert front.local_http_options(settings)["host"] == ("0.0.0.0" if command is None else "127.0.0.1")
     assert proxy_settings.variables(settings)["STARCODER_HOST"] == "0.0.0.0"
+    secured = Settings(ssl_certfile=Path("/a.crt"), ssl_keyfile=Path("/a.key"))
+    assert ("ssl_certfile" in front.local_http_options(secured)) == (command is None)
 
 
 def test_the_paths_of_its_sockets_are_short_enough(command: str | None) -> None:

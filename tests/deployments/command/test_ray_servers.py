@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
+import ray
+from ray._private import worker
 
-from deployments.command.ray_servers import STARTS, start_node
+from deployments.command import ray_servers
+from deployments.command.ray_servers import STARTS, dead_servers, end_streams, shut_down, start_node
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 
@@ -57,3 +62,51 @@ def test_it_does_not_try_for_ever_nor_after_another_error(error: str, tries: int
         assert len(node.servers) == tries
     finally:
         node.end()
+
+
+def test_of_rays_servers_those_are_told_without_which_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = ["log_monitor", "raylet", "monitor", "gcs_server"]
+    node = SimpleNamespace(dead_processes=lambda: [(name, None) for name in dead])
+    monkeypatch.setattr(worker, "_global_node", node)
+    assert dead_servers() == ["raylet", "gcs_server"]
+    monkeypatch.setattr(worker, "_global_node", None)
+    assert dead_servers() == []
+    monkeypatch.delitem(sys.modules, "ray")
+    assert dead_servers() == []
+
+
+def test_with_the_raylet_its_ingresses_end_and_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = {1: "ray::ServeReplica:starcoder:ingress", 2: "ray::ProxyActor"}
+    asked = []
+
+    def kill_raylet(check_alive: bool) -> None:
+        asked.append(check_alive)
+        raise ProcessLookupError("it has ended by itself")
+
+    monkeypatch.setattr(worker, "_global_node", SimpleNamespace(kill_raylet=kill_raylet))
+    monkeypatch.setattr(ray_servers, "descendants", lambda: list(lines))
+    monkeypatch.setattr(ray_servers, "command_line", lines.get)
+    monkeypatch.setattr(ray_servers, "time", SimpleNamespace(sleep=lambda seconds: lines.pop(1)))
+    end_streams()
+    assert asked == [False]
+    assert lines == {2: "ray::ProxyActor"}
+
+
+def test_without_a_node_there_is_nothing_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_global_node", None)
+    end_streams()
+
+
+def test_ray_that_was_loaded_is_shut_down_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+
+    def shutdown() -> None:
+        ends.append(1)
+        raise RuntimeError("it was never there")
+
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    shut_down()
+    assert ends == [1]
+    monkeypatch.delitem(sys.modules, "ray")
+    shut_down()
+    assert ends == [1]

@@ -10,10 +10,12 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from deployments.api.common.health_answer import Health
+from deployments.api.operations import Forward, Version
 from deployments.command import cli
 from deployments.command.connection import URL_VARIABLE
 from deployments.command.ports import free_port
-from deployments.command.status import ago
+from deployments.command.status import ago, told
 from deployments.health import EngineHealth, HealthReport, Member
 from tests.support.fake_backend import FakeBackend
 from tests.support.http_server import serving
@@ -41,16 +43,63 @@ def of_the_server(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_says_what_there_is(report: HealthReport, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"{url}: ready\nversion ")
-    assert "queue: 3 running, 2 waiting; cache in use: 50%" in told
-    assert "1 of 2 engines ready" in told
-    lines = [line.split() for line in told.splitlines()]
+    said = capsys.readouterr().out
+    assert said.startswith(f"{url}: ready\nversion ")
+    assert "queue: 3 running, 2 waiting; cache in use: 50%" in said
+    assert "1 of 2 engines ready" in said
+    lines = [line.split() for line in said.splitlines()]
     (first,) = [line for line in lines if line[:1] == ["aaaa"]]
     assert first[1] == "ready"
     assert first[-5:] == ["3", "1", "25%", "12", "ms"]
     assert [line[:2] for line in lines if line[:1] in (["bbbb"], ["cccc"])] == [["bbbb", "starting"], ["cccc", "ready"]]
-    assert "other versions than who answered: 0.0.9" in told
+    assert "other versions than who answered: 0.0.9" in said
+
+
+TOLD = """\
+http://there: draining: it is about to stop
+  because
+version 0.2, forward pass: native
+queue: 3 running, 12 waiting; cache in use: 50%
+
+1 of 3 engines ready
+engine  state            for  running  waiting  cache  answered in
+aaaa    ready     1 min 39 s        3       12    25%        12 ms
+bbbb    starting        40 s                                        loads
+cc      silent           0 s                                        is away
+
+ingress  state         for
+dddd     ready  1 min 40 s
+
+Engines run other versions than who answered: 0.0.9, 0.1
+"""
+
+
+def test_what_is_said_stands_in_columns() -> None:
+    idle = {"running": 0, "waiting": 0, "kv_cache_usage": 0.0, "heartbeat_seconds": None}
+    busy = {"running": 3, "waiting": 12, "kv_cache_usage": 0.25, "heartbeat_seconds": 0.012}
+    health = Health.model_validate(
+        {
+            "status": "draining",
+            "running": 3,
+            "waiting": 12,
+            "kv_cache_usage": 0.5,
+            "heartbeat_seconds": 0.1,
+            "engines": [
+                {"id": "aaaa", "state": "ready", "since": 1.0, "reason": None, "version": "0.2", **busy},
+                {"id": "bbbb", "state": "starting", "since": 60.0, "reason": "loads", "version": "0.1", **idle},
+                {"id": "cc", "state": "silent", "since": 100.0, "reason": "is away", "version": "0.0.9", **idle},
+            ],
+            "ingresses": [{"id": "dddd", "state": "ready", "since": 0.0}],
+        }
+    )
+    version = Version.model_construct(version="0.2", forward=Forward(path="native", reason=None, products=None))
+    assert told("http://there", health, version, "because", now=100.0).splitlines() == TOLD.splitlines()
+    alone = health.model_copy(update={"status": "ok", "engines": [], "ingresses": []})
+    assert told("http://there", alone, Version.model_construct(version="0.2", forward=None), None, 0.0) == (
+        "http://there: ready\nversion 0.2\nqueue: 3 running, 12 waiting; cache in use: 50%\n"
+    )
+    without = health.model_copy(update={"engines": [health.engines[0].model_copy(update={"heartbeat_seconds": None})]})
+    assert " ms" not in told("http://there", without, version, None, now=100.0)
 
 
 @pytest.mark.parametrize(("draining", "word"), [(True, "draining"), (False, "no engine is ready")])
@@ -59,8 +108,8 @@ def test_where_nothing_should_be_sent_it_ends_with_1(
 ) -> None:
     fake_backend.report = msgspec.structs.replace(report, healthy=False, draining=draining, reason="because")
     assert cli.main(["status"]) == 1
-    assert f": {word}" in (told := capsys.readouterr().out)
-    assert "\n  because\n" in told
+    assert f": {word}" in (said := capsys.readouterr().out)
+    assert "\n  because\n" in said
     assert cli.main(["status", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert answer["status"] == ("draining" if draining else "unavailable")
@@ -78,7 +127,11 @@ def test_no_server_and_another_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "0 s"), (59.6, "1 min 0 s"), (3700, "1 h 1 min"), (200_000, "2 d 7 h")]
+    ("seconds", "text"),
+    [
+        *((-1, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min")),
+        *((3700, "1 h 1 min"), (86_399, "23 h 59 min"), (86_400, "1 d 0 h"), (200_000, "2 d 7 h")),
+    ],
 )
 def test_times_have_two_units(seconds: float, text: str) -> None:
     assert ago(seconds) == text

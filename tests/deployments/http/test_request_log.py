@@ -333,5 +333,8 @@ def test_a_log_file_that_cannot_be_opened_stops_nobody(tmp_path: Path, capsys: p
         for logger, level, handlers in before:
             logger.setLevel(level)
             logger.handlers[:] = handlers
-    events = [line["event"] for text in capsys.readouterr().out.splitlines() if (line := logs.parse(text))]
-    assert events == ["log_file.unusable", "engine.ready"]
+    lines = [line for text in capsys.readouterr().out.splitlines() if (line := logs.parse(text))]
+    assert [(line["event"], line["level"]) for line in lines] == [
+        ("log_file.unusable", "warning"),
+        ("engine.ready", "info"),
+    ]

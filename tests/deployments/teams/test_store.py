@@ -91,9 +91,9 @@ async def test_a_weight_is_neither_nothing_nor_everything(store: Store, weight: 
 
 async def test_numbers_that_fit_no_column_are_refused(store: Store) -> None:
     for number in (-1, 2**63):
-        with pytest.raises(InvalidChangeError):
+        with pytest.raises(InvalidChangeError, match=f"^parallel of {number}:"):
             await store.create_team("local", "a", limits=Limits(parallel=number))
-        with pytest.raises(InvalidChangeError):
+        with pytest.raises(InvalidChangeError, match=f"^budget of {number}:"):
             await store.create_team("local", "a", budget=Budget(amount=number))
     await store.create_team("local", "a", limits=Limits(parallel=2**63 - 1))
 
@@ -203,8 +203,10 @@ async def test_prices_are_followed_not_changed(store: Store) -> None:
     for wrong in (price, Price(model="starcoder", input=9, cached=9, output=9, valid_from=NOON - 1)):
         with pytest.raises(InvalidChangeError):
             await store.set_price("local", wrong)
-    with pytest.raises(InvalidChangeError):
-        await store.set_price("local", Price(model="m", input=-1, cached=0, output=0, valid_from=0.0))
+    for name in ("input", "cached", "output"):
+        amounts = {"input": 0, "cached": 0, "output": 0} | {name: -1}
+        with pytest.raises(InvalidChangeError, match=f"^{name} price of -1 "):
+            await store.set_price("local", Price(model="m", valid_from=0.0, **amounts))
     assert await store.prices() == [other, price, later]
 
 
