@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-MOST_BYTES = 1 << 18
+MOST_BYTES = 1 << 19
 """Of a tensor. All go through the first rank: larger ones are gloo's, in which each rank moves as much."""
 
 
