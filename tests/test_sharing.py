@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import queue
 import random
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.support.sharing import _LONG, _ONE_SERVER, _ROOMS, is_last, pytest_collection_modifyitems, room
+from tests.support.sharing import _LONG, _ONE_SERVER, _ROOMS, is_last, pytest_collection_modifyitems, room, turn
 
 ROOT = Path(__file__).parents[1]
 FILES = (
@@ -90,3 +95,30 @@ def test_no_two_tests_have_one_name() -> None:
     twice: list[Any] = [Item("tests/test_a.py", 1), Item("tests/test_a.py", 1)]
     with pytest.raises(pytest.UsageError, match="same id"):
         pytest_collection_modifyitems(twice)
+
+
+def test_one_worker_collects_before_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They then do so at once: each waits there for the other."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    events, both = queue.Queue[str](), threading.Barrier(2, timeout=60)
+
+    def other(worker: Any) -> None:
+        events.put("waits")
+        with turn(worker):
+            events.put("collects")
+            both.wait()
+
+    first, *others = (worker_of(tmp_path, number) for number in range(3))
+    with ThreadPoolExecutor(2) as threads:
+        with turn(first):
+            ends = [threads.submit(other, worker) for worker in others]
+            assert [events.get(timeout=60) for _ in others] == ["waits"] * 2
+            events.put("the first has")
+        for end in ends:
+            end.result(60)
+    assert [events.get() for _ in range(3)] == ["the first has", "collects", "collects"]
+
+
+def worker_of(directory: Path, number: int) -> Any:
+    option = SimpleNamespace(basetemp=str(directory / f"popen-gw{number}"))
+    return SimpleNamespace(workerinput={"workerid": f"gw{number}"}, option=option)

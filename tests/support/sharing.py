@@ -10,10 +10,13 @@ A cluster takes 20 seconds of a core to start and a tenth of one to idle: tests 
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import sys
 from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -103,14 +106,31 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """What is collected and imported stays: garbage is not looked for meanwhile, nor among it later."""
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
+    with turn(session.config):
+        gc.disable()
+        try:
+            return (yield)
+        finally:
+            gc.freeze()
+            gc.enable()
+
+
+@contextmanager
+def turn(config: pytest.Config) -> Iterator[None]:
+    """One worker collects before all others: what Python compiles and pytest rewrites, which takes longer than the
+    rest, those find done."""
+    if not hasattr(config, "workerinput") or sys.dont_write_bytecode:
+        yield
+        return
+    file = Path(config.option.basetemp).parent / "collected"
+    with file.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if file.stat().st_size:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+        lock.write("by one")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
