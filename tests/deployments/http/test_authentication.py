@@ -157,6 +157,7 @@ async def test_the_refusal_has_the_dialects_shape(closed: httpx.AsyncClient, pat
     assert "API key" in message(response.json())
 
 
+@pytest.mark.usefixtures("keyring")
 async def test_a_strangers_body_is_not_read(closed_app: FastAPI) -> None:
     sent: list[Any] = []
 
