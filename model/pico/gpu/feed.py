@@ -84,6 +84,6 @@ class Feed:
     def close(self) -> None:
         """Ends the processes."""
         for process in self._workers:
-            process.terminate()
+            process.kill()  # what handles SIGTERM it may have from whoever started it
         for process in self._workers:
             process.join()
