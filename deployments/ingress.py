@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from deployments.api.common.context import ApiContext
 from deployments.api.common.json_body import validation_error
@@ -219,12 +220,19 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         found = NotFoundError(f"There is nothing at {shown(path)}; /docs lists what there is.")
     elif error.status_code == 405:
-        allowed = headers.get("Allow", "").split(", ")
-        headers["Allow"] = ", ".join(allowed + ["HEAD"] * ("GET" in allowed and "HEAD" not in allowed))
+        headers["Allow"] = ", ".join(_methods(request))
         found = MethodNotAllowedError(f"{shown(path)} takes {headers['Allow']} only; /docs says more.", headers=headers)
     else:
         found = InvalidRequestError(str(error.detail), status=error.status_code, headers=headers)
     return error_response(report(found, request_id(request.scope)), error_shape(request.scope))
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path takes: Starlette names those of the first of its routes, and HEAD is answered where GET is."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    allowed = {method for route in matching for method in route.methods or ()}
+    return sorted(allowed | ({"HEAD"} if "GET" in allowed else set()))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -248,6 +248,14 @@ async def test_no_such_path_or_method(client: httpx.AsyncClient) -> None:
     assert response.headers["allow"] == "GET, HEAD"
 
 
+async def test_a_path_takes_what_any_of_its_routes_takes(client: httpx.AsyncClient) -> None:
+    for path in ("/v1/organization/projects", "/"):
+        response = await client.put(path)
+        assert response.status_code == 405
+        assert f"'{path}' takes GET, HEAD, POST only; /docs says more." in response.text
+        assert response.headers["allow"] == "GET, HEAD, POST"
+
+
 async def test_request_ids_are_echoed_when_they_are_harmless(client: httpx.AsyncClient) -> None:
     for path in ("/version", "/nowhere"):
         response = await client.get(path, headers={"x-request-id": "req-42.a"})
