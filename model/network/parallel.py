@@ -117,7 +117,7 @@ class TensorParallel:
         shared = len(gpus) < self.size
         if shared and self.is_first:
             logger.warning(
-                "%d ranks share %d GPU(s): they talk through gloo and the CPU, without CUDA graphs, which is right but "
+                "%d ranks share %d GPU(s): they talk through the CPU, without CUDA graphs, which is right but "
                 "slow. Set num_kv_blocks: each rank takes the memory that it finds free",
                 self.size,
                 len(gpus),

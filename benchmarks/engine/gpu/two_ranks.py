@@ -1,6 +1,6 @@
 """Two ranks on one device beside one rank, with the same weights: whether the sharded network is the same network.
 
-NCCL refuses two ranks on one GPU; they talk through gloo there (`model.network.parallel`), which is not fast.
+NCCL refuses two ranks on one GPU; they talk through the CPU there (`model.network.parallel`), which is not fast.
 """
 
 from __future__ import annotations
