@@ -194,6 +194,7 @@ def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, recovered: C
     """
     (ingress,) = cluster.settled_pids("ServeReplica:starcoder:ingress")
     dead = deaths(counters(cluster), "ingress")
+    generated = counted(cluster, "starcoder_generation_tokens_total")
     # one asks for a whole answer, the other for a stream
     whole = completion(cluster, **LONG)
     with ThreadPoolExecutor(2) as pool:
@@ -204,6 +205,8 @@ def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, recovered: C
         wait_until(lambda: (cluster.health() or {}).get("running") == 0, cluster.text, period_s=0.05)
         recovered(time.monotonic() - killed_at)
         assert streamed.result()
+    ended_after = counted(cluster, "starcoder_generation_tokens_total") - generated
+    assert ended_after < int(str(LONG["max_tokens"])), "both came to their end"
     assert deaths(counters(cluster), "ingress") == dead + 1
 
 
