@@ -205,8 +205,9 @@ def test_what_a_killed_ingress_had_asked_for_ends(cluster: Cluster, recovered: C
         wait_until(lambda: (cluster.health() or {}).get("running") == 0, cluster.text, period_s=0.05)
         recovered(time.monotonic() - killed_at)
         assert streamed.result()
+    # the stream, what waited for its whole answer, and that once more where HAProxy has asked the next ingress
     ended_after = counted(cluster, "starcoder_generation_tokens_total") - generated
-    assert ended_after < int(str(LONG["max_tokens"])), "both came to their end"
+    assert ended_after < 2 * int(str(LONG["max_tokens"])), "both came to their end"
     assert deaths(counters(cluster), "ingress") == dead + 1
 
 
