@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.cluster import proxy
+from deployments.cluster.node_watch import ENDS_WITH_GCS
 from deployments.cluster.temporary import private_directory, remove, remove_stale
 from deployments.command import signals
 from deployments.command.checks import NO_TOKEN, check, has_token
@@ -58,6 +59,7 @@ _RAY_ENVIRONMENT = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
     # Workers end at their first look after their raylet has: ingresses are telling their clients then.
     "RAY_raylet_death_check_interval_milliseconds": "10000",
+    ENDS_WITH_GCS: "1",
     # A proxy that is not ready after five seconds is killed, which ends the start: on a busy machine it needs longer.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # No load balancer has to learn of a draining proxy: it is drained as soon as its last answer is written.
