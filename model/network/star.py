@@ -90,7 +90,7 @@ class Star:
 
 def is_small(tensor: torch.Tensor) -> bool:
     """Whether a star is for it; the same on all ranks, whose tensors have one shape."""
-    return tensor.numel() * tensor.element_size() <= MOST_BYTES
+    return tensor.nbytes <= MOST_BYTES
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:

@@ -100,13 +100,10 @@ def test_whoever_waits_for_one_that_has_gone_is_told(gone: int) -> None:
 
 
 def test_nothing_stays_open() -> None:
-    pairs = [Pipe() for _ in range(3)]
     before = len(os.listdir("/proc/self/fd"))
-    everybody = [Star([ours for ours, _ in pairs], 0, 4)]
-    everybody += [Star([theirs], number, 4) for number, (_, theirs) in enumerate(pairs, start=1)]
-    for star in everybody:
-        star.close()
-    assert len(os.listdir("/proc/self/fd")) == before - 6
+    with stars(4):
+        assert len(os.listdir("/proc/self/fd")) == before + 6
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_is_small() -> None:
