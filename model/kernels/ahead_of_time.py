@@ -9,12 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import re
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,22 +37,6 @@ BLOCK_SIZES = (16,)
 VOCABULARIES = (49152, 49280)
 """Of StarCoder and StarCoderBase, and of SantaCoder."""
 _HOST = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One binary: registers and bytes of stack a thread, to which registers spill; bytes of shared memory a program.
-
-    wgmma: whether it multiplies by the instructions of a Hopper GPU. warps: of a program.
-    """
-
-    kernel: str
-    constants: dict[str, Any]
-    registers: int
-    stack: int
-    shared: int
-    wgmma: bool
-    warps: int
 
 
 class _AbsentGpu:
@@ -156,45 +135,12 @@ def compile_all(capability: int) -> None:
             compile_linear(torch.float8_e4m3fn, torch.bfloat16)
 
 
-def variants(capability: int) -> list[Variant]:
-    """What this process has compiled for this capability."""
-    return [_variant(compiled) for compiled in binaries(capability)]
-
-
 def binaries(capability: int) -> list[Any]:
-    """The same as Triton has it: `CompiledKernel`s."""
+    """What this process has compiled for this capability, or found compiled: Triton's `CompiledKernel`s."""
     modules = (attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations)
     defined = [value for module in modules for value in vars(module).values()]
     caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
     return [compiled for cache in caches if capability in cache for compiled in cache[capability][0].values()]
-
-
-def _variant(compiled: Any) -> Variant:
-    names = compiled.src.fn.arg_names
-    constants = {names[place[0]]: value for place, value in compiled.src.constants.items()}
-    registers, stack = resources(compiled.asm["cubin"])
-    wgmma = "wgmma" in compiled.asm["ptx"]
-    return Variant(
-        compiled.metadata.name,
-        constants,
-        registers,
-        stack,
-        compiled.metadata.shared,
-        wgmma,
-        compiled.metadata.num_warps,
-    )
-
-
-def resources(binary: bytes) -> tuple[int, int]:
-    """Registers and bytes of stack of a thread, by the tool that comes with Triton."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary)
-        file.flush()
-        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        said = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
-    assert found is not None, said
-    return int(found[1]), int(found[2])
 
 
 def main() -> None:
@@ -204,7 +150,7 @@ def main() -> None:
     for capability in parser.parse_args().capability:
         number = round(float(capability) * 10)
         compile_all(number)
-        print(f"compute capability {capability}: {len(variants(number))} kernels")
+        print(f"compute capability {capability}: {len(binaries(number))} kernels")
 
 
 if __name__ == "__main__":

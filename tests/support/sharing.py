@@ -47,7 +47,7 @@ _ROOMS = {
 }
 """Start of the path: room. The first that fits counts; on clusters files come in this order, too."""
 _LONG = (
-    *(_OTHERS, _TWO_RANKS, "tests/model/kernels/test_compiled_kernels.py", _BROWSER, _CLIENTS, _DATABASE),
+    *(_OTHERS, _TWO_RANKS, _BROWSER, _CLIENTS, _DATABASE),
     *("tests/deployments/api/test_fuzz.py", "tests/deployments/api/openai/organization/test_fuzz.py"),
 )
 """Rooms that come before all others, wherever chance would have them: at the end, one core would wait for the last."""

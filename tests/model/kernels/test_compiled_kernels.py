@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from model.kernels.linear_tiles import tiles
+from tests.support import compiled_kernels
+from tests.support.compiled_kernels import Note
 from tests.support.triton_process import TritonPrograms
 
 pytest.importorskip("triton", reason="Triton has no build for this machine")
 
-pytestmark = pytest.mark.timeout(1500)  # a minute of the processor, which ten others may want, too
+pytestmark = pytest.mark.timeout(1500)  # a minute of the processor where nothing is remembered, and ten others want it
 
 SHARED_MEMORY = {89: 99 << 10, 90: 227 << 10}
 """Bytes that a program may have, by the capabilities that all is compiled for; 8.0 and 8.6 get what 8.9 gets.
@@ -22,31 +24,53 @@ Source: CUDA C++ Programming Guide, table of technical specifications by capabil
 """
 
 COMPILE = """
-import dataclasses, json, sys, torch
+import json, sys, torch
 from model.kernels import ahead_of_time, triton_linear
 from model.kernels.linear_tiles import tiles
+from tests.support.compiled_kernels import note_all
 
 for capability in map(int, sys.argv[1:]):
     ahead_of_time.compile_all(capability)
-    meant = ahead_of_time.variants(capability)
-    every = meant
+    meant = every = note_all(capability, "of models")
     if capability == 89:  # with the least of both
         with ahead_of_time.pretend(capability):
             ahead_of_time.compile_attention(32, 16, torch.float32)
             x, weight, scale = torch.zeros(1, 512).half(), torch.zeros(16, 512, dtype=torch.int8), torch.zeros(16)
             for tile in tiles(torch.float16, torch.int8):
                 triton_linear.multiply(x, weight, scale, None, 1, 1, tile=tile)
-        every = ahead_of_time.variants(capability)
-    print(json.dumps([[dataclasses.asdict(v) for v in found] for found in (meant, every)]))
+        every = note_all(capability)
+    print(json.dumps([meant, every]))
 """
+
+ANEW = 4
+"""Of the models' kernels, those that each run compiles although they are remembered."""
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("triton")
+def remembered(request: pytest.FixtureRequest) -> dict[str, Note]:
+    return {} if request.config.getoption("--record-kernels") else compiled_kernels.read()
 
 
-Compiled = dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]]
+@pytest.fixture(scope="module")
+def anew(remembered: dict[str, Note]) -> Collection[str]:
+    return compiled_kernels.chosen(remembered, "of models", ANEW) if remembered else []
+
+
+@pytest.fixture(scope="module")
+def cache(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    remembered: dict[str, Note],
+    anew: Collection[str],
+) -> Iterator[Path]:
+    directory = tmp_path_factory.mktemp("triton")
+    compiled_kernels.remember(directory, {key: note for key, note in remembered.items() if key not in anew})
+    yield directory
+    if request.config.getoption("--record-kernels"):
+        compiled_kernels.write(compiled_kernels.noted(directory))
+
+
+Compiled = dict[int, tuple[list[Note], list[Note]]]
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +80,25 @@ def compiled(cache: Path, triton_programs: TritonPrograms) -> Compiled:
     return dict(zip(SHARED_MEMORY, lines, strict=True))
 
 
+@pytest.mark.last
+def test_what_is_remembered_is_what_is_compiled(
+    compiled: Compiled, cache: Path, remembered: dict[str, Note], anew: Collection[str]
+) -> None:
+    if not remembered:
+        pytest.skip("no kernel is remembered by keys of this Python, Triton and machine")
+    found = compiled_kernels.noted(cache)
+    assert {key: found[key] for key in anew} == {key: remembered[key] for key in anew}
+    assert not found.keys() - remembered.keys(), "run pytest tests/model/kernels --record-kernels"
+
+
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
 def test_every_variant_fits_the_registers_and_the_shared_memory(compiled: Compiled, capability: int) -> None:
     in_bfloat16, every = compiled[capability]
     for variants, spilled in ((in_bfloat16, 0), (every, 32)):
         for variant in variants:
             assert variant["stack"] <= spilled, f"registers do not suffice: {variant}"
-            assert variant["shared"] <= SHARED_MEMORY[capability], f"shared memory does not suffice: {variant}"
+            shared = variant["metadata"]["shared"]
+            assert shared <= SHARED_MEMORY[capability], f"shared memory does not suffice: {variant}"
 
 
 @pytest.mark.parametrize("capability", SHARED_MEMORY)
@@ -92,53 +128,41 @@ def test_a_hopper_gpu_multiplies_by_its_own_instructions(compiled: Compiled, cap
 
 
 A100 = """
-import itertools, json, subprocess, sys, tempfile, triton
-from pathlib import Path
+import itertools, json
 from model.kernels import ahead_of_time
 from model.kernels.linear_tiles import tiles
+from tests.support.compiled_kernels import note_all
 
-def name_of(kernel):
-    return kernel.metadata.name, str(kernel.src.constants), str(kernel.src.signature), kernel.metadata.num_warps
-
-def stack_of(ptx):
-    written, made = (Path(sys.argv[1]) / name for name in ("kernel.ptx", "kernel.cubin"))
-    written.write_text(ptx)
-    subprocess.run([triton.knobs.nvidia.ptxas.path, "--gpu-name=sm_80", written, "-o", made], check=True)
-    return ahead_of_time.resources(made.read_bytes())[1]
-
-ahead_of_time.compile_all(89)
-l4 = {name_of(k): k.asm["ptx"].replace("sm_89", "sm_80") for k in ahead_of_time.binaries(89)}
 for sizes in ("TILES", "EMBEDDINGS", "VOCABULARIES"):
     setattr(ahead_of_time, sizes, getattr(ahead_of_time, sizes)[:1])
 ahead_of_time.tiles = lambda *types: tiles(*types)[:1]
 ahead_of_time.compile_operations = lambda *sizes: None
-ahead_of_time.compile_all(80)
-a100 = ahead_of_time.binaries(80)
-print(json.dumps([[k.metadata.name, l4.get(name_of(k)) == k.asm["ptx"]] for k in a100]))
-print(json.dumps([[name[0], stack_of(ptx)] for name, ptx in l4.items() if "fp8" not in name[2] + ptx]))
+for capability in (80, 89):
+    ahead_of_time.compile_all(capability)
+    print(json.dumps(note_all(capability)))
 """
 
 
-def test_an_a100_gets_what_an_l4_gets(
-    compiled: Compiled, cache: Path, triton_programs: TritonPrograms, tmp_path: Path
-) -> None:
+def test_an_a100_gets_what_an_l4_gets(compiled: Compiled, cache: Path, triton_programs: TritonPrograms) -> None:
     """But for fp8: some kernels are compiled for both, and all are assembled for it."""
-    same, stacks = triton_programs.run(A100, str(tmp_path), interpret=False, cache=cache)
-    assert {kernel for kernel, _ in same} == {"attend", "combine_splits", "_choose", "_multiply", "_widen"}
-    assert [kernel for kernel, is_same in same if not is_same] == []
+    a100, l4 = triton_programs.run(A100, interpret=False, cache=cache)
+    assert {note["kernel"] for note in a100} == {"attend", "combine_splits", "_choose", "_multiply", "_widen"}
+    assert {note["ptx"] for note in a100} <= {note["ptx"] for note in l4}
+    stacks = [(note["kernel"], note["stack_on_a100"]) for note in compiled[89][0] if note["stack_on_a100"] is not None]
     kernels = [kernel for kernel, _ in stacks]
     assert kernels.count("_multiply") == 2 * len(tiles(torch.bfloat16, torch.int8))
-    assert set(kernels) == {variant["kernel"] for variant in compiled[89][0]} - {"_round_to_fp8"}
+    assert set(kernels) == {note["kernel"] for note in compiled[89][0]} - {"_round_to_fp8"}
     assert [kernel for kernel, stack in stacks if stack] == [], "registers do not suffice"
 
 
 STRIPED = """
-import dataclasses, json, torch
+import json, torch
 from model.kernels import ahead_of_time, triton_check
+from tests.support.compiled_kernels import note_all
 
 with ahead_of_time.pretend(90):
     triton_check.attention_error(6, 128, 16, torch.bfloat16, torch.device("cpu"), stripes=8)
-print(json.dumps([dataclasses.asdict(variant) for variant in ahead_of_time.variants(90)]))
+print(json.dumps(note_all(90)))
 """
 
 
@@ -149,7 +173,7 @@ def test_the_kernels_of_a_striped_cache_fit(cache: Path, triton_programs: Triton
     assert [kernels.count(kernel) for kernel in ("attend", "combine_splits", "join_stripes")] == [2, 1, 1]
     for variant in variants:
         assert variant["stack"] == 0, f"registers do not suffice: {variant}"
-        assert variant["shared"] <= SHARED_MEMORY[90]
+        assert variant["metadata"]["shared"] <= SHARED_MEMORY[90]
 
 
 STEPS = """
@@ -161,6 +185,7 @@ from model.kernels import ahead_of_time, compilations, draw_check, triton_check
 from model.kernels.quantization import Quantizer
 from model.kernels.triton_attention import TritonPlan
 from model.kernels.triton_draw import TritonDraw
+from tests.support.compiled_kernels import note_all
 
 compilations.watch()
 heads, steps, programs = int(sys.argv[1]), int(sys.argv[2]), 264
@@ -209,6 +234,7 @@ with ahead_of_time.pretend(90):
         if number % 20 == 0:
             layers[number // 20 % 2](torch.zeros(int(rng.integers(1, 300)), 256, dtype=torch.bfloat16))
     print(json.dumps([at_start, compilations.count() - at_start, len(seen)]))
+note_all(90)
 """
 
 
