@@ -11,23 +11,21 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from schemathesis.checks import not_a_server_error
 from schemathesis.python.asgi import ASGIClient
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from deployments.api.common.context import ApiContext
 from deployments.api.openai.completions import CompletionRequest, to_generation_request
 from deployments.errors import InvalidRequestError
 from deployments.ingress import create_app
 from model.text.tokenizer import Tokenizer
+from tests.support.documented_cases import CHECKS, Cases
 from tests.support.fake_backend import FakeBackend
 from tests.support.tokenizers import starcoder_rules
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+@pytest.fixture(scope="module")
+def cases() -> Cases:
+    return Cases()
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +55,8 @@ API = schemathesis.pytest.from_fixture("documented_api")
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
-def test_any_request_is_answered_as_documented(case: Any, client: ASGIClient) -> None:
-    case.call_and_validate(checks=CHECKS, session=client)
+def test_any_request_is_answered_as_documented(case: Any, cases: Cases, client: ASGIClient) -> None:
+    cases.send(case, session=client)
 
 
 def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
