@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 SHAPES: dict[str, dict[str, int]] = {
-    "tiny": {"n_layer": 2, "n_embd": 128, "n_head": 2, "n_inner": 512},
+    "tiny": {"n_layer": 2, "n_embd": 128, "n_head": 2, "n_inner": 512, "vocab_size": 4096},
     "164m": {"n_layer": 20, "n_embd": 768, "n_head": 12, "n_inner": 3072},
     "1b": {"n_layer": 24, "n_embd": 2048, "n_head": 16, "n_inner": 8192},
     "15b": {"n_layer": 40, "n_embd": 6144, "n_head": 48, "n_inner": 24576},
 }
-"""Nothing's, to try commands with, then tiny_starcoder_py, starcoderbase-1b and starcoder; all with 49,152 tokens and
-8,192 positions."""
+"""Nothing's, to try commands with, then tiny_starcoder_py, starcoderbase-1b and starcoder, with 49,152
+tokens; all with 8,192 positions."""
 
 
 def shape_config(shape: str) -> dict[str, Any]:
