@@ -52,6 +52,9 @@ INGRESS = "ingress"
 REPLICA_CPUS = 0.1
 INGRESS_CPUS = 0.1
 
+INGRESS_CHECK_PERIOD_S = 1.0
+"""Only when it asks an ingress does Serve see that it has died: clients of the only one wait for that."""
+
 # The engine's own queue bounds what is in flight, in sequences; Serve's limit a handle must never come first.
 MAX_ONGOING_REQUESTS = 100_000
 
@@ -187,6 +190,7 @@ def application(
         name=INGRESS,
         num_replicas=args.ingress_replicas,
         ray_actor_options={"num_cpus": INGRESS_CPUS},
+        health_check_period_s=INGRESS_CHECK_PERIOD_S,
         **common(args),
     )
     return ingress.bind(args, engine.bind(args))

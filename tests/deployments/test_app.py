@@ -119,6 +119,7 @@ def test_what_serve_is_told_of_both_deployments() -> None:
     assert (given, engine.init_args) == (settings, (settings,))
     assert (engine.name, engine.num_replicas, engine.func_or_class) == (app.ENGINE, 2, EngineReplica)
     assert (ingress.name, ingress.num_replicas) == (app.INGRESS, 3)
+    assert ingress._deployment_config.health_check_period_s == 1
     for deployment in (engine, ingress):
         told = deployment._deployment_config
         assert told.max_ongoing_requests == 100_000

@@ -28,7 +28,7 @@ _METADATA = ("name", "target", "num_warps", "num_ctas", "shared", "tmem_size")
 
 Note = dict[str, Any]
 """Of one binary: kernel, constants, metadata; registers of a thread, and bytes of stack to which they spill; wgmma:
-whether it multiplies by the instructions of a Hopper GPU; ptx: a digest without the GPU's name; stack_on_a100: if it is
+whether it multiplies by the instructions of a Hopper GPU; ptx: a digest of the instructions; stack_on_a100: if it is
 assembled for one, where one gets what an L4 gets. role: of the program that compiled it first."""
 
 
@@ -101,13 +101,20 @@ def _note(compiled: Any, capability: int, role: str) -> Note:
             "registers": registers,
             "stack": stack,
             "wgmma": "wgmma" in ptx,
-            "ptx": hashlib.sha256(ptx.replace(f"sm_{capability}", "sm_").encode()).hexdigest()[:16],
+            "ptx": _digest(ptx.replace(f"sm_{capability}", "sm_")),
             "stack_on_a100": _assembled(ptx.replace("sm_89", "sm_80"), "sm_80") if on_a100 else None,
             "role": role,
         }
         path.write_text(json.dumps(note))
     found: Note = json.loads(path.read_text())
     return found
+
+
+def _digest(ptx: str) -> str:
+    """Of its instructions: what a debugger wants to know of them has the path of this checkout."""
+    code, _, _ = ptx.partition("\t.file\t")
+    lines = [line for line in code.splitlines() if not line.startswith("\t.loc\t")]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _assembled(ptx: str, gpu: str) -> int:

@@ -87,7 +87,8 @@ def test_what_is_remembered_is_what_is_compiled(
     if not remembered:
         pytest.skip("no kernel is remembered by keys of this Python, Triton and machine")
     found = compiled_kernels.noted(cache)
-    assert {key: found[key] for key in anew} == {key: remembered[key] for key in anew}
+    for key in anew:
+        assert {**found[key], "role": ""} == {**remembered[key], "role": ""}, "whichever program was first"
     assert not found.keys() - remembered.keys(), "run pytest tests/model/kernels --record-kernels"
 
 
