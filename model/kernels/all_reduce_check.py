@@ -60,7 +60,7 @@ class Comparison:
         """
         given = [self._noise(rows, number) for number in range(rounds)]
         # one after the other, with nothing between them that holds up whoever is ahead
-        found = [self._fused.add_norm(x, part.clone(), self._norm, self._patience) for x, part in given]
+        found = [self._fused.add_norm(x, part, self._norm, self._patience) for x, part in given]
         return self._largest(found, [self._exact(x, part) for x, part in given])
 
     def replayed_error(self, rows: int, record: Record, replays: int = ROUNDS) -> float:
@@ -92,7 +92,7 @@ class Comparison:
 
     def _exact(self, x: torch.Tensor, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """In float32, but for a sum that is rounded before it is normalised."""
-        total = self._group.all_reduce(part.float()).add_(x.float()).to(self._dtype)
+        total = (self._group.all_reduce(part.to(torch.float32, copy=True)) + x.float()).to(self._dtype)
         return total, TorchOperations().add_norm(torch.zeros_like(total), total, self._norm)[1]
 
     @staticmethod
