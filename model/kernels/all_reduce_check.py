@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from model.device import wait_for
+from model.kernels import cuda_graphs
 from model.kernels.cuda_graphs import Record
 from model.kernels.triton_all_reduce import FusedAllReduce
 from model.network.operations import TorchOperations
@@ -79,6 +80,7 @@ class Comparison:
             replayed = replay().clone()
             found += [(replayed[0], replayed[1]), (replayed[2], replayed[3])]
             exact += [self._exact(x, part), self._exact(replayed[1], part)]
+        cuda_graphs.leave_pool()
         return self._largest(found, exact)
 
     def _noise(self, rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

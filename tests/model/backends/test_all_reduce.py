@@ -25,7 +25,7 @@ import torch
 from model.backends import all_reduce
 from model.checkpoint.weights import Share
 from model.config import EngineConfig, ModelConfig
-from model.kernels import triton_all_reduce
+from model.kernels import cuda_graphs, triton_all_reduce
 from model.kernels.all_reduce_check import Comparison, random_norm
 from model.network import symmetric_memory
 from tests.support.forked_ranks import CPU, as_processes, yield_while_waiting
@@ -86,7 +86,10 @@ def work(hindrance):
             return [None, said]
         norm = random_norm(64, torch.float32, CPU)
         comparison = Comparison(fused, group, norm, torch.float32, CPU, 1 << 30)
-        return [fused.most_rows, said, *(comparison.replayed_error(2, record) for record in (eagerly, once))]
+        left = []
+        cuda_graphs.leave_pool = lambda: left.append(1)
+        errors = [comparison.replayed_error(2, record) for record in (eagerly, once)]
+        return [fused.most_rows, said, *errors, len(left)]
     return one
 
 def eagerly(run):
@@ -111,8 +114,9 @@ REASONS = {
 def test_it_is_used_where_it_is_right_on_all_ranks(triton_programs: TritonPrograms) -> None:
     """The rows are those that the processors of the smallest device run at once."""
     (found,) = triton_programs.run(CHOICES, json.dumps(SHAPE), "", interpret=True)
-    for most_rows, said, replayed, once in found:
+    for most_rows, said, replayed, once, left in found:
         assert most_rows == 8
+        assert left == 2, "steps cannot be recorded into the pool of a recording that has gone"
         assert replayed < 1e-3 < 0.1 < once, "a recording that reads nothing anew is wrong"
         assert len(said) == 1
         assert said[0].startswith("steps of up to 8 rows add up over the ranks in our fused kernel")
