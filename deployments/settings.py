@@ -28,6 +28,7 @@ from deployments.wrong_settings import explain
 from model.checkpoint.hub import EMBEDDED, directory_of
 from model.config import (
     NO_DRAFT_MODEL,
+    AllReduce,
     AttentionBackend,
     ConfigError,
     CpuKernels,
@@ -158,6 +159,11 @@ class Settings(BaseSettings):
     cuda_graphs: bool = Field(
         default=_engine("cuda_graphs"),
         description="On a GPU, with our paged kernels: record decode steps at the start and replay them.",
+    )
+    all_reduce: AllReduce = Field(
+        default=_engine("all_reduce"),
+        description="How GPUs that share a model add up a layer: nccl, or, in steps of few rows, fused with the norm "
+        "behind it, through each other's memory; not timed on several GPUs yet.",
     )
     async_scheduling: bool | None = Field(
         default=_engine("async_scheduling"),

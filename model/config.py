@@ -13,6 +13,7 @@ Device = Literal["auto", "cpu", "cuda"]
 CpuKernels = Literal["auto", "native", "torch"]
 Quantization = Literal["none", "int8", "fp8"]
 AttentionBackend = Literal["auto", "torch", "triton"]
+AllReduce = Literal["nccl", "fused"]
 Activation = Literal["gelu_tanh", "gelu_erf", "relu"]
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -212,6 +213,9 @@ class EngineConfig(BaseModel):
         start does not find them right; "auto": the second where it does, else the first.
         Tokens are drawn by our kernel, too, unless this is "torch".
     cuda_graphs: record steps of up to 512 tokens on a GPU and replay them; only with our paged kernels.
+    all_reduce: how ranks on GPUs add up what each has of a layer. "nccl": by a collective. "fused", in steps of few
+        rows, with our paged kernels: in the kernel that norms the sum, through each other's memory, where a check at
+        the start finds it right; else, and in all other steps, as with "nccl".
     async_scheduling: prepare a step while the one before runs; None: on GPUs.
     quantization: on a CPU "int8": weights and what they are multiplied with in 8 bits (our kernels only). On a GPU
         "int8" or "fp8": the linear layers' weights in 8 bits (Triton kernels; fp8 from compute capability 8.9).
@@ -242,6 +246,7 @@ class EngineConfig(BaseModel):
     cpu_kernels: CpuKernels = "auto"
     attention: AttentionBackend = "auto"
     cuda_graphs: bool = True
+    all_reduce: AllReduce = "nccl"
     async_scheduling: bool | None = None
     quantization: Quantization = "none"
     seed: int | None = None

@@ -57,6 +57,8 @@ class Choice:
 
     def load(self, config: EngineConfig, share: Share, weights: Weights) -> Backend:
         """The backend with its weights."""
+        if config.all_reduce == "fused" and share.group.size > 1 and self.forward.path != "triton":
+            logger.warning("all_reduce=fused is for our kernels on GPUs: ranks add up by collectives")
         if self.backend == "native":
             return NativeBackend(share.model, config.quantization, weights)
         if self.backend == "cuda":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from model.backends.agreement import Agreement
+from model.backends.all_reduce import fused_all_reduce
 from model.backends.backend import Weights
 from model.backends.plain import PlainBackend, torch_attention
 from model.batch import Batch
@@ -46,7 +47,7 @@ class CudaBackend:
             self._triton or torch_attention(share, config.block_size),
             weights,
             _form(share, config.quantization),
-            operations=_operations(share) if self._triton else None,
+            operations=_operations(share, config) if self._triton else None,
         )
         self.head_dim = share.model.head_dim
         self._graphs: DecodeGraphs | None = None
@@ -161,11 +162,12 @@ def _triton_attention(share: Share) -> TritonAttention | StripedTritonAttention:
     return TritonAttention(heads, share.device)
 
 
-def _operations(share: Share) -> Operations:
+def _operations(share: Share, config: EngineConfig) -> Operations:
     from model.kernels.triton_operations import TritonOperations, gelu_product_error
 
-    on_gpu = share.device.type == "cuda"
-    return TritonOperations(on_gpu and gelu_product_error(share.dtype, share.device) <= tolerance(share.dtype))
+    most = tolerance(share.dtype)
+    in_product = share.device.type == "cuda" and gelu_product_error(share.dtype, share.device) <= most
+    return TritonOperations(in_product, fused_all_reduce(config, share, most))
 
 
 def _form(share: Share, quantization: Quantization) -> Form:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from model.checkpoint.draft import draft_config
 from model.config import EngineConfig, ModelConfig, Quantization
 from model.drawing import ROWS_AT_ONCE, WORKING_BYTES
+from model.kernels.all_reduce_layout import Layout
 from model.kernels.mixed_graphs import MOST_TOKENS
 from model.limits import StepLimits
 from model.network.gpt_bigcode import GPTBigCode
@@ -101,7 +102,7 @@ class MemoryPlan:
     parameters: int
     """Of the rank that holds most."""
     activations: int
-    """And the scratch of quantised layers."""
+    """And the scratch of quantised layers, and what ranks add up in."""
     cache: int
     """Left for the cache; negative where the weights do not fit."""
     cache_tokens: int
@@ -135,6 +136,8 @@ def plan(
     size = config.tensor_parallel_size
     parameters = parameter_bytes(model, 0, size, bytes_per_value, config.quantization)
     activations = activation_bytes(model, size, config, bytes_per_value)
+    if config.all_reduce == "fused" and size > 1:
+        activations += Layout(size, model.n_embd, bytes_per_value).bytes
     if config.quantization != "none":
         activations += scratch_values(model, size) * bytes_per_value
     each = block_bytes(model, size, config.block_size, bytes_per_value, stripes=config.decode_context_parallel_size)

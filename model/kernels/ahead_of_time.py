@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,20 @@ from triton.backends.compiler import GPUTarget
 from model.batch import Batch
 from model.device import programs_of
 from model.drawing import row_of
-from model.kernels import attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations
+from model.kernels import (
+    attention_kernels,
+    triton_all_reduce,
+    triton_draw,
+    triton_gemv,
+    triton_linear,
+    triton_operations,
+)
 from model.kernels.linear_tiles import tiles
+from model.kernels.triton_all_reduce import FusedAllReduce
 from model.kernels.triton_attention import TILES, TritonPlan
 from model.kernels.triton_draw import TritonDraw
 from model.kernels.triton_operations import TritonOperations
+from model.network.parallel import TensorParallel
 
 CAPABILITIES = (80, 86, 89, 90)
 """Of the GPUs that StarCoder is served on: A100; A10 and RTX 30; L4, L40 and RTX 40; H100 and H200."""
@@ -33,6 +43,8 @@ WIDTHS = (128,)
 """Of the heads of StarCoder, StarCoderBase (1B to 15.5B) and SantaCoder."""
 EMBEDDINGS = (2048, 2816, 4096, 6144)
 """Of StarCoderBase 1B (SantaCoder too), 3B, 7B and 15.5B (StarCoder too)."""
+RANKS = (2, 4, 8)
+"""That share a model, for whom the fused all-reduce is compiled."""
 BLOCK_SIZES = (16,)
 VOCABULARIES = (49152, 49280)
 """Of StarCoder and StarCoderBase, and of SantaCoder."""
@@ -104,6 +116,23 @@ def compile_operations(n_embd: int, width: int, dtype: torch.dtype) -> None:
         triton_gemv.multiply(x, weight, bias, gelu_tanh=True)
 
 
+@dataclass
+class _NoMemory:
+    """Symmetric memory of so many ranks, in name."""
+
+    addresses: torch.Tensor
+    own: torch.Tensor
+
+    def meet(self, group: TensorParallel) -> None: ...
+
+
+def compile_all_reduce(n_embd: int, ranks: int, dtype: torch.dtype) -> None:
+    """The fused all-reduce of a model of this width, whichever of the ranks runs it. Use in `pretend`."""
+    memory = _NoMemory(torch.zeros(ranks, dtype=torch.int64), torch.zeros(0))
+    x = torch.zeros(1, n_embd, dtype=dtype)
+    FusedAllReduce(memory, 0, n_embd, dtype).add_norm(x, x, nn.LayerNorm(n_embd, dtype=dtype))
+
+
 def compile_linear(kind: torch.dtype, dtype: torch.dtype) -> None:
     """Every variant for weights whose sizes are multiples of 16, as all of StarCoder's are. Use in `pretend`."""
     outputs, inputs = 16, 512
@@ -128,6 +157,8 @@ def compile_all(capability: int) -> None:
             compile_attention(width, block_size, torch.bfloat16)
         for n_embd, width in itertools.product(EMBEDDINGS, WIDTHS):
             compile_operations(n_embd, width, torch.bfloat16)
+        for n_embd, ranks in itertools.product(EMBEDDINGS, RANKS):
+            compile_all_reduce(n_embd, ranks, torch.bfloat16)
         for vocabulary in VOCABULARIES:
             compile_draws(vocabulary)
         compile_linear(torch.int8, torch.bfloat16)
@@ -137,7 +168,14 @@ def compile_all(capability: int) -> None:
 
 def binaries(capability: int) -> list[Any]:
     """What this process has compiled for this capability, or found compiled: Triton's `CompiledKernel`s."""
-    modules = (attention_kernels, triton_draw, triton_gemv, triton_linear, triton_operations)
+    modules = (
+        attention_kernels,
+        triton_all_reduce,
+        triton_draw,
+        triton_gemv,
+        triton_linear,
+        triton_operations,
+    )
     defined = [value for module in modules for value in vars(module).values()]
     caches = [k.device_caches for k in defined if isinstance(k, triton.JITFunction)]
     return [compiled for cache in caches if capability in cache for compiled in cache[capability][0].values()]

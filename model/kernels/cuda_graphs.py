@@ -68,6 +68,11 @@ def _pool() -> Any:
     return torch.cuda.graph_pool_handle()
 
 
+def leave_pool() -> None:
+    """The next graphs have another pool: PyTorch refuses one whose graphs are all gone."""
+    _pool.cache_clear()
+
+
 @dataclass(frozen=True)
 class Spare:
     """A block of the cache that no sequence owns: what the rows that fill a step read and write.

@@ -7,7 +7,7 @@ what these are tested against.
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,23 @@ from model.config import Activation
 from model.kernels import triton_gemv
 from model.network.layers import Linear
 from model.network.operations import TorchOperations
+from model.network.parallel import TensorParallel
 
 _WARP_VALUES = 512
 """Of a row, for each warp of the program that normalises it."""
+
+
+def warps_of(columns: int) -> int:
+    """Of a program that normalises a row of so many columns."""
+    return min(16, max(1, columns // _WARP_VALUES))
+
+
+@triton.jit
+def normalise(value, inside, eps, N: tl.constexpr):
+    """A row in float32, N values of which are `inside`, less its mean, by its standard deviation."""
+    mean = tl.sum(value, 0) / N
+    centred = tl.where(inside, value - mean, 0.0)
+    return centred * tl.rsqrt(tl.sum(centred * centred, 0) / N + eps)
 
 
 @triton.jit(do_not_specialize=["eps"])
@@ -34,13 +48,10 @@ def _add_norm(x, more, weight, bias, summed, normed, eps, N: tl.constexpr, COLUM
     right = tl.load(more + row + column, mask=inside, other=0.0).to(tl.float32)
     total = (left + right).to(summed.dtype.element_ty)
     tl.store(summed + row + column, total, mask=inside)
-    value = total.to(tl.float32)
-    mean = tl.sum(value, 0) / N
-    centred = tl.where(inside, value - mean, 0.0)
-    scale = tl.rsqrt(tl.sum(centred * centred, 0) / N + eps)
+    scaled = normalise(total.to(tl.float32), inside, eps, N)
     w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(normed + row + column, (centred * scale * w + b).to(normed.dtype.element_ty), mask=inside)
+    tl.store(normed + row + column, (scaled * w + b).to(normed.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["row_heads"])
@@ -56,12 +67,23 @@ def _write(qkv, keys, values, slots, row_heads, WIDTH: tl.constexpr):
         tl.store(values + place, tl.load(source + WIDTH))
 
 
+class Fused(Protocol):
+    """`triton_all_reduce.FusedAllReduce`."""
+
+    def holds(self, part: torch.Tensor) -> bool: ...
+    def add_norm(
+        self, x: torch.Tensor, part: torch.Tensor, norm: nn.LayerNorm
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
 class TritonOperations(TorchOperations):
     """The `Operations` of a multi-query model whose heads' width is a power of two."""
 
-    def __init__(self, activation_in_product: bool = False) -> None:
+    def __init__(self, activation_in_product: bool = False, fused: Fused | None = None) -> None:
         self.activation_in_product = activation_in_product
         """Whether cuBLAS applies the tanh form of GELU to what it multiplies: on GPUs."""
+        self.fused = fused
+        """What adds up over ranks in the kernel that norms, where there is such; collectives do so for all else."""
 
     def add_norm(self, x: torch.Tensor, more: torch.Tensor, norm: nn.LayerNorm) -> tuple[torch.Tensor, torch.Tensor]:
         x, more = x.contiguous(), more.contiguous()
@@ -78,9 +100,16 @@ class TritonOperations(TorchOperations):
             norm.eps,
             N=width,
             COLUMNS=columns,
-            num_warps=min(16, max(1, columns // _WARP_VALUES)),
+            num_warps=warps_of(columns),
         )
         return summed, normed
+
+    def reduce_add_norm(
+        self, x: torch.Tensor, part: torch.Tensor, norm: nn.LayerNorm, group: TensorParallel
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.fused is not None and self.fused.holds(part):
+            return self.fused.add_norm(x, part, norm)
+        return super().reduce_add_norm(x, part, norm, group)
 
     def write(self, cache: torch.Tensor, qkv: torch.Tensor, slots: torch.Tensor) -> None:
         tokens, row_heads, width = qkv.shape

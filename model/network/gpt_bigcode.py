@@ -1,5 +1,7 @@
 """GPTBigCode (StarCoder, arXiv:2305.06161): GPT-2's block with multi-query attention and learned positions.
 
+What a rank has computed of a layer's output is added up over the ranks by the norm behind it, which reads it anyway.
+
 Module and parameter names are those of the checkpoint, so that loading is a walk over `named_parameters`.
 """
 
@@ -20,7 +22,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, group: TensorParallel, operations: Operations) -> None:
         super().__init__()
-        self.group, self.operations = group, operations
+        self.operations = operations
         self.heads = config.n_head // group.size
         self.kv_heads = 1 if config.multi_query else self.heads
         self.head_dim = config.head_dim
@@ -34,26 +36,26 @@ class Attention(nn.Module):
         qkv = self.operations.linear(self.c_attn, x).view(-1, self.heads + 2 * self.kv_heads, self.head_dim)
         self.operations.write(cache, qkv, plan.slots)
         attended = plan.attend(qkv[:, : self.heads], cache, self.scale).flatten(1)
-        return self.group.all_reduce(self.operations.linear(self.c_proj, attended if rows is None else attended[rows]))
+        return self.operations.linear(self.c_proj, attended if rows is None else attended[rows])
 
 
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig, group: TensorParallel, operations: Operations) -> None:
         super().__init__()
-        self.group, self.operations = group, operations
+        self.operations = operations
         self.c_fc = column_parallel(config.n_embd, config.n_inner, group)
         self.c_proj = row_parallel(config.n_inner, config.n_embd, group)
         self.activation = config.activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inner = self.operations.activated(self.c_fc, x, self.activation)
-        return self.group.all_reduce(self.operations.linear(self.c_proj, inner))
+        return self.operations.linear(self.c_proj, inner)
 
 
 class Block(nn.Module):
     def __init__(self, config: ModelConfig, group: TensorParallel, operations: Operations) -> None:
         super().__init__()
-        self.operations = operations
+        self.group, self.operations = group, operations
         self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.attn = Attention(config, group, operations)
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
@@ -67,13 +69,15 @@ class Block(nn.Module):
         plan: AttentionPlan,
         rows: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x, and what is to be added to it, for the next norm to do so -> the same behind this block.
+        """x, and this rank's part of what is to be added to it, for the next norm to do so -> the same behind this
+        block.
 
         Writes every row's keys and values, and computes what comes after them for `rows` alone, if given.
         """
-        x, normed = self.operations.add_norm(x, more, self.ln_1)
+        x, normed = self.operations.reduce_add_norm(x, more, self.ln_1, self.group)
         more = self.attn(normed, cache, plan, rows)
-        x, normed = self.operations.add_norm(x if rows is None else x[rows], more, self.ln_2)
+        x = x if rows is None else x[rows]
+        x, normed = self.operations.reduce_add_norm(x, more, self.ln_2, self.group)
         return x, self.mlp(normed)
 
 
@@ -132,11 +136,11 @@ class GPTBigCode(nn.Module):
         What `logits` takes: hidden states behind the last norm. rows [R]: whose logits are wanted. The last block does
         no more for the others than their keys and values: of a prompt only the last token goes on. None: all, in order.
         """
-        x, more = self.wte(tokens), self.wpe(positions)
+        x, more = self.wpe(positions), self.wte(tokens)
         last = len(self.h) - 1
         for n, (block, layer_cache) in enumerate(zip(self.h, cache, strict=True)):
             x, more = block(x, more, layer_cache, plan, rows if n == last else None)
-        return self.operations.add_norm(x, more, self.ln_f)[1]
+        return self.operations.reduce_add_norm(x, more, self.ln_f, self.group)[1]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
         """hidden [R, n_embd], normalised -> float32 [R, vocab_size] on rank 0, None on the others."""

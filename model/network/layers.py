@@ -61,14 +61,14 @@ class VocabParallelEmbedding(nn.Module):
         super().__init__()
         self.rows = padded_vocabulary(vocab_size, group.size) // group.size
         self.first = group.rank * self.rows
-        self.group = group
+        self.size = group.size
         self.weight = nn.Parameter(torch.empty(self.rows, width), requires_grad=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """ids [T] -> [T, width]"""
-        if self.group.size == 1:
+        """ids [T] -> [T, width], zeros where other ranks hold a token's row: to be summed over the ranks"""
+        if self.size == 1:
             return F.embedding(ids, self.weight)
         local = ids - self.first
         outside = (local < 0) | (local >= self.rows)
         embedded = F.embedding(local.masked_fill(outside, 0), self.weight)
-        return self.group.all_reduce(embedded.masked_fill_(outside.unsqueeze(-1), 0))
+        return embedded.masked_fill_(outside.unsqueeze(-1), 0)

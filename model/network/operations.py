@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.config import Activation
+from model.network.parallel import TensorParallel
 
 ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
@@ -24,6 +25,15 @@ class Operations(Protocol):
 
     def add_norm(self, x: torch.Tensor, more: torch.Tensor, norm: nn.LayerNorm) -> tuple[torch.Tensor, torch.Tensor]:
         """x and more [T, width] -> their sum, and the sum normalised, both [T, width]"""
+        ...
+
+    def reduce_add_norm(
+        self, x: torch.Tensor, part: torch.Tensor, norm: nn.LayerNorm, group: TensorParallel
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x, and each rank's part of what is to be added to it, [T, width] -> as `add_norm` gives it, on every rank.
+
+        A collective: every rank calls it at once, with as many rows. `part` may be written to.
+        """
         ...
 
     def write(self, cache: torch.Tensor, qkv: torch.Tensor, slots: torch.Tensor) -> None:
@@ -50,6 +60,11 @@ class TorchOperations:
     def add_norm(self, x: torch.Tensor, more: torch.Tensor, norm: nn.LayerNorm) -> tuple[torch.Tensor, torch.Tensor]:
         x = x + more
         return x, norm(x)
+
+    def reduce_add_norm(
+        self, x: torch.Tensor, part: torch.Tensor, norm: nn.LayerNorm, group: TensorParallel
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.add_norm(x, group.all_reduce(part), norm)
 
     def write(self, cache: torch.Tensor, qkv: torch.Tensor, slots: torch.Tensor) -> None:
         flat = cache.view(2, -1, *cache.shape[3:])

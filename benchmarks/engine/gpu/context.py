@@ -110,7 +110,7 @@ class Context:
         """Free the model."""
         self._loaded.clear()
         self.clean()
-        cuda_graphs._pool.cache_clear()  # PyTorch refuses a pool whose graphs are all gone
+        cuda_graphs.leave_pool()
 
     def clean(self) -> bool:
         """Free what a measurement has left behind. False where the GPU answers no more: an error there stays."""

@@ -17,6 +17,7 @@ from benchmarks.engine.gpu import (
     context,
     drafts,
     draws,
+    fused_all_reduce,
     kernel_profile,
     pieces,
     reference,
@@ -136,6 +137,8 @@ def _ranks(c: Context) -> list[Measurement]:
     return [
         Measurement("two ranks on one device", 25, partial(two_ranks.two_ranks, c)),
         Measurement("two ranks that share a cache", 35, partial(two_ranks.two_ranks, c, stripes=2)),
+        Measurement("fused all-reduce", 40, partial(fused_all_reduce.fused_all_reduce, c)),
+        Measurement("fused all-reduce in an engine", 60, partial(two_ranks.two_ranks, c, way="fused")),
     ]
 
 

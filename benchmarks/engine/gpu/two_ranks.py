@@ -5,9 +5,11 @@ NCCL refuses two ranks on one GPU; they talk through the CPU there (`model.netwo
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import tempfile
 import traceback
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from benchmarks.engine.gpu.reference import write
 from benchmarks.engine.gpu.session import Found, Wrong
 from benchmarks.engine.in_process import random_prompts
 from benchmarks.shapes import write_config
-from model.config import EngineConfig, ModelConfig
+from model.backends import all_reduce
+from model.backends.cuda import CudaBackend
+from model.config import AllReduce, EngineConfig, ModelConfig
 from model.engine import Engine
 from model.executor import run_worker
 from model.network.gpt_bigcode import GPTBigCode
@@ -37,10 +41,10 @@ MOST = 0.05
 """Nats by which log-probabilities may differ in the mean. Those of other weights differ by about one."""
 
 
-def two_ranks(context: Context, stripes: int = 1) -> Found:
+def two_ranks(context: Context, stripes: int = 1, way: AllReduce = "nccl") -> Found:
     """Prompts read by both, and the share of the greedy text after them up to the first difference.
 
-    stripes: how many of the two share a cache.
+    stripes: how many of the two share a cache. way: in which they add up; in our fused kernel on one GPU, too.
     """
     with tempfile.TemporaryDirectory(prefix="starcoder-bench-") as directory:
         write_weights(Path(directory), context.sizes.split_over_ranks)
@@ -59,8 +63,8 @@ def two_ranks(context: Context, stripes: int = 1) -> Found:
         alone = answers(one.engine())
         del one
         context.clean()
-        by_two = {"tensor_parallel_size": 2, "decode_context_parallel_size": stripes}
-        together = _by_two(config.model_copy(update=by_two))
+        split = {"tensor_parallel_size": 2, "decode_context_parallel_size": stripes, "all_reduce": way}
+        together = _answers_by_two(config.model_copy(update=split))
     differences = [abs(a - b) for a, b in zip(alone["logprobs"], together["logprobs"], strict=True)]
     same = [a == b for a, b in zip(alone["likeliest"], together["likeliest"], strict=True)]
     texts = list(zip(alone["texts"], together["texts"], strict=True))
@@ -71,6 +75,8 @@ def two_ranks(context: Context, stripes: int = 1) -> Found:
         "same_text_percent": 100 * sum(map(_common, texts)) / (TEXTS * TOKENS),
         "shares_gpu": together["shares_gpu"],
     }
+    if way == "fused":
+        metrics["fused_rows"] = together["fused_rows"]
     found = Found(metrics)
     if not metrics["mean_difference_of_logprobs"] <= MOST:
         raise Wrong("two ranks are not the same network as one", found)
@@ -117,26 +123,34 @@ def answers(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _by_two(config: EngineConfig) -> dict[str, Any]:
-    """The answers of two processes. They are ended whatever comes."""
+def _answers_by_two(config: EngineConfig) -> dict[str, Any]:
+    return by_two(_rank, config)
+
+
+def by_two(rank: Callable[[Any, int, Connection], None], argument: Any) -> dict[str, Any]:
+    """What two processes of `rank` answer, which are ended whatever comes.
+
+    rank: called with the argument, a rank's number, and a pipe: rank 0 sends its address, which rank 1 receives, then
+    the answers.
+    """
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(2)]
-    ranks = [
-        context.Process(target=_rank, args=(config, number, theirs), daemon=True)
+    processes = [
+        context.Process(target=rank, args=(argument, number, theirs), daemon=True)
         for number, (_, theirs) in enumerate(pipes)
     ]
     first, second = (ours for ours, _ in pipes)
     try:
-        for rank, (_, theirs) in zip(ranks, pipes, strict=True):
-            rank.start()
+        for process, (_, theirs) in zip(processes, pipes, strict=True):
+            process.start()
             theirs.close()
         second.send(_received(first))
         return dict(_received(first))
     finally:
-        for rank in ranks:
-            if rank.pid is not None:
-                rank.kill()
-                rank.join()
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
 def _received(pipe: Connection) -> Any:
@@ -148,17 +162,33 @@ def _received(pipe: Connection) -> Any:
     return found
 
 
-def _rank(config: EngineConfig, number: int, pipe: Connection) -> None:
-    """The process of a rank: rank 0 sends its address, then its answers, or what went wrong."""
+@contextlib.contextmanager
+def told(pipe: Connection) -> Iterator[None]:
+    """What goes wrong within it goes through the pipe, too."""
     try:
+        yield
+    except BaseException:
+        pipe.send(traceback.format_exc())
+        raise
+
+
+def _rank(config: EngineConfig, number: int, pipe: Connection) -> None:
+    all_reduce.ON_SHARED_GPUS = True
+    with told(pipe):
         rank = Rank(config, number)
         if number == 0:
             pipe.send(rank.listen())
         rank.load("" if number == 0 else pipe.recv())
         if number == 0:
-            pipe.send({**answers(rank.engine()), "shares_gpu": rank.group.shares_gpu})
+            engine = rank.engine()
+            ways = {"shares_gpu": rank.group.shares_gpu, "fused_rows": _fused_rows(engine)}
+            pipe.send({**answers(engine), **ways})
         else:
             run_worker(rank.engine().executor.runner)
-    except BaseException:
-        pipe.send(traceback.format_exc())
-        raise
+
+
+def _fused_rows(engine: Engine) -> int:
+    """Of steps that add up in our fused kernel, at most; 0 where none do."""
+    backend = engine.executor.runner.backend
+    fused = getattr(backend.network.operations, "fused", None) if isinstance(backend, CudaBackend) else None
+    return 0 if fused is None else int(fused.most_rows)

@@ -11,6 +11,7 @@ import torch
 from model.backends import choice
 from model.backends.agreement import ELSEWHERE, Agreement
 from model.backends.choice import Choice, choose, choose_device
+from model.checkpoint.weights import Share
 from model.config import ConfigError, EngineConfig, ModelConfig
 from model.network.parallel import TensorParallel
 from model.statistics import ForwardPath
@@ -265,3 +266,26 @@ def test_the_kernels_are_checked_for_the_shapes_that_a_rank_runs(
     assert choose(config, model, TensorParallel(0, size, stripes), GPU).attention == "triton"
     shape = {"n_embd": 384, "heads": 12 // size, "width": 32, "block_size": 32, "stripes": stripes}
     assert asked == [{**shape, "dtype": torch.bfloat16, "device": GPU}]
+
+
+@pytest.mark.parametrize(("size", "all_reduce"), [(2, "fused"), (1, "fused"), (2, "nccl")])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Choice("cuda", torch.bfloat16, "triton"),
+        Choice("cuda", torch.bfloat16, "torch"),
+        Choice("native", torch.bfloat16),
+        Choice("plain", torch.float32),
+    ],
+    ids=lambda chosen: f"{chosen.backend} {chosen.attention}",
+)
+def test_who_asked_for_a_fused_all_reduce_is_told_that_there_is_none(
+    chosen: Choice, size: int, all_reduce: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for backend in ("CudaBackend", "NativeBackend", "PlainBackend"):
+        monkeypatch.setattr(choice, backend, lambda *_, **__: None)
+    monkeypatch.setattr(choice, "torch_attention", lambda *_: None)
+    share = Share(MODEL, TensorParallel(0, size), CPU, chosen.dtype)
+    chosen.load(EngineConfig(model="m", all_reduce=all_reduce), share, lambda place: 0)
+    told = size > 1 and all_reduce == "fused" and chosen.attention != "triton"
+    assert ("ranks add up by collectives" in caplog.text) == told

@@ -30,7 +30,7 @@ class Attention:
 @pytest.fixture(autouse=True)
 def _no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_triton_attention", lambda share: Attention())
-    monkeypatch.setattr(cuda, "_operations", lambda share: TorchOperations())
+    monkeypatch.setattr(cuda, "_operations", lambda share, config: TorchOperations())
     monkeypatch.setattr(cuda, "_form", lambda share, quantization: Linear)
     monkeypatch.setattr(cuda, "_compilations", lambda: lambda: 0)
 
@@ -140,7 +140,7 @@ def test_linear_layers_have_the_form_that_was_asked_for(
     asked: list[str] = []
     operations = TorchOperations()
     monkeypatch.setattr(cuda, "_form", lambda share, quantization: asked.append(quantization) or Rounded)
-    monkeypatch.setattr(cuda, "_operations", lambda share: operations)
+    monkeypatch.setattr(cuda, "_operations", lambda share, config: operations)
     directory = write_checkpoint(tmp_path / "model", random_model())
     share = Share(ModelConfig.from_checkpoint(directory), TensorParallel(), CPU, torch.float32)
     config = EngineConfig(model=str(directory), quantization="int8")

@@ -76,6 +76,18 @@ def test_a_striped_cache_holds_so_many_times_as_many_tokens(tmp_path: Path, size
     assert parts.block_bytes == each
 
 
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_what_ranks_add_up_in_is_set_aside(size: int) -> None:
+    model = known_shape("starcoder")
+    assert model is not None
+    config = EngineConfig(model="starcoder", tensor_parallel_size=size)
+    fused = config.model_copy(update={"all_reduce": "fused"})
+    less, more = (plan(model, c, 80 * GIB, 2) for c in (fused, config))
+    rows = {1: 0, 2: 64, 8: 21}[size]
+    signals = 4 * rows * size
+    assert more.cache - less.cache == less.activations - more.activations == 2 * rows * 6144 * 2 + signals
+
+
 def test_a_cache_is_no_larger_than_the_machine(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "model", random_model())
     config = EngineConfig(model=str(checkpoint), dtype="float32", device="cpu", kv_cache_memory=1 << 60)

@@ -110,6 +110,7 @@ def test_no_more_variants_than_are_meant(compiled: Compiled, capability: int) ->
     assert kernels.count("combine_splits") == 1
     assert kernels.count("_gemv") == 2 * 3  # rows; with a bias, with GELU behind it, without
     assert kernels.count("_add_norm") == 4  # widths of models
+    assert kernels.count("_all_reduce_add_norm") == 4 * 3  # ranks that share a model
     assert kernels.count("_write") == 1
     kinds = [torch.int8, torch.float8_e4m3fn]
     chosen = [tile for kind in kinds for tile in tiles(torch.bfloat16, kind)]
@@ -134,7 +135,7 @@ from model.kernels import ahead_of_time
 from model.kernels.linear_tiles import tiles
 from tests.support.compiled_kernels import note_all
 
-for sizes in ("TILES", "EMBEDDINGS", "VOCABULARIES"):
+for sizes in ("TILES", "EMBEDDINGS", "VOCABULARIES", "RANKS"):
     setattr(ahead_of_time, sizes, getattr(ahead_of_time, sizes)[:1])
 ahead_of_time.tiles = lambda *types: tiles(*types)[:1]
 ahead_of_time.compile_operations = lambda *sizes: None
@@ -147,7 +148,8 @@ for capability in (80, 89):
 def test_an_a100_gets_what_an_l4_gets(compiled: Compiled, cache: Path, triton_programs: TritonPrograms) -> None:
     """But for fp8: some kernels are compiled for both, and all are assembled for it."""
     a100, l4 = triton_programs.run(A100, interpret=False, cache=cache)
-    assert {note["kernel"] for note in a100} == {"attend", "combine_splits", "_choose", "_multiply", "_widen"}
+    for_both = {"_all_reduce_add_norm", "attend", "combine_splits", "_choose", "_multiply", "_widen"}
+    assert {note["kernel"] for note in a100} == for_both
     assert {note["ptx"] for note in a100} <= {note["ptx"] for note in l4}
     stacks = [(note["kernel"], note["stack_on_a100"]) for note in compiled[89][0] if note["stack_on_a100"] is not None]
     kernels = [kernel for kernel, _ in stacks]
@@ -175,6 +177,50 @@ def test_the_kernels_of_a_striped_cache_fit(cache: Path, triton_programs: Triton
     for variant in variants:
         assert variant["stack"] == 0, f"registers do not suffice: {variant}"
         assert variant["metadata"]["shared"] <= SHARED_MEMORY[90]
+
+
+ALL_REDUCE = """
+import json, re, torch
+from torch import nn
+from model.kernels import ahead_of_time, compilations
+from model.kernels.triton_all_reduce import FusedAllReduce
+
+compilations.watch()
+with ahead_of_time.pretend(90):
+    ahead_of_time.compile_all_reduce(6144, 4, torch.bfloat16)
+    before = compilations.count()
+    memory = ahead_of_time._NoMemory(torch.zeros(4, dtype=torch.int64), torch.zeros(0))
+    norm = nn.LayerNorm(6144, dtype=torch.bfloat16)
+    for rank, rows, patience in ((1, 16, 0), (3, 41, 5_000_000)):
+        x = torch.zeros(rows, 6144, dtype=torch.bfloat16)
+        FusedAllReduce(memory, rank, 6144, torch.bfloat16).add_norm(x, x, norm, patience)
+    (kernel,) = ahead_of_time.binaries(90)
+meant = r"(?<![a-z])(bar\\.sync|(?:ld|st)\\.global[.\\w]*|atom[.\\w]*)"
+print(json.dumps([before, compilations.count(), re.findall(meant, kernel.asm["ptx"])]))
+"""
+
+
+def test_ranks_signal_what_all_threads_have_written_and_none_reads_before_the_others_have(
+    tmp_path: Path, triton_programs: TritonPrograms
+) -> None:
+    """The interpreter, in which one thread does all, would not notice. And one binary is all ranks'."""
+    [(first, later, does)] = triton_programs.run(ALL_REDUCE, interpret=False, cache=tmp_path)
+    assert first == later == 1
+    released, acquired = (does.index(f"atom.global.sys.{order}") for order in ("release.exch.b32", "acquire.add.u32"))
+    before, after = does[:released], does[acquired + 1 :]
+    assert "bar.sync" in before[_last(before, "st.global.v4.b32") :]
+    last_barrier = _last(after[: _first(after, "ld.global")], "bar.sync")
+    assert last_barrier > 0
+    loads = [one for one in after if one.startswith("ld.global")]
+    assert loads == ["ld.global.v4.b32"] * (4 * 2), "16 bytes at once of each rank's 16 values a thread"
+
+
+def _last(found: list[str], what: str) -> int:
+    return len(found) - 1 - found[::-1].index(what)
+
+
+def _first(found: list[str], what: str) -> int:
+    return next(n for n, one in enumerate(found) if one.startswith(what))
 
 
 STEPS = """

@@ -218,7 +218,7 @@ def test_steps_whose_collectives_go_through_the_cpu_are_not_recorded(
     shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "_triton_attention", lambda share: object())
-    monkeypatch.setattr(cuda, "_operations", lambda share: TorchOperations())
+    monkeypatch.setattr(cuda, "_operations", lambda share, config: TorchOperations())
     group = TensorParallel(0, 2)
     group.shares_gpu = shared
     share = Share(ModelConfig(**SHAPE), group, GPU, torch.bfloat16)

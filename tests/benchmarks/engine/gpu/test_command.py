@@ -147,9 +147,9 @@ def test_two_ranks_that_are_another_network_are_found(monkeypatch: pytest.Monkey
         two_ranks.write_weights(Path(config.model), "tiny", seed=1)
         rank = Rank(config, size=1)
         rank.load()
-        return {**two_ranks.answers(rank.engine()), "shares_gpu": False}
+        return {**two_ranks.answers(rank.engine()), "shares_gpu": False, "fused_rows": 0}
 
-    monkeypatch.setattr(two_ranks, "_by_two", other_weights)
+    monkeypatch.setattr(two_ranks, "_answers_by_two", other_weights)
     with pytest.raises(Wrong) as caught:
         two_ranks.two_ranks(Context(torch.device("cpu"), "tiny"))
     assert caught.value.found.metrics["mean_difference_of_logprobs"] > 0.3
@@ -180,7 +180,7 @@ def test_the_plan_begins_with_what_matters_most() -> None:
         *("prefill of 2,048", "256 requests of 512 in, 128 out", "decode, batch 64, 512 before, top_p"),
         *("kernels of a step, decode, batch 64, 512 before", "kernels of a step, prefill of 2,048"),
         *("decode, batch 1, 512 before, no CUDA graphs", "drafts by how many are right, batch 8"),
-        *("two ranks on one device", "load, int8", "load, fp8"),
+        *("two ranks on one device", "fused all-reduce", "load, int8", "load, fp8"),
         *("single products", "transformers generate"),
     ]
     assert [name for name in names if name in order] == order

@@ -1,0 +1,82 @@
+"""Memory of a GPU that the kernels of other ranks' GPUs read and write, by addresses.
+
+PyTorch has it (`torch.distributed._symmetric_memory`): each rank allocates as much, hands the others what maps it, and
+gets an address for each of theirs. That goes over NVLink, or whatever connects the GPUs of one machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from model.network.parallel import TensorParallel
+
+_ALLOW_OVERLAPPING = "TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES"
+
+
+class SymmetricMemory(Protocol):
+    """One rank's part; the others' stay mapped as long as it is kept."""
+
+    own: torch.Tensor
+    """uint8 [bytes], on the rank's device."""
+    addresses: torch.Tensor
+    """int64 [ranks], on the rank's device: where its kernels find each rank's, this one's among them, at multiples of
+    16. Known once `meet` has returned."""
+
+    def meet(self, group: TensorParallel) -> None:
+        """Map the others'. Every rank of a group that has joined calls it at once."""
+        ...
+
+
+class CudaSymmetricMemory:
+    """`SymmetricMemory` of GPUs of one machine. Raises RuntimeError where PyTorch or the driver has none."""
+
+    addresses: torch.Tensor
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        """count: bytes. Not a collective: the others need not allocate at once."""
+        from torch._C._distributed_c10d import _SymmetricMemory
+
+        # `empty` of the module would take it from a pool that gives nothing back
+        self.own = _SymmetricMemory.empty_strided_p2p((count,), (1,), torch.uint8, device)
+        self._handle: Any = None
+
+    def meet(self, group: TensorParallel) -> None:
+        """As `SymmetricMemory` has it. Raises RuntimeError where the GPUs cannot reach each other's memory."""
+        import torch.distributed._symmetric_memory as symmetric_memory
+
+        world = dist.group.WORLD
+        assert world is not None, "the group has not joined"
+        with _devices_of_one_number():
+            self._handle = symmetric_memory.rendezvous(self.own, world)
+        bases = list(self._handle.buffer_ptrs)
+        # releases that allocate from a pool say where the pool's memory begins
+        offset = self.own.data_ptr() - bases[group.rank]
+        self.addresses = torch.tensor([base + offset for base in bases], device=self.own.device)
+
+
+@contextlib.contextmanager
+def _devices_of_one_number() -> Iterator[None]:
+    """PyTorch takes devices for one where their numbers are equal. Ranks that see one GPU each all call it 0; which
+    ranks really share one is known by its identifier (`TensorParallel.shares_gpu`)."""
+    before = os.environ.get(_ALLOW_OVERLAPPING)
+    os.environ[_ALLOW_OVERLAPPING] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_ALLOW_OVERLAPPING]
+        else:
+            os.environ[_ALLOW_OVERLAPPING] = before
+
+
+def allocate(count: int, device: torch.device) -> SymmetricMemory:
+    """So many bytes. Raises RuntimeError where the device has no such memory."""
+    if device.type != "cuda":
+        raise RuntimeError("only GPUs have memory that other ranks' kernels reach")
+    return CudaSymmetricMemory(count, device)
