@@ -62,7 +62,7 @@ for size, width, dtype, calls, begin in json.loads(sys.argv[1]):
 WRAPS = 2**31 - 3
 """Calls after which a count of 32 bits begins anew in a moment."""
 GROUPS = [
-    (2, 48, "float32", 120, 0),
+    (2, 48, "float32", 60, 0),
     (2, 17, "float32", 12, WRAPS),
     (3, 64, "float16", 24, 0),
     (4, 40, "float32", 20, WRAPS),
