@@ -266,6 +266,60 @@ async def test_the_price_in_force_is_the_newest_that_has_begun(
     assert directory.price("unknown") is None
 
 
+async def test_teams_and_what_they_spent_are_those_of_the_last_reading(
+    directory: Directory, database: Database
+) -> None:
+    assert (directory.team("red"), list(directory.teams()), directory.spent("red")) == (None, [], None)
+    assert (directory.store, directory.price("m")) == (None, None)
+    database.add("red")
+    database.add("blue")
+    await directory.refresh()
+    assert directory.team("red") == database.teams["red"]
+    assert list(directory.teams()) == list(database.teams.values())
+    assert directory.spent("blue") == Spent(period_start=0.0, amount=7)
+    assert (directory.team("green"), directory.spent("green")) == (None, None)
+    assert directory.store is database
+
+
+async def test_it_is_read_again_until_nobody_wants_it_any_more(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    really = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await really(0)
+
+    directory = Directory(database.open, lambda: PEPPER, refresh_s=7.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    running = asyncio.create_task(directory.run())
+    while len(pauses) < 3:
+        await really(0)
+    running.cancel()
+    await asyncio.wait([running])
+    assert set(pauses) == {7.0}
+    assert database.asked >= 3 * QUESTIONS
+
+
+async def test_closing_ends_a_reading_that_hangs(directory: Directory, database: Database) -> None:
+    await directory.close()
+    hangs, began = asyncio.Event(), asyncio.Event()
+
+    async def open_source() -> Database:
+        began.set()
+        await hangs.wait()
+        return database
+
+    directory = Directory(open_source, lambda: PEPPER)
+    refreshing = asyncio.create_task(directory.refresh())
+    await began.wait()
+    await directory.close()
+    await asyncio.wait([refreshing])
+    assert refreshing.cancelled()
+    assert directory.store is None
+
+
 async def test_ten_thousand_keys_are_found_as_quickly_as_one(directory: Directory, database: Database) -> None:
     keys = [database.add(f"team-{n % 1000}") for n in range(10_000)]
     await directory.refresh()
