@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
+from alembic.util import pyfiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,12 +116,13 @@ def test_nothing_is_judged_twice_or_without_a_reason(tmp_path: Path) -> None:
 def test_what_takes_least_time_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haste, "TIMES", tmp_path / "times.json")
     names = ["a.py::slow", "a.py::quick", "b.py::new", "b.py::quicker"]
+    config: Any = Mock(rootpath=tmp_path)
     items: list[Any] = [Mock(nodeid=name, iter_markers=lambda name: ()) for name in names]
-    haste.pytest_collection_modifyitems(items)
+    haste.pytest_collection_modifyitems(config, items)
     assert [item.nodeid for item in items] == names, "nothing is known yet"
     times = {"a.py::slow": 3.0, "a.py::quick": 0.2, "b.py::quicker": 0.1}
     haste.TIMES.write_text(json.dumps({"duration_by_test": times}))
-    haste.pytest_collection_modifyitems(items)
+    haste.pytest_collection_modifyitems(config, items)
     assert [item.nodeid for item in items] == ["b.py::new", "b.py::quicker", "a.py::quick", "a.py::slow"]
 
 
@@ -164,6 +166,18 @@ def test_mutmut_sets_no_context_variable(monkeypatch: pytest.MonkeyPatch) -> Non
     MutmutCallStack.reset(MutmutCallStack.set(("deployments.a.x_f", 1)))
     monkeypatch.delitem(sys.modules, "mutmut.core")
     haste.pytest_configure()
+
+
+def test_a_migration_has_the_name_that_faults_are_planted_under(tmp_path: Path) -> None:
+    (tmp_path / "versions").mkdir()
+    for name in "versions/r1.py", "versions/env.py":
+        (tmp_path / name).write_text("def upgrade(): ...\n")
+    load = haste.named_as_in_a_package(pyfiles.load_module_py, tmp_path)
+    module = load("r1_py", tmp_path / "versions" / "r1.py")
+    assert module.__name__ == module.upgrade.__module__ == "versions.r1"
+    assert load("env_py", str(tmp_path / "versions" / "env.py")).__name__ == "versions.env"
+    elsewhere = haste.named_as_in_a_package(pyfiles.load_module_py, tmp_path / "deployments")
+    assert elsewhere("r1_py", tmp_path / "versions" / "r1.py").__name__ == "r1_py"
 
 
 COLLECTED_TWICE = """
