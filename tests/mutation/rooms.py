@@ -38,7 +38,6 @@ ELSEWHERE = {
         *("tests/deployments/command/test_[!r]*.py", "tests/deployments/command/test_ray_*.py"),
         "tests/model/checkpoint/test_hub.py",
     ),
-    "deployments/command/teams": ("tests/deployments/command/teams", "tests/deployments/command/test_cli.py"),
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),
     **{
         f"deployments/teams/database/{room}": tuple(
