@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from deployments.errors import AuthUnavailableError, UnauthorizedError
-from deployments.teams.directory import MISSES_S, Directory
+from deployments.teams.directory import LATE_S, MISSES_S, RETRY_AFTER_S, Directory
 from deployments.teams.keys import Pepper, last_four, new_key
 from deployments.teams.records import Key, Price, Snapshot, Spent, Team
 
@@ -238,6 +238,21 @@ async def test_no_staleness_at_all_refuses_nobody_while_the_database_answers(dat
     clock.now += 10.0
     with pytest.raises(AuthUnavailableError):
         await directory.principal(key)
+
+
+async def test_how_old_what_is_known_may_be(database: Database, clock: Clock) -> None:
+    clock.now = 1024.0
+    directory = Directory(database.open, lambda: PEPPER, refresh_s=2.0, max_staleness_s=64.0, clock=clock, now=clock)
+    assert directory.age_s == float("inf")
+    key = database.add()
+    await directory.refresh()
+    clock.now += 64.0 + 2.0 + LATE_S
+    assert directory.age_s == 64.0 + 2.0 + LATE_S
+    assert (await directory.principal(key)).team is not None
+    clock.now += 0.5
+    with pytest.raises(AuthUnavailableError) as refused:
+        await directory.principal(key)
+    assert refused.value.retry_after == RETRY_AFTER_S
 
 
 async def test_a_server_that_starts_without_its_database_lets_nobody_in(
