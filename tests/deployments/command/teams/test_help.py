@@ -59,3 +59,8 @@ def test_a_value_has_the_same_name_everywhere(module: ModuleType) -> None:
             "commands",
             "where",
         }
+
+
+def test_what_usage_can_be_divided_by_is_said() -> None:
+    said = " ".join(usage.parser().format_help().split())
+    assert "of team, key, model, kind, dialect, user, day, with commas between (team)" in said
