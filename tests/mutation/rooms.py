@@ -30,9 +30,9 @@ ELSEWHERE = {
     ),
     "deployments/api": ("tests/deployments/api/test_*.py",),
     "deployments/api/common": ("tests/deployments/api/common", "tests/deployments/api/test_*.py"),
-    "deployments/api/llamacpp": ("tests/deployments/api/test_llamacpp*.py",),
+    "deployments/api/llamacpp": ("tests/deployments/api/test_llamacpp*.py", "tests/deployments/api/test_described.py"),
     "deployments/api/reference": ("tests/deployments/api/test_reference*.py",),
-    "deployments/api/tgi": ("tests/deployments/api/test_tgi*.py",),
+    "deployments/api/tgi": ("tests/deployments/api/test_tgi*.py", "tests/deployments/api/test_described.py"),
     # without the runbook's: mutmut's code in a process that runs elsewhere does not find its settings
     "deployments/command": (
         *("tests/deployments/command/test_[!r]*.py", "tests/deployments/command/test_ray_*.py"),
