@@ -30,9 +30,13 @@ ELSEWHERE = {
     ),
     "deployments/api": ("tests/deployments/api/test_*.py",),
     "deployments/api/common": ("tests/deployments/api/common", "tests/deployments/api/test_*.py"),
-    "deployments/api/llamacpp": ("tests/deployments/api/test_llamacpp*.py", "tests/deployments/api/test_described.py"),
+    **{
+        f"deployments/api/{room}": tuple(
+            f"tests/deployments/api/test_{tests}.py" for tests in (f"{room}*", "described", "line_ends")
+        )
+        for room in ("llamacpp", "tgi")
+    },
     "deployments/api/reference": ("tests/deployments/api/test_reference*.py",),
-    "deployments/api/tgi": ("tests/deployments/api/test_tgi*.py", "tests/deployments/api/test_described.py"),
     # without the runbook's: mutmut's code in a process that runs elsewhere does not find its settings
     "deployments/command": (
         *("tests/deployments/command/test_[!r]*.py", "tests/deployments/command/test_ray_*.py"),

@@ -37,7 +37,7 @@ def test_every_room_has_files_and_tests() -> None:
     assert {"tests/model/scheduling", "tests/model/test_engine.py"} <= set(found["model/scheduling"].tests)
     assert found["deployments/api/openai"].tests == ("tests/deployments/api/openai",)
     assert found["monitoring/boards"].tests == ("tests/monitoring",)  # it has none of its own
-    tests = [f"tests/deployments/api/test_{name}.py" for name in ("tgi", "tgi_answers", "described")]
+    tests = [f"tests/deployments/api/test_{name}.py" for name in ("tgi", "tgi_answers", "described", "line_ends")]
     assert found["deployments/api/tgi"].tests == tuple(tests)
 
 
