@@ -18,6 +18,9 @@ def parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     return [parser, *(inner for action in parts for part in action.choices.values() for inner in parsers(part))]
 
 
+EVERY_PARSER = [one for command in cli.COMMANDS.values() for one in parsers(command.module().parser())]
+
+
 def test_the_help_names_every_command_by_its_subject(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"], ["-h"], ["help"]):
         assert cli.main(arguments) == 0
@@ -28,29 +31,27 @@ def test_the_help_names_every_command_by_its_subject(capsys: pytest.CaptureFixtu
         assert [line.split()[0] for line in part.splitlines()] == list(commands)
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
-def test_every_help_is_for_people(command: str) -> None:
-    for parser in parsers(cli.COMMANDS[command].module().parser()):
-        assert isinstance(parser, OptionParser)
-        help = parser.format_help()
-        assert parser.description
-        assert "None" not in help
-        silent = [action.dest for action in parser._actions if not action.help]
-        assert silent in ([], [argparse.SUPPRESS])  # the parts of a command, each of which has its own
-        assert "_" not in parser.format_usage()
+@pytest.mark.parametrize("parser", EVERY_PARSER, ids=lambda parser: parser.prog)
+def test_every_help_is_for_people(parser: argparse.ArgumentParser) -> None:
+    assert isinstance(parser, OptionParser)
+    help = parser.format_help()
+    assert parser.description
+    assert "None" not in help
+    silent = [action.dest for action in parser._actions if not action.help]
+    assert silent in ([], [argparse.SUPPRESS])  # the parts of a command, each of which has its own
+    assert "_" not in parser.format_usage()
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
-def test_every_mistake_is_two_lines(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for parser in parsers(cli.COMMANDS[command].module().parser()):
-        with pytest.raises(SystemExit) as ended:
-            parser.parse_args(["--hepl"])
-        lines = capsys.readouterr().err.splitlines()
-        assert ended.value.code == 2
-        assert len(lines) == 2
-        has_parts = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
-        assert ("COMMAND" if has_parts else "--hepl (did you mean '--help'?)") in lines[0]
-        assert lines[1] == f"`{parser.prog} --help` says what there is."
+@pytest.mark.parametrize("parser", EVERY_PARSER, ids=lambda parser: parser.prog)
+def test_every_mistake_is_two_lines(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--hepl"])
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert len(lines) == 2
+    has_parts = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
+    assert ("COMMAND" if has_parts else "--hepl (did you mean '--help'?)") in lines[0]
+    assert lines[1] == f"`{parser.prog} --help` says what there is."
 
 
 def test_the_version_takes_no_options(capsys: pytest.CaptureFixture[str]) -> None:
