@@ -3,15 +3,18 @@
 The tests that mutmut found quickest go first. A test by examples sees a quarter of them, and nobody looks for the
 smallest one that fails, which takes minutes.
 
-What a fixture of many tests runs, mutmut holds for run by the first of them alone: here it is run by each.
+What a fixture of many tests runs, mutmut holds for run by the first of them alone: here it is run by each. What Alembic
+loads has the name that mutmut plants faults under.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,6 +25,8 @@ TIMES = Path("mutmut-stats.json")
 
 FAILED = Path("mutmut-failed.txt")
 """There too: the test that failed last, and what it said; mutmut itself keeps it to itself."""
+
+Load = Callable[[str, str | os.PathLike[str]], ModuleType]
 
 _SETTINGS = "_hypothesis_internal_use_settings"
 _LEAST_EXAMPLES = 10
@@ -38,7 +43,9 @@ def pytest_configure() -> None:
         mutmut.MutmutCallStack.set = mutmut.MutmutCallStack.reset = staticmethod(lambda _: None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if pyfiles := sys.modules.get("alembic.util.pyfiles"):
+        pyfiles.load_module_py = named_as_in_a_package(pyfiles.load_module_py, config.rootpath)
     for item in items:
         hasten(getattr(item, "obj", None))
         forget_names(item)
@@ -75,6 +82,17 @@ def forget_names(item: pytest.Item) -> None:
     for mark in item.iter_markers("parametrize"):
         if mark._param_ids_from is not None and not isinstance(mark.kwargs.get("ids"), Iterator):
             object.__setattr__(mark._param_ids_from, "_param_ids_generated", None)
+
+
+def named_as_in_a_package(load: Load, root: Path) -> Load:
+    """Alembic calls a migration after its file alone: mutmut would not know that what it planted runs."""
+
+    def load_module_py(module_id: str, path: str | os.PathLike[str]) -> ModuleType:
+        if (file := Path(path)).is_relative_to(root):
+            module_id = ".".join(file.relative_to(root).with_suffix("").parts)
+        return load(module_id, path)
+
+    return load_module_py
 
 
 def functions_run() -> set[str] | None:

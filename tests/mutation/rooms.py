@@ -30,9 +30,13 @@ ELSEWHERE = {
     ),
     "deployments/api": ("tests/deployments/api/test_*.py",),
     "deployments/api/common": ("tests/deployments/api/common", "tests/deployments/api/test_*.py"),
-    "deployments/api/llamacpp": ("tests/deployments/api/test_llamacpp*.py",),
+    **{
+        f"deployments/api/{room}": tuple(
+            f"tests/deployments/api/test_{tests}.py" for tests in (f"{room}*", "described", "line_ends")
+        )
+        for room in ("llamacpp", "tgi")
+    },
     "deployments/api/reference": ("tests/deployments/api/test_reference*.py",),
-    "deployments/api/tgi": ("tests/deployments/api/test_tgi*.py",),
     # without the runbook's: mutmut's code in a process that runs elsewhere does not find its settings
     "deployments/command": (
         *("tests/deployments/command/test_[!r]*.py", "tests/deployments/command/test_ray_*.py"),
@@ -40,7 +44,9 @@ ELSEWHERE = {
     ),
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),
     **{
-        f"deployments/teams/database/{room}": ("tests/deployments/teams/test_store_database.py",)
+        f"deployments/teams/database/{room}": tuple(
+            f"tests/deployments/teams/test_store_{tests}.py" for tests in ("database", "audit")
+        )
         for room in ("migrations", "migrations/versions")
     },
     "monitoring": ("tests/monitoring/test_*.py",),

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
+from alembic.util import pyfiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def test_every_room_has_files_and_tests() -> None:
     assert {"tests/model/scheduling", "tests/model/test_engine.py"} <= set(found["model/scheduling"].tests)
     assert found["deployments/api/openai"].tests == ("tests/deployments/api/openai",)
     assert found["monitoring/boards"].tests == ("tests/monitoring",)  # it has none of its own
-    tests = [f"tests/deployments/api/test_tgi{rest}.py" for rest in ("", "_answers")]
+    tests = [f"tests/deployments/api/test_{name}.py" for name in ("tgi", "tgi_answers", "described", "line_ends")]
     assert found["deployments/api/tgi"].tests == tuple(tests)
 
 
@@ -115,12 +116,13 @@ def test_nothing_is_judged_twice_or_without_a_reason(tmp_path: Path) -> None:
 def test_what_takes_least_time_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haste, "TIMES", tmp_path / "times.json")
     names = ["a.py::slow", "a.py::quick", "b.py::new", "b.py::quicker"]
+    config: Any = Mock(rootpath=tmp_path)
     items: list[Any] = [Mock(nodeid=name, iter_markers=lambda name: ()) for name in names]
-    haste.pytest_collection_modifyitems(items)
+    haste.pytest_collection_modifyitems(config, items)
     assert [item.nodeid for item in items] == names, "nothing is known yet"
     times = {"a.py::slow": 3.0, "a.py::quick": 0.2, "b.py::quicker": 0.1}
     haste.TIMES.write_text(json.dumps({"duration_by_test": times}))
-    haste.pytest_collection_modifyitems(items)
+    haste.pytest_collection_modifyitems(config, items)
     assert [item.nodeid for item in items] == ["b.py::new", "b.py::quicker", "a.py::quick", "a.py::slow"]
 
 
@@ -164,6 +166,18 @@ def test_mutmut_sets_no_context_variable(monkeypatch: pytest.MonkeyPatch) -> Non
     MutmutCallStack.reset(MutmutCallStack.set(("deployments.a.x_f", 1)))
     monkeypatch.delitem(sys.modules, "mutmut.core")
     haste.pytest_configure()
+
+
+def test_a_migration_has_the_name_that_faults_are_planted_under(tmp_path: Path) -> None:
+    (tmp_path / "versions").mkdir()
+    for name in "versions/r1.py", "versions/env.py":
+        (tmp_path / name).write_text("def upgrade(): ...\n")
+    load = haste.named_as_in_a_package(pyfiles.load_module_py, tmp_path)
+    module = load("r1_py", tmp_path / "versions" / "r1.py")
+    assert module.__name__ == module.upgrade.__module__ == "versions.r1"
+    assert load("env_py", str(tmp_path / "versions" / "env.py")).__name__ == "versions.env"
+    elsewhere = haste.named_as_in_a_package(pyfiles.load_module_py, tmp_path / "deployments")
+    assert elsewhere("r1_py", tmp_path / "versions" / "r1.py").__name__ == "r1_py"
 
 
 COLLECTED_TWICE = """
@@ -259,15 +273,18 @@ def test_a_test_that_hangs_is_given_up(longest: float, patience: float, tmp_path
 
 def test_what_a_test_leaves_ends_with_mutmut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mutmut = tmp_path / "mutmut"
-    mutmut.write_text("#!/bin/sh\nsleep 600 &\necho $! $1 $TOLD\nexit 3\n")
+    mutmut.write_text(
+        "#!/bin/sh\nsleep 600 &\ntouch $PYTEST_DEBUG_TEMPROOT/file\necho $! $PYTEST_DEBUG_TEMPROOT $1 $TOLD\nexit 3\n"
+    )
     mutmut.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     scratch = object.__new__(Scratch)
     scratch.directory = tmp_path
-    left, *said = scratch._mutmut("run", check=False, TOLD="this").split()
+    left, written, *said = scratch._mutmut("run", check=False, TOLD="this").split()
     assert said == ["run", "this"]
+    assert not Path(written).exists()
     wait_until(lambda: not psutil.pid_exists(int(left)) or psutil.Process(int(left)).status() == psutil.STATUS_ZOMBIE)
-    with pytest.raises(MutmutError, match=r"^\d+ run this"):
+    with pytest.raises(MutmutError, match=r"^\d+ \S+ run this"):
         scratch._mutmut("run", TOLD="this")
 
 

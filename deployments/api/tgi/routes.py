@@ -343,7 +343,12 @@ def create_router(api: ApiContext) -> APIRouter:
         answer, counts = await whole(body, full_text, caller)
         return Response(msgspec.json.encode([answer]), headers=counts, media_type="application/json")
 
-    @router.post("/generate", response_model=Generation, summary="Continue a text, as TGI does")
+    @router.post(
+        "/generate",
+        response_model=Generation,
+        summary="Continue a text, as TGI does",
+        response_description="The text, with `details` its tokens too.",
+    )
     async def generate(body: GenerateRequest, caller: CallerOf) -> Response:
         answer, counts = await whole(body, bool(body.parameters.return_full_text), caller)
         return Response(msgspec.json.encode(answer), headers=counts, media_type="application/json")

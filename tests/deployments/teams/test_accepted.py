@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from deployments.teams.accepted import AcceptedBuffer
 from deployments.teams.records import Accepted
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
+from tests.support.log_lines import captured
 from tests.support.stores import NOON
 from tests.support.waiting import settle
 
@@ -110,6 +112,29 @@ async def test_it_is_bounded() -> None:
     await buffer.flush()
     assert sorted(kept.sums()) == [(f"team_{number}", NOON // HOUR) for number in range(3)]
     assert kept.sums()["team_0", NOON // HOUR] == (11, 11)
+
+
+async def test_that_they_wait_is_said_once_each_time() -> None:
+    kept = Kept()
+    buffer = AcceptedBuffer(lambda: kept)
+    with captured() as lines:
+        for away in (True, True, False, True, True):
+            kept.away = away
+            buffer.add(event())
+            await buffer.flush()
+        told = lines.all("teams.accepted_wait")
+    assert [(line["level"], line["message"]) for line in told] == [("warning", "the database does not answer")] * 2
+
+
+async def test_sums_are_of_what_is_alike_in_everything() -> None:
+    kept = Kept()
+    buffer = AcceptedBuffer(lambda: kept)
+    others = [{"team_id": "b"}, {"key_id": None}, {"model": "m"}, {"dialect": "openai"}, {"user": "ada"}]
+    events = [event(), *(msgspec.structs.replace(event(), **other) for other in others), event(hour=1)]
+    for one in events + events:
+        buffer.add(msgspec.structs.replace(one, at=one.at + 59.0))
+    await buffer.flush()
+    assert [(one.lines, one.completions) for one in kept.events] == [(2, 2)] * len(events)
 
 
 async def test_without_a_database_it_waits() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from deployments.errors import AuthUnavailableError, UnauthorizedError
-from deployments.teams.directory import MISSES_S, Directory
+from deployments.teams.directory import LATE_S, MISSES_S, RETRY_AFTER_S, Directory
 from deployments.teams.keys import Pepper, last_four, new_key
 from deployments.teams.records import Key, Price, Snapshot, Spent, Team
 
@@ -240,6 +240,21 @@ async def test_no_staleness_at_all_refuses_nobody_while_the_database_answers(dat
         await directory.principal(key)
 
 
+async def test_how_old_what_is_known_may_be(database: Database, clock: Clock) -> None:
+    clock.now = 1024.0
+    directory = Directory(database.open, lambda: PEPPER, refresh_s=2.0, max_staleness_s=64.0, clock=clock, now=clock)
+    assert directory.age_s == float("inf")
+    key = database.add()
+    await directory.refresh()
+    clock.now += 64.0 + 2.0 + LATE_S
+    assert directory.age_s == 64.0 + 2.0 + LATE_S
+    assert (await directory.principal(key)).team is not None
+    clock.now += 0.5
+    with pytest.raises(AuthUnavailableError) as refused:
+        await directory.principal(key)
+    assert refused.value.retry_after == RETRY_AFTER_S
+
+
 async def test_a_server_that_starts_without_its_database_lets_nobody_in(
     directory: Directory, database: Database
 ) -> None:
@@ -264,6 +279,60 @@ async def test_the_price_in_force_is_the_newest_that_has_begun(
     clock.now += DAY
     assert directory.price("m") == prices[2]
     assert directory.price("unknown") is None
+
+
+async def test_teams_and_what_they_spent_are_those_of_the_last_reading(
+    directory: Directory, database: Database
+) -> None:
+    assert (directory.team("red"), list(directory.teams()), directory.spent("red")) == (None, [], None)
+    assert (directory.store, directory.price("m")) == (None, None)
+    database.add("red")
+    database.add("blue")
+    await directory.refresh()
+    assert directory.team("red") == database.teams["red"]
+    assert list(directory.teams()) == list(database.teams.values())
+    assert directory.spent("blue") == Spent(period_start=0.0, amount=7)
+    assert (directory.team("green"), directory.spent("green")) == (None, None)
+    assert directory.store is database
+
+
+async def test_it_is_read_again_until_nobody_wants_it_any_more(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    really = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await really(0)
+
+    directory = Directory(database.open, lambda: PEPPER, refresh_s=7.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    running = asyncio.create_task(directory.run())
+    while len(pauses) < 3:
+        await really(0)
+    running.cancel()
+    await asyncio.wait([running])
+    assert set(pauses) == {7.0}
+    assert database.asked >= 3 * QUESTIONS
+
+
+async def test_closing_ends_a_reading_that_hangs(directory: Directory, database: Database) -> None:
+    await directory.close()
+    hangs, began = asyncio.Event(), asyncio.Event()
+
+    async def open_source() -> Database:
+        began.set()
+        await hangs.wait()
+        return database
+
+    directory = Directory(open_source, lambda: PEPPER)
+    refreshing = asyncio.create_task(directory.refresh())
+    await began.wait()
+    await directory.close()
+    await asyncio.wait([refreshing])
+    assert refreshing.cancelled()
+    assert directory.store is None
 
 
 async def test_ten_thousand_keys_are_found_as_quickly_as_one(directory: Directory, database: Database) -> None:

@@ -18,6 +18,7 @@ from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
 from deployments.teams.store_errors import StoreUnavailableError
 from tests.support.accounts import FakeLedger, entry
+from tests.support.log_lines import captured
 from tests.support.postgres import Postgres
 from tests.support.waiting import eventually
 
@@ -90,14 +91,23 @@ async def test_it_asks_less_and_less_often_while_the_database_is_away(
     async def away(entries: object) -> int:
         raise StoreUnavailableError("away")
 
+    class Draws(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            drawn.append((a, b))
+            return b
+
+    drawn: list[tuple[float, float]] = []
     await use(journal, 0, 1)
-    drainer = Drainer(journal, away, draws=random.Random(1))
+    drainer = Drainer(journal, away, draws=Draws())
     monkeypatch.setattr("deployments.teams.drainer.asyncio.sleep", sleep)
-    drainer.start()
-    await enough.wait()
-    monkeypatch.undo()
-    assert all(LONGEST_PAUSE_S / 2 <= pause <= LONGEST_PAUSE_S for pause in pauses[-2:])
-    assert pauses[0] < 1.0
+    with captured() as lines:
+        drainer.start()
+        await enough.wait()
+        monkeypatch.undo()
+        (line,) = lines.all("usage.not_booked")
+        assert (line["level"], line["message"]) == ("warning", "away"), "it is said once"
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, *[LONGEST_PAUSE_S] * 3]
+    assert set(drawn) == {(0.5, 1.0)}
     await drainer.stop(0.0)
 
 
@@ -132,10 +142,13 @@ async def test_an_error_that_nobody_expected_does_not_end_it(journal: Journal) -
         return await ledger.book(entries)  # type: ignore[arg-type]
 
     drainer = Drainer(journal, book, period_s=0.001)  # type: ignore[arg-type]
-    drainer.start()
-    await use(journal, 0, 3)
-    await eventually(lambda: len(ledger.entries) == 3)
-    await drainer.stop(5.0)
+    with captured() as lines:
+        drainer.start()
+        await use(journal, 0, 3)
+        await eventually(lambda: len(ledger.entries) == 3)
+        await drainer.stop(5.0)
+        (line,) = lines.all("usage.not_booked")
+        assert (line["level"], "what is this" in str(line["exception"])) == ("error", True)
 
 
 async def test_a_real_database_that_is_stopped_under_it_and_started_again(journal: Journal, postgres: Postgres) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.teams.keys import PEPPER_BYTES, PREFIX, Pepper, is_well_formed, last_four, new_key
+from deployments.teams.private_file import read_or_make
 from model.config import ConfigError
 
 
@@ -72,3 +73,11 @@ def test_a_pepper_that_others_can_read_or_guess_is_refused(tmp_path: Path) -> No
     path.write_bytes(b"short\n")
     with pytest.raises(ConfigError, match="5 bytes"):
         Pepper.from_file(path)
+
+
+def test_another_secret_may_be_longer(tmp_path: Path) -> None:
+    secret = read_or_make(tmp_path / "secret", 48, make=True)
+    assert len(bytes.fromhex(secret.decode())) == 48
+    with pytest.raises(ConfigError, match="96 bytes; at least 97"):
+        read_or_make(tmp_path / "secret", 97, make=True)
+    assert read_or_make(tmp_path / "secret", 96, make=False) == secret

@@ -40,7 +40,12 @@ def test_there_and_back(amount: int) -> None:
 def test_as_people_read_it() -> None:
     assert shown(0) == "0.00"
     assert shown(picodollars("12.345")) == "12.34"
+    assert shown(picodollars("0.01")) == "0.01"
+    assert shown(picodollars("0.015")) == "0.02"
+    assert shown(picodollars("0.00999")) == "0.00999"
     assert shown(picodollars("0.000315")) == "0.000315"
+    assert shown(picodollars("0.00015"), 4) == "0.0002"
+    assert shown(picodollars("0.00005"), 4) == "0.00005"
     assert shown(picodollars("0.000000000001")) == "0.000000000001"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +13,7 @@ import pytest
 from joserfc.jwk import OctKey, RSAKey
 
 from deployments.command.ports import free_port
-from deployments.teams.oidc import LEEWAY_S, RETRY_S, Provider
+from deployments.teams.oidc import DISCOVERY_S, LEEWAY_S, RETRY_S, Provider
 from deployments.teams.provider_keys import MISSES_S
 from deployments.teams.sign_in import Attempt, Person
 from deployments.teams.sign_in_errors import ProviderAwayError, SignInError
@@ -92,6 +93,7 @@ async def test_every_attempt_has_its_own_secrets(client: Provider) -> None:
     for secrets in ({a.state for a in attempts}, {a.nonce for a in attempts}, {a.verifier for a in attempts}):
         assert len(secrets) == 20
         assert all(len(secret) >= 43 for secret in secrets)
+    assert {len(attempt.verifier) for attempt in attempts} == {64}, "of the 43 to 128 characters of RFC 7636"
 
 
 async def test_userinfo_tells_what_the_token_does_not(client: Provider, idp: IdentityProvider) -> None:
@@ -253,6 +255,26 @@ async def test_a_provider_that_is_away_and_comes_back(client: Provider, idp: Ide
     idp.away = True
     with pytest.raises(ProviderAwayError):
         await client.finish(attempt, answer)
+
+
+async def test_what_it_says_of_itself_is_believed_for_an_hour(idp: IdentityProvider) -> None:
+    times = [0.0]
+    client = Provider(idp.issuer, CLIENT_ID, None, BACK, clock=lambda: times[0])
+
+    async def asked_at(now: float) -> int:
+        times[0] = now
+        with contextlib.suppress(ProviderAwayError):
+            await client.begin("/")
+        return len(idp.asked)
+
+    assert [await asked_at(now) for now in (5.0, 5.0, DISCOVERY_S + 4.5)] == [1, 1, 1]
+    assert await asked_at(DISCOVERY_S + 5.0) == 2
+    idp.away = True
+    gone = 2 * DISCOVERY_S + 5.0
+    assert [await asked_at(gone + later) for later in (0.0, 1.0, RETRY_S - 0.5)] == [3, 3, 3]
+    idp.away = False
+    assert [await asked_at(gone + RETRY_S + later) for later in (0.0, 0.5, DISCOVERY_S - 0.5)] == [4, 4, 4]
+    await client.close()
 
 
 async def test_nothing_listens() -> None:

@@ -10,40 +10,45 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import ServeError
 from deployments.http.middleware import ErrorMiddleware
 from deployments.teams.book import Used
 from deployments.teams.counting import Ask
 from deployments.teams.local_counters import LocalCounters
 from deployments.teams.rate_limit_headers import duration, headers_of
 from deployments.teams.tally import Now
-from tests.support.asks import account, ask, hard
+from tests.support.asks import account, ask, at, hard
 
 
 class Server:
-    """Answers what there is room for."""
+    """Answers what there is room for. Its time begins with its first answer, however long that one took to be asked."""
 
     def __init__(self, asked: Ask) -> None:
-        self.counters = LocalCounters()
-        self.refused: list[ServeError] = []
+        self.counters = LocalCounters(self.now)
         self.calls = 0
         self._ask = asked
+        self._began: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls += 1
-        grant = await self.counters.reserve(self._ask)
+        try:
+            grant = await self.counters.reserve(self._ask)
+        finally:
+            self._began = self._began or time.monotonic()
         await JSONResponse({"object": "list", "data": []}, headers=headers_of(grant))(scope, receive, send)
 
     def client(self) -> openai.AsyncOpenAI:
-        app = ErrorMiddleware(self, on_refused=self.refused.append)
+        app = ErrorMiddleware(self, on_refused=lambda error: None)
         transport = httpx.AsyncClient(transport=httpx.ASGITransport(app=app))
         return openai.AsyncOpenAI(api_key="none", base_url="http://server/v1", http_client=transport)
+
+    def now(self) -> Now:
+        return at(0.0 if self._began is None else time.monotonic() - self._began)
 
 
 async def test_a_rate_limit_is_repeated_when_there_is_room() -> None:
     team = account(requests=100, tokens=60_000)
     server = Server(ask(team, tokens=200))
-    server.counters.book.remember(Used(team, 0, 60_000), Now.read())
+    server.counters.book.remember(Used(team, 0, 60_000), server.now())
     started = time.monotonic()
     async with server.client() as client:
         response = await client.models.with_raw_response.list()

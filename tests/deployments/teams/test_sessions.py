@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from deployments.errors import AuthUnavailableError
 from deployments.sign_on_settings import group_roles
 from deployments.team_settings import TeamsSettings
+from deployments.teams import sessions as module
 from deployments.teams.keys import Pepper
 from deployments.teams.records import Member, Session
 from deployments.teams.sessions import RETRY_S, Sessions
@@ -170,6 +171,34 @@ async def test_one_that_gives_up_waiting_breaks_nobody_elses(sessions: Sessions,
     database.held.set()
     assert await second
     assert database.reads == 1
+
+
+async def test_of_very_many_the_quarter_that_was_read_longest_ago_is_forgotten(
+    sessions: Sessions, database: Database, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_KNOWN", 8)
+    tokens = [await token_of(sessions) for _ in range(9)]
+    for token in reversed(tokens[:8]):
+        assert await sessions.find(token)
+        time.now += 0.01
+    assert await sessions.find(tokens[8])
+    assert database.reads == 9
+    for token in (*tokens[:6], tokens[8]):
+        assert await sessions.find(token)
+    assert database.reads == 9, "those are known"
+    for token in tokens[6:8]:
+        assert await sessions.find(token)
+    assert database.reads == 11
+
+
+async def test_closing_leaves_nobody_waiting_for_the_database(sessions: Sessions, database: Database) -> None:
+    database.held = asyncio.Event()
+    finding = [asyncio.create_task(sessions.find(await token_of(sessions))) for _ in range(2)]
+    await eventually(lambda: database.reads == 2)
+    await sessions.close()
+    answers = await asyncio.gather(*finding, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 2
+    assert not sessions._reading
 
 
 @given(st.text(max_size=80), st.text(max_size=40))

@@ -45,6 +45,15 @@ def test_a_dead_caller_leaves_nothing_reserved() -> None:
     assert not book.tell("dead", News([]), at(SILENCE_S + 1))
 
 
+def test_a_caller_is_dead_when_it_was_silent_for_longer_than_it_may_be() -> None:
+    book, team = a_book("a"), account(parallel=1)
+    book.reserve("a", ask(team), [], at(0))
+    assert book.budgets(at(SILENCE_S)) == []
+    assert (book.is_deserted, book.book.tallies["team:a"].open) == (False, 1)
+    book.budgets(at(SILENCE_S + 0.001))
+    assert (book.is_deserted, book.book.tallies["team:a"].open) == (True, 0)
+
+
 def test_a_caller_that_leaves_takes_its_reservations_along() -> None:
     book, team = a_book("a", "b"), account(tokens=100)
     done, open_still = ask(team, tokens=10), ask(team, tokens=20)

@@ -147,6 +147,16 @@ async def _renumber(connection: AsyncConnection, number: int, to: int) -> None:
     await connection.execute(update(schema.audit).where(schema.audit.c.number == number).values(number=to))
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("table", ["ledger", "audit", "prices"])
+@pytest.mark.usefixtures("store")
+async def test_nor_can_it_be_emptied(database: str, table: str) -> None:
+    """SQLite knows no other way than DELETE."""
+    async with past_the_store(database) as connection:
+        with pytest.raises(DBAPIError, match=f"{table} is append-only"):
+            await connection.execute(text(f"TRUNCATE {table}"))
+
+
 @pytest.mark.parametrize("table", ["ledger", "audit", "prices"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET {} = {}", "DELETE FROM {}"])
 async def test_the_database_itself_refuses_to_change_what_was_written(
@@ -156,5 +166,5 @@ async def test_the_database_itself_refuses_to_change_what_was_written(
     await store.book([an_entry()])
     column = {"ledger": "cost", "audit": "at", "prices": "input"}[table]
     async with past_the_store(database) as connection:
-        with pytest.raises(DBAPIError, match="append-only"):
+        with pytest.raises(DBAPIError, match=f"{table} is append-only"):
             await connection.execute(text(change.format(table, column, column)))

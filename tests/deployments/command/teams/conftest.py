@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 from deployments.command import cli
+from deployments.command.teams import running
+from deployments.command.teams.office import Office
 from deployments.variables import ENV_PREFIX
+from tests.deployments.command.teams.canned import Api
 from tests.support.fake_app import tokenizer  # noqa: F401
 
 
@@ -47,3 +52,17 @@ def starcoder(home: Path, capsys: pytest.CaptureFixture[str]) -> Starcoder:
         return said
 
     return run
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Api:
+    """Commands speak to it."""
+    found = Api()
+
+    @contextlib.asynccontextmanager
+    async def opened(options: object, makes: bool) -> AsyncIterator[Office]:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(found), base_url="http://api") as client:
+            yield Office(client)
+
+    monkeypatch.setattr(running, "opened", opened)
+    return found
