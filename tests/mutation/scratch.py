@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ PROSE = r"""^\s*(raise \w+\(|logger\.\w+\()?f?"[^"]*\w \w+ \w"""
 
 _OPTIONS = (
     *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header"),
-    *("-p", "tests.mutation.haste"),
+    *("-p", "tests.mutation.haste", "-p", "tests.mutation.once"),
     *(f"--ignore-glob={pattern}" for pattern in COUNTING),
 )
 
@@ -110,12 +111,13 @@ class Scratch:
 
     def _mutmut(self, *arguments: str, check: bool = True, **environment: str) -> str:
         log = self.directory / "mutmut.log"
-        with log.open("w") as file:
+        # forks do not get to remove what their tests have written
+        with log.open("w") as file, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as written:
             mutmut = subprocess.Popen(
                 [Path(sys.executable).with_name("mutmut"), *arguments],
                 cwd=self.directory,
                 # the same examples of hypothesis each time
-                env={**os.environ, "PYTHONPATH": "", "CI": "1", **environment},
+                env={**os.environ, "PYTHONPATH": "", "CI": "1", "PYTEST_DEBUG_TEMPROOT": written, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

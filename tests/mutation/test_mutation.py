@@ -259,15 +259,18 @@ def test_a_test_that_hangs_is_given_up(longest: float, patience: float, tmp_path
 
 def test_what_a_test_leaves_ends_with_mutmut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mutmut = tmp_path / "mutmut"
-    mutmut.write_text("#!/bin/sh\nsleep 600 &\necho $! $1 $TOLD\nexit 3\n")
+    mutmut.write_text(
+        "#!/bin/sh\nsleep 600 &\ntouch $PYTEST_DEBUG_TEMPROOT/file\necho $! $PYTEST_DEBUG_TEMPROOT $1 $TOLD\nexit 3\n"
+    )
     mutmut.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     scratch = object.__new__(Scratch)
     scratch.directory = tmp_path
-    left, *said = scratch._mutmut("run", check=False, TOLD="this").split()
+    left, written, *said = scratch._mutmut("run", check=False, TOLD="this").split()
     assert said == ["run", "this"]
+    assert not Path(written).exists()
     wait_until(lambda: not psutil.pid_exists(int(left)) or psutil.Process(int(left)).status() == psutil.STATUS_ZOMBIE)
-    with pytest.raises(MutmutError, match=r"^\d+ run this"):
+    with pytest.raises(MutmutError, match=r"^\d+ \S+ run this"):
         scratch._mutmut("run", TOLD="this")
 
 
