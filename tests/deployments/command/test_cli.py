@@ -21,7 +21,9 @@ def parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
 @pytest.fixture(params=cli.COMMANDS)
 def every_parser(request: pytest.FixtureRequest) -> list[argparse.ArgumentParser]:
     """Of one command."""
-    return parsers(cli.COMMANDS[request.param].module().parser())
+    found = parsers(cli.COMMANDS[request.param].module().parser())
+    assert found[0].prog == f"starcoder {request.param}"
+    return found
 
 
 def test_the_help_names_every_command_by_its_subject(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from deployments.command.front import http_options, local_front, local_http_opti
 from deployments.command.local import Server
 from deployments.command.signals import Stopped
 from deployments.settings import Settings
+from model.config import ConfigError
 
 
 class Console:
@@ -193,3 +194,35 @@ def test_how_it_ends_is_said_last(
     assert local._serve(SETTINGS, console, None) == code  # type: ignore[arg-type]
     assert did == ["check, local True", "stop"]
     assert console.said == said
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "exception"),
+    [(ConfigError("no such model"), 2, None), (local.StartError("no engine"), 1, None), (KeyError("x"), 1, "KeyError")],
+)
+def test_where_the_log_is_json_a_failure_is_a_line_of_it(
+    error: Exception, code: int, exception: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[tuple[str, str, str]] = []
+    flushed: list[int] = []
+
+    def say(text: str, event: str, level: str, exception: str | None) -> None:
+        assert (expected is None) == (exception is None)
+        assert expected is None or (exception is not None and expected in exception)
+        lines.append((text, event, level))
+
+    def fail(*given: object) -> int:
+        assert given == (SETTINGS, console, None)
+        raise error
+
+    expected = exception
+    console = SimpleNamespace(as_json=True, alone=contextlib.nullcontext, say=say, flush=lambda: flushed.append(1))
+    monkeypatch.setattr(local, "Console", lambda format, keep_text: console)
+    monkeypatch.setattr(local, "dead_servers", list)
+    monkeypatch.setattr(local, "_serve", fail)
+    assert local.serve_forever(SETTINGS) == code
+    assert lines == [(str(error), "server.failed", "error")]
+    console.as_json = False
+    with pytest.raises(type(error)):
+        local.serve_forever(SETTINGS)
+    assert flushed == [1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from deployments.command.verify import judging
 from deployments.command.verify.judging import CaseVerdict, Departure, Error, Judgement
 from deployments.command.verify.movement import Foreseen, Movement
 from deployments.command.verify.readings import Drafts
@@ -117,3 +118,27 @@ def test_of_departures_a_report_keeps_the_first_twenty() -> None:
     many = [Departure("a prompt", number, 7, 8, 0.02) for number in range(25)]
     (case,) = with_case(replace(CASES[0], departures=many)).json()["cases"]
     assert [departure["at"] for departure in case["departures"]] == [*range(20)]
+
+
+def test_a_report_as_json_has_all_that_the_page_has() -> None:
+    report = with_case(CASES[0]).json()
+    assert report["verdict"] == with_case(CASES[0]).verdict()
+    assert report["limits"] == {
+        "overall_rms_times": judging.OVERALL_TIMES,
+        "rms_times": judging.RMS_TIMES,
+        "prompt_rms_times": judging.PROMPT_TIMES,
+        "largest_times": judging.LARGEST_TIMES,
+        "floor_nats": judging.FLOOR,
+        "tie_nats": 0.07,
+    }
+    assert report["error_nats"]["transformers"] == {"rms": 0.01, "largest": 0.02}
+    assert report["tokenizer"] == {"texts": 0, "differences": []}
+    assert report["drafts"] == {"lookup": 1000, "lookup_right": 10, "model": 20, "model_right": 2}
+    told = ("agrees", "faults", "checkpoint", "draft_model", "settings", "engine", "machine", "versions", "seconds")
+    assert [report[name] for name in told] == [
+        *(True, [], REPORT.checkpoint, None, REPORT.settings),
+        *(REPORT.path, REPORT.machine, REPORT.versions, 12.6),
+    ]
+    assert (report["exact"], report["served"]) == ("float64", "bfloat16")
+    assert report["perplexity"] is report["quantization"] is None
+    assert REPORT.json()["perplexity"] == {"positions": 1500, "engine": 12.34567, "exact": 12.3, "served": 12.4}
