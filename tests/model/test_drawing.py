@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import drawing
-from model.drawing import choose, row_of
+from model.drawing import choose, parts, row_of
 
 ROUNDING = 4e-6
 """Of a weight, relative: float32's exponents and exponentials."""
@@ -134,3 +134,13 @@ def test_rows_in_parts_draw_what_they_draw_together(monkeypatch):
     together, _ = choose(logits, table)
     monkeypatch.setattr(drawing, "CPU_LOGITS", 600)
     assert torch.equal(choose(logits, table)[0], together)
+
+
+def test_each_row_is_worked_on_once(monkeypatch):
+    monkeypatch.setattr(drawing, "CPU_LOGITS", 620)
+    rows = np.array([0, 2, 3, 5, 8, 9, 10])
+    narrow, wide = torch.zeros(11, 300), torch.zeros(11, 700)
+    assert [part.tolist() for part in parts(rows, narrow)] == [[0, 2], [3, 5], [8, 9], [10]]
+    assert [part.tolist() for part in parts(rows.tolist(), wide)] == [[row] for row in rows.tolist()]
+    assert [part.tolist() for part in parts(rows, torch.zeros(11, 1))] == [rows.tolist()]
+    assert list(parts([], narrow)) == []

@@ -140,20 +140,20 @@ def test_a_log_that_is_configured_anew_gives_up_its_thread_and_its_file(tmp_path
     """What it was told before is written first."""
     path = tmp_path / "log"
     with path.open("a") as stream, captured():
-        before = len(_log_threads()), _opened(path)
+        before, opened = _log_threads(), _opened(path)  # what an earlier test has closed may be ending still
         for number in range(5):
             logs.configure("info", "json", stream=stream, process="test")
             logs.event("engine.stopped", number=number)
         for number in range(5, 10):
             logs.configure("info", "json", path, process="test")
             logs.event("engine.stopped", number=number)
-        wait_until(lambda: (len(_log_threads()), _opened(path)) == (before[0] + 1, before[1] + 1))
+        wait_until(lambda: (len(_log_threads() - before), _opened(path)) == (1, opened + 1))
         assert sorted(json.loads(line)["number"] for line in path.read_text().splitlines()) == [*range(10)]
-    wait_until(lambda: (len(_log_threads()), _opened(path)) == (before[0], 0))
+    wait_until(lambda: (len(_log_threads() - before), _opened(path)) == (0, 0))
 
 
-def _log_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "log"]
+def _log_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "log"}
 
 
 def _opened(path: Path) -> int:

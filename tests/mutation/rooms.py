@@ -40,8 +40,9 @@ ELSEWHERE = {
     # without the runbook's: mutmut's code in a process that runs elsewhere does not find its settings
     "deployments/command": (
         *("tests/deployments/command/test_[!r]*.py", "tests/deployments/command/test_ray_*.py"),
-        "tests/model/checkpoint/test_hub.py",
+        *("tests/model/checkpoint/test_hub.py", "tests/model/checkpoint/test_memory.py"),
     ),
+    "deployments/command/verify": ("tests/deployments/command/verify", "tests/deployments/command/test_cli.py"),
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),
     **{
         f"deployments/teams/database/{room}": tuple(

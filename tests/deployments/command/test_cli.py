@@ -18,7 +18,12 @@ def parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     return [parser, *(inner for action in parts for part in action.choices.values() for inner in parsers(part))]
 
 
-EVERY_PARSER = [one for command in cli.COMMANDS.values() for one in parsers(command.module().parser())]
+@pytest.fixture(params=cli.COMMANDS)
+def every_parser(request: pytest.FixtureRequest) -> list[argparse.ArgumentParser]:
+    """Of one command."""
+    found = parsers(cli.COMMANDS[request.param].module().parser())
+    assert found[0].prog == f"starcoder {request.param}"
+    return found
 
 
 def test_the_help_names_every_command_by_its_subject(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,27 +36,41 @@ def test_the_help_names_every_command_by_its_subject(capsys: pytest.CaptureFixtu
         assert [line.split()[0] for line in part.splitlines()] == list(commands)
 
 
-@pytest.mark.parametrize("parser", EVERY_PARSER, ids=lambda parser: parser.prog)
-def test_every_help_is_for_people(parser: argparse.ArgumentParser) -> None:
-    assert isinstance(parser, OptionParser)
-    help = parser.format_help()
-    assert parser.description
-    assert "None" not in help
-    silent = [action.dest for action in parser._actions if not action.help]
-    assert silent in ([], [argparse.SUPPRESS])  # the parts of a command, each of which has its own
-    assert "_" not in parser.format_usage()
+def test_every_help_is_for_people(every_parser: list[argparse.ArgumentParser]) -> None:
+    for parser in every_parser:
+        assert isinstance(parser, OptionParser)
+        help = parser.format_help()
+        assert parser.description
+        assert "None" not in help
+        silent = [action.dest for action in parser._actions if not action.help]
+        assert silent in ([], [argparse.SUPPRESS])  # the parts of a command, each of which has its own
+        assert "_" not in parser.format_usage()
+        told = [action.help for action in parser._actions if action.help not in (None, argparse.SUPPRESS)]
+        assert [help for help in told if help.isupper()] == []
+        names = [action.metavar for action in parser._actions if isinstance(action.metavar, str)]
+        assert [name for name in names if not name.isupper()] == []
 
 
-@pytest.mark.parametrize("parser", EVERY_PARSER, ids=lambda parser: parser.prog)
-def test_every_mistake_is_two_lines(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        parser.parse_args(["--hepl"])
-    lines = capsys.readouterr().err.splitlines()
-    assert ended.value.code == 2
-    assert len(lines) == 2
-    has_parts = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
-    assert ("COMMAND" if has_parts else "--hepl (did you mean '--help'?)") in lines[0]
-    assert lines[1] == f"`{parser.prog} --help` says what there is."
+def test_every_mistake_is_two_lines(
+    every_parser: list[argparse.ArgumentParser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for parser in every_parser:
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args(["--hepl"])
+        lines = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2
+        assert len(lines) == 2
+        has_parts = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
+        assert ("COMMAND" if has_parts else "--hepl (did you mean '--help'?)") in lines[0]
+        assert lines[1] == f"`{parser.prog} --help` says what there is."
+
+
+def test_a_plan_is_for_gpus_of_some_size(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--gpu", "h100", "--gpu-memory", "80GB"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["plan", *arguments])
+        assert ended.value.code == 2
+        assert "--gpu-memory" in capsys.readouterr().err
 
 
 def test_the_version_takes_no_options(capsys: pytest.CaptureFixture[str]) -> None:

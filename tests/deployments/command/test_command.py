@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from deployments.command import checks, cli
 from deployments.command.ports import free_port
 from deployments.command.processes import descendants
-from deployments.command.ready import answer, ready_message
+from deployments.command.ready import answer, ready_message, said_of
 from deployments.settings import Settings
 from model.config import ConfigError
 from tests.support.certificates import make_certificate
@@ -137,6 +137,12 @@ def test_ready_message_says_what_computes_and_why() -> None:
     reason = "no C compiler is installed"
     first, _, _ = ready_message(Settings(), 3.0, {"path": "torch", "reason": reason, "products": None}).partition("\n")
     assert first.endswith(f"/docs), with its forward pass by PyTorch's operations ({reason}). Try:")
+    assert said_of({"path": "torch", "reason": reason, "products": "amx"}) == {
+        "forward": "torch",
+        "forward_reason": reason,
+        "forward_products": "amx",
+    }
+    assert said_of(None) == {}
 
 
 ORPHANS = """

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from deployments.command import cli, completion_scripts
+from deployments.command import cli, completion, completion_scripts
 from deployments.command.completion import Completion
 from deployments.command.completion_scripts import SCRIPTS, Place
+from deployments.options import OptionParser
 from deployments.settings import Settings
 from deployments.settings_options import declared
 
@@ -50,6 +51,15 @@ def test_every_setting_can_be_completed(places: list[Place]) -> None:
     offered = {name for option in serve.options for name in option.names}
     assert {f"--{name.replace('_', '-')}" for name, _ in declared(Settings)} <= offered
     assert {place.path for place in places} >= {(), ("teams", "create"), ("audit", "verify"), ("completion",)}
+
+
+def test_all_words_that_may_follow_are_offered() -> None:
+    parser = OptionParser("starcoder try", "Tries.")
+    parser.add_argument("first", choices=["a", "b"], help="one")
+    parser.add_argument("second", choices=[1, 2], help="another")
+    parser.add_argument("file", type=Path, help="a third")
+    (place,) = completion._places(("try",), parser)
+    assert (place.path, place.words, place.files) == (("try",), {"a": "", "b": "", "1": "", "2": ""}, True)
 
 
 def test_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +101,9 @@ def test_zsh_reads_its_script(places: list[Place], tmp_path: Path) -> None:
     script = SCRIPTS["zsh"](places)
     assert "'teams create') offers=(" in script
     assert "'serve --dtype') offers=(auto float32 bfloat16 float16) files=;;" in script
+    (outermost,) = [place for place in places if place.path == ()]
+    described = [f"{name}:{completion_scripts._short(help)}" for name, help in outermost.words.items()]
+    assert f"'') offers=({' '.join(map(shlex.quote, described))}" in script
     if shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
     (tmp_path / "script").write_text(script)

@@ -50,6 +50,7 @@ def test_on_a_terminal_lines_are_text_and_ray_prints_the_rest() -> None:
     console.worker_printed(batch(LINE, "a print"), shown.append)
     console.flush()
     assert "WARNING engine.dead: rank 1 died" in out.getvalue()
+    assert out.getvalue().startswith("\r\033[K"), "behind a step that is rewritten in place"
     assert "{" not in out.getvalue()
     assert [entry["lines"] for entry in shown] == [["a print"]]
 

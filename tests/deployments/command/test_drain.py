@@ -119,7 +119,7 @@ class FakeRay:
         }
 
     def drain_node(self, node_id: str, reason: int, message: str, deadline_ms: int) -> tuple[bool, str]:
-        assert reason == DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+        assert (reason, message) == (DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "the pod is being deleted")
         self.drained.append((node_id, deadline_ms))
         return not self._refusal, self._refusal
 

@@ -44,7 +44,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(last_answers, "requests", world.ask)
     monkeypatch.setattr(last_answers, "unsent_bytes", lambda pids: world.unsent)
-    monkeypatch.setattr(last_answers, "front", lambda settings: world)
+
+    def front(settings: Settings) -> World:
+        assert settings == Settings()
+        return world
+
+    monkeypatch.setattr(last_answers, "front", front)
     return world
 
 

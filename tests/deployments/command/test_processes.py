@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from deployments.command import processes
 from deployments.command.processes import command_line, descendants, end_descendants, kill_all
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
+def test_orphans_are_adopted_by_this_process_as_the_kernel_says() -> None:
+    prctl, found = ctypes.CDLL(None).prctl, ctypes.c_int()
+    set_subreaper, get_subreaper = 36, 37  # linux/prctl.h
+    prctl(get_subreaper, ctypes.byref(found), 0, 0, 0)
+    before = found.value
+    prctl(set_subreaper, 0, 0, 0, 0)
+    try:
+        processes.adopt_orphans()
+        prctl(get_subreaper, ctypes.byref(found), 0, 0, 0)
+        assert found.value == 1
+    finally:
+        prctl(set_subreaper, before, 0, 0, 0)
 
 
 def test_all_that_have_ended_are_asked_how(monkeypatch: pytest.MonkeyPatch) -> None:

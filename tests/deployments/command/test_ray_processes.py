@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,6 +28,7 @@ def test_ray_looks_up_what_is_left_out() -> None:
     from ray._private import node, services
 
     assert services.start_api_server(include_dashboard=False, raise_on_failure=False) == (None, None)
+    assert node.Node.start_monitor(Mock()) is None
     started = inspect.getsource(node.Node.start_api_server)
     assert "self._webui_url, process_info = ray._private.services.start_api_server(" in started
     assert "if process_info is not None:" in started

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from deployments.command.tables import table
 
 
@@ -18,3 +20,9 @@ def test_columns_stand_side_by_side() -> None:
 
 def test_without_rows_it_has_its_headings() -> None:
     assert table(["team", "tokens"], []) == "team  tokens"
+
+
+def test_a_row_has_as_many_cells_as_there_are_headings() -> None:
+    for row in ([], ["ml", "1"]):
+        with pytest.raises((ValueError, IndexError)):
+            table(["team"], [row])

@@ -140,6 +140,8 @@ def test_a_draft_models_passes_cost_what_its_own_shape_says(
     rank.engine()
     (draft,) = made
     assert draft is not None
+    assert rank._runner is not None
+    assert draft.network is rank._runner.draft
     assert draft.cost == pytest.approx(network.num_parameters() / random_model().num_parameters())
     tables = network.transformer.wpe.weight.numel() + (0 if tied else network.transformer.wte.weight.numel())
     assert draft.costs is not None
@@ -155,7 +157,8 @@ class Told(LoneRank):
         self.said: list[bytes] = []
         self._others = others
 
-    def join(self, address: str, device: torch.device) -> None: ...
+    def join(self, address: str, device: torch.device) -> None:
+        self.joined = address, device
 
     def replies(self, timeout_s: float) -> list[bytes]:
         return self._others
@@ -223,6 +226,25 @@ def test_what_cannot_work_is_said_before_ranks_wait_for_each_other(checkpoint: P
 def test_nothing_runs_before_it_is_loaded(ask: Any, checkpoint: Path) -> None:
     with pytest.raises(AssertionError, match=r"^load first$"):
         ask(Rank(config(checkpoint)))
+
+
+def test_a_rank_joins_the_others_where_it_is_told_to(checkpoint: Path) -> None:
+    rank = Rank(config(checkpoint), rank=1, size=2)
+    rank.group = told = Told(1, 2, [])
+    rank.load("where rank 0 listens")
+    assert told.joined == ("where rank 0 listens", torch.device("cpu"))
+    (said,) = told.said
+    assert msgspec.msgpack.decode(said, type=LoadReport).parameter_bytes == rank.costs().parameter_bytes
+
+
+def test_steps_of_a_rank_cost_its_share_of_weights_and_cache(checkpoint: Path) -> None:
+    rank = Rank(config(checkpoint))
+    rank.load()
+    rank.group = told = Told(0, 4, [])
+    told.stripe = Stripe(2, 0)
+    costs = rank.costs()
+    assert (costs.ranks, costs.stripes) == (4, 2)
+    assert (costs.value_bytes, costs.model.n_layer) == (4, TINY["n_layer"])
 
 
 def test_a_rank_knows_its_place_in_the_group(checkpoint: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,11 +11,12 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
-from deployments.command.verify.child import Line, together
+from deployments.command.verify.child import Line, _answers, together
 from model.config import ELSEWHERE, ConfigError
 from tests.support.waiting import wait_until
 
@@ -64,6 +66,21 @@ def test_all_learn_what_the_first_one_tells() -> None:
     said: list[str] = []
     assert together([partial(_first, number) for number in range(3)], said.append) == [(0, 10), (1, 10), (2, 10)]
     assert sorted(said) == ["here is 0", "here is 1", "here is 2"]
+
+
+def test_one_that_answers_late_is_waited_for() -> None:
+    """Longer than the process of another one is there."""
+    early, early_end = multiprocessing.Pipe()
+    late, late_end = multiprocessing.Pipe()
+    with early, late, late_end:
+        early_end.send(("answer", "at once"))
+        early_end.close()
+        late_end.send(("said", 0))
+
+        def say(number: str) -> None:
+            late_end.send(("said", int(number) + 1) if int(number) < 5 else ("answer", "late"))
+
+        assert _answers([(Mock(), early), (Mock(), late)], say) == ["at once", "late"]
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,3 +158,20 @@ def write_group(path: Path, limit: str, most: object, used: str, taken: int, sta
     path.mkdir(parents=True, exist_ok=True)
     for name, text in ((limit, most), (used, taken), ("memory.stat", stat)):
         (path / name).write_text(f"{text}\n")
+
+
+def test_ids_are_numbers_where_the_weights_are_on_disk() -> None:
+    """accelerate leaves them on the device `meta`, which keeps none, until a layer asks."""
+    seen: list[list[list[int]]] = []
+
+    class Transformer:
+        wte = SimpleNamespace(weight=torch.empty(1, device="meta"))
+
+        def __call__(self, input_ids: torch.Tensor, use_cache: bool) -> SimpleNamespace:
+            seen.append(input_ids.tolist())
+            return SimpleNamespace(last_hidden_state=input_ids.unsqueeze(-1).float())
+
+    texts = [Text((5, 6, 7), 1), Text((1, 2, 3, 4), 3)]
+    hidden = reference._hidden(SimpleNamespace(transformer=Transformer()), texts)
+    assert seen == [[[5, 6, 0], [1, 2, 3]]]
+    assert hidden.tolist() == [[5.0], [6.0], [3.0]]
