@@ -38,7 +38,7 @@ PROSE = r"""^\s*(raise \w+\(|logger\.\w+\()?f?"[^"]*\w \w+ \w"""
 
 _OPTIONS = (
     *("-m", "not e2e and not faults", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header"),
-    *("-p", "tests.mutation.haste", "-p", "tests.mutation.once"),
+    *("-p", "tests.mutation.haste"),
     *(f"--ignore-glob={pattern}" for pattern in COUNTING),
 )
 
