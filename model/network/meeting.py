@@ -21,7 +21,7 @@ def meet(store: dist.Store, key: str, rank: int, ranks: Sequence[int]) -> list[C
         connection = Client(store.get(key).decode(), family="AF_UNIX")
         connection.send_bytes(str(rank).encode())
         return [connection]
-    with _short_directory() as directory:
+    with short_directory() as directory:
         path = f"{directory}/meeting"
         with Listener(path, family="AF_UNIX", backlog=len(ranks)) as listener:
             store.set(key, path)
@@ -30,7 +30,7 @@ def meet(store: dist.Store, key: str, rank: int, ranks: Sequence[int]) -> list[C
     return [by_rank[other] for other in others]
 
 
-def _short_directory() -> tempfile.TemporaryDirectory[str]:
+def short_directory() -> tempfile.TemporaryDirectory[str]:
     """A private directory for a socket, whose path ends at 108 bytes, or at 104: `TMPDIR` can be longer."""
     directory = tempfile.TemporaryDirectory(prefix="starcoder-")
     if len(os.fsencode(directory.name)) < 90:

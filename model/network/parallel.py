@@ -9,10 +9,12 @@ watchdog.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from multiprocessing.connection import Connection
 
@@ -46,6 +48,8 @@ class TensorParallel:
         self._neighbours_star: Star | None = None
         self._store: dist.TCPStore | None = None
         self._wires: list[Connection] = []
+        self.gpus: list[str] = []
+        """Each rank's, by `gpu_uuid`, known on every rank once they have joined; none on CPUs."""
         self.shares_gpu = False
         """Whether two ranks have one GPU between them, known on every rank once they have joined. Their collectives go
         through the CPU then, so that no CUDA graph can hold them."""
@@ -113,16 +117,26 @@ class TensorParallel:
         assert self._store is not None
         store = dist.PrefixStore("starcoder/gpu", self._store)
         store.set(str(self.rank), uuid)
-        gpus = {store.get(str(rank)) for rank in range(self.size)}
-        shared = len(gpus) < self.size
+        self.gpus = [store.get(str(rank)).decode() for rank in range(self.size)]
+        shared = len(set(self.gpus)) < self.size
         if shared and self.is_first:
             logger.warning(
                 "%d ranks share %d GPU(s): they talk through the CPU, without CUDA graphs, which is right but "
                 "slow. Set num_kv_blocks: each rank takes the memory that it finds free",
                 self.size,
-                len(gpus),
+                len(set(self.gpus)),
             )
         return shared
+
+    @contextlib.contextmanager
+    def meeting(self, limit: timedelta) -> Iterator[dist.Store]:
+        """The store that ranks have joined by: within it, who waits there for another one gives up after `limit`."""
+        assert self._store is not None
+        self._store.set_timeout(limit)
+        try:
+            yield self._store
+        finally:
+            self._store.set_timeout(JOIN_TIMEOUT)
 
     # Collectives: every rank calls them, in one order.
 

@@ -9,13 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
+from model.network.meeting import short_directory
 from model.network.parallel import TensorParallel
 
+MEETING_TIMEOUT = timedelta(minutes=1)
+"""Where a rank fails while they meet, the others wait for it no longer; NCCL waits longer for them, to hear of it."""
+
+_DIRECTORY = "starcoder/symmetric memory"
 _ALLOW_OVERLAPPING = "TORCH_SYMM_MEM_ALLOW_OVERLAPPING_DEVICES"
 
 
@@ -47,12 +53,17 @@ class CudaSymmetricMemory:
         self._handle: Any = None
 
     def meet(self, group: TensorParallel) -> None:
-        """As `SymmetricMemory` has it. Raises RuntimeError where the GPUs cannot reach each other's memory."""
+        """As `SymmetricMemory` has it. Raises RuntimeError where the GPUs cannot reach each other's memory, or where a
+        rank does not come."""
         import torch.distributed._symmetric_memory as symmetric_memory
 
         world = dist.group.WORLD
         assert world is not None, "the group has not joined"
-        with _devices_of_one_number():
+        with (
+            group.meeting(MEETING_TIMEOUT) as store,
+            _directory_of_all(store, group.is_first),
+            _devices_of_one_number(),
+        ):
             self._handle = symmetric_memory.rendezvous(self.own, world)
         bases = list(self._handle.buffer_ptrs)
         # releases that allocate from a pool say where the pool's memory begins
@@ -60,19 +71,34 @@ class CudaSymmetricMemory:
         self.addresses = torch.tensor([base + offset for base in bases], device=self.own.device)
 
 
-@contextlib.contextmanager
-def _devices_of_one_number() -> Iterator[None]:
+def _devices_of_one_number() -> contextlib.AbstractContextManager[None]:
     """PyTorch takes devices for one where their numbers are equal. Ranks that see one GPU each all call it 0; which
     ranks really share one is known by its identifier (`TensorParallel.shares_gpu`)."""
-    before = os.environ.get(_ALLOW_OVERLAPPING)
-    os.environ[_ALLOW_OVERLAPPING] = "1"
+    return _environment(_ALLOW_OVERLAPPING, "1")
+
+
+@contextlib.contextmanager
+def _directory_of_all(store: dist.Store, is_first: bool) -> Iterator[None]:
+    """Where PyTorch's sockets are, each named by its process: it writes their path into 108 bytes, however long it is,
+    and fails where somebody who has been killed has left one."""
+    with contextlib.ExitStack() as stack:
+        if is_first:
+            store.set(_DIRECTORY, stack.enter_context(short_directory()))
+        stack.enter_context(_environment("TMPDIR", store.get(_DIRECTORY).decode()))
+        yield
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[_ALLOW_OVERLAPPING]
+            del os.environ[name]
         else:
-            os.environ[_ALLOW_OVERLAPPING] = before
+            os.environ[name] = before
 
 
 def allocate(count: int, device: torch.device) -> SymmetricMemory:

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 RECORD = Path(__file__).parents[1] / "model/kernels/compiled.json"
-NOTE = "note.json"
-"""Beside a kernel's files in Triton's cache."""
+NOTE, USED = "note.json", "used"
+"""Beside a kernel's files in Triton's cache: what it needs, and that a program had it."""
 _METADATA = ("name", "target", "num_warps", "num_ctas", "shared", "tmem_size")
 """Of Triton's, what launches need."""
 
@@ -70,8 +70,8 @@ def remember(cache: Path, notes: Mapping[str, Note]) -> None:
 
 
 def noted(cache: Path) -> dict[str, Note]:
-    """By key: of all kernels that programs have noted, and those that were remembered."""
-    return {path.parent.name: json.loads(path.read_text()) for path in cache.glob(f"*/{NOTE}")}
+    """By key: of all kernels that programs have noted."""
+    return {path.parent.name: json.loads(path.with_name(NOTE).read_text()) for path in cache.glob(f"*/{USED}")}
 
 
 def chosen(notes: Mapping[str, Note], role: str, count: int) -> Collection[str]:
@@ -106,6 +106,7 @@ def _note(compiled: Any, capability: int, role: str) -> Note:
             "role": role,
         }
         path.write_text(json.dumps(note))
+    path.with_name(USED).touch()
     found: Note = json.loads(path.read_text())
     return found
 

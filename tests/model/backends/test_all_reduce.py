@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.backends import all_reduce
 from model.backends.all_reduce import fused_all_reduce
 from model.checkpoint.weights import Share
 from model.config import ELSEWHERE, AllReduce, EngineConfig, ModelConfig
@@ -156,6 +157,24 @@ def test_ranks_that_share_a_gpu_do_without(caplog: pytest.LogCaptureFixture) -> 
     share = Share(ModelConfig(**SHAPE), group, torch.device("cuda", 0), torch.bfloat16)
     assert fused_all_reduce(EngineConfig(model="m", all_reduce="fused"), share, 1e-3) is None
     assert "ranks share a GPU" in caplog.text
+
+
+def test_gpus_whose_words_not_both_may_change_do_without(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(own: str, others: set[str]) -> None:
+        asked.append((own, others))
+        raise RuntimeError("that needs NVLink")
+
+    monkeypatch.setattr(all_reduce, "require_peer_atomics", refuse)
+    group = LoneRank(1, 3)
+    group.gpus = ["a", "b", "c"]
+    share = Share(ModelConfig(**SHAPE), group, torch.device("cpu"), torch.bfloat16)
+    assert fused_all_reduce(EngineConfig(model="m", all_reduce="fused"), share, 1e-3) is None
+    assert asked == [("b", {"a", "c"})]
+    assert "collectives instead of our fused kernel: RuntimeError: that needs NVLink" in caplog.text
 
 
 TEXTS = """

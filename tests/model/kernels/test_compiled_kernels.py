@@ -87,9 +87,10 @@ def test_what_is_remembered_is_what_is_compiled(
     if not remembered:
         pytest.skip("no kernel is remembered by keys of this Python, Triton and machine")
     found = compiled_kernels.noted(cache)
+    of_models = {key for key, note in remembered.items() if note["role"] == "of models"}
+    assert of_models <= found.keys() <= remembered.keys(), "run pytest tests/model/kernels --record-kernels"
     for key in anew:
         assert {**found[key], "role": ""} == {**remembered[key], "role": ""}, "whichever program was first"
-    assert not found.keys() - remembered.keys(), "run pytest tests/model/kernels --record-kernels"
 
 
 @pytest.mark.parametrize("capability", SHARED_MEMORY)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.distributed._symmetric_memory as of_pytorch
 from torch._C import _distributed_c10d
 
 from model.network import symmetric_memory
+from model.network.parallel import JOIN_TIMEOUT, TensorParallel
 from model.network.symmetric_memory import CudaSymmetricMemory, allocate
 from tests.support.ranks import LoneRank
 
@@ -30,7 +34,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             return torch.empty(size, dtype=dtype)
 
     def rendezvous(tensor: torch.Tensor, group: object) -> SimpleNamespace:
-        said["met"], said["allowed"] = group, os.environ.get(VARIABLE)
+        said["met"], said["allowed"], said["directory"] = group, os.environ.get(VARIABLE), os.environ.get("TMPDIR")
+        assert Path(said["directory"]).is_dir()
         if said.get("fails"):
             raise RuntimeError("no way to the other GPU")
         mine = tensor.data_ptr() - said["offset"]
@@ -42,13 +47,23 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return said
 
 
+class Joined(LoneRank):
+    """Of three ranks the second, or the first, which has told the others by a store where they meet."""
+
+    def __init__(self, rank: int = 1, directory: str = "/tmp") -> None:
+        super().__init__(rank, 3)
+        self._store = dist.HashStore()
+        if rank:
+            self._store.set(symmetric_memory._DIRECTORY, directory)
+
+
 @pytest.mark.parametrize("offset", [0, 512])
 def test_each_rank_gets_addresses_of_all(asked: dict[str, Any], offset: int) -> None:
     """Where the memory itself begins, not what it was taken from."""
     asked["offset"] = offset
     memory = CudaSymmetricMemory(96, torch.device("cpu"))
     assert asked["allocated"] == ((96,), (1,), torch.uint8, torch.device("cpu"))
-    memory.meet(LoneRank(1, 3))
+    memory.meet(Joined())
     assert asked["met"] == "everybody"
     assert memory.addresses.dtype == torch.int64
     assert memory.addresses.tolist() == [(1 << 40) + offset, memory.own.data_ptr(), (3 << 40) + offset]
@@ -68,9 +83,9 @@ def test_devices_that_have_one_number_are_not_taken_for_one(
     memory = CudaSymmetricMemory(96, torch.device("cpu"))
     if fails:
         with pytest.raises(RuntimeError, match="no way"):
-            memory.meet(LoneRank(1, 3))
+            memory.meet(Joined())
     else:
-        memory.meet(LoneRank(1, 3))
+        memory.meet(Joined())
     assert asked["allowed"] == "1"
     assert os.environ.get(VARIABLE) == before
 
@@ -78,3 +93,29 @@ def test_devices_that_have_one_number_are_not_taken_for_one(
 def test_cpus_have_none() -> None:
     with pytest.raises(RuntimeError, match="only GPUs"):
         allocate(96, torch.device("cpu"))
+
+
+def test_ranks_meet_in_a_directory_of_the_first_one(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose path is short, and in which nobody else has left anything; it is gone when they have met."""
+    monkeypatch.setenv("TMPDIR", "/tmp/" + "long" * 40)
+    first = Joined(0)
+    memory = CudaSymmetricMemory(96, torch.device("cpu"))
+    memory.meet(first)
+    assert len(asked["directory"]) < 90
+    assert first._store.get(symmetric_memory._DIRECTORY).decode() == asked["directory"]
+    assert not Path(asked["directory"]).exists()
+    assert os.environ["TMPDIR"] == "/tmp/" + "long" * 40
+
+
+def test_who_waits_for_a_rank_that_has_failed_gives_up(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before NCCL, which meanwhile waits for whoever waits. Behind it the store is as patient as before."""
+    monkeypatch.setattr(symmetric_memory, "MEETING_TIMEOUT", timedelta(seconds=0.05))
+    group = TensorParallel(1, 2)
+    first = TensorParallel(0, 2)
+    host, port = first.listen().rsplit(":", 1)
+    group._store = dist.TCPStore(host, int(port), is_master=False)
+    with pytest.raises(dist.DistStoreError):
+        CudaSymmetricMemory(96, torch.device("cpu")).meet(group)
+    assert group._store.timeout == JOIN_TIMEOUT > symmetric_memory.MEETING_TIMEOUT
+    for rank in (group, first):
+        rank.close()
