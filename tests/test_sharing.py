@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.sharing import _LONG, _ONE_SERVER, _ROOMS, is_last, pytest_collection_modifyitems, room, turn
+from tests.support.sharing import (
+    _LONG,
+    _ONE_SERVER,
+    _ROOMS,
+    _Ahead,
+    is_last,
+    pytest_collection_modifyitems,
+    room,
+    turn,
+)
 
 ROOT = Path(__file__).parents[1]
 FILES = (
@@ -117,6 +126,27 @@ def test_one_worker_collects_before_all_others(tmp_path: Path, monkeypatch: pyte
         for end in ends:
             end.result(60)
     assert [events.get() for _ in range(3)] == ["the first has", "collects", "collects"]
+
+
+def test_others_begin_when_the_first_one_is_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    first, second = (worker_of(tmp_path, number) for number in range(2))
+    begun = threading.Event()
+
+    def other() -> None:
+        with turn(second):
+            begun.set()
+
+    with ThreadPoolExecutor(1) as threads, turn(first) as let_others_begin:
+        ahead = _Ahead(2, let_others_begin)
+        end = threads.submit(other)
+        for node in ("tests/test_a.py", "tests"):
+            ahead.pytest_collectreport(SimpleNamespace(nodeid=node))
+        assert not begun.wait(0.05)
+        for node in ("tests/test_b.py", "tests/test_c.py"):
+            ahead.pytest_collectreport(SimpleNamespace(nodeid=node))
+        assert begun.wait(60)
+        end.result(60)
 
 
 def worker_of(directory: Path, number: int) -> Any:

@@ -99,7 +99,7 @@ def streamed(cluster: Cluster, **fields: object) -> Iterator[tuple[str, dict[str
 
 
 Piece = tuple[str, dict[str, object]]
-DRAWING: dict[str, object] = {"max_tokens": 500, "temperature": 0.8, "seed": 11}
+DRAWING: dict[str, object] = {"max_tokens": 400, "temperature": 0.8, "seed": 11}
 GREEDY: dict[str, object] = {"max_tokens": 300, "stop": ["\ufffe never"]}
 """Drafts guess nine of its tokens in ten: it may be over before the other is broken."""
 

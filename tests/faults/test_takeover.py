@@ -22,7 +22,7 @@ pytestmark = pytest.mark.faults
 
 
 def pieces(server: Cluster, prompt: str, **fields: object) -> Iterator[str]:
-    body = {"prompt": prompt, "max_tokens": 700, "ignore_eos": True, "stream": True, **fields}
+    body = {"prompt": prompt, "max_tokens": 500, "ignore_eos": True, "stream": True, **fields}
     with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=240) as response:
         for line in response.iter_lines():
             if line.startswith("data: {"):

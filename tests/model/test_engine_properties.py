@@ -16,7 +16,7 @@ from tests.support.toy_engine import run_to_end, tokens_of, toy_engine
 
 
 @given(arrivals=arrivals, options=engine_options, share=st.sampled_from([drafting.MOST_DRAFTS, 0.5, 1.5]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_load_gives_each_request_what_it_would_get_alone(
     arrivals: list[Arrival], options: dict[str, Any], share: float
 ) -> None:
@@ -34,7 +34,7 @@ def test_any_load_gives_each_request_what_it_would_get_alone(
 
 
 @given(arrivals=arrivals, options=engine_options)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_step_has_more_rows_of_logits_than_memory_is_set_aside_for(
     arrivals: list[Arrival], options: dict[str, Any]
 ) -> None:

@@ -108,29 +108,54 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """What is collected and imported stays: garbage is not looked for meanwhile, nor among it later."""
-    with turn(session.config):
+    plugins = session.config.pluginmanager
+    with turn(session.config) as let_others_begin:
+        files = sum(1 for _ in (session.config.rootpath / "tests").rglob("test_*.py"))
+        plugins.register(ahead := _Ahead(files // 2, let_others_begin))
         gc.disable()
         try:
             return (yield)
         finally:
             gc.freeze()
             gc.enable()
+            plugins.unregister(ahead)
+
+
+class _Ahead:
+    """A plugin of who collects: when it has done with so many files, the others begin, and do not come up with it."""
+
+    def __init__(self, files: int, let_others_begin: Callable[[], None]) -> None:
+        self._left, self._let_others_begin = files, let_others_begin
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._left -= report.nodeid.endswith(".py")
+        if self._left == 0:
+            self._let_others_begin()
 
 
 @contextmanager
-def turn(config: pytest.Config) -> Iterator[None]:
-    """One worker collects before all others: what Python compiles and pytest rewrites, which takes longer than the
-    rest, those find done."""
+def turn(config: pytest.Config) -> Iterator[Callable[[], None]]:
+    """One worker begins to collect before all others: what Python compiles and pytest rewrites, which takes longer than
+    the rest, those find done. Gives what lets them begin before it has ended."""
     if not hasattr(config, "workerinput") or sys.dont_write_bytecode:
-        yield
+        yield lambda: None
         return
     file = Path(config.option.basetemp).parent / "collected"
     with file.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if file.stat().st_size:
+
+        def let_others_begin() -> None:
+            if not file.stat().st_size:
+                lock.write("by one")
+                lock.flush()
             fcntl.flock(lock, fcntl.LOCK_UN)
-        yield
-        lock.write("by one")
+
+        if file.stat().st_size:
+            let_others_begin()
+        try:
+            yield let_others_begin
+        finally:
+            let_others_begin()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
