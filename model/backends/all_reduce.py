@@ -60,14 +60,14 @@ def fused_all_reduce(
 
 
 def _made(config: EngineConfig, share: Share, most_error: float, record: Record) -> FusedAllReduce:
-    from model.kernels.all_reduce_check import MANY_ROUNDS, ROUNDS, Comparison, compile_kernel, random_norm
+    from model.kernels.all_reduce_check import Comparison, compile_kernel, random_norm
     from model.kernels.triton_all_reduce import FusedAllReduce
 
     group, device, dtype, width = share.group, share.device, share.dtype, share.model.n_embd
     if group.shares_gpu and not ON_SHARED_GPUS:
         raise _CannotBeHad("ranks share a GPU, and wait for each other in turn")
     ranks = Agreement(group, device)
-    if others := set(group.gpus) - {group.gpus[group.rank]} if group.gpus else set[str]():
+    if others := {gpu for gpu in group.gpus if gpu != group.gpus[group.rank]}:
         _everywhere(ranks, lambda: require_peer_atomics(group.gpus[group.rank], others))
     layout = Layout(group.size, width, dtype.itemsize)
     memory = _everywhere(ranks, lambda: symmetric_memory.allocate(layout.bytes, device))
@@ -79,13 +79,12 @@ def _made(config: EngineConfig, share: Share, most_error: float, record: Record)
     norm = random_norm(width, dtype, device)
     _everywhere(ranks, lambda: compile_kernel(fused, norm, dtype, device))
     comparison = Comparison(fused, group, norm, dtype, device, PATIENCE)
-    rounds = MANY_ROUNDS if device.type == "cuda" else ROUNDS
     with torch.inference_mode():
         for rows in (1, min(3, fused.most_rows), fused.most_rows):
-            _agree_on(ranks, comparison.max_error(rows, rounds), most_error, f"of {rows} rows")
+            _agree_on(ranks, comparison.max_error(rows), most_error, f"of {rows} rows")
         if config.cuda_graphs and device.type == "cuda" and not group.shares_gpu:
             rows = min(2, fused.most_rows)
-            _agree_on(ranks, comparison.replayed_error(rows, record, rounds), most_error, "that were recorded")
+            _agree_on(ranks, comparison.replayed_error(rows, record), most_error, "that were recorded")
     return fused
 
 

@@ -58,24 +58,25 @@ class Comparison:
         self._fused, self._group, self._norm, self._dtype, self._device = fused, group, norm, dtype, device
         self._patience = patience
         self._width = norm.weight.numel()
+        self._rounds = MANY_ROUNDS if device.type == "cuda" else ROUNDS
 
-    def max_error(self, rows: int, rounds: int = ROUNDS) -> float:
+    def max_error(self, rows: int) -> float:
         """The largest difference from what collectives and PyTorch give, of values beyond 1 by the value. Waits for the
         device.
 
         Not a number where another rank's values did not come in time.
         """
-        given = [self._noise(rows, number) for number in range(min(rounds, _GIVEN))]
+        given = [self._noise(rows, number) for number in range(min(self._rounds, _GIVEN))]
         exact = [self._exact(x, part) for x, part in given]
         errors = []
-        for first in range(0, rounds, _AT_ONCE):
-            turns = [number % len(given) for number in range(first, min(first + _AT_ONCE, rounds))]
+        for first in range(0, self._rounds, _AT_ONCE):
+            turns = [number % len(given) for number in range(first, min(first + _AT_ONCE, self._rounds))]
             # one after the other, with nothing between them that holds up whoever is ahead
             found = [self._fused.add_norm(*given[turn], self._norm, self._patience) for turn in turns]
             errors.append(self._largest(found, [exact[turn] for turn in turns]))
         return float(torch.stack(errors).max())
 
-    def replayed_error(self, rows: int, record: Record, replays: int = ROUNDS) -> float:
+    def replayed_error(self, rows: int, record: Record) -> float:
         """As `max_error`, of a recording of two calls that is replayed with other values each time."""
         x, part = self._noise(rows, 0)
 
@@ -85,7 +86,7 @@ class Comparison:
 
         replay = record(two_calls)
         found, exact = [], []
-        for number in range(replays):
+        for number in range(self._rounds):
             for place, value in zip((x, part), self._noise(rows, number), strict=True):
                 place.copy_(value)
             replayed = replay().clone()

@@ -64,7 +64,7 @@ def judged(answers: dict[str, Any], most: float) -> Found:
 def compared(group: TensorParallel, device: torch.device, dtype: torch.dtype, shape: str) -> dict[str, Any]:
     """Every rank of a group that has joined calls it at once. reason: why there is no such kernel, or None; rows: of
     each number of them the error and both times."""
-    from model.kernels.all_reduce_check import MANY_ROUNDS, ROUNDS, Comparison, random_norm
+    from model.kernels.all_reduce_check import Comparison, random_norm
     from model.kernels.triton_operations import TritonOperations
 
     all_reduce.ON_SHARED_GPUS = True
@@ -82,7 +82,7 @@ def compared(group: TensorParallel, device: torch.device, dtype: torch.dtype, sh
     comparison = Comparison(fused, group, norm, dtype, device, all_reduce.PATIENCE)
     rows = []
     for count in (count for count in ROWS if count <= fused.most_rows):
-        error = comparison.max_error(count, MANY_ROUNDS if device.type == "cuda" else ROUNDS)
+        error = comparison.max_error(count)
         x, part = torch.zeros(2, count, model.n_embd, dtype=dtype, device=device)
         ways = [
             _microseconds(partial(operations.reduce_add_norm, x, part, norm, group), group, device)
