@@ -23,7 +23,7 @@ from deployments.command.processes import adopt_orphans, end_descendants
 from deployments.command.ray_processes import keep_few
 from deployments.command.ray_servers import dead_servers, end_streams, shut_down, start_node
 from deployments.command.ready import answer, forward, ready_message, said_of
-from deployments.command.serve_says import has_application, reason, serve_runs
+from deployments.command.serve_says import failure, has_application, serve_runs
 from deployments.command.signals import Stopped
 from deployments.settings import Settings
 from model.config import ConfigError
@@ -311,8 +311,8 @@ class Server:
                 raise StartError("the application was deleted by somebody else")
             if application.status == ApplicationStatus.RUNNING and answer(self.settings, "/health") is not None:
                 return
-            if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-                raise StartError(reason(application))
+            if (why := failure(application)) is not None:
+                raise StartError(why)
             if (share := progress.read()) is not None:
                 say(f"loading weights: {share:.0%}")
             time.sleep(POLL_S)

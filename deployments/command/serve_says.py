@@ -23,11 +23,21 @@ def serve_runs() -> bool:
     return False
 
 
-def reason(application: Any) -> str:
-    """The exception's own line out of Serve's message, which holds the whole traceback."""
+def failure(application: Any) -> str | None:
+    """Why it does not come up, or None: Serve has given up, or a replica refused what it was to serve.
+
+    Of that Serve would make a second attempt, which takes a large model minutes and says the same.
+    """
+    from ray.serve.schema import ApplicationStatus
+
     messages = [application.message, *(d.message for d in application.deployments.values())]
-    for message in messages:
-        for line in reversed(message.splitlines()):
-            if "ConfigError: " in line:
-                return line.partition("ConfigError: ")[2]
-    return "\n".join(message for message in messages if message)
+    refusal = next(filter(None, map(_refusal, messages)), None)
+    if refusal is None and application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+        return "\n".join(message for message in messages if message)
+    return refusal
+
+
+def _refusal(message: str) -> str | None:
+    """The exception's own line of a message that holds the whole traceback."""
+    named = [line for line in message.splitlines() if "ConfigError: " in line]
+    return named[-1].partition("ConfigError: ")[2] if named else None

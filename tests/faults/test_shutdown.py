@@ -58,6 +58,7 @@ def test_a_start_that_fails_leaves_nothing(tiny_checkpoint: Path, tmp_path: Path
         server.stop()
     (failed,) = server.lines("server.failed")
     assert failed["message"].startswith("the cache holds 2 blocks")
+    assert len(server.lines("engine.starting")) == 1  # another attempt would be refused, too
     assert all(json.loads(line)["time"] for line in server.text().splitlines())
     assert "Traceback" not in server.text()
     assert directories_of([server.process.pid]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable
 
@@ -87,12 +88,10 @@ def is_linear(call: Callable[[str], object], kind: str, length: int) -> bool:
 
     What seems to take too long is measured again: other work on the machine makes times longer, never shorter.
     """
-    long = text(kind, length)
-    if seconds(lambda: call(long)) <= _ENOUGH_S:
-        return True
-    short = text(kind, length // _GROWTH)
+    long, short = text(kind, length), text(kind, length // _GROWTH)
+    taken = math.inf
     for tries in (1, 2, 4):
-        most = max(_MOST * seconds(lambda: call(short), 3), _ENOUGH_S)
-        if seconds(lambda: call(long), tries) <= most:
+        taken = min(taken, seconds(lambda: call(long), tries))
+        if taken <= _ENOUGH_S or taken <= _MOST * seconds(lambda: call(short), tries):
             return True
     return False

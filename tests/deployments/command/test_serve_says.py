@@ -7,31 +7,38 @@ from typing import Any
 
 import pytest
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from deployments.app import APP_NAME
-from deployments.command.serve_says import has_application, reason, serve_runs
+from deployments.command.serve_says import failure, has_application, serve_runs
 
 
-def application(message: str = "", **deployments: str) -> Any:
+def application(status: str, message: str = "", **deployments: str) -> Any:
     said = {name: SimpleNamespace(message=of_it) for name, of_it in deployments.items()}
-    return SimpleNamespace(message=message, deployments=said)
+    return SimpleNamespace(status=ApplicationStatus(status), message=message, deployments=said)
 
 
 TRACEBACK = "Traceback (most recent call last):\n  File x\nmodel.config.ConfigError: no such model: a: b\nand so on"
+RETRIED = f"A replica failed to start with exception. Retrying 1 more time(s). Error:\n{TRACEBACK}"
 
 
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (application(TRACEBACK, engine="Serve is unhappy"), "no such model: a: b"),
-        (application("Serve is unhappy", engine="", ingress=TRACEBACK), "no such model: a: b"),
-        (application(f"ConfigError: an older one\n{TRACEBACK}"), "no such model: a: b"),
-        (application("one", engine="", ingress="other"), "one\nother"),
-        (application(), ""),
+        (application("DEPLOY_FAILED", TRACEBACK, engine="Serve is unhappy"), "no such model: a: b"),
+        (application("UNHEALTHY", "Serve is unhappy", engine="", ingress=TRACEBACK), "no such model: a: b"),
+        (application("DEPLOY_FAILED", f"ConfigError: an older one\n{TRACEBACK}"), "no such model: a: b"),
+        (application("DEPLOY_FAILED", "one", engine="", ingress="other"), "one\nother"),
+        (application("UNHEALTHY", engine="other"), "other"),
+        (application("DEPLOY_FAILED"), ""),
+        (application("DEPLOYING", engine=RETRIED, ingress=""), "no such model: a: b"),
+        (application("DEPLOYING", engine="A replica failed to start. Error:\nOSError: the disk is away"), None),
+        (application("DEPLOYING", engine="", ingress=""), None),
+        (application("RUNNING"), None),
     ],
 )
-def test_the_reason_is_the_exceptions_own_line(said: Any, why: str) -> None:
-    assert reason(said) == why
+def test_a_refusal_is_known_before_serve_tries_again_and_told_in_its_own_line(said: Any, why: str | None) -> None:
+    assert failure(said) == why
 
 
 @pytest.mark.parametrize(("applications", "there"), [([], False), (["another"], False), (["another", APP_NAME], True)])
