@@ -1,7 +1,8 @@
 """How pytest-xdist's workers share the tests, and which of them run one after the other in the same worker.
 
 Clusters wait most of the time, but need the cores in between, so there are two at a time: the one of two ranks, and,
-one after the other, those that are made otherwise. The browser, PostgreSQL and other people's clients are started once.
+one after the other, those that are made otherwise. The browser, PostgreSQL, other people's clients and what runs
+Triton's programs are started once.
 Other tests stay with those of their file.
 
 A cluster takes 20 seconds of a core to start and a tenth of one to idle: tests share it, and whoever needs its end
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _TWO_RANKS, _OTHERS = "a cluster of two ranks", "other clusters"
 _DATABASE, _BROWSER, _CLIENTS = "PostgreSQL", "a browser", "other people's clients"
+_TRITON = "Triton's programs"
 _ONE_SERVER = (
     ("tests/e2e/test_replicas.py", "tests/faults/test_takeover.py"),
     ("tests/e2e/test_sign_on.py", "tests/e2e/test_teams.py", "tests/faults/test_ledger.py"),
@@ -44,10 +46,16 @@ _ROOMS = {
     "tests/deployments/teams/test_store": _DATABASE,
     "tests/deployments/teams/test_drainer.py": _DATABASE,
     "tests/deployments/command/test_admin_secret.py": _DATABASE,
+    "tests/model/kernels/": _TRITON,
+    "tests/model/backends/test_all_reduce.py": _TRITON,
+    "tests/model/test_striped_cache.py": _TRITON,
+    "tests/model/test_draft_model.py": _TRITON,
+    "tests/benchmarks/engine/test_linear.py": _TRITON,
+    "tests/benchmarks/engine/gpu/test_fused_all_reduce.py": _TRITON,
 }
 """Start of the path: room. The first that fits counts; on clusters files come in this order, too."""
 _LONG = (
-    *(_OTHERS, _TWO_RANKS, _BROWSER, _CLIENTS, _DATABASE),
+    *(_OTHERS, _TWO_RANKS, _BROWSER, _TRITON, _CLIENTS, _DATABASE),
     *("tests/deployments/api/test_fuzz.py", "tests/deployments/api/openai/organization/test_fuzz.py"),
 )
 """Rooms that come before all others, wherever chance would have them: at the end, one core would wait for the last."""

@@ -5,6 +5,7 @@ It reads what to run as JSON, one a line, and says how each ended.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -62,9 +63,35 @@ def prepare_the_language_once() -> None:
     interpreter._patch_lang = prepared
 
 
+def look_types_up_once() -> None:
+    """NumPy's type for one of Triton's: the interpreter makes the whole table for each of its operations."""
+    from triton.runtime import interpreter
+
+    look_up = interpreter._get_np_dtype
+    known: dict[str, object] = {}
+
+    def found(asked: triton.language.dtype) -> object:
+        name = asked.scalar.name
+        if name not in known:
+            known[name] = look_up(asked)
+        return known[name]
+
+    interpreter._get_np_dtype = found
+
+
+def let_integers_overflow() -> None:
+    """As they do on a GPU. The interpreter computes each sum a second time, wider, which no test's sizes need."""
+    from triton.runtime import interpreter
+
+    options = dataclasses.replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
+    interpreter.interpreter_builder.options = options
+
+
 def main() -> None:
     if triton.knobs.runtime.interpret:
         prepare_the_language_once()
+        look_types_up_once()
+        let_integers_overflow()
     for line in sys.stdin:
         print(run(**json.loads(line)), flush=True)
 
