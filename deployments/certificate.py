@@ -9,17 +9,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from deployments.ciphers import CIPHERS
 from model.config import ConfigError
 
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 """Ray's processes start in directories of their own. Links stay: a renewed file is often behind the same link."""
-
-CIPHERS = ":".join(
-    f"ECDHE-{signature}-{cipher}"
-    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
-    for signature in ("ECDSA", "RSA")
-)
-"""Of TLS 1.2, as Mozilla's intermediate profile has them (https://wiki.mozilla.org/Security/Server_Side_TLS)."""
 
 Stamp = tuple[tuple[int, int, int], ...]
 """Device, inode and time of change of each file: what a renewal changes, whether in place or behind a link."""

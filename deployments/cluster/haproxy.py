@@ -23,14 +23,19 @@ import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from deployments.certificate import CIPHERS, Certificate
-from deployments.cluster.proxy_settings import ProxySettings
-from deployments.cluster.renewal import HaproxyCertificate, Renewal
+from deployments.ciphers import CIPHERS
+from deployments.cluster import front_settings
+from deployments.cluster.front_settings import FrontSettings
 from deployments.errors import EngineUnavailableError, ServeError, TooManyConnectionsError
 from deployments.http import arrival
+
+if TYPE_CHECKING:
+    from deployments.certificate import Certificate
+    from deployments.cluster.renewal import Renewal
 
 COMMAND = "starcoder-haproxy"
 """Of this package: `main`."""
@@ -128,10 +133,12 @@ def enabled() -> bool:
 
 def renewal(certificate: Certificate, node: str) -> Renewal:
     """Has HAProxy on this node, whose id `node` is, show the certificate as its files are renewed."""
+    from deployments.cluster.renewal import HaproxyCertificate, Renewal
+
     return Renewal(certificate, HaproxyCertificate(certificate, admin(node), files(node) / CERTIFICATE).take)
 
 
-def adapt(text: str, settings: ProxySettings, directory: Path, max_connections: int) -> str:
+def adapt(text: str, settings: FrontSettings, directory: Path, max_connections: int) -> str:
     """Ray's configuration with our address, limits and errors. What has been adapted already stays as it is.
 
     directory: of the files that it names; `error_files` writes them, and `link` those of a certificate.
@@ -172,7 +179,7 @@ def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
     yield name, lines
 
 
-def _global(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
+def _global(lines: list[str], settings: FrontSettings, directory: Path, max_connections: int) -> list[str]:
     kept = []
     for line in lines[1:]:
         if line.strip().startswith(("log ", "tune.bufsize", "#")):
@@ -187,33 +194,32 @@ def _global(lines: list[str], settings: ProxySettings, directory: Path, max_conn
         # Above it, connections wait to be accepted until some of those that are refused have gone.
         f"    maxconn {max_connections + max_connections // 8 + 16}",
         # A head that is somewhat too large still comes to the ingress, which says so as the API does.
-        f"    tune.bufsize {settings.api.max_head_bytes * 3 // 2 + _BUFFER_RESERVE}",
+        f"    tune.bufsize {settings.max_head_bytes * 3 // 2 + _BUFFER_RESERVE}",
         f"    tune.maxrewrite {_BUFFER_RESERVE}",
         "    tune.http.maxhdr 512",
         *kept,
     ]
 
 
-def _defaults(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
-    limits = settings.api
+def _defaults(lines: list[str], settings: FrontSettings, directory: Path, max_connections: int) -> list[str]:
     # The ingress ends slow clients itself, and counts them; this is for what it cannot see.
-    client = max(limits.write_timeout_s, limits.body_timeout_s) + 15
+    client = max(settings.write_timeout_s, settings.body_timeout_s) + 15
     return [
         lines[0],
-        f"    timeout http-request {_milliseconds(limits.head_timeout_s)}",
-        f"    timeout http-keep-alive {_milliseconds(limits.keep_alive_timeout_s)}",
+        f"    timeout http-request {_milliseconds(settings.head_timeout_s)}",
+        f"    timeout http-keep-alive {_milliseconds(settings.keep_alive_timeout_s)}",
         f"    timeout client {_milliseconds(client)}",
         f"    timeout server {_LONGEST_STREAM_S}s",
         "    balance leastconn",
         *(f"    errorfile {status} {directory / f'{status}.http'}" for status in _ERRORS),
         f'    log-format "{LOG_FORMAT}"',
         "    option dontlognull",
-        *([f'    error-log-format "{LOG_FORMAT.replace("%ST", TLS)}"'] if settings.certificate else []),
+        *([f'    error-log-format "{LOG_FORMAT.replace("%ST", TLS)}"'] if settings.chain else []),
         *(line for line in lines[1:] if line.strip() not in ("option httplog", "option log-health-checks")),
     ]
 
 
-def _frontend(lines: list[str], settings: ProxySettings, directory: Path, max_connections: int) -> list[str]:
+def _frontend(lines: list[str], settings: FrontSettings, directory: Path, max_connections: int) -> list[str]:
     (bind,) = (place for place, line in enumerate(lines) if line.strip().startswith("bind "))
     ours = [
         # In place of what a client says of it.
@@ -227,11 +233,11 @@ def _frontend(lines: list[str], settings: ProxySettings, directory: Path, max_co
     return [*lines[:bind], _bind(lines[bind], settings, directory), *ours, *lines[bind + 1 :]]
 
 
-def _bind(line: str, settings: ProxySettings, directory: Path) -> str:
+def _bind(line: str, settings: FrontSettings, directory: Path) -> str:
     """At our address: Serve's may be loopback, for its ingress processes to listen nowhere else."""
     if settings.host is not None:
         line = re.sub(r"bind \S+:", f"bind {settings.host}:", line)
-    if settings.certificate is None:
+    if settings.chain is None:
         return line
     # Not h2: max_connections bounds what clients may ask at once, and each would bring a hundred streams.
     return f"{line} ssl crt {directory / CERTIFICATE} alpn http/1.1 ssl-min-ver TLSv1.2 ciphers {CIPHERS}"
@@ -271,9 +277,9 @@ def error_files(directory: Path) -> None:
         (directory / name).write_bytes(_answer(error))
 
 
-def link(certificate: Certificate, directory: Path) -> None:
-    """Make the links that an adapted configuration names."""
-    for name, path in ((CERTIFICATE, certificate.chain), (f"{CERTIFICATE}.key", certificate.key)):
+def link(chain: Path, key: Path, directory: Path) -> None:
+    """Make the links that an adapted configuration names. chain, key: of the certificate."""
+    for name, path in ((CERTIFICATE, chain), (f"{CERTIFICATE}.key", key)):
         (directory / name).unlink(missing_ok=True)
         (directory / name).symlink_to(path)
 
@@ -318,6 +324,12 @@ def keep_to_us(directory: Path) -> None:
     directory.chmod(0o700)
 
 
+def _made_settings() -> FrontSettings:
+    from deployments.cluster.proxy_settings import ProxySettings
+
+    return ProxySettings().front
+
+
 def main() -> None:
     """Become HAProxy, with this process's arguments, of which `-f FILE` names the configuration."""
     arguments = sys.argv[1:]
@@ -325,13 +337,13 @@ def main() -> None:
     if binary is None:
         raise SystemExit("haproxy is not installed")
     if "-f" in arguments:
-        settings = ProxySettings()
+        settings = front_settings.said(os.environ) or _made_settings()
         path = Path(arguments[arguments.index("-f") + 1])
         keep_to_us(path.parent)
         error_files(path.parent)
-        if settings.certificate is not None:
-            link(settings.certificate, path.parent)
-        most = connections_possible(settings.api.max_connections)
+        if settings.chain is not None and settings.key is not None:
+            link(settings.chain, settings.key, path.parent)
+        most = connections_possible(settings.max_connections)
         path.write_text(adapt(path.read_text(), settings, path.parent, most))
     # It must not outlive the one that starts it: it would keep the port, and answer for engines that are gone. But open
     # streams may end, for which this signal lets it stay, and a session of its own, since Ray kills the group of a

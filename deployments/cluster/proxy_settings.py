@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.certificate import AbsolutePath, Certificate
+from deployments.cluster.front_settings import FrontSettings
 from deployments.limits import ApiLimits
 from deployments.variables import ENV_PREFIX, NESTED
 from monitoring.logs import LogFormat, LogLevel
@@ -45,6 +46,13 @@ class ProxySettings(BaseSettings):
     host: str | None = None
     ssl_certfile: AbsolutePath | None = None
     ssl_keyfile: AbsolutePath | None = None
+
+    @property
+    def front(self) -> FrontSettings:
+        """What HAProxy needs. Raises ValueError for half a certificate."""
+        certificate, limits = self.certificate, {name: getattr(self.api, name) for name in _LIMITS}
+        files = (None, None) if certificate is None else (certificate.chain, certificate.key)
+        return FrontSettings(self.host, *files, **limits)
 
     @property
     def certificate(self) -> Certificate | None:

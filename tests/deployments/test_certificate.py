@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.certificate import CIPHERS, Certificate
+from deployments.certificate import Certificate
+from deployments.ciphers import CIPHERS
 from deployments.settings import Settings
 from model.config import ConfigError
 from tests.support.certificates import make_certificate, renew

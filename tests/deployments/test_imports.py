@@ -16,6 +16,10 @@ LOADED = "import importlib, json, sys; importlib.import_module(sys.argv[1]); pri
         ("deployments.app", {"sqlalchemy", "torch", "transformers"}),
         ("deployments.replica.replica", {"sqlalchemy", "torch", "transformers"}),
         ("deployments.command.cli", {"sqlalchemy", "torch", "transformers", "fastapi", "ray", "tokenizers"}),
+        (
+            "deployments.cluster.haproxy",
+            {"pydantic", "prometheus_client", "ssl", "asyncio", "ray"},
+        ),
         ("deployments.command.verify.command", {"sqlalchemy", "torch", "transformers", "ray"}),
     ],
 )

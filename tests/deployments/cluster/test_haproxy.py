@@ -36,7 +36,7 @@ def test_the_command_is_installed() -> None:
 
 
 def adapt(text: str, directory: Path, **limits: float) -> str:
-    return haproxy.adapt(text, ProxySettings(api=ApiLimits(**limits)), directory, 100)  # type: ignore[arg-type]
+    return haproxy.adapt(text, ProxySettings(api=ApiLimits(**limits)).front, directory, 100)  # type: ignore[arg-type]
 
 
 def test_nothing_listens_but_the_front_itself(rendered: Rendered, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_nothing_listens_but_the_front_itself(rendered: Rendered, tmp_path: Path
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_the_front_alone_listens_where_the_server_does(rendered: Rendered, tmp_path: Path, host: str) -> None:
     """Ingress processes are on loopback then, and there HAProxy asks them."""
-    settings = ProxySettings(host=host)
+    settings = ProxySettings(host=host).front
     lines = haproxy.adapt(rendered(host="127.0.0.1", port=8123, ingress=30001), settings, tmp_path, 100).splitlines()
     assert [line.strip() for line in lines if line.strip().startswith("bind ")] == [f"bind {host}:8123"]
     assert any("server ingress 127.0.0.1:30001 " in line for line in lines)

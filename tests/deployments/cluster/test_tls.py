@@ -63,10 +63,10 @@ def in_the_clear(port: int) -> bytes:
 
 
 def test_haproxy_takes_the_configuration(rendered: Rendered, tmp_path: Path, certificate: Certificate) -> None:
-    settings = ProxySettings(ssl_certfile=certificate.chain, ssl_keyfile=certificate.key)
+    settings = ProxySettings(ssl_certfile=certificate.chain, ssl_keyfile=certificate.key).front
     (tmp_path / "c").write_text(haproxy.adapt(rendered(port=8123), settings, tmp_path, 100))
     haproxy.error_files(tmp_path)
-    haproxy.link(certificate, tmp_path)
+    haproxy.link(certificate.chain, certificate.key, tmp_path)
     binary = haproxy._binary()
     assert binary is not None
     checked = subprocess.run([binary, "-c", "-f", str(tmp_path / "c")], capture_output=True, text=True, timeout=60)
