@@ -8,6 +8,7 @@ of the page is in `deployments/playground/static`.
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from importlib.resources import files
 
 import msgspec
@@ -41,8 +42,9 @@ class OpenApiDocument:
         return await self._content.respond(request)
 
 
+@cache
 def resources() -> dict[str, StaticContent]:
-    """What the page is made of, beside the document, by path."""
+    """What the page is made of, beside the document, by path: the same for all servers of a process."""
     swagger_ui = files("fastapi_standalone_docs") / "static" / "swagger"
     page = StaticContent((STATIC / "docs.html").read_bytes(), "text/html; charset=utf-8", POLICY_OF_OTHERS)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -78,6 +79,12 @@ def _declared(schema: dict[str, Any]) -> dict[str, object]:
 
 def resources(api: ApiContext) -> dict[str, StaticContent]:
     """Everything the playground is made of, by path."""
+    return {**_of_all_servers(), "/model-card": StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)}
+
+
+@cache
+def _of_all_servers() -> dict[str, StaticContent]:
+    """Once for a process: what is read, digested and compressed here is no server's own."""
     found = {
         f"/playground/{path.name}": StaticContent(path.read_bytes(), _MEDIA_TYPES[path.suffix])
         for path in sorted(STATIC.iterdir())
@@ -90,7 +97,6 @@ def resources(api: ApiContext) -> dict[str, StaticContent]:
     }
     found.update({f"/playground/{name}": StaticContent(text, _MEDIA_TYPES[".js"]) for name, text in made.items()})
     found.update({path: StaticContent((STATIC / name).read_bytes(), _HTML) for path, name in _WHOLE.items()})
-    found["/model-card"] = StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)
     found["/terms"] = StaticContent(to_page("Use restrictions", TERMS.read_text(encoding="utf-8")), _HTML)
     return found
 

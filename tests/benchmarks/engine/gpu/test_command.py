@@ -23,6 +23,8 @@ from model.process.rank import Rank
 from tests.support.fresh_process import run_fresh
 from tests.support.ranks import FORKS
 
+pytestmark = pytest.mark.usefixtures("only_new_garbage")
+
 STATES = ("running", "done")
 GPU = ("gpu", "--device", "cpu", "--shape", "tiny")
 

@@ -27,6 +27,8 @@ from tests.support.native import needs_kernel
 from tests.support.tokenizers import starcoder_rules, write_tokenizer
 from tests.support.verified import answered
 
+pytestmark = pytest.mark.usefixtures("only_new_garbage")
+
 SHAPE = {"n_layer": 2, "n_embd": 48, "n_head": 4, "n_inner": 64}
 STEPS = ["--device", "cpu", "--num-threads", "1", "--max-num-batched-tokens", "64", "--max-num-seqs", "6", "--quick"]
 

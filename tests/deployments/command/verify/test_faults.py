@@ -21,6 +21,8 @@ from model.scheduling import kv_cache, scheduler
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.verified import VOCABULARY, config_of, judged, material
 
+pytestmark = pytest.mark.usefixtures("only_new_garbage")
+
 ALL = {
     "one by one",
     "every position of a prompt",

@@ -18,6 +18,8 @@ from deployments.command.verify.rounding import round_products
 from tests.support.checkpoints import random_model, write_checkpoint
 from tests.support.verified import ids, silent
 
+pytestmark = pytest.mark.usefixtures("only_new_garbage")
+
 TEXTS = [Text(ids(count, count), first) for count, first in ((40, 1), (7, 6), (2, 1), (100, 90), (39, 20))]
 
 
