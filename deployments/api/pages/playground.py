@@ -79,11 +79,11 @@ def _declared(schema: dict[str, Any]) -> dict[str, object]:
 
 def resources(api: ApiContext) -> dict[str, StaticContent]:
     """Everything the playground is made of, by path."""
-    return {**_of_all_servers(), "/model-card": StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)}
+    return {**of_all_servers(), "/model-card": StaticContent(to_page("Model card", api.model_card or _NO_CARD), _HTML)}
 
 
 @cache
-def _of_all_servers() -> dict[str, StaticContent]:
+def of_all_servers() -> dict[str, StaticContent]:
     """Once for a process: what is read, digested and compressed here is no server's own."""
     found = {
         f"/playground/{path.name}": StaticContent(path.read_bytes(), _MEDIA_TYPES[path.suffix])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
+from deployments.api.pages import playground
 from deployments.api.pages.playground import configurations
 from deployments.clients import registry
 from deployments.clients.client import Client, Server
@@ -28,9 +30,11 @@ HOSTILE = Server("https://code.example.com", 'acme/"star\\coder"', window=8192, 
 
 
 @pytest.fixture
-def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(registry, "KNOWN", tmp_path)
-    return tmp_path
+    playground.of_all_servers.cache_clear()
+    yield tmp_path
+    playground.of_all_servers.cache_clear()
 
 
 async def test_a_file_is_a_client(known: Path, fake_backend: FakeBackend, tokenizer: Tokenizer) -> None:
