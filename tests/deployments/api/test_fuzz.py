@@ -51,7 +51,7 @@ API = schemathesis.pytest.from_fixture("documented_api")
 # DeepSeek's paths are /v1/completions once more. What needs a database is tried with one, in openai/organization.
 @API.exclude(path_regex=r"/beta/completions$|^/v1/organization").parametrize()
 @settings(
-    max_examples=10,
+    max_examples=5,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )

@@ -51,7 +51,7 @@ def administrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
 
 @API.include(path_regex=r"^/v1/organization").parametrize()
 @settings(
-    max_examples=8,
+    max_examples=4,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
