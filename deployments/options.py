@@ -51,9 +51,13 @@ class OptionParser(argparse.ArgumentParser):
         return word.startswith("--") and word.partition("=")[0] not in self._option_string_actions
 
     def _refuse(self, unknown: Iterable[str]) -> None:
+        options_end = False
         for word in unknown:
+            if word == "--" and not options_end:
+                options_end = True
+                continue
             name = word.partition("=")[0]
-            if word.startswith("-"):
+            if word.startswith("-") and not options_end:
                 self.error(f"there is no option {name}{did_you_mean(name, self._option_string_actions)}")
             self.error(f"{word!r} is one argument too many")
 

@@ -145,6 +145,8 @@ def command(name: str) -> OptionParser:
         ("", ["--mod", "x"], "there is no option --mod (did you mean '--model'?)"),
         ("", ["-x"], "there is no option -x"),
         ("", ["a=b"], "'a=b' is one argument too many"),
+        ("", ["--", "--modle"], "'--modle' is one argument too many"),
+        ("", ["--", "--"], "'--' is one argument too many"),
         ("part", [], "the following arguments are required: COMMAND"),
         ("part", ["make", "--sise=3"], "there is no option --sise (did you mean '--size'?)"),
         ("part", ["make", "--size=3", "more"], "'more' is one argument too many"),
@@ -170,6 +172,7 @@ def test_what_stands_behind_two_dashes_is_no_option() -> None:
     made = OptionParser("it", "")
     made.add_argument("word")
     assert made.parse_args(["--", "--modle"]).word == "--modle"
+    assert vars(OptionParser("it", "").parse_args(["--"])) == {}
 
 
 def test_a_long_name_has_its_help_in_the_next_line(monkeypatch: pytest.MonkeyPatch) -> None:
