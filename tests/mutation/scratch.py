@@ -33,7 +33,7 @@ timeout_constant = 10.0
 """https://mutmut.readthedocs.io. Its other way forks from the process that has run the tests once: there a test waits
 for ever for OpenMP's threads, which the copy lacks, and is taken for one that noticed."""
 
-PROSE = r"""^\s*(raise \w+\(|logger\.\w+\()?f?"[^"]*\w \w+ \w"""
+PROSE = r"""^\s*(raise \w+\(|logger\.\w+\(|epilog=)?f?"[^"]*\w \w+ \w"""
 """A line that is, or raises or logs, a sentence: tests ask for a word or two of what people read."""
 
 _OPTIONS = (

@@ -33,6 +33,13 @@ def found(index: Path) -> list[tuple[str, str | None]]:
         opened.close()
 
 
+def test_what_is_to_be_forgotten_has_to_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["attribution", "forget", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "the following arguments are required: --opt-out" in capsys.readouterr().err
+
+
 def test_build_and_forget(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "index"
     assert cli.main(["attribution", "build", str(source), "--licence", "MIT", "--out", str(out)]) == 0

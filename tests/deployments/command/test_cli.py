@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +92,24 @@ def test_whoever_reads_may_have_seen_enough() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+def test_that_is_a_failure_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left to write goes nowhere, rather than fail once more at the interpreter's end."""
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return pipe.fileno()
+
+    with (tmp_path / "pipe").open("w") as pipe:
+        monkeypatch.setattr("sys.stdout", Closed())
+        assert cli.main(["version"]) == 1
+        monkeypatch.undo()
+        pipe.write("what was left")
+    assert (tmp_path / "pipe").read_text() == ""
 
 
 def test_ctrl_c_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 
 from deployments.command import cli
 from deployments.command.complete import split
@@ -109,6 +110,19 @@ def test_what_is_wrong_is_said(
     assert (ended, out) == (code, "")
     assert message in err
     assert len(err.splitlines()) <= 2
+
+
+def test_a_stream_that_ends_with_an_error_says_it(source: Path, capsys) -> None:
+    """As ours do when an engine dies, behind what it has generated."""
+
+    async def app(scope, receive, send) -> None:
+        events = ({"choices": [{"delta": {"content": "some"}}]}, {"error": {"message": "the engine died", "code": 1}})
+        text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        await StreamingResponse(iter([text]), media_type="text/event-stream")(scope, receive, send)
+
+    with serving(app) as url:
+        assert cli.main(["complete", str(source), "--url", url]) == 1
+    assert capsys.readouterr() == ("some", "starcoder complete: the engine died\n")
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,13 @@ def test_on_a_terminal_lines_are_text_and_ray_prints_the_rest() -> None:
     assert [entry["lines"] for entry in shown] == [["a print"]]
 
 
+def test_lines_that_could_not_be_written_are_counted_in_one() -> None:
+    told = json.loads(Console("json", io.StringIO(), io.StringIO())._dropped(3))
+    assert (told["event"], told["level"], told["lines"]) == ("log.dropped", "warning", 3)
+    assert (told["process"], told["pid"]) == ("serve", os.getpid())
+    assert Console("text", io.StringIO(), io.StringIO())._dropped(3) == "(the log could not be written: 3 lines)\n"
+
+
 def test_elsewhere_everything_is_json() -> None:
     out = io.StringIO()
     console = Console("auto", out, io.StringIO())

@@ -35,9 +35,11 @@ class Console:
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
+        self.fields: dict[str, dict[str, Any]] = {}
 
     def say(self, text: str, event: str = "", level: str = "info", **fields: Any) -> None:
         self.said.append((event, level))
+        self.fields[event] = fields
 
     def listen_to_workers(self) -> None:
         self.said.append(("listens", "info"))
@@ -189,11 +191,15 @@ def test_how_it_ends_is_said_last(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(local, "Server", FakeServer)
     monkeypatch.setattr(local, "check", lambda settings, console, local: did.append(f"check, local {local}"))
-    monkeypatch.setattr(local, "forward", lambda settings: None)
+    monkeypatch.setattr(local, "forward", lambda settings: {"path": "native", "reason": None, "products": "amx"})
     monkeypatch.setattr(local.signals, "obeyed", contextlib.nullcontext)
     assert local._serve(SETTINGS, console, None) == code  # type: ignore[arg-type]
     assert did == ["check, local True", "stop"]
     assert console.said == said
+    if ends != "early":
+        told = console.fields["server.ready"]
+        assert 0 <= told.pop("seconds") < 60
+        assert told == {"forward": "native", "forward_reason": None, "forward_products": "amx"}
 
 
 @pytest.mark.parametrize(
