@@ -142,6 +142,8 @@ def test_a_try_ends_whether_it_comes_to_a_draft_or_not() -> None:
 def test_it_is_tried_for_who_is_nearly_caught_up_with_and_has_enough_left() -> None:
     assert not_paying().share([Candidate(0.5, 9, 100), Candidate(0.5, 9, 3), Candidate(0.5, 0, 1)], 3, 8) == [0, 1, 0]
     assert not_paying().share([Candidate(0.5, 6, 4 * 128)], 1, 8) == [0], "it ends before"
+    assert not_paying().share([Candidate(0.5, 6, 3 * 128 + 1)], 1, 8) == [0], "a pass takes a step, full or not"
+    assert not_paying().share([Candidate(0.5, 6, 3 * 128)], 1, 8) == [1]
     assert not_paying().share([Candidate(0.5, 7, 4 * 128)], 1, 8) == [1]
     assert DraftLength(8, 1.0).share([Candidate(0.5, 100)], 1, 8) == [0], "it is no time for it"
 

@@ -117,3 +117,20 @@ def test_as_many_make_room_as_leave_a_block_for_each_that_stays(prompt: int, sta
     assert running(engine) == {f"runs {number}" for number in range(staying)}
     assert engine.stats()[PREEMPTIONS] == 3 - staying
     run_to_end(engine)
+
+
+def test_a_prompt_that_goes_on_takes_the_blocks_of_who_is_less_important() -> None:
+    """It is not left with those that happen to be free: its second chunk is as long as the step."""
+    engine = toy_engine(num_blocks=16, block_size=4, max_model_len=64, max_num_seqs=4, max_num_batched_tokens=32)
+    less = request("less", [3] * 20, priority=5, max_tokens=8)
+    engine.add(less)
+    engine.step()
+    urgent = request("urgent", [9] * 46, max_tokens=3)
+    engine.add(urgent)
+    engine.step()
+    assert (running(engine), engine.stats()[PREEMPTIONS]) == ({"less", "urgent"}, 0)
+    assert engine.pool.num_free < 4
+    outputs = {output.request_id: [output] for output in engine.step()}
+    assert (running(engine), engine.stats()[PREEMPTIONS]) == ({"urgent"}, 1)
+    run_to_end(engine, outputs)
+    assert tokens_of(outputs["urgent"]) == naive(urgent)
