@@ -62,6 +62,19 @@ async def test_a_database_that_was_away_has_everything_in_the_end(journal: Journ
     await drainer.stop(5.0)
 
 
+async def test_what_is_not_booked_in_time_is_told_and_left(journal: Journal) -> None:
+    async def hangs(_: object) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    await use(journal, 0, 1)
+    with captured() as lines:
+        await Drainer(journal, hangs).stop(0.01)
+        (line,) = lines.all("usage.left_in_journal")
+    assert (line["level"], line["message"]) == ("warning", "not booked within 0.01 s")
+    assert await journal.waiting() == Waiting(1, entry(0).ended_at)
+
+
 async def test_how_many_wait_and_since_when_is_of_one_moment(tmp_path: Path) -> None:
     closed = threading.Event()
     reached = {"close.written": closed.set}

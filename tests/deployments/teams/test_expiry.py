@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +26,21 @@ def test_days_and_times() -> None:
     assert expiry("2027-01-15T13:00:00+00:00", NOON) == NOON + 3600
     assert expiry("2027-01-15T15:00:00+02:00", NOON) == NOON + 3600
     assert moment("1970-01-02") == 86_400
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
+def test_a_day_is_the_same_wherever_the_server_stands() -> None:
+    assert moment("1970-01-02") == moment("1970-01-02T00:00:00Z") == 86_400
+    assert moment("1970-01-02T09:00:00+09:00") == 86_400
 
 
 @pytest.mark.parametrize("text", ["", "0", "0d", "-3d", "2027-01-15", "2020-01-01", "never", "1y", "999999999w", "٣d"])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.teams.journal_file import JournalFile
+from deployments.teams.journal_file import JournalFile, Waiting
 from deployments.teams.journal_lines import Change, Kind, to_line
 from deployments.teams.records import LedgerEntry
 from tests.support.accounts import entry
@@ -26,6 +26,15 @@ def adopted(directory: Path, written: bytes) -> tuple[JournalFile, int]:
     found = JournalFile.adopt(path, 0.0, lambda point: None)
     assert found is not None
     return found
+
+
+def test_what_the_dead_had_open_ended_when_it_was_found(tmp_path: Path) -> None:
+    path = tmp_path / "usage-1-a.log"
+    path.write_bytes(to_line(Change("open", entry(1))))
+    found = JournalFile.adopt(path, 77.0, lambda point: None)
+    assert found is not None
+    assert found[0].waiting() == Waiting(1, 77.0)
+    found[0].abandon()
 
 
 def changes(draws: list[tuple[Kind, int]]) -> list[Change]:

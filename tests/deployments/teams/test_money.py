@@ -25,6 +25,15 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
         picodollars(text)
 
 
+def test_an_amount_may_have_sixty_digits() -> None:
+    """Zeros before and behind its point are some of them."""
+    assert picodollars("1" + 59 * "0") == 10**59 * PER_DOLLAR
+    assert picodollars(Decimal("1e58")) == 10**58 * PER_DOLLAR
+    for text in ("1" + 60 * "0", "1e60"):
+        with pytest.raises(ValueError, match="too many digits"):
+            picodollars(text)
+
+
 def test_a_price_that_is_no_whole_number_a_token_is_refused() -> None:
     assert price_a_token("0.000000001") == 1
     with pytest.raises(ValueError, match="whole"):

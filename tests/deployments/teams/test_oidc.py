@@ -13,6 +13,7 @@ import pytest
 from joserfc.jwk import OctKey, RSAKey
 
 from deployments.command.ports import free_port
+from deployments.teams import oidc
 from deployments.teams.oidc import DISCOVERY_S, LEEWAY_S, RETRY_S, Provider
 from deployments.teams.provider_keys import MISSES_S
 from deployments.teams.sign_in import Attempt, Person
@@ -96,6 +97,12 @@ async def test_every_attempt_has_its_own_secrets(client: Provider) -> None:
     assert {len(attempt.verifier) for attempt in attempts} == {64}, "of the 43 to 128 characters of RFC 7636"
 
 
+async def test_a_question_goes_behind_what_an_address_asks_already() -> None:
+    """As with providers that tell their tenants apart so."""
+    assert oidc._with_query("https://id.example.com/to", {"a": "b c"}) == "https://id.example.com/to?a=b+c"
+    assert oidc._with_query("https://id.example.com/to?p=x", {"a": "b"}) == "https://id.example.com/to?p=x&a=b"
+
+
 async def test_userinfo_tells_what_the_token_does_not(client: Provider, idp: IdentityProvider) -> None:
     idp.in_token = False
     assert (await sign_in(client)).groups == {"devs", "admins"}
@@ -123,6 +130,7 @@ LONG_AGO, SOME_DAY = 1_000_000_000, 4_000_000_000
         {"iss": "https://elsewhere.example.com"},
         {"aud": "another-client"},
         {"aud": ["another-client", CLIENT_ID]},  # without azp it is not clear for whom
+        {"aud": "another-client", "azp": CLIENT_ID},
         {"aud": [CLIENT_ID, "another-client"], "azp": "another-client"},
         {"nonce": "of another sign-in"},
         {"nonce": None},
