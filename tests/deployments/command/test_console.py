@@ -55,6 +55,15 @@ def test_on_a_terminal_lines_are_text_and_ray_prints_the_rest() -> None:
     assert [entry["lines"] for entry in shown] == [["a print"]]
 
 
+def test_a_line_of_the_commands_own_says_whose_it_is() -> None:
+    console = Console("json", out := io.StringIO(), io.StringIO())
+    console.say("  it goes on\n", seconds=1.5)
+    console.flush()
+    told = json.loads(out.getvalue())
+    assert (told["event"], told["message"], told["seconds"]) == ("server.progress", "it goes on", 1.5)
+    assert (told["level"], told["process"], told["pid"]) == ("info", "serve", os.getpid())
+
+
 def test_lines_that_could_not_be_written_are_counted_in_one() -> None:
     told = json.loads(Console("json", io.StringIO(), io.StringIO())._dropped(3))
     assert (told["event"], told["level"], told["lines"]) == ("log.dropped", "warning", 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from deployments.team_settings import TeamsSettings
 from deployments.teams.counting import BudgetUse
 from deployments.teams.directory import Directory
 from deployments.teams.keys import Pepper
-from deployments.teams.records import Budget, Team
+from deployments.teams.records import Accepted, Budget, Team
 from monitoring import IngressMetrics
 from tests.support.accounts import FakeCounters
 from tests.support.waiting import eventually
@@ -73,6 +74,24 @@ async def test_whoever_wants_keys_or_terms_lets_nobody_in_before_there_is_a_key(
         assert accounts.directory.closed == bool(settings)
     finally:
         await accounts.stop()
+
+
+async def test_what_somebody_took_comes_to_the_store(tmp_path: Path) -> None:
+    told: list[Accepted] = []
+
+    class Keeper:
+        async def accepted(self, events: Sequence[Accepted]) -> None:
+            told.extend(events)
+
+    settings = TeamsSettings(database=f"sqlite+aiosqlite:///{tmp_path / 'teams.sqlite'}")
+    accounts = Accounts(settings, "m", FakeCounters(), IngressMetrics("m"))
+    taken = Accepted(team_id="t", key_id=None, model="m", dialect="tabby", at=7.0, lines=3)
+    accounts.accepted(taken)
+    await accounts._accepted.flush()
+    assert told == [], "there is no store yet"
+    accounts._store = Keeper()  # type: ignore[assignment]
+    await accounts._accepted.flush()
+    assert told == [taken]
 
 
 def test_how_far_budgets_are_used_is_the_larger_of_what_the_book_and_the_ledger_say() -> None:

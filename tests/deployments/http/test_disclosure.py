@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from deployments.http.disclosure import generated_by, links
+from deployments.http.disclosure import DisclosureMiddleware, generated_by, links
 from monitoring.version import package_version
 from tests.support.fake_backend import MODEL
 
@@ -43,6 +43,23 @@ async def test_what_no_model_wrote_says_nothing(client: httpx.AsyncClient) -> No
     ):
         assert "x-generated-by" not in response.headers
         assert "link" not in response.headers
+
+
+async def test_what_is_no_request_passes_as_it_is() -> None:
+    passed: list[object] = []
+
+    async def app(*given: object) -> None:
+        passed.extend(given)
+
+    async def receive() -> Any:
+        raise AssertionError("nobody asks")
+
+    async def send(_: object) -> None:
+        raise AssertionError("nobody answers")
+
+    scope = {"type": "lifespan"}
+    await DisclosureMiddleware(app)(scope, receive, send)
+    assert passed == [scope, receive, send]
 
 
 def test_names_fit_into_a_header() -> None:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from deployments.cluster.node_logs import configure_logs
 from deployments.errors import EngineUnavailableError, OverloadedError, ServeError
+from deployments.http.observation import ObservationMiddleware
 from deployments.http.request_record import RequestRecord, report
 from deployments.ingress import create_app
 from deployments.limits import ApiLimits
@@ -23,6 +24,7 @@ from deployments.protocol import Delta
 from deployments.settings import Settings
 from model.text.tokenizer import Tokenizer
 from monitoring import logs
+from monitoring.tracing import OFF
 from tests.support.dialect_requests import whole
 from tests.support.fake_backend import ANSWER, MODEL, FakeBackend
 from tests.support.log_lines import LogLines, captured
@@ -257,6 +259,21 @@ def test_a_client_that_leaves_while_it_is_told_that_its_body_is_too_large(url: s
     line = only(lines)
     assert (line["outcome"], line["status"], line["error"]["code"]) == ("refused", 413, "request_too_large")
     assert "exception" not in line
+
+
+async def test_what_fails_behind_the_answer_is_told_with_its_traceback(lines: LogLines) -> None:
+    """Where nothing is left that could answer with it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise KeyError("deep down")
+
+    async def nobody(*_: Any) -> Any:
+        raise AssertionError("nobody is asked or answered")
+
+    scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "state": {}}
+    with pytest.raises(KeyError):
+        await ObservationMiddleware(app, OFF, lambda: None)(scope, nobody, nobody)
+    assert 'raise KeyError("deep down")' in only(lines)["exception"]
 
 
 def test_what_fails_outside_of_any_request_is_told_of_all_the_same(lines: LogLines) -> None:

@@ -118,6 +118,8 @@ async def test_a_request_is_one_trace_from_the_caller_to_decoding(
     assert (server.kind, inference.kind, spans["engine"].kind) == ("server", "client", "server")
     assert server.attributes | {
         "http.request.method": "POST",
+        "url.path": "/v1/completions",
+        "url.scheme": "http",
         "http.route": "/v1/completions",
         "http.response.status_code": 200,
         "starcoder.outcome": "ok",
