@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from deployments.teams.store import Store
+from tests.support.journals import begin  # noqa: F401
 from tests.support.postgres import Postgres
 from tests.support.stores import Clock
 from tests.support.virtual_time import loop_factories as pytest_asyncio_loop_factories  # noqa: F401
