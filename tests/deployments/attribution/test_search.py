@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import string
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.attribution import tiles
+from deployments.attribution import search, tiles
 from deployments.attribution.bloom import FALSE_POSITIVES, BloomFilter
 from deployments.attribution.index import FORMAT, Index
 from deployments.attribution.search import BEFORE, LONG, OWN, Looked
@@ -157,6 +158,12 @@ def test_a_cut_leaves_one_character_less_than_a_long_copy(index: Index) -> None:
     assert cut is not None
     assert len(bare(text[:cut])) == len(bare("own words §")) + LONG - 1
     assert Looked(index, "", text[:cut]).cut() is None
+
+
+def test_it_says_how_long_it_took(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [100.0, 100.25]
+    monkeypatch.setattr(search, "time", SimpleNamespace(perf_counter=lambda: times.pop(0)))
+    assert Looked(index, "", code(6)).seconds == 0.25
 
 
 @pytest.mark.parametrize("kind", PIECES)

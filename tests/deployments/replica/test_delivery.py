@@ -197,3 +197,18 @@ def test_who_listens_to_another_replica_hears_nothing() -> None:
         assert [message async for message in deliveries_of(Admission(1, 0)).attach(attach)] == []
 
     in_virtual_time(run())
+
+
+def test_an_ingress_that_has_gone_leaves_no_outbox() -> None:
+    async def come_and_go() -> None:
+        deliveries = deliveries_of(Admission(1, 1))
+        for reader in ("a", "b"):
+            async with aclosing(deliveries.attach(Attach(engine="me", reader=reader))) as news:
+                waiting = asyncio.ensure_future(anext(news))
+                await asyncio.sleep(0.01)
+                assert list(deliveries._outboxes) == [reader]
+                waiting.cancel()
+                await asyncio.wait([waiting])
+            assert deliveries._outboxes == {}
+
+    in_virtual_time(come_and_go())
