@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PREFIX = "STARCODER_"
-_LIMITS = {
+LIMITS = {
     "max_head_bytes": int,
     "head_timeout_s": float,
     "body_timeout_s": float,
@@ -17,6 +17,7 @@ _LIMITS = {
     "write_timeout_s": float,
     "max_connections": int,
 }
+"""Of `ApiLimits`, that a proxy keeps to, and how each is read."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def said(environment: Mapping[str, str]) -> FrontSettings | None:
     host, *files = (environment.get(_PREFIX + name) or None for name in ("HOST", "SSL_CERTFILE", "SSL_KEYFILE"))
     chain, key = (None if file is None else Path(file) for file in files)
     try:
-        limits = {name: read(environment[f"{_PREFIX}API__{name.upper()}"]) for name, read in _LIMITS.items()}
+        limits = {name: read(environment[f"{_PREFIX}API__{name.upper()}"]) for name, read in LIMITS.items()}
     except (KeyError, ValueError):
         return None
     known = all(limit > 0 for limit in limits.values()) and (chain is None) == (key is None)

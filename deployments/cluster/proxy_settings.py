@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.certificate import AbsolutePath, Certificate
-from deployments.cluster.front_settings import FrontSettings
+from deployments.cluster.front_settings import LIMITS, FrontSettings
 from deployments.limits import ApiLimits
 from deployments.variables import ENV_PREFIX, NESTED
 from monitoring.logs import LogFormat, LogLevel
@@ -16,16 +16,12 @@ from monitoring.logs import LogFormat, LogLevel
 if TYPE_CHECKING:
     from deployments.settings import Settings
 
-_LIMITS = (
-    *("max_head_bytes", "head_timeout_s", "body_timeout_s", "keep_alive_timeout_s", "write_timeout_s"),
-    "max_connections",
-)
 _SETTINGS = (
     *("metrics_dir", "log_level", "log_format", "log_file", "served_model_name"),
     *("host", "ssl_certfile", "ssl_keyfile"),
 )
 
-VARIABLES = tuple(ENV_PREFIX + name.upper() for name in (*(f"api{NESTED}{limit}" for limit in _LIMITS), *_SETTINGS))
+VARIABLES = tuple(ENV_PREFIX + name.upper() for name in (*(f"api{NESTED}{limit}" for limit in LIMITS), *_SETTINGS))
 """Of the environment, that a proxy reads."""
 
 
@@ -50,7 +46,7 @@ class ProxySettings(BaseSettings):
     @property
     def front(self) -> FrontSettings:
         """What HAProxy needs. Raises ValueError for half a certificate."""
-        certificate, limits = self.certificate, {name: getattr(self.api, name) for name in _LIMITS}
+        certificate, limits = self.certificate, {name: getattr(self.api, name) for name in LIMITS}
         files = (None, None) if certificate is None else (certificate.chain, certificate.key)
         return FrontSettings(self.host, *files, **limits)
 
@@ -62,5 +58,5 @@ class ProxySettings(BaseSettings):
 def variables(settings: Settings) -> dict[str, str]:
     """Those of VARIABLES that have a value."""
     named = settings.model_copy(update={"served_model_name": settings.model_id})
-    said = [getattr(named.api, name) for name in _LIMITS] + [getattr(named, name) for name in _SETTINGS]
+    said = [getattr(named.api, name) for name in LIMITS] + [getattr(named, name) for name in _SETTINGS]
     return {name: str(value) for name, value in zip(VARIABLES, said, strict=True) if value is not None}
