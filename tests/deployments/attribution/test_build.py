@@ -216,6 +216,7 @@ def test_patterns_of_an_opt_out_list(pattern: str, name: str, found: bool, tmp_p
     for before in (" # who does not want to be here\n\n", "\ufeff"):
         path.write_text(f"{before}{pattern}\n")
         assert (name in OptOut.read(path)) is found
+        assert "# who does not want to be here" not in OptOut.read(path)
     assert name not in OptOut()
 
 
