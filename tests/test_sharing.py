@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,15 @@ def test_what_takes_long_is_there() -> None:
     files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")]
     assert set(_LONG) <= {room(file) for file in files}
     assert [start for start in _ROOMS if not any(file.startswith(start) for file in files)] == []
+
+
+def test_who_runs_tritons_programs_does_so_in_one_worker() -> None:
+    """Another one would import for them once more, which takes seconds."""
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    users = {file for file, source in sources.items() if re.search(r"\bTritonPrograms\b", source)}
+    users.discard("tests/test_sharing.py")
+    assert len(users) > 5
+    assert {file: room(file) for file in users if room(file) != "Triton's programs"} == {}
 
 
 def test_no_two_tests_have_one_name() -> None:
