@@ -121,8 +121,7 @@ def end_of(pid: int | None) -> Callable[[], bool]:
     return lambda: bool(poll.poll(0))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m monitoring.exporter --directory DIR [--host HOST] [--port PORT]`; ends on SIGINT or SIGTERM."""
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m monitoring.exporter", description=__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="directory that the node's processes share")
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default: %(default)s)")
@@ -131,7 +130,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--also", action="append", default=[], metavar="JOB=ADDRESS", help="announce and pass on this")
     parser.add_argument("--linger-s", type=float, help="end when no process has recorded for so many seconds")
     parser.add_argument("--node-pid", type=int, help="process of the node: end with it, if there is a --linger-s")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m monitoring.exporter --directory DIR [--host HOST] [--port PORT]`; ends on SIGINT or SIGTERM."""
+    options = parser().parse_args(arguments)
     node_ended = end_of(options.node_pid)
     if node_ended():
         return  # before it is announced

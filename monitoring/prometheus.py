@@ -68,15 +68,19 @@ def command(program: str, configuration_file: Path, data: Path, port: int) -> li
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run Prometheus in place of this process until it is interrupted. Its data is kept in a temporary directory."""
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m monitoring.prometheus", description=__doc__)
     parser.add_argument("--metrics-dir", type=Path, required=True, help="the server's metrics-dir")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of Prometheus (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run Prometheus in place of this process until it is interrupted. Its data is kept in a temporary directory."""
+    options = parser().parse_args(arguments)
     program = shutil.which("prometheus")
     if program is None:
-        parser.exit(1, "prometheus is not installed (Debian package prometheus)\n")
+        parser().exit(1, "prometheus is not installed (Debian package prometheus)\n")
     home = Path(tempfile.mkdtemp(prefix="starcoder-prometheus-"))
     file = home / "prometheus.yml"
     targets = options.metrics_dir / "targets"

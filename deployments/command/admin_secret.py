@@ -85,10 +85,14 @@ def run(secret: ClusterSecret, make: Callable[[], str] = make_key, patience_s: f
             time.sleep(_RETRY_S)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployments.command.admin_secret", description=__doc__)
     parser.add_argument("--secret", required=True, help="its name; it is there, and in the pod's namespace")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     try:
         print(run(ClusterSecret(options.secret)))
     except (httpx.HTTPError, OSError, subprocess.CalledProcessError) as error:

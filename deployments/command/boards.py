@@ -1,7 +1,7 @@
 """`python -m deployments.command.boards` (`make boards`): write what is made from declarations anew.
 
-The boards, the configuration of a Prometheus in compose.yaml, the documents of the metrics and of the stop rules, the
-tables of alerts and of the log's events, and the configurations of clients. Needs the extra `dev`.
+The boards, the configuration of a Prometheus in compose.yaml, the documents of the metrics, of the stop rules and of
+the commands, the tables of alerts and of the log's events, and the configurations of clients. Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from deployments.clients.reference import reference as with_configurations
+from deployments.command.cli import SUBJECTS
+from deployments.command.reference import reference as commands_reference
 from deployments.labels import declared_labels
 from deployments.stop_rules.reference import reference as stop_rules_reference
 from monitoring.boards.alerts import with_alerts
@@ -29,6 +31,7 @@ def files() -> dict[Path, str]:
         Path("monitoring/prometheus.yml"): GENERATED
         + configuration_elsewhere("starcoder:9464", Path("/etc/prometheus/rules")),
         observability: with_events(with_alerts((ROOT / observability).read_text(encoding="utf-8"))),
+        Path("docs/commands.md"): commands_reference(SUBJECTS),
         Path("docs/metrics.md"): metrics_reference(declared_labels()),
         Path("docs/stop-rules.md"): stop_rules_reference(),
     }

@@ -116,11 +116,15 @@ class RayCluster:
         return True
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployments.command.drain", description=__doc__)
     parser.add_argument("--seconds", type=float, required=True, help="wait at most so long")
     parser.add_argument("--node-id", help="Ray node to drain (default: the one at this machine's address)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     print(f"drain: {drain(RayCluster(options.node_id), local_replicas, options.seconds)}")
     return 0
 

@@ -42,7 +42,11 @@ ELSEWHERE = {
         *("tests/deployments/command/test_[!r]*.py", "tests/deployments/command/test_ray_*.py"),
         *("tests/model/checkpoint/test_hub.py", "tests/model/checkpoint/test_memory.py"),
     ),
-    "deployments/command/verify": ("tests/deployments/command/verify", "tests/deployments/command/test_cli.py"),
+    "deployments/command/teams": ("tests/deployments/command/teams", "tests/deployments/command/test_reference.py"),
+    "deployments/command/verify": (
+        "tests/deployments/command/verify",
+        *("tests/deployments/command/test_cli.py", "tests/deployments/command/test_reference.py"),
+    ),
     "deployments/teams/database": ("tests/deployments/teams/test_store*.py", "tests/deployments/teams/test_expiry.py"),
     **{
         f"deployments/teams/database/{room}": tuple(
