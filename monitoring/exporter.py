@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         others = dict(other.split("=", 1) for other in options.also)
         exporter = NodeExporter(options.directory, options.host, options.port, options.targets, others)
     except OSError as error:
-        parser.exit(1, f"cannot serve metrics on {options.host}:{options.port}: {error}\n")
+        parser().exit(1, f"cannot serve metrics on {options.host}:{options.port}: {error}\n")
     shared = SharedDirectory(options.directory)
     with exporter:
         print(f"metrics of this node: {exporter.url}", flush=True)
