@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = (
     *("tests.support.client_table", "tests.support.fault_table", "tests.support.sharing"),
-    "tests.support.compiled_kernels",
+    *("tests.support.compiled_kernels", "tests.support.declared_events"),
     "tests.support.servers",  # which imports the one before
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.events import BY_NAME, EVENTS, FIELDS, with_events, wrong
+from monitoring.events import BY_NAME, EVENTS, FIELDS, OF_EVERY_LINE, with_events, wrong
 
 ROOT = Path(__file__).parents[2]
 OBSERVABILITY = ROOT / "docs" / "observability.md"
@@ -57,9 +57,19 @@ def test_every_field_is_declared() -> None:
     assert said - set(FIELDS) - {"name", "clock"} == set()
 
 
+def test_every_field_of_an_event_is_declared_and_some_event_has_it() -> None:
+    of_events = {name for event in EVENTS for name in (*event.has, *event.may)}
+    assert of_events | set(OF_EVERY_LINE) == set(FIELDS)
+    assert [event.name for event in EVENTS if set(event.has) & set(event.may) or of_events & set(OF_EVERY_LINE)] == []
+
+
 def test_the_document_lists_them() -> None:
     text = OBSERVABILITY.read_text()
     assert with_events(text) == text, "make boards"
+    (starting,) = re.findall(r"^\| `engine.starting` .*$", text, re.MULTILINE)
+    assert starting.endswith(" | `model`, `tensor_parallel_size`; in some `replaces` |")
+    (stopped,) = re.findall(r"^\| `engine.stopped` .*$", text, re.MULTILINE)
+    assert stopped == "| `engine.stopped` | info | it has |  |"
     fields = set(re.findall(r"`(\w+)`", text.partition("### A request")[2].partition("### Events")[0]))
     assert {name for name in fields if name in FIELDS} >= {"request_id", "outcome", "ttft_ms", "trace_id", "error"}
     for line in re.findall(r'^\{"time".*\}$', text, re.MULTILINE):
@@ -70,10 +80,12 @@ def test_the_document_lists_them() -> None:
     ("line", "fault"),
     [
         ({"event": "nothing.such", "level": "info"}, "there is no event"),
-        ({"event": "engine.dead", "level": "info"}, "engine.dead at level 'info'"),
-        ({"event": "engine.dead", "level": "error", "rank": "0"}, "rank is '0'"),
-        ({"event": "engine.dead", "level": "error", "rank": True}, "rank is True"),
-        ({"event": "engine.dead", "level": "error", "colour": "red"}, "colour is 'red'"),
+        ({"event": "engine.dead", "level": "info", "message": "m"}, "engine.dead at level 'info'"),
+        ({"event": "engine.stopping", "level": "info", "open_requests": "0"}, "open_requests is '0'"),
+        ({"event": "engine.stopping", "level": "info", "open_requests": True}, "open_requests is True"),
+        ({"event": "engine.stopping", "level": "info"}, "open_requests is missing"),
+        ({"event": "engine.dead", "level": "error", "message": "m", "colour": "red"}, "colour is 'red'"),
+        ({"event": "engine.dead", "level": "error", "message": "m", "rank": 0}, "rank is 0"),
     ],
 )
 def test_what_is_wrong_with_a_line(line: dict[str, Any], fault: str) -> None:

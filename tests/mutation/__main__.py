@@ -18,16 +18,17 @@ from tests.mutation import judged
 from tests.mutation.judged import Change
 from tests.mutation.names import function_of
 from tests.mutation.rooms import PACKAGES, ROOT, NoSuchRoomError, Room, is_left_out, room_of, rooms
-from tests.mutation.scratch import NOTICED, UNNOTICED, MutmutError, Scratch
+from tests.mutation.scratch import BY_TYPES, NOTICED, UNNOTICED, MutmutError, Scratch
 
 
 @dataclass
 class Found:
-    """Of one room. survived: that nobody has judged."""
+    """Of one room. by_types: of those noticed, by the type checker. survived: that nobody has judged."""
 
     room: str
     planted: int = 0
     noticed: int = 0
+    by_types: int = 0
     judged: int = 0
     survived: list[Change] = field(default_factory=list)
 
@@ -58,6 +59,7 @@ def look(room: Room, known: set[Change], sample: int | None, seed: int, workers:
     for name in names:
         if codes[name] in NOTICED:
             found.noticed += 1
+            found.by_types += codes[name] == BY_TYPES
             continue
         if codes[name] not in UNNOTICED:
             raise MutmutError(f"{name} was not run: {codes[name]}")
@@ -102,14 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for change in found.survived:
             print(change, flush=True)
         least, most = found.interval if options.sample is not None else (found.score, found.score)
-        counts = f"{found.planted} | {found.noticed} | {found.judged}"
+        counts = f"{found.planted} | {found.noticed} | {found.by_types} | {found.judged}"
         table.append(f"| {found.room} | {counts} | {found.score:.0%} | {least:.0%} to {most:.0%} |")
         print(table[-1], file=sys.stderr, flush=True)
-    print(
-        "| room | planted | noticed | judged | score | room's |\n| --- | ---: | ---: | ---: | ---: | ---: |",
-        *table,
-        sep="\n",
-    )
+    print("| room | planted | noticed | by types | judged | score | room's |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", *table, sep="\n")
     return int(failed)
 
 

@@ -25,6 +25,7 @@ also_copy = {others}
 pytest_add_cli_args = {options}
 pytest_add_cli_args_test_selection = {tests}
 do_not_mutate_patterns = {prose}
+type_check_command = {types}
 use_git_change_detection = false
 track_dependencies = false
 process_isolation = "forkserver"
@@ -45,9 +46,12 @@ _OPTIONS = (
 UNNOTICED = frozenset({0, 5, 33})
 """mutmut's exit codes: all tests have passed, or none runs the function."""
 
-NOTICED = frozenset({1, 3, -24, 24, 152, 36, -11, -9})
-"""A test has failed, pytest has, it took too long, it crashed. Else it was not run: not begun, interrupted, skipped, or
-pytest did not find a test by its name, as one with a backslash."""
+BY_TYPES = 37
+"""The type checker notices it, which `make test` runs before the tests."""
+
+NOTICED = frozenset({BY_TYPES, 1, 3, -24, 24, 152, 36, -11, -9})
+"""Or a test has failed, pytest has, it took too long, it crashed. Else it was not run: not begun, interrupted, skipped,
+or pytest did not find a test by its name, as one with a backslash."""
 
 _PATIENCE = 10, 30.0
 """A test is given up after so many times what the longest takes without a fault, and so many seconds at least. mutmut
@@ -76,7 +80,8 @@ class Scratch:
             shutil.copy2(ROOT / name, target)
         others = sorted({name.partition("/")[0] for name in names} - {*PACKAGES, "tests", "pyproject.toml"})
         lists = {"sources": PACKAGES, "files": room.sources, "others": others, "tests": room.tests}
-        lists |= {"options": _OPTIONS, "prose": [PROSE]}
+        types = (sys.executable, "-m", "tests.mutation.typed", "mypy", *room.sources)
+        lists |= {"options": _OPTIONS, "prose": [PROSE], "types": types}
         with (directory / "pyproject.toml").open("a") as file:
             file.write(SETTINGS.format(**{name: json.dumps(list(values)) for name, values in lists.items()}))
 

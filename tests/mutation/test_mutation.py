@@ -336,7 +336,7 @@ def test_in_sentences_that_people_read_nothing_is_planted(line: str, prose: bool
 class FakeScratch:
     """Five faults: one noticed, one that takes forever, one survives, one is judged, and one is run by no test."""
 
-    CODES: ClassVar[dict[str, int | None]] = {f"a.x_f__mutmut_{at}": code for at, code in enumerate((1, 24, 0, 0, 33))}
+    CODES: ClassVar[dict[str, int | None]] = {f"a.x_f__mutmut_{at}": code for at, code in enumerate((1, 37, 0, 0, 33))}
 
     def __init__(self, directory: Path, room: Room) -> None: ...
 
@@ -356,7 +356,7 @@ def test_a_room_is_told_by_what_was_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(command, "Scratch", FakeScratch)
     room = Room("a", ("a.py",), ("tests/a",))
     found = command.look(room, {Change("a.py", "f", "x = 1", "x = 3")}, None, 0, 2)
-    assert (found.planted, found.noticed, found.judged, found.score) == (5, 2, 1, 0.5)
+    assert (found.planted, found.noticed, found.by_types, found.judged, found.score) == (5, 2, 1, 1, 0.5)
     assert [change.after for change in found.survived] == ["x = 2", "x = 4"]
     assert command.look(room, set(), 3, 0, 2).planted == 3
 
@@ -369,7 +369,7 @@ def test_of_a_sample_the_room_is_told_with_what_chance_leaves_open(
     planted: int, noticed: int, judged: int, interval: tuple[float, float]
 ) -> None:
     """Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001: the Wilson interval."""
-    assert command.Found("a", planted, noticed, judged).interval == pytest.approx(interval, abs=5e-4)
+    assert command.Found("a", planted, noticed, judged=judged).interval == pytest.approx(interval, abs=5e-4)
 
 
 def test_a_fault_that_was_not_run_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,9 +389,9 @@ def test_of_files_that_differ_those_without_faults_are_left_out(monkeypatch: pyt
 def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(command, "Scratch", FakeScratch)
     assert command.main(["model/scheduling"]) == 0
-    assert "| model/scheduling | 5 | 2 | 0 | 40% | 40% to 40% |" in capsys.readouterr().out
+    assert "| model/scheduling | 5 | 2 | 1 | 0 | 40% | 40% to 40% |" in capsys.readouterr().out
     assert command.main(["model/scheduling", "--sample", "5"]) == 0
-    assert "| model/scheduling | 5 | 2 | 0 | 40% | 12% to 77% |" in capsys.readouterr().out
+    assert "| model/scheduling | 5 | 2 | 1 | 0 | 40% | 12% to 77% |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["model/pico"])
     assert "model/pico is no file" in capsys.readouterr().err
