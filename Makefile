@@ -1,7 +1,7 @@
 # make serve   install into .venv and serve the embedded model on http://127.0.0.1:8000
 # make monitor serve, with Prometheus beside it on http://127.0.0.1:9090 (where the package is installed)
-# make boards  write the Grafana boards, docs/metrics.md, docs/stop-rules.md and the configurations in docs/clients.md
-#              anew from what is declared
+# make boards  write the Grafana boards, docs/metrics.md, docs/stop-rules.md, docs/commands.md and the configurations in
+#              docs/clients.md anew from what is declared
 # make mutants plant faults in the files that differ from the last commit, and see which of them the tests notice;
 #              of a folder: make mutants ROOM=model/scheduling
 # make test    install with the development tools, then lint, type-check and test

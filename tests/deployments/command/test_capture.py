@@ -35,7 +35,7 @@ with console.alone():
     except OSError:
         import traceback
         traceback.print_exc()
-    console.say("Ready.", "server.ready")
+    console.say("Ready.", "server.ready", seconds=1.5)
     os.write(1, b"without an end")
 console.flush()
 """
