@@ -38,8 +38,8 @@ FIELDS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-OF_EVERY_LINE = ("time", "level", "event", "process", "replica", "node", "pid")
-"""What says when and where a line was written, not what of."""
+OF_EVERY_LINE = ("time", "level", "event", "process", "replica", "node", "pid", "rank")
+"""What says when and where a line was written, not what of. Each process has those that there are of it."""
 
 
 class Event(NamedTuple):
