@@ -74,14 +74,18 @@ def test_draws_follow_the_distribution_transformers_gives(params, warpers):
     assert_follows(draws(logits, 20_000, **params), want)
 
 
-def test_repetition_penalty_as_transformers_has_it():
-    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
-    rows = [sequence([2, 3, 4], [7, 7], temperature=0, repetition_penalty=p) for p in (1.0, 1.8, 30.0)]
-    want = [
-        int(RepetitionPenaltyLogitsProcessor(p)(torch.tensor([[2, 3, 4, 7, 7]]), logits[i : i + 1].clone()).argmax())
-        for i, p in enumerate((1.0, 1.8, 30.0))
-    ]
-    assert draw(logits, rows, EOS).read().tokens == want
+@pytest.mark.parametrize("lower", [0.0, 4.0])
+def test_repetition_penalty_as_transformers_has_it(lower):
+    """A logit below zero is multiplied, one above it divided."""
+    logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(1)) - lower
+    best, second, third = logits[0].topk(3).indices.tolist()
+    assert (logits.max() < 0) == (lower > 0)
+    penalties = (1.0, 1.05, 1.8, 30.0)
+    rows = [sequence([best, 3, 4], [second, second], temperature=0, repetition_penalty=p) for p in penalties]
+    seen = torch.tensor([[best, 3, 4, second, second]])
+    want = [int(RepetitionPenaltyLogitsProcessor(p)(seen, logits.clone()).argmax()) for p in penalties]
+    assert {best, third} <= set(want)
+    assert draw(logits.expand(len(rows), -1), rows, EOS).read().tokens == want
 
 
 def test_frequency_and_presence_count_the_output_only():
