@@ -216,6 +216,34 @@ def test_one_that_cannot_start_is_tried_again_later_and_later(tmp_path: Path, mo
     assert kept.started == [["exporter"]] * 14
 
 
+def test_of_a_directory_that_was_removed_while_it_waited_nobody_is_the_exporter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def removed_meanwhile(file: int, how: int) -> None:
+        asked.append(how)
+        (tmp_path / keeper.LOCK).unlink()
+
+    monkeypatch.setattr(keeper.fcntl, "flock", removed_meanwhile)
+    monkeypatch.setattr(keeper, "_start", lambda *_: pytest.fail("it is started"))
+    before = len(os.listdir("/proc/self/fd"))
+    keeper._keep(tmp_path / keeper.LOCK, ["exporter"])
+    assert (asked, len(os.listdir("/proc/self/fd"))) == ([keeper.fcntl.LOCK_EX], before)
+    keeper._keep(tmp_path / "gone" / keeper.LOCK, ["exporter"])
+
+
+def test_an_exporter_lives_below_a_shell_with_the_lock_and_ends_as_it_does(tmp_path: Path) -> None:
+    lock = os.open(tmp_path / keeper.LOCK, os.O_RDWR | os.O_CREAT)
+    told = tmp_path / "told"
+    code = f"import os, pathlib, monitoring; os.fstat({lock}); pathlib.Path({str(told)!r}).write_text(os.getcwd()); "
+    process = keeper._start([sys.executable, "-c", f"{code}print('unseen'); raise SystemExit(7)", "a b"], lock)
+    os.close(lock)
+    assert process.wait(120) == 7
+    assert told.read_text() == str(ROOT)
+    assert (process.stdin, process.stdout) == (None, None)
+
+
 def test_what_an_exporter_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[Path, list[str]]] = []
     monkeypatch.setattr(keeper, "_keep", lambda lock, command: told.append((lock, command)))

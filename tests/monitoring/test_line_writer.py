@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from monitoring import logs
-from monitoring.line_writer import LineWriter, to_file
+from monitoring import line_writer, logs
+from monitoring.line_writer import LineWriter, _WatchedFile, to_file, to_stream
 from tests.support.log_lines import captured
 from tests.support.waiting import wait_until
 
@@ -117,6 +121,122 @@ def test_a_file_that_was_moved_away_is_opened_again(tmp_path: Path) -> None:
     path.rename(tmp_path / "log.1")
     write("two\n")
     assert ((tmp_path / "log.1").read_text(), path.read_text()) == ("one\n", "two\n")
+
+
+def test_a_pipe_that_may_not_be_written_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    asked: list[tuple[Path, int]] = []
+    monkeypatch.setattr(line_writer.os, "access", lambda path, mode: bool(asked.append((path, mode))))
+    with pytest.raises(PermissionError) as refused:
+        to_file(pipe)
+    assert (refused.value.errno, refused.value.filename) == (errno.EACCES, str(pipe))
+    assert refused.value.strerror == os.strerror(errno.EACCES)
+    assert asked == [(pipe, os.W_OK)]
+
+
+def test_a_file_that_fails_is_opened_again_and_its_last_line_is_not_tried_twice(tmp_path: Path) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "no room")
+
+    path = tmp_path / "log"
+    write = _WatchedFile(path)
+    write("one\n")
+    opened = write._opened
+    assert write._file is not None
+    write._file.close()
+    write._file = Full()
+    with pytest.raises(OSError, match="no room"):
+        write("two\n")
+    assert write._file is None
+    write("three ü\n")
+    assert write._opened == opened, "it was not moved"
+    write.close()
+    write.close()
+    assert path.read_bytes() == "one\nthree ü\n".encode()
+
+
+def test_a_file_that_another_has_the_name_of_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write = to_file(path)
+    write("one\n")
+    path.rename(tmp_path / "log.1")
+    path.write_text("new\n")
+    write("two\n")
+    assert ((tmp_path / "log.1").read_text(), path.read_text()) == ("one\n", "new\ntwo\n")
+
+
+def test_a_stream_is_written_at_once_by_a_file_of_its_own_where_it_has_one(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with path.open("w") as stream:
+        write = to_stream(stream)
+        write("ü\udc80\n")
+        assert path.read_bytes() == "ü?\n".encode(), "what is no text must not end the log"
+        write.close()
+        assert not stream.closed
+        with pytest.raises(ValueError, match="closed"):
+            write("late")
+    without = io.StringIO()
+    write = to_stream(without)
+    write("two\n")
+    write.close()
+    assert (without.getvalue(), without.closed) == ("two\n", False)
+
+
+def test_what_fits_to_the_last_character_is_kept() -> None:
+    """What waits counts whole, and no more once it is written."""
+    written: list[str] = []
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def write(text: str) -> None:
+        begun.set()
+        may_go_on.wait()
+        written.append(text)
+
+    writer = LineWriter(notice, capacity=10)
+    writer.put(write, "first")
+    begun.wait()
+    for text in ("1234567", "890", "x", "y"):
+        writer.put(write, text)
+    may_go_on.set()
+    assert writer.flush(30)
+    assert written == ["first", "2 dropped", "1234567", "890"]
+    assert (writer._characters, writer._unwritten, writer._dropped) == (0, 0, 0)
+
+
+def test_how_many_were_dropped_is_not_forgotten_where_that_cannot_be_written() -> None:
+    written: list[str] = []
+    failures = [True, True, True, True]
+
+    def write(text: str) -> None:
+        if failures:
+            failures.pop()
+            raise ValueError("closed")
+        written.append(text)
+
+    writer = LineWriter(notice)
+    for number in range(5):
+        writer.put(write, str(number))
+        assert writer.flush(30)
+    assert written == ["4 dropped", "4"]
+
+
+def test_waiting_ends_in_time_or_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    now = iter([100.0, 100.25, 200.0, 207.0])
+    monkeypatch.setattr(line_writer, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    writer = LineWriter(notice)
+
+    def wait_for(ready: Callable[[], bool], seconds: float) -> bool:
+        waited.append(seconds)
+        return ready()
+
+    monkeypatch.setattr(writer._changed, "wait_for", wait_for)
+    assert writer.flush()
+    writer._unwritten = 1
+    assert not writer.flush(5.0)
+    assert waited == [line_writer.FLUSH_S - 0.25, 0.0]
 
 
 def test_a_pipe_is_written_to_once_somebody_reads_it(tmp_path: Path) -> None:

@@ -84,6 +84,42 @@ def test_the_last_page_stays_where_collecting_fails_and_is_renewed_after(
     wait_until(lambda: begins(page, b"second 2\n"), "the page is not renewed")
 
 
+def test_a_failure_is_told_once_until_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    page = ReadyPage(lambda: b"first 1\n", period_s=0.001)
+    page.close()
+    ended, turns = [OSError("one"), OSError("two"), b"a 1\n", b"b 1\n", OSError("three"), OSError("four")], []
+
+    class Closed(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            turns.append(timeout)
+            return not ended
+
+    def collect() -> bytes:
+        page_or_error = ended.pop(0)
+        if isinstance(page_or_error, Exception):
+            raise page_or_error
+        return page_or_error
+
+    page._closed, page._collect, page._period_s = Closed(), collect, 7.0
+    page._keep()
+    assert turns == [7.0] * 7
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert [text.rpartition(": ")[2] for text in said] == ["one", "three"]
+    assert begins(page, b"b 1\n")
+
+
+def test_who_says_nothing_of_what_it_takes_gets_plain_text() -> None:
+    page = ReadyPage(lambda: b"first 1\n", period_s=60.0)
+    page.close()
+    told: list[object] = []
+    (body,) = page({}, lambda *answer: told.extend(answer))  # type: ignore[arg-type, return-value, misc]
+    assert told == ["200 OK", [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")]]
+    assert body.startswith(b"first 1\n# HELP starcoder_page_collected_timestamp_seconds ")
+    (compressed,) = page({"HTTP_ACCEPT_ENCODING": "gzip"}, lambda *answer: told.extend(answer))  # type: ignore[arg-type, return-value, misc]
+    assert gzip.decompress(compressed) == body
+    assert told[2:] == ["200 OK", [*told[1], ("Content-Encoding", "gzip")]]  # type: ignore[misc]
+
+
 def test_it_says_when_it_was_collected(page: ReadyPage) -> None:
     _, body = asked(page)
     found = re.search(rb"^starcoder_page_collected_timestamp_seconds (\S+)$", body, re.MULTILINE)

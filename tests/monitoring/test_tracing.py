@@ -12,6 +12,7 @@ import pytest
 
 from monitoring import otlp, tracing
 from monitoring.tracing import Tracing
+from monitoring.version import package_version
 from tests.support.collector import Collector, nobody_collects
 
 PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
@@ -116,6 +117,73 @@ def test_a_span_has_its_parent_times_and_attributes(traced: Tracing, collector: 
     resource = spans["parent"].resource
     assert (resource["service.name"], resource["service.instance.id"]) == ("starcoder", "one")
     assert set(collector.paths) == {"/v1/traces"}
+
+
+def test_a_span_may_learn_its_name_and_why_it_failed_late(traced: Tracing, collector: Collector) -> None:
+    client = traced.start("early", {}, kind="client", attributes={"a": 1})
+    client.set({"a": 2, "b": "x"})
+    client.rename("late")
+    client.fail("hung", "no answer")
+    client.end()
+    silent = traced.start("silent", client.carrier)
+    silent.fail("hung")
+    silent.end()
+    spans = collector.trace(client.trace_id, "late", "silent")
+    assert (spans["late"].kind, spans["late"].failed) == ("client", True)
+    assert spans["late"].attributes == {"a": 2, "b": "x", "error.type": "hung"}
+    assert (spans["late"].message, spans["silent"].message) == ("no answer", "")
+    assert (spans["silent"].failed, spans["silent"].parent) == (True, spans["late"].id)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://a:4318", "http://a:4318/", "http://a:4318/v1/traces", "http://a:4318/otel/"]
+)
+def test_an_endpoint_is_a_collectors_or_that_of_its_traces(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, object]] = []
+
+    class Exporter(otlp.OTLPSpanExporter):
+        def __init__(self, **options: object) -> None:
+            made.append(options)
+            super().__init__(**options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(otlp, "OTLPSpanExporter", Exporter)
+    sent = otlp.OpenTelemetry(endpoint, 0.25, {"instance.id": "one"})
+    path = "/otel/v1/traces" if "otel" in endpoint else "/v1/traces"
+    assert made == [{"endpoint": f"http://a:4318{path}", "timeout": otlp.SEND_TIMEOUT_S}]
+    version = sent._provider.resource.attributes["service.version"]
+    assert (version, sent.enabled) == (package_version(), True)
+    assert "0.25" in sent._provider.sampler.get_description()
+    sent.shutdown(60)
+
+
+def test_off_it_does_nothing_and_is_what_others_find() -> None:
+    off = tracing.init(None)
+    assert (off is tracing.OFF, off.enabled) == (True, False)
+    span = off.start("nothing", PARENT, kind="server", attributes={"a": 1}, start_ns=1)
+    span.set({"a": 1})
+    span.rename("other")
+    span.fail("hung")
+    span.end(2)
+    assert (span.carrier, span.trace_id) == ({}, "")
+    off.shutdown(0.0)
+    assert tracing.current() is off
+
+
+def test_what_was_made_last_is_what_others_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[object, ...]] = []
+
+    class Sent(tracing.NoTracing):
+        enabled = True
+
+        def __init__(self, *arguments: object) -> None:
+            made.append(arguments)
+
+    monkeypatch.setattr(otlp, "OpenTelemetry", Sent)
+    sent = tracing.init("http://a")
+    assert tracing.current() is sent is not tracing.OFF
+    tracing.init("http://b", 0.5, **{"instance.id": "one"})
+    assert made == [("http://a", 1.0, {}), ("http://b", 0.5, {"instance.id": "one"})]
+    tracing.init(None)
 
 
 @pytest.mark.parametrize("carrier", [{}, {"traceparent": "nonsense"}, {"traceparent": "00-" + "0" * 32 + "-1-01"}])

@@ -20,7 +20,8 @@ from tests.support.waiting import wait_until
 
 @dataclass(frozen=True)
 class CollectedSpan:
-    """ids: hexadecimal; parent: empty for a root. start, end: Unix nanoseconds. failed: its status is an error."""
+    """ids: hexadecimal; parent: empty for a root. start, end: Unix nanoseconds. failed: its status is an error,
+    with this message."""
 
     name: str
     kind: str
@@ -30,6 +31,7 @@ class CollectedSpan:
     start: int
     end: int
     failed: bool
+    message: str
     attributes: dict[str, Any]
     resource: dict[str, Any]
 
@@ -105,6 +107,7 @@ def collected(span: Any, resource: dict[str, Any]) -> CollectedSpan:
         start=span.start_time_unix_nano,
         end=span.end_time_unix_nano,
         failed=span.status.code == Status.STATUS_CODE_ERROR,
+        message=span.status.message,
         attributes={entry.key: value_of(entry.value) for entry in span.attributes},
         resource=resource,
     )
