@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from deployments.teams.drainer import LONGEST_PAUSE_S, Drainer, Progress
-from deployments.teams.journal import Journal
+from deployments.teams.journal import MOST_AT_ONCE, Journal
 from deployments.teams.journal_file import Waiting
 from deployments.teams.records import LedgerEntry
 from deployments.teams.store import Store
@@ -122,6 +122,110 @@ async def test_it_asks_less_and_less_often_while_the_database_is_away(
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, *[LONGEST_PAUSE_S] * 3]
     assert set(drawn) == {(0.5, 1.0)}
     await drainer.stop(0.0)
+
+
+class NoJournal:
+    """Adopts, books and fails as it is told. ends: of `drain`, how many rows or an error; then the database is away."""
+
+    refused = 0
+
+    def __init__(self, *ends: int | Exception) -> None:
+        self.ends = list(ends)
+        self.adopted_at: list[float] = []
+
+    async def adopt(self) -> int:
+        self.adopted_at.append(asyncio.get_running_loop().time())
+        return 0
+
+    async def drain(self, book: object) -> int:
+        end = self.ends.pop(0) if self.ends else StoreUnavailableError("away")
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    async def waiting(self) -> Waiting:
+        return Waiting(2, 1000.0)
+
+
+async def runs(journal: NoJournal, monkeypatch: pytest.MonkeyPatch, seconds: float, times: int) -> list[float]:
+    """Its pauses, so many. seconds: that each of them takes."""
+    pauses: list[float] = []
+    enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def sleep(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == times:
+            enough.set()
+            await asyncio.Event().wait()
+
+    class Draws(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return b
+
+    drainer = Drainer(journal, None, draws=Draws(), period_s=7.0)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.teams.drainer.asyncio.sleep", sleep)
+        patch.setattr(loop, "time", lambda: 500.0 + seconds * len(pauses))
+        drainer.start()
+        await enough.wait()
+    await drainer.stop(0.0)
+    return pauses
+
+
+async def test_a_success_lets_it_begin_with_short_pauses_again_and_say_so_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    away = StoreUnavailableError("away")
+    with captured() as lines:
+        pauses = await runs(NoJournal(away, away, away, 3, 0, away, away), monkeypatch, 0.0, 7)
+        told = lines.all("usage.not_booked")
+    assert pauses == [0.5, 1.0, 2.0, 7.0, 7.0, 0.5, 1.0]
+    assert [line["level"] for line in told] == ["warning"] * 2
+
+
+async def test_the_dead_are_looked_for_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = NoJournal(*[0] * 9)
+    await runs(journal, monkeypatch, 2.5, 9)
+    assert journal.adopted_at == [500.0, 510.0, 520.0]
+
+
+async def test_where_the_dead_cannot_be_looked_for_now_they_are_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(NoJournal):
+        async def adopt(self) -> int:
+            await super().adopt()
+            if len(self.adopted_at) < 3:
+                raise OSError("disk I/O error")
+            return 0
+
+    journal = Broken(*[0] * 5)
+    with captured() as lines:
+        assert await runs(journal, monkeypatch, 1.0, 5) == [0.5, 1.0, 7.0, 7.0, 7.0]
+        (line,) = lines.all("usage.not_booked")
+    assert (line["level"], "disk I/O error" in line["exception"]) == ("error", True)
+    assert journal.adopted_at == [500.0, 501.0, 502.0]
+
+
+async def test_what_cannot_be_booked_at_the_end_is_told(journal: Journal) -> None:
+    with captured() as lines:
+        await Drainer(NoJournal(RuntimeError("what is this")), None).stop(60.0)  # type: ignore[arg-type]
+        (line,) = lines.all("usage.left_in_journal")
+    assert (line["level"], "what is this" in line["exception"], "message" in line) == ("warning", True, False)
+
+
+@pytest.mark.parametrize(("now", "oldest_s"), [(1007.5, 7.5), (1000.0, 0.0), (990.0, 0.0)])
+async def test_progress_is_of_what_was_handled_and_of_what_waits(now: float, oldest_s: float) -> None:
+    heard: list[Progress] = []
+    journal = NoJournal(MOST_AT_ONCE, MOST_AT_ONCE, MOST_AT_ONCE - 1, 9)
+    drainer = Drainer(journal, None, heard.append, lambda: now)  # type: ignore[arg-type]
+    assert await drainer.drain() == 3 * MOST_AT_ONCE - 1
+    journal.refused = 4
+    assert await drainer.drain() == 9
+    with pytest.raises(StoreUnavailableError):
+        await drainer.drain()
+    assert heard == [
+        Progress(booked=booked, refused=0, waiting=2, oldest_s=oldest_s) for booked in (3 * MOST_AT_ONCE - 1, 9, 0)
+    ]
 
 
 async def test_stopping_books_what_waits(journal: Journal) -> None:

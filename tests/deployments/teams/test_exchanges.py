@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.teams import exchanges as module
 from deployments.teams.exchanges import ATTEMPT_S, Exchanges
 from deployments.teams.sign_in_errors import LaterError, SignInError
 from tests.support.stores import Clock
@@ -28,6 +29,25 @@ def test_one_of_each_attempt_however_it_ended() -> None:
         raise ValueError
     with pytest.raises(SignInError, match="used already"), exchanges.one("a"):
         raise AssertionError("twice")
+
+
+def test_of_too_many_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_KNOWN", 3)
+    exchanges = Exchanges(Clock())
+
+    def again(state: str) -> bool:
+        try:
+            with exchanges.one(state):
+                return True
+        except SignInError:
+            return False
+
+    assert [again(state) for state in "abc"] == [True] * 3
+    assert [again(state) for state in "cba"] == [False] * 3
+    assert again("d")
+    assert [again(state) for state in "dcb"] == [False] * 3
+    assert again("a"), "it was the oldest of four"
+    assert len(exchanges._used) == 3
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, ATTEMPT_S)), max_size=50))

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
+import zlib
 from itertools import accumulate
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.teams.journal_file import JournalFile, Waiting
-from deployments.teams.journal_lines import Change, Kind, to_line
+from deployments.teams.journal_file import JournalFile, Waiting, _locked, journals, keep_refused
+from deployments.teams.journal_lines import Booked, Change, Kind, from_line, to_line
 from deployments.teams.records import LedgerEntry
 from tests.support.accounts import entry
 
 KINDS: tuple[Kind, ...] = ("open", "note", "close", "withdraw")
+
+
+def test_a_line_is_what_this_version_has_written_or_nothing() -> None:
+    for record in (Change("close", entry(1), 7.0), Booked(123)):
+        line = to_line(record)
+        assert from_line(line) == record
+        assert from_line(line[:-1]) is None, "half a line"
+        assert from_line(line[:-1] + b" ") is None
+        assert from_line(line[:9] + b"x" + line[10:]) is None
+        assert from_line((b"1" if line[:1] == b"0" else b"0") + line[1:]) is None
+    for text in (b"", b"\n", b"0\n", b"00000000\n"):
+        assert from_line(text) is None
+    later = b'["of a later version",1]'
+    assert from_line(b"%08x%b\n" % (zlib.crc32(later), later)) is None
 
 
 def adopted(directory: Path, written: bytes) -> tuple[JournalFile, int]:
@@ -123,3 +140,74 @@ def test_where_the_disk_is_full_what_is_booked_makes_room(tmp_path: Path, monkey
     assert file.done
     file.end()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_database_refused_is_added_to_what_it_refused_before(tmp_path: Path) -> None:
+    for entries in ([entry(1), entry(2)], [entry(3, cost=5)]):
+        path = keep_refused(tmp_path, entries)
+    assert path == tmp_path / "refused.jsonl"
+    lines = path.read_bytes().splitlines()
+    assert [msgspec.json.decode(line, type=LedgerEntry) for line in lines] == [entry(1), entry(2), entry(3, cost=5)]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_is_held_by_one_and_of_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever ends removes it: who comes in that moment has the lock of a file that nobody sees any more."""
+    path = tmp_path / "usage-1-a.lock"
+    before = len(os.listdir("/proc/self/fd"))
+    held = _locked(path)
+    assert held is not None
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert _locked(path) is None
+    os.close(held)
+    flock, replaced = fcntl.flock, [False, True]
+
+    def removed(descriptor: int, how: int) -> None:
+        assert how == fcntl.LOCK_EX | fcntl.LOCK_NB
+        flock(descriptor, how)
+        path.unlink()
+        if replaced.pop(0):
+            path.touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deployments.teams.journal_file.fcntl.flock", removed)
+        assert [_locked(path), _locked(path)] == [None, None]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_it_tells_where_each_write_stands(tmp_path: Path) -> None:
+    points: list[str] = []
+    file = JournalFile(tmp_path, points.append)
+    file.sync()
+    file.write([Change("open", entry(1)), Change("open", entry(2)), Change("close", entry(1))])
+    file.closed(9)
+    file.booked(1)
+    assert points == [
+        *("sync.flushed", "close.asked", "open.asked", "close.written", "open.written"),
+        *("drain.booked", "drain.noted"),
+    ]
+    assert file.path.name.startswith(f"usage-{os.getpid()}-")
+    assert file.path.suffix == ".log"
+    assert file.path != JournalFile(tmp_path).path
+    assert journals(tmp_path) == [file.path]
+    assert (file.open_rows, file.adopted) == (0, False), "whoever has the file counts them"
+    file.abandon()
+    assert (file.lock, file.path.exists()) == (None, True)
+
+
+def test_what_is_read_of_it_is_no_more_than_asked_for_and_from_where_it_is_booked(tmp_path: Path) -> None:
+    file = JournalFile(tmp_path / "a" / "b")
+    for number in range(5):
+        file.write([Change("open", entry(number)), Change("close", entry(number), number + 0.5)])
+    assert file.waiting() == Waiting(5, 0.5)
+    assert [one.id for one in file.closed(1)] == ["00000000"]
+    assert [one.id for one in file.closed(2)] == ["00000000", "00000001"], "it is not booked"
+    file.booked(2)
+    assert (file.closed_rows, file.waiting(), file.done) == (3, Waiting(3, 2.5), False)
+    assert [one.id for one in file.closed(9)] == ["00000002", "00000003", "00000004"]
+    file.booked(3)
+    assert (file.waiting(), file.done) == (Waiting(0, None), True)
+    file.open_rows = 1
+    assert not file.done
+    file.end()
+    assert file.path.exists(), "a row is open in it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import string
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.teams.keys import PEPPER_BYTES, PREFIX, Pepper, is_well_formed, last_four, new_key
+from deployments.teams.keys import (
+    _ALPHABET,
+    PEPPER_BYTES,
+    PREFIX,
+    Pepper,
+    _base62,
+    is_well_formed,
+    last_four,
+    new_key,
+)
 from deployments.teams.private_file import read_or_make
 from model.config import ConfigError
 
@@ -73,6 +83,40 @@ def test_a_pepper_that_others_can_read_or_guess_is_refused(tmp_path: Path) -> No
     path.write_bytes(b"short\n")
     with pytest.raises(ConfigError, match="5 bytes"):
         Pepper.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "good"), [(0o600, True), (0o640, True), (0o660, True), (0o604, False), (0o602, False), (0o601, False)]
+)
+def test_a_secret_may_be_a_groups_but_not_everybodys(tmp_path: Path, mode: int, good: bool) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"  " + b"x" * 32 + b"\n")
+    path.chmod(mode)
+    if good:
+        assert read_or_make(path, 32, make=True) == b"x" * 32
+    else:
+        with pytest.raises(ConfigError, match=f"secret file {path} is open to every user"):
+            read_or_make(path, 32, make=True)
+
+
+def test_a_secret_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "no room")
+
+    monkeypatch.setattr("deployments.teams.private_file.os.fsync", full)
+    with pytest.raises(OSError, match="no room"):
+        read_or_make(tmp_path / "secret", 32, make=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [0, 1, 61, 62, 2**256 - 1])
+def test_digits_are_base_62_and_as_many_as_asked_for(number: int) -> None:
+    text = _base62(number, 43)
+    value = 0
+    for digit in text:
+        value = value * 62 + _ALPHABET.index(digit)
+    assert (value, len(text)) == (number, 43)
+    assert string.digits + string.ascii_uppercase + string.ascii_lowercase == _ALPHABET
 
 
 def test_another_secret_may_be_longer(tmp_path: Path) -> None:

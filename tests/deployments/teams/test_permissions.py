@@ -90,6 +90,23 @@ def test_roles_in_several_teams_are_kept_apart() -> None:
         check_team(both, "members.change", OTHER)
 
 
+@pytest.mark.parametrize(
+    ("principal", "action", "told"),
+    [
+        (person("viewer"), "keys.create", "This needs the role 'member' in the team."),
+        (person("member"), "keys.change", "This needs the role 'owner' in the team."),
+        (person("owner"), "team.change", "This is for administrators."),
+        (with_key("generate"), "usage.read", "This API key may not do that: it lacks the scope 'usage'."),
+        (with_key("usage"), "keys.read", "This is for administrators, and for people with the role 'viewer'."),
+        (with_key("usage"), "team.change", "This is for administrators."),
+    ],
+)
+def test_who_may_not_is_told_what_they_lack(principal: Principal, action: TeamAction, told: str) -> None:
+    with pytest.raises(ForbiddenError) as refused:
+        check_team(principal, action, OWN)
+    assert refused.value.message == told
+
+
 def test_nobody_is_known_while_there_is_no_key() -> None:
     with pytest.raises(UnauthorizedError, match="keys create --admin"):
         known(None)

@@ -201,6 +201,44 @@ async def test_closing_leaves_nobody_waiting_for_the_database(sessions: Sessions
     assert not sessions._reading
 
 
+async def test_ending_what_this_server_never_made_asks_nobody(sessions: Sessions, database: Database) -> None:
+    database.away = True
+    await sessions.end("made.up")
+    database.away = False
+    token = await token_of(sessions)
+    assert await sessions.find(token)
+    await sessions.end(f"{token}x")
+    assert await sessions.find(token), "that was another one"
+    await sessions.end(token)
+    assert (await sessions.find(token), database.reads) == (None, 1)
+
+
+async def test_a_database_that_is_away_is_asked_every_other_second(database: Database, time: Time) -> None:
+    opened: list[float] = []
+
+    async def open_store() -> Database:
+        opened.append(time.now)
+        return await database.open()
+
+    sessions = Sessions(open_store, lambda: PEPPER, clock=time, now=time)
+    token = await token_of(sessions)
+    assert await sessions.find(token)
+    database.away = True
+    unseen, begin = await sessions.seal.mark("session", "s"), len(opened)
+    for later in (2.0, 3.0, 3.9, 4.0, 5.9, 6.0):
+        time.now = 1000.0 + later
+        assert await sessions.find(token), "what is known is good for an hour"
+        with pytest.raises(AuthUnavailableError) as refused:
+            await sessions.find(f"s.{unseen}")
+        assert refused.value.retry_after == RETRY_S
+    assert opened[begin:] == [1002.0, 1004.0, 1006.0]
+    time.now = 1000.0 + 3599.5
+    assert await sessions.find(token)
+    time.now = 1000.0 + 3600.0
+    with pytest.raises(AuthUnavailableError, match="cannot be checked"):
+        await sessions.find(token)
+
+
 @given(st.text(max_size=80), st.text(max_size=40))
 def test_what_is_made_up_is_nobodys(secret: str, mark: str) -> None:
     async def find() -> None:
