@@ -48,9 +48,10 @@ def adopted(directory: Path, written: bytes) -> tuple[JournalFile, int]:
 def test_what_the_dead_had_open_ended_when_it_was_found(tmp_path: Path) -> None:
     path = tmp_path / "usage-1-a.log"
     path.write_bytes(to_line(Change("open", entry(1))))
-    found = JournalFile.adopt(path, 77.0, lambda point: None)
+    points: list[str] = []
+    found = JournalFile.adopt(path, 77.0, points.append)
     assert found is not None
-    assert found[0].waiting() == Waiting(1, 77.0)
+    assert (found[0].waiting(), points) == (Waiting(1, 77.0), ["close.asked", "close.written"])
     found[0].abandon()
 
 
