@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -78,3 +79,57 @@ async def test_pages_are_the_whole(
         assert all(edge % width == 0 for edge in edges[1:-1])
     else:
         assert buckets == []
+
+
+class Asking:
+    """A store that writes down what it is asked, and has so many rows in each bucket of an hour."""
+
+    def __init__(self, *rows: int) -> None:
+        self.asked: list[tuple[object, ...]] = []
+        self._rows = rows
+
+    async def usage(self, start: float, end: float, **chosen: object) -> list[UsageRow]:
+        self.asked.append((start, end, chosen))
+        return [
+            UsageRow(start=max(start, hour * HOUR), end=0.0, requests=number)
+            for hour, rows in enumerate(self._rows)
+            for number in range(rows)
+            if start < (hour + 1) * HOUR and hour * HOUR < end
+        ]
+
+
+async def test_a_page_has_as_many_rows_as_it_may_and_one_bucket_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_pages, "MAX_ROWS", 10)
+    for rows, fit, next_start in (
+        ((4, 6, 0), 3, None),
+        ((4, 6, 1), 2, 2.0 * HOUR),
+        ((4, 7, 0), 1, 1.0 * HOUR),
+        ((11, 0, 0), 1, 1.0 * HOUR),
+        ((10, 0, 1), 2, 2.0 * HOUR),
+    ):
+        page = await usage_page(Asking(*rows), Asked(0.0, 3.0 * HOUR, "hour"), 9)  # type: ignore[arg-type]
+        assert [len(bucket.rows) for bucket in page.buckets] == list(rows[:fit])
+        assert (len(page.rows), page.next_start) == (sum(rows[:fit]), next_start)
+
+
+async def test_each_page_asks_for_what_was_asked_and_no_more() -> None:
+    chosen = {"by": ("team", "model"), "team_ids": ("a",), "key_ids": ("k",), "models": ("m",)}
+    store = Asking(*[1] * 5)
+    asked = Asked(0.5 * HOUR, 4.25 * HOUR, "hour", **chosen)  # type: ignore[arg-type]
+    pages = [page async for page in usage_pages.usage_pages(store, asked, 2)]  # type: ignore[arg-type]
+    edges = [0.5, 2.0, 4.0, 4.25]
+    assert store.asked == [
+        (start * HOUR, end * HOUR, {"bucket": "hour", **chosen}) for start, end in itertools.pairwise(edges)
+    ]
+    assert [page.next_start for page in pages] == [2.0 * HOUR, 4.0 * HOUR, None]
+    assert [(bucket.start, bucket.end) for bucket in pages[0].buckets] == [
+        (0.5 * HOUR, 1.0 * HOUR),
+        (1.0 * HOUR, 2.0 * HOUR),
+    ]
+    whole = Asking(1)
+    (page,) = [page async for page in usage_pages.usage_pages(whole, Asked(1.0, 9.0, "all"), 1)]  # type: ignore[arg-type]
+    assert [(bucket.start, bucket.end) for bucket in page.buckets] == [(1.0, 9.0)]
+    nothing = {"by": (), "team_ids": None, "key_ids": None, "models": None}
+    assert whole.asked == [(1.0, 9.0, {"bucket": "all", **nothing})]
+    assert (Asked(1.0, 9.0, "all").buckets, Asked(2.0 * DAY, 9.0, "day").buckets) == (1, 0)
+    assert (await usage_page(whole, Asked(9.0, 9.0, "all"), 1)).buckets == []  # type: ignore[arg-type]
