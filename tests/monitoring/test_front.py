@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 import threading
@@ -89,6 +90,19 @@ def test_what_was_told_is_replaced_as_a_whole(tmp_path: Path) -> None:
         (tmp_path / FILE).write_text(text)
         assert told(tmp_path) is None
     assert told(tmp_path / "none") is None
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()
+    assert told(tmp_path) is None, "it cannot be read"
+
+
+def test_the_newest_counts_whatever_its_node_is_called(tmp_path: Path) -> None:
+    for at, node in enumerate(("node-b", "node-c", "node-a")):
+        (tmp_path / node).mkdir()
+        tell(tmp_path / node, Front("::", at, False, "pico"))
+        os.utime(tmp_path / node / FILE, (at, at))
+    found = told(tmp_path)
+    assert found is not None
+    assert found.port == 2
 
 
 class Answers:

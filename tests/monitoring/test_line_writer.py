@@ -167,6 +167,15 @@ def test_a_file_that_another_has_the_name_of_is_opened_again(tmp_path: Path) -> 
     assert ((tmp_path / "log.1").read_text(), path.read_text()) == ("one\n", "new\ntwo\n")
 
 
+class WithoutFile(io.StringIO):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def fileno(self) -> int:
+        raise self._error
+
+
 def test_a_stream_is_written_at_once_by_a_file_of_its_own_where_it_has_one(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with path.open("w") as stream:
@@ -177,11 +186,12 @@ def test_a_stream_is_written_at_once_by_a_file_of_its_own_where_it_has_one(tmp_p
         assert not stream.closed
         with pytest.raises(ValueError, match="closed"):
             write("late")
-    without = io.StringIO()
-    write = to_stream(without)
-    write("two\n")
-    write.close()
-    assert (without.getvalue(), without.closed) == ("two\n", False)
+    for error in (OSError("no file"), ValueError("closed")):
+        without = WithoutFile(error)
+        write = to_stream(without)
+        write("two\n")
+        write.close()
+        assert (without.getvalue(), without.closed) == ("two\n", False)
 
 
 def test_what_fits_to_the_last_character_is_kept() -> None:
@@ -196,6 +206,8 @@ def test_what_fits_to_the_last_character_is_kept() -> None:
 
     writer = LineWriter(notice, capacity=10)
     writer.put(write, "first")
+    assert writer._thread is not None
+    assert writer._thread.daemon, "a reader that stands still keeps no process"
     begun.wait()
     for text in ("1234567", "890", "x", "y"):
         writer.put(write, text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -305,6 +307,24 @@ def test_a_library_that_repeats_itself_is_heard_again_after_a_minute(monkeypatch
     assert heard(125.0, "opentelemetry.sdk"), "another library has its own minute"
     assert not heard(126.0, "opentelemetry")
     assert all(throttle.filter(records["x"]) for _ in range(3))
+
+
+@pytest.fixture
+def far_west(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC+9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_west")
+def test_a_line_has_the_time_of_utc_and_a_terminal_that_of_its_people() -> None:
+    """Wherever the server stands."""
+    record = logging.makeLogRecord({"name": "starcoder", "msg": "x", "created": 36_000.5})
+    line = json.loads(logs.JsonFormatter({}).format(record))
+    assert line["time"] == "1970-01-01T10:00:00.500Z"
+    assert logs.as_text(line).startswith("01:00:00 ")
 
 
 def test_a_time_is_told_in_milliseconds_of_its_second() -> None:

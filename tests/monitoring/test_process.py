@@ -114,6 +114,8 @@ def test_a_file_that_is_read_takes_no_room(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(allocated, "_allocate", full)
     read = AllocatedDict(str(path), read_mode=True)
     assert [(key, value) for key, value, *_ in read.read_all_values()] == [("key", 7.0)]
+    with pytest.raises(TypeError, match="readonly"):
+        read.write_value("other", 1.0, 0.0)
     assert path.stat().st_size == size
     read.close()
 
@@ -132,6 +134,7 @@ def test_where_there_is_no_room_it_is_said_which_file_has_none(
         for record, name in zip(caplog.records, ("counter_1.db", "gauge_livemax_1.db"), strict=True)
     ] == [True, True]
     assert [path.name for path in tmp_path.iterdir()] == ["counter_1.db"]
+    AllocatedDict(str(tmp_path / "gone" / "gauge_livemax_1.db")).close()
 
 
 @pytest.mark.parametrize("has_fallocate", [True, False])

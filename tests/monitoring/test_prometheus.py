@@ -136,6 +136,23 @@ def test_the_table_has_a_line_for_each_panel(
     assert len(lines) == 2 + sum(len(board.panels) for board in BOARDS)
 
 
+def test_the_table_says_how_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        panel_values.main(["--help"])
+    told = capsys.readouterr().out
+    assert told.startswith(
+        "usage: python -m monitoring.panel_values [-h] [--prometheus PROMETHEUS] [--output OUTPUT]\n"
+    )
+    said = " ".join(told.split())
+    assert "What each panel of the boards shows now: asks a Prometheus, writes a table. `python -m" in said
+    assert said.endswith(
+        "--prometheus PROMETHEUS its address (default: http://127.0.0.1:9090) --output OUTPUT write the table there"
+    )
+
+
 def test_a_panel_without_values_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(panel_values, "ask", lambda url, expression: [])
     (row, *_) = shown("http://nowhere", BOARDS[:1])

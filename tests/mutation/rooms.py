@@ -54,7 +54,7 @@ ELSEWHERE = {
         )
         for room in ("migrations", "migrations/versions")
     },
-    "monitoring": ("tests/monitoring/test_*.py",),
+    "monitoring": ("tests/monitoring/test_*.py", "tests/deployments/command/test_reference.py"),
 }
 """Rooms whose tests are not, or not only, below the folder of the same name: patterns."""
 

@@ -12,6 +12,7 @@ from deployments.errors import AuthUnavailableError, UnauthorizedError
 from deployments.teams.directory import LATE_S, MISSES_S, RETRY_AFTER_S, Directory
 from deployments.teams.keys import Pepper, last_four, new_key
 from deployments.teams.records import Key, Price, Snapshot, Spent, Team
+from tests.support.log_lines import captured
 
 PEPPER = Pepper(b"x" * 32)
 DAY = 86_400.0
@@ -172,6 +173,52 @@ async def test_a_revoked_key_is_refused_after_the_next_reading(directory: Direct
         await directory.principal(key)
     assert key not in str(refused.value)
     assert (await directory.principal(other)).team is not None
+
+
+async def test_the_first_key_is_looked_for_and_what_is_known_is_good_for_an_hour(
+    database: Database, clock: Clock
+) -> None:
+    clock.now = 1024.0
+    directory = Directory(database.open, lambda: PEPPER, clock=clock, now=clock, sleep=clock.sleep)
+    key = database.add()
+    found = await directory.principal(key)
+    (stored,) = database.keys.values()
+    assert (found.team, found.key, found.scopes) == (database.teams["red"], stored, ("generate",))
+    database.away = True
+    clock.now = 1024.0 + 3600.0 + 2.0 + LATE_S
+    assert await directory.principal(key) is found
+    clock.now += 0.5
+    with pytest.raises(AuthUnavailableError):
+        await directory.principal(key)
+
+
+async def test_who_is_refused_is_told_which_key_it_was_as_far_as_that_is_no_secret(
+    directory: Directory, database: Database, clock: Clock
+) -> None:
+    unknown, old = new_key(), database.add(expires_at=clock.now)
+    for key, told in (
+        (unknown, f"The API key that ends in '{unknown[-4:]}' is not known, or was revoked."),
+        (old, f"The API key that ends in '{old[-4:]}' has expired."),
+        (f"{unknown}x", "The API key that was sent is none of this server's keys."),
+    ):
+        with pytest.raises(UnauthorizedError) as refused:
+            await directory.principal(key)
+        assert refused.value.message == told
+
+
+async def test_what_has_ended_or_failed_is_told_once(database: Database, clock: Clock) -> None:
+    directory = Directory(database.open, lambda: PEPPER, clock=clock, now=clock, sleep=clock.sleep)
+    with captured() as lines:
+        for away in (True, True, False, False, True):
+            database.away = away
+            await directory.refresh()
+        told = lines.all()
+    assert [(line["event"], line["level"], line["message"]) for line in told] == [
+        ("teams.database_away", "error", "the database is away"),
+        ("teams.database_back", "info", "keys are checked again"),
+        ("teams.database_away", "error", "the database is away"),
+    ]
+    assert [line.get("error_type") for line in told] == ["OSError", None, "OSError"]
 
 
 async def test_with_another_pepper_nobody_is_told_that_the_key_is_wrong(database: Database, clock: Clock) -> None:

@@ -64,7 +64,7 @@ def test_a_row(action: TeamAction, caller: str) -> None:
 def test_another_team_is_not_there(action: TeamAction, caller: str) -> None:
     with pytest.raises(NotFoundError) as refused:
         check_team(CALLERS[caller], action, OTHER)
-    assert OTHER not in refused.value.message
+    assert refused.value.message == "There is no such team."
     assert OTHER not in (teams_for(CALLERS[caller], action) or ())
 
 

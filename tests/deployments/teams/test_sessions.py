@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 from dataclasses import dataclass, field
 
@@ -82,6 +83,10 @@ def time() -> Time:
 @pytest.fixture
 def sessions(database: Database, time: Time) -> Sessions:
     return Sessions(database.open, lambda: PEPPER, refresh_s=2.0, max_staleness_s=3600.0, clock=time, now=time)
+
+
+def a_session() -> Session:
+    return Session(user="ada", email=None, name=None, created_at=0.0, expires_at=50_000.0, admin=False)
 
 
 async def token_of(sessions: Sessions, admin: bool = False) -> str:
@@ -201,6 +206,45 @@ async def test_closing_leaves_nobody_waiting_for_the_database(sessions: Sessions
     assert not sessions._reading
 
 
+async def test_unless_it_is_said_otherwise_the_database_is_asked_every_two_seconds(
+    database: Database, time: Time
+) -> None:
+    sessions = Sessions(database.open, lambda: PEPPER, clock=time, now=time)
+    token = await token_of(sessions)
+    assert len(token.partition(".")[0]) == 43, "256 bits"
+    for later, reads in ((0.0, 1), (1.9, 1), (2.0, 2), (3.9, 2), (4.0, 3)):
+        time.now = 1000.0 + later
+        assert await sessions.find(token)
+        assert database.reads == reads
+
+
+async def test_a_reading_that_fails_when_nobody_waits_any_more_is_nobodys_business(
+    sessions: Sessions, database: Database
+) -> None:
+    told: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    token = await token_of(sessions)
+    database.held = asyncio.Event()
+
+    async def fails(user: str) -> list[Member]:
+        raise StoreUnavailableError("away")
+
+    database.sessions = {hashlib.sha256(token.partition(".")[0].encode()).digest(): a_session()}
+    database.memberships = fails  # type: ignore[method-assign]
+    finding = asyncio.create_task(sessions.find(token))
+    await eventually(lambda: database.reads)
+    finding.cancel()
+    await asyncio.wait([finding])
+    (reading,) = sessions._reading.values()
+    database.held.set()
+    await asyncio.wait([reading])
+    await eventually(lambda: not sessions._reading)
+    del reading
+    gc.collect()
+    assert told == []
+
+
 async def test_ending_what_this_server_never_made_asks_nobody(sessions: Sessions, database: Database) -> None:
     database.away = True
     await sessions.end("made.up")
@@ -231,6 +275,7 @@ async def test_a_database_that_is_away_is_asked_every_other_second(database: Dat
         with pytest.raises(AuthUnavailableError) as refused:
             await sessions.find(f"s.{unseen}")
         assert refused.value.retry_after == RETRY_S
+        assert refused.value.message == "Sessions cannot be checked at the moment."
     assert opened[begin:] == [1002.0, 1004.0, 1006.0]
     time.now = 1000.0 + 3599.5
     assert await sessions.find(token)

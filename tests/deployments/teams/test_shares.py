@@ -45,11 +45,13 @@ def test_a_share_is_that_of_one_process_and_what_the_request_needs(
 
 
 class Written:
-    """A book that writes down what it is told. knows: it has heard of this process. away: it is not there."""
+    """A book that writes down what it is told. knows: it has heard of this process. away: it is not there. hangs: it
+    answers no request."""
 
     def __init__(self) -> None:
         self.knows = True
         self.away = False
+        self.hangs = False
         self.told: list[tuple[object, ...]] = []
 
     def _tell(self, *what: object) -> None:
@@ -59,6 +61,8 @@ class Written:
 
     async def reserve(self, name: str, ask: Ask, settled: list[Settlement]) -> Grant | None:
         self._tell("reserve", name, ask.id, settled)
+        if self.hangs:
+            await asyncio.Event().wait()
         return Grant() if self.knows else None
 
     async def tell(self, name: str, news: News) -> bool:
@@ -133,9 +137,11 @@ async def test_while_it_is_away_it_is_asked_twice_a_second_and_then_told_what_wa
     with pytest.raises(MeteringUnavailableError) as closed:
         await counters.reserve(ask(account(budget=hard(10**9))))
     assert closed.value.retry_after == RETRY_AFTER_S
+    assert closed.value.message == "What is left of the budget cannot be told now."
     with pytest.raises(MeteringUnavailableError) as closed:
         await counters.budgets()
     assert closed.value.retry_after == RETRY_AFTER_S
+    assert closed.value.message == "Budgets cannot be counted now."
     book.away, book.told = False, []
     await eventually(lambda: not counters.is_away, timeout_s=RETRY_S + 0.1)
     ((_, state),) = book.of("join")
@@ -169,6 +175,31 @@ async def test_of_too_many_settlements_the_newest_are_kept(monkeypatch: pytest.M
     with pytest.raises(BookAwayError):
         fail()
     assert [one.id for one in counters._unsent] == ["5", "6", "7"]
+
+
+async def test_what_is_being_asked_is_told_and_comes_off_where_no_answer_comes() -> None:
+    book = Written()
+    book.hangs = True
+    counters = SharedCounters(book, 1, loop_clock)
+    asked = ask(account(budget=hard(100)), id="asked", cost=9)
+    asking = asyncio.create_task(counters.reserve(asked))
+    await asyncio.sleep(0.1)
+    assert book.of("tell") == [(counters._name, News([], [], ["asked"]))]
+    with pytest.raises(MeteringUnavailableError):
+        await asking
+    await eventually(lambda: not counters.is_away, timeout_s=RETRY_S + 0.1)
+    ((_, state),) = book.of("join")
+    assert isinstance(state, State)
+    assert (state.settled, state.open) == ([Settlement("asked", 0, 0)], [])
+    await counters.close()
+    other = SharedCounters(book, 1, loop_clock)
+    asking = asyncio.create_task(other.reserve(ask(account(), id="left")))
+    await asyncio.sleep(0.1)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await eventually(lambda: (other._name, News([Settlement("left", 0, 0)])) in book.of("tell"), timeout_s=0.1)
+    assert (other._asked, other._open) == (set(), {})
+    await other.close()
 
 
 async def test_who_never_asked_the_book_does_not_leave_it() -> None:
