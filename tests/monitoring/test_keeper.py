@@ -233,7 +233,10 @@ def test_of_a_directory_that_was_removed_while_it_waited_nobody_is_the_exporter(
     keeper._keep(tmp_path / "gone" / keeper.LOCK, ["exporter"])
 
 
-def test_an_exporter_lives_below_a_shell_with_the_lock_and_ends_as_it_does(tmp_path: Path) -> None:
+def test_an_exporter_lives_below_a_shell_with_the_lock_and_ends_as_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     lock = os.open(tmp_path / keeper.LOCK, os.O_RDWR | os.O_CREAT)
     told = tmp_path / "told"
     code = f"import os, pathlib, monitoring; os.fstat({lock}); pathlib.Path({str(told)!r}).write_text(os.getcwd()); "
@@ -248,7 +251,9 @@ def test_what_an_exporter_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     told: list[tuple[Path, list[str]]] = []
     monkeypatch.setattr(keeper, "_keep", lambda lock, command: told.append((lock, command)))
     node = tmp_path / "a" / "node"
-    keeper.keep_exporter(node, "::1", 7).join(120)
+    watching = keeper.keep_exporter(node, "::1", 7)
+    watching.join(120)
+    assert watching.name == "metrics-exporter"
     keeper.keep_exporter(node, "::1", 7, tmp_path, {"ray": "a:1", "other": "b:2"}, 3.5, node_pid=9).join(120)
     plain = ["--directory", str(node), "--host", "::1", "--port", "7"]
     assert told == [

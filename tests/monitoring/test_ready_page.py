@@ -117,6 +117,8 @@ def test_who_says_nothing_of_what_it_takes_gets_plain_text() -> None:
     assert body.startswith(b"first 1\n# HELP starcoder_page_collected_timestamp_seconds ")
     (compressed,) = page({"HTTP_ACCEPT_ENCODING": "gzip"}, lambda *answer: told.extend(answer))  # type: ignore[arg-type, return-value, misc]
     assert gzip.decompress(compressed) == body
+    assert compressed[8] == 4, "by the fastest way (RFC 1952, XFL)"
+    assert page._thread.daemon
     assert told[2:] == ["200 OK", [*told[1], ("Content-Encoding", "gzip")]]  # type: ignore[misc]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import stat
 import string
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -97,6 +99,28 @@ def test_a_secret_may_be_a_groups_but_not_everybodys(tmp_path: Path, mode: int, 
     else:
         with pytest.raises(ConfigError, match=f"secret file {path} is open to every user"):
             read_or_make(path, 32, make=True)
+
+
+def test_a_secret_is_made_beside_its_place_which_may_be_on_another_disk_than_what_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    mkstemp = tempfile.mkstemp
+
+    def beside(**options: Any) -> tuple[int, str]:
+        handle, path = mkstemp(**options)
+        made.append(path)
+        return handle, path
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr("deployments.teams.private_file.tempfile.mkstemp", beside)
+    path = tmp_path / "a" / "b" / "secret"
+    secret = read_or_make(path, 32, make=True)
+    assert path.read_bytes() == secret + b"\n"
+    (temporary,) = made
+    assert temporary.startswith(str(path.with_name(".secret.")))
+    assert read_or_make(path, 32, make=True) == secret
+    assert len(made) == 1
 
 
 def test_a_secret_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -206,6 +207,16 @@ async def test_who_somebody_is(
 ) -> None:
     there.claims, there.tokens = claims, {}
     assert await sign_in(client, there) == Person(user="ada", email=email, name=name, groups=frozenset(groups))
+
+
+async def test_a_token_may_say_which_access_token_it_came_with(client: Provider, there: MadeUp) -> None:
+    """OpenID Connect Core, 3.1.3.6: half of its digest."""
+    half = hashlib.sha256(b"t").digest()[:16]
+    there.claims = {"at_hash": base64.urlsafe_b64encode(half).decode().rstrip("=")}
+    assert (await sign_in(client, there)).user == "ada"
+    there.tokens = {"access_token": "another"}
+    kind, reason = await why(client, there)
+    assert (kind, reason.startswith("ID token: ")) == (SignInError, True)
 
 
 async def test_a_subject_has_255_characters_at_the_most(client: Provider, there: MadeUp) -> None:
