@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from deployments.teams.journal_file import Waiting
 from tests.support.accounts import FakeLedger, die, entry
 from tests.support.journals import Begin
 from tests.support.log_lines import captured
+from tests.support.waiting import eventually
 
 
 async def used(journal: Journal, *numbers: int) -> None:
@@ -180,6 +183,7 @@ async def test_when_notes_are_written_and_a_disk_is_tried_again(begin: Begin, mo
     with pytest.raises(JournalError, match="disk I/O error"):
         journal.open(entry(3))
     assert later == [NOTED_S, AGAIN_S]
+    assert journal._own.open_rows == 1, "what could not begin is not in it"
     broken = False
     journal._try_again()
     await journal.open(entry(4)).written
@@ -200,6 +204,26 @@ async def test_what_does_not_reach_the_disk_is_told(begin: Begin) -> None:
         (line,) = lines.all("usage.journal_failed")
     assert line["message"].startswith("The journal does not reach the disk: ")
     assert await journal.close(entry(1)) is None  # type: ignore[func-returns-value]
+
+
+async def test_who_does_not_ask_whether_it_reached_the_disk_is_not_told_behind_their_back(begin: Begin) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    def reached(point: str) -> None:
+        if point == "sync.flushed":
+            raise OSError(errno.EIO, "disk I/O error")
+
+    journal = await begin(reached=reached)
+    opened = journal.open(entry(1))
+    await opened.written
+    assert {"journal", "journal-flush"} <= {thread.name for thread in threading.enumerate()}
+    await journal._flusher.rests()
+    await eventually(opened.on_disk.done)
+    del opened
+    gc.collect()
+    assert told == []
+    await journal.close(entry(1))
 
 
 async def test_what_was_refused_is_counted_on(begin: Begin) -> None:

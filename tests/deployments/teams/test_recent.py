@@ -27,6 +27,14 @@ def test_it_tells_what_may_not_have_drained(uses: list[tuple[float, int]]) -> No
     assert early - rounding <= used.tokens <= exact + rounding
 
 
+def test_what_is_used_in_five_seconds_stands_in_one_place() -> None:
+    recent = Recent()
+    for seconds, slots in ((100.0, 1), (100.0, 1), (104.9, 1), (105.0, 2), (109.9, 2), (110.0, 3)):
+        recent.add(ask(account()), 10, at(seconds))
+        assert len(recent.slots["team:a"]) == slots
+    assert [(slot.requests, slot.tokens) for slot in recent.slots["team:a"]] == [(3, 30), (2, 20), (1, 10)]
+
+
 def test_accounts_that_used_nothing_for_a_minute_are_forgotten() -> None:
     recent = Recent()
     for number in range(100):

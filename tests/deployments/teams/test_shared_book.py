@@ -27,6 +27,9 @@ def test_whom_it_does_not_know_it_asks_to_join() -> None:
     book.join("a", NOTHING, at(0))
     assert isinstance(book.reserve("a", asked, [], at(0)), Grant)
     assert book.tell("a", News([], [asked.id]), at(0))
+    assert book.tell("a", News([]), at(0)), "nothing is said of what is open"
+    book.leave("nobody", [], at(0))
+    assert not book.is_deserted
 
 
 def test_a_dead_caller_leaves_nothing_reserved() -> None:
