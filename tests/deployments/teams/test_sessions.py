@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 from dataclasses import dataclass, field
 
@@ -83,10 +82,6 @@ def time() -> Time:
 @pytest.fixture
 def sessions(database: Database, time: Time) -> Sessions:
     return Sessions(database.open, lambda: PEPPER, refresh_s=2.0, max_staleness_s=3600.0, clock=time, now=time)
-
-
-def a_session() -> Session:
-    return Session(user="ada", email=None, name=None, created_at=0.0, expires_at=50_000.0, admin=False)
 
 
 async def token_of(sessions: Sessions, admin: bool = False) -> str:
@@ -197,6 +192,8 @@ async def test_of_very_many_the_quarter_that_was_read_longest_ago_is_forgotten(
 
 
 async def test_closing_leaves_nobody_waiting_for_the_database(sessions: Sessions, database: Database) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     database.held = asyncio.Event()
     finding = [asyncio.create_task(sessions.find(await token_of(sessions))) for _ in range(2)]
     await eventually(lambda: database.reads == 2)
@@ -204,6 +201,7 @@ async def test_closing_leaves_nobody_waiting_for_the_database(sessions: Sessions
     answers = await asyncio.gather(*finding, return_exceptions=True)
     assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 2
     assert not sessions._reading
+    assert told == []
 
 
 async def test_unless_it_is_said_otherwise_the_database_is_asked_every_two_seconds(
@@ -216,33 +214,6 @@ async def test_unless_it_is_said_otherwise_the_database_is_asked_every_two_secon
         time.now = 1000.0 + later
         assert await sessions.find(token)
         assert database.reads == reads
-
-
-async def test_a_reading_that_fails_when_nobody_waits_any_more_is_nobodys_business(
-    sessions: Sessions, database: Database
-) -> None:
-    told: list[object] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: told.append(context))
-    token = await token_of(sessions)
-    database.held = asyncio.Event()
-
-    async def fails(user: str) -> list[Member]:
-        raise StoreUnavailableError("away")
-
-    database.sessions = {hashlib.sha256(token.partition(".")[0].encode()).digest(): a_session()}
-    database.memberships = fails  # type: ignore[method-assign]
-    finding = asyncio.create_task(sessions.find(token))
-    await eventually(lambda: database.reads)
-    finding.cancel()
-    await asyncio.wait([finding])
-    (reading,) = sessions._reading.values()
-    database.held.set()
-    await asyncio.wait([reading])
-    await eventually(lambda: not sessions._reading)
-    del reading
-    gc.collect()
-    assert told == []
 
 
 async def test_ending_what_this_server_never_made_asks_nobody(sessions: Sessions, database: Database) -> None:
