@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
+import msgspec
 import pytest
 
 from deployments.cluster import succession
 from deployments.errors import InternalError, OverloadedError
 from deployments.health import HealthReport
-from deployments.protocol import GenerationRequest, Receipt
+from deployments.protocol import Attach, GenerationRequest, News, Receipt
 from deployments.replica import replica as module
 from deployments.replica.replica import EngineReplica
 from deployments.settings import Settings
@@ -23,6 +25,7 @@ from model.statistics import EngineStats, ForwardPath, GpuMemory
 from monitoring.process import init, render
 from monitoring.version import package_version
 from tests.support.fake_engine import FakeEngine
+from tests.support.fake_rank_group import FakeGroup
 from tests.support.log_lines import LogLines, captured
 from tests.support.waiting import eventually
 
@@ -39,47 +42,10 @@ SETTINGS = Settings(
     enable_prefix_caching=False,
 )
 BUNDLE = {"CPU": 1.0}
-FORWARD = {"path": "torch", "reason": "several ranks", "products": None}
-
-
-def report(rank: int) -> dict[str, Any]:
-    return {
-        "dtype": "bfloat16",
-        "device": "cpu:0",
-        "forward": FORWARD,
-        "load_seconds": 1.5 + rank,
-        "parameter_bytes": 100 + rank,
-        "num_kv_blocks": 70 - rank,
-        "kv_cache_bytes": 1000,
-    }
 
 
 class Ended(BaseException):
     """Where the process would have."""
-
-
-class FakeGroup:
-    def __init__(self) -> None:
-        self.socket_path = Path("/nowhere/engine.sock")
-        self.reports = [report(0), report(1)]
-        self.done: list[str] = []
-        self.why: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.stops = True
-
-    async def ended(self) -> str:
-        return await asyncio.shield(self.why)
-
-    async def stopped(self, timeout_s: float) -> bool:
-        return self.stops
-
-    def kill(self) -> None:
-        self.done.append("killed")
-
-    def release(self) -> None:
-        self.done.append("released")
-
-    def remove_socket(self) -> None:
-        self.done.append("socket removed")
 
 
 class Replica(EngineReplica):
@@ -338,3 +304,76 @@ async def test_ranks_that_nobody_can_talk_to_are_killed(stand: Stand) -> None:
     assert 'rank_failures_total{cause="start",model="fast"} 1.0' in render().decode()
     await stand.replica.end()
     assert stand.group.done == ["socket removed", "killed", "killed"]
+
+
+async def test_what_is_said_seldom_is_said_together(stand: Stand) -> None:
+    replica = await stand.serve()
+    answer = replica.stream(msgspec.structs.replace(request(), news_s=1e6), False)
+    first = asyncio.ensure_future(anext(answer))
+    await eventually(lambda: "r-0" in stand.engine.requests)
+    for number in range(4):
+        stand.engine.say("r-0", 100 + number, finish="length" if number == 3 else None)
+        await eventually(lambda number=number: stand.engine.fetched.get("r-0") == number + 1)
+    batches = [await first, *[item async for item in answer]]
+    assert [[delta.token_ids for delta in deltas] for _, deltas in batches] == [[[100]], [[101, 102, 103]]]  # type: ignore[misc, union-attr]
+
+
+async def test_an_ingress_that_listens_hears_the_rest_there(stand: Stand) -> None:
+    replica = await stand.serve()
+    assert [news async for news in replica.attach(Attach(engine="another", reader="i"))] == []
+    heard = replica.attach(Attach(engine="abc", reader="i"))
+    message = asyncio.ensure_future(anext(heard))
+    await asyncio.sleep(0)
+    answer = replica.stream(msgspec.structs.replace(request(), reader="i"), False)
+    first = asyncio.ensure_future(anext(answer))
+    await eventually(lambda: "r-0" in stand.engine.requests)
+    stand.engine.say("r-0", 100)
+    await first
+    stand.engine.say("r-0", 101)
+    assert await anext(answer) == ("abc", None)
+    news = msgspec.msgpack.decode(await message, type=News)
+    assert [(id, [delta.token_ids for delta in deltas]) for id, deltas in news.deltas] == [("r", [[101]])]
+    await answer.aclose()
+    await heard.aclose()
+
+
+async def test_an_engine_that_answers_its_heartbeats_is_left_alone_and_asked_again(stand: Stand) -> None:
+    await stand.serve()
+    for used in (6, 7):
+        stand.engine.gpus = [GpuMemory("GPU-1", used, 9)]  # type: ignore[attr-defined]
+        await eventually(lambda used=used: f'gpu="GPU-1",model="fast"}} {used}.0' in render().decode())
+    assert stand.engine.dead is None
+
+
+async def test_a_rank_that_never_says_why_keeps_nobody_waiting(
+    stand: Stand, lines: LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOLD_S", 0.01)
+    await stand.serve()
+    stand.engine.fail("its socket was closed")
+    await stand.dies()
+    assert [(line["message"], line["level"]) for line in lines.all("engine.dead")] == [
+        ("its socket was closed", "error")
+    ]
+
+
+async def test_its_ranks_have_the_draft_model_and_its_spans_are_its_own(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracing: Any = Mock(enabled=True)
+    stand.replica._tracing = tracing
+    monkeypatch.setattr(module, "find_draft", lambda *_: SimpleNamespace(directory=Path("/draft")))
+    replica = await stand.serve()
+    assert stand.started[0].draft_model == "/draft"
+    stand.engine.say("r-0", 100, finish="length")
+    traced = msgspec.structs.replace(request(), trace={"traceparent": "caller"})
+    assert len([item async for item in replica.stream(traced, True)]) == 1
+    assert tracing.start.call_args_list[0].args == ("engine", {"traceparent": "caller"})
+
+
+async def test_only_what_serve_places_can_start(stand: Stand) -> None:
+    stand.placement = None  # type: ignore[assignment]
+    with pytest.raises(AssertionError, match=r"^deploy this with deployments\.app\.build: .* placement group$"):
+        await stand.serve()
+    await stand.replica.end()
+    assert stand.group.done == [], "there is none"
