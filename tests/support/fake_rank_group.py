@@ -22,7 +22,7 @@ def report(rank: int) -> dict[str, Any]:
 
 
 class FakeGroup:
-    """Of two ranks. done: what was done to it, in order. why: how its ranks end. stops: they do when they are told to."""
+    """Of two ranks. done: what was done to it, in order. why: how its ranks end. stops: they do when told to."""
 
     def __init__(self) -> None:
         self.socket_path = Path("/nowhere/engine.sock")
