@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
+from unittest.mock import Mock
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.serve._private.common import DeploymentID, ReplicaID
 
+from deployments.cluster import routing
 from deployments.cluster.routing import (
     Asked,
     PrefixIndex,
@@ -16,6 +20,7 @@ from deployments.cluster.routing import (
     prospects,
     reason_for,
 )
+from deployments.health import Question
 from deployments.protocol import Attach, EditorSession, GenerationRequest, Receipt
 from model.request import SamplingParams
 from monitoring.process import init, render
@@ -174,3 +179,85 @@ async def test_a_session_stays_though_its_replica_is_listened_to():
         assert await route(request(2), "2") != there, "it is busier by a request"
     finally:
         init(None)
+
+
+class Routed:
+    """A router of three engines, without the rest of Serve."""
+
+    def __init__(self, **settings: object) -> None:
+        self.router = PrefixRouter.__new__(PrefixRouter)
+        self.router.initialize_state(**settings)
+        self.router._use_replica_queue_len_cache = False
+        self.replicas = [SimpleNamespace(replica_id=ReplicaID(name, DeploymentID("engine"))) for name in "abc"]
+        self.router._replicas = {replica.replica_id: replica for replica in self.replicas}
+        self.router._random = SimpleNamespace(randrange=lambda count: 0)
+        self.open = Counter[str]()
+
+    async def choices(self, argument: object, *names: str) -> list[list[str]]:
+        """By rank, of those that are offered: all, if none is named."""
+        offered = [replica for replica in self.replicas if replica.replica_id.unique_id in (names or "abc")]
+        pending = None if argument is None else SimpleNamespace(args=("stream", argument), metadata=None)
+        ranks = await self.router.choose_replicas(offered, pending)
+        return [[replica.replica_id.unique_id for replica in rank] for rank in ranks]
+
+    def sent(self, argument: object, to: str, id: str = "r") -> None:
+        pending = SimpleNamespace(
+            args=("stream", argument), created_at=2.5, metadata=SimpleNamespace(internal_request_id=id)
+        )
+        replica = next(replica.replica_id for replica in self.replicas if replica.replica_id.unique_id == to)
+        self.open[to] += 1
+        self.router.on_send_request(replica)
+        self.router.on_new_queue_len_info(replica, self.open[to])
+        self.router.on_request_routed(pending, replica, None)
+
+
+def prompt(*tokens: int, **more: object) -> GenerationRequest:
+    return GenerationRequest(request_id="r", prompts=[list(tokens)], params=SamplingParams(), **more)
+
+
+async def test_others_are_asked_where_the_chosen_one_refuses():
+    routed = Routed(block_size=4)
+    assert await routed.router.choose_replicas([], None) == []
+    assert await routed.choices(None) == [["a"], ["b", "c"]]
+    routed.router.on_send_request(routed.replicas[0].replica_id)
+    assert await routed.choices(prompt(1)) == [["a"], ["b", "c"]], "what is on its way to a is no request"
+    routed.router.on_send_request(routed.replicas[0].replica_id)
+    assert await routed.choices(prompt(1)) == [["b"], ["a", "c"]]
+    assert await routed.choices(prompt(1), "c") == [["c"]]
+
+
+async def test_a_prompt_goes_where_it_is_known_within_its_cache_root():
+    routed = Routed(block_size=4, imbalance=1)
+    known = prompt(*range(9), cache_root="red")
+    routed.sent(known, "c")
+    assert (await routed.choices(known))[0] == ["c"]
+    assert (await routed.choices(prompt(*range(9), cache_root="blue")))[0] == ["a"]
+    routed.sent(known, "c", "s")
+    assert (await routed.choices(known))[0] == ["a"], "it is busier by two"
+    assert (await routed.choices(known, "a", "b"))[0] == ["a"]
+
+
+@pytest.mark.parametrize("errand", [Attach, Receipt, Question])
+async def test_what_is_for_one_engine_goes_there_and_where_it_is_gone_to_any(errand: type):
+    routed = Routed()
+    fields = {"reader": "i"} if errand is not Question else {}
+    assert await routed.choices(errand(engine="b", **fields)) == [["b"]]
+    assert await routed.choices(errand(engine="gone", **fields)) == [["a", "b", "c"]]
+
+
+def test_of_a_traced_request_a_span_says_where_it_went(monkeypatch: pytest.MonkeyPatch):
+    spans = Mock()
+    monkeypatch.setattr(routing.tracing, "current", lambda: spans)
+    routed = Routed(block_size=4)
+    traced = prompt(*range(9), trace={"traceparent": "caller"})
+    routed.sent(traced, "b")
+    routed.sent(traced, "b", "s")
+    routed.sent(prompt(1), "b", "t")
+    assert [each.args for each in spans.start.call_args_list] == [("route", {"traceparent": "caller"})] * 2
+    first, second = (each.kwargs for each in spans.start.call_args_list)
+    assert first == {
+        "attributes": {"starcoder.engine": "b", "starcoder.route.known_prefix_tokens": 0},
+        "start_ns": 2_500_000_000,
+    }
+    assert second["attributes"]["starcoder.route.known_prefix_tokens"] == 8
+    assert spans.start.return_value.end.call_count == 2

@@ -49,3 +49,23 @@ def test_one_that_stopped_in_order_is_not_replaced(listed: dict[bytes, bytes]) -
     succession.enlist("a", lambda name: True)
     succession.strike_off("a")
     assert succession.enlist("b", lambda name: False) is None
+
+
+def test_an_engine_lives_while_serve_has_an_actor_of_its_name(
+    listed: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def get_actor(name: str, namespace: str) -> None:
+        asked.append((name, namespace))
+        if name == "dead":
+            raise ValueError("Failed to look up actor")
+
+    monkeypatch.setattr(succession.ray, "get_actor", get_actor)
+    for name in ("dead", "living"):
+        succession.enlist(name, lambda name: True)
+    assert succession.enlist("new") == ("dead", False)
+    assert succession.enlist("next") is None
+    assert succession.enlist("living") is None, "and nobody takes its own place"
+    assert set(asked) == {(name, "serve") for name in ("dead", "living", "new", "next")}
+    assert {key.decode().rpartition("/")[2] for key in listed} == {"living", "new", "next"}
