@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -238,3 +238,25 @@ async def test_cancelling_a_call_that_waits_is_no_displacement() -> None:
         await task
     assert engine.aborted == ["f0-0"]
     assert service.admission.open == 0
+
+
+@pytest.mark.virtual_time
+async def test_an_answer_without_a_beginning_is_none_and_weights_come_with_the_request() -> None:
+    async def nothing() -> AsyncGenerator[int, None]:
+        return
+        yield
+
+    admission = Admission(2, 2)
+    with admission.admit(1, IDLE) as lease:
+        assert await lease.first(nothing()) is None
+    engine, clock = FakeEngine(), asyncio.get_running_loop().time
+    service = EngineService(engine, tokens(), admission, 5, RecordedMetrics(), clock)
+    asked = [request(f"a{n}", "one") for n in range(4)] + [request(f"b{n}", "three", weight=3.0) for n in range(3)]
+    tasks = []
+    for number, one in enumerate(asked, start=1):
+        tasks.append(asyncio.create_task(service.generate(one)))
+        await eventually(lambda number=number: len(engine.requests) == number)
+    assert sorted(engine.aborted) == ["a1-0", "a2-0", "a3-0"]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -210,3 +210,9 @@ def test_common_length(one: list[int], other: list[int]) -> None:
         (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
     assert common_length(array("I", one), array("I", other)) == expected
+
+
+def test_large_steps_tell_the_speed_the_newest_by_a_fifth(pace: Pace) -> None:
+    for tokens, seconds, speed in ((127, 9.0, 1000.0), (512, 0.0, 1000.0), (128, 0.064, 1200.0), (300, 1.0, 1020.0)):
+        pace.stepped(tokens, seconds)
+        assert pace.speed == pytest.approx(speed)

@@ -323,3 +323,11 @@ def test_who_may_end_a_sequence_beside_engine_and_client(more: dict[str, Any], m
 )
 def test_a_step_that_gave_nothing_is_not_sent(delta: Delta, worth: bool) -> None:
     assert worth_sending(delta) is worth
+
+
+def test_half_a_character_at_the_end_is_shown_as_what_it_is() -> None:
+    ids = tokens().encode("a 𓀀")[:-1]
+    for stop in ((), ("never",)):
+        whole = run(sequence(stop), outputs(ids, []))
+        assert (whole.text, whole.finish_reason) == (tokens().decode(ids), "length")
+        assert whole.text.endswith("\ufffd")
