@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
+from deployments.attribution_settings import AttributionSettings
 from deployments.sign_on_settings import GroupRole, group_roles, web_address
+from deployments.team_settings import TeamsSettings
 
 
 def test_groups_in_teams() -> None:
@@ -60,3 +66,46 @@ def test_what_is_no_address_or_would_be_read_on_the_way(address: str, words: str
         web_address(address)
     assert str(refused.value).startswith(repr(address))
     assert words in str(refused.value)
+
+
+SIGN_ON = {"public_url": "https://code.example.com", "oidc_issuer": "https://id.example.com", "oidc_client_id": "c"}
+
+
+@pytest.mark.parametrize(
+    ("given", "closed"),
+    [
+        ({}, False),
+        ({"required": True}, True),
+        ({"required_terms": "1"}, True),
+        (SIGN_ON, True),
+        ({**SIGN_ON, "oidc_admin_group": "admins"}, True),
+        ({"public_url": "https://code.example.com"}, False),
+    ],
+)
+def test_who_gets_in_without_a_key(given: dict[str, Any], closed: bool) -> None:
+    settings = TeamsSettings(**given)
+    assert (settings.closed, settings.sign_on) == (closed, "oidc_issuer" in given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"public_url": None}, "oidc_issuer needs oidc_client_id and public_url"),
+        ({"oidc_client_id": None}, "oidc_issuer needs oidc_client_id and public_url"),
+        ({"oidc_issuer": None}, "worth nothing without oidc_issuer"),
+        ({"oidc_issuer": None, "oidc_client_id": None, "oidc_admin_group": "a"}, "worth nothing without oidc_issuer"),
+        ({"public_url": "code.example.com"}, "public_url"),
+        ({"oidc_issuer": "id"}, "oidc_issuer"),
+        ({"oidc_team_groups": "nonsense"}, "oidc_team_groups"),
+    ],
+)
+def test_sign_on_is_asked_for_as_a_whole(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TeamsSettings(**{**SIGN_ON, **changed})
+
+
+def test_to_block_there_has_to_be_an_index(tmp_path: Path) -> None:
+    assert AttributionSettings(block=True, index=tmp_path).block
+    assert not AttributionSettings().block
+    with pytest.raises(ValidationError, match="block needs an index"):
+        AttributionSettings(block=True)
