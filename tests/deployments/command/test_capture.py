@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import io
 import json
 import os
 import signal
@@ -136,3 +139,98 @@ def test_a_line_without_an_end_is_told_in_pieces(monkeypatch: pytest.MonkeyPatch
     os.close(write)
     capture._read(read, told.extend)
     assert told == ["123456", "7890", ""]
+
+
+class Crashes:
+    """Python's `faulthandler`: to which descriptors it was told to write, None where to none."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.told: list[int | None] = []
+        self._enabled = enabled
+
+    def is_enabled(self) -> bool:
+        return self._enabled
+
+    def enable(self, descriptor: int) -> None:
+        os.fstat(descriptor)
+        self.told.append(descriptor)
+
+    def disable(self) -> None:
+        self.told.append(None)
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("crashes_told", [False, True])
+def test_the_two_descriptors_are_put_back_and_nothing_is_left(
+    crashes_told: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(capture, "faulthandler", crashes := Crashes(crashes_told))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(os.fdopen(os.dup(1), "wb")))
+    monkeypatch.setattr(sys, "stderr", None)
+    told: list[str] = []
+    before, threads = descriptors(), threading.active_count()
+    with capture.captured(told.extend):
+        os.write(1, b"out\n")
+        wait_until(lambda: told == ["out"])
+        assert fcntl.fcntl(1, fcntl.F_GETPIPE_SZ) == fcntl.fcntl(2, fcntl.F_GETPIPE_SZ) == capture.PIPE_BYTES
+        assert not os.get_inheritable(crashes.told[-1] or 0), "children keep the pipe alone"
+        print("to a copy")
+        assert capfd.readouterr() == ("to a copy\n", ""), "line by line"
+        os.write(2, b"err")
+    assert told == ["out", "err"]
+    assert crashes.told[1:] == [2 if crashes_told else None]
+    wait_until(lambda: (descriptors(), threading.active_count()) == (before, threads))
+    os.write(1, b"after\n")
+    os.write(2, b"and here\n")
+    assert capfd.readouterr() == ("after\n", "and here\n")
+
+
+def test_a_program_is_not_held_up_by_who_keeps_the_pipe(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A child that lives on."""
+    monkeypatch.setattr(capture, "faulthandler", Crashes(False))
+    monkeypatch.setattr(capture, "END_S", 0.01)
+    with contextlib.ExitStack() as stack:
+        with capture.captured(lambda lines: None):
+            kept = os.dup(1)
+            stack.callback(os.close, kept)
+        (reader,) = [thread for thread in threading.enumerate() if thread.name == "captured output"]
+        assert reader.daemon
+    wait_until(lambda: not reader.is_alive())
+
+
+def test_lines_are_handed_over_together_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast they come."""
+    monkeypatch.setattr(capture, "MOST_LINES", 3)
+    monkeypatch.setattr(capture, "READ_BYTES", 2)
+    told: list[list[str]] = []
+    read, write = os.pipe()
+    os.write(write, b"1\n2\n3\n4\n5\n6\n7")
+    os.close(write)
+    capture._read(read, told.append)
+    assert told == [["1", "2", "3"], ["4", "5", "6"], ["7"]]
+
+
+def test_what_is_no_text_is_told_as_far_as_it_is() -> None:
+    told: list[str] = []
+    read, write = os.pipe()
+    os.write(write, b"na\xefve\n")
+    os.close(write)
+    capture._read(read, told.extend)
+    assert told == ["na\N{REPLACEMENT CHARACTER}ve", ""]
+
+
+def test_whoever_cannot_be_told_of_even_that_is_left_alone() -> None:
+    asked: list[int] = []
+
+    def tell(lines: list[str]) -> None:
+        asked.append(len(lines))
+        raise OSError("no space is left")
+
+    capture._whatever_comes(tell)(["a", "b", "c"])
+    assert asked == [3, 1]

@@ -6,8 +6,11 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -184,3 +187,124 @@ def test_what_only_looks_like_the_beginning_of_a_line_is_printed_all_the_same() 
     console.worker_printed(batch('  "a": 1'), lambda _: None)
     console.flush()
     assert [json.loads(line)["message"] for line in out.getvalue().splitlines()] == ['{\n  "a": 1']
+
+
+def test_a_step_is_rewritten_in_place_on_a_terminal() -> None:
+    console = Console("auto", out := Terminal(), progress := Terminal())
+    with console.step("starting Ray") as say:
+        for text in ("half", "half", "whole"):
+            say(text)
+    console.flush()
+    *shown, last = progress.getvalue().split("\r\033[K")
+    assert shown == ["", "  starting Ray ...", "  half", "  whole"]
+    assert re.fullmatch(r"  starting Ray: \d+\.\d s\n", last)
+    assert out.getvalue() == ""
+
+
+def test_elsewhere_a_step_is_a_line_with_what_it_took_and_one_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100.0, 101.236] * 2)
+    monkeypatch.setattr("deployments.command.console.time", SimpleNamespace(monotonic=lambda: next(times)))
+    said = []
+    for format in ("json", "text"):
+        console = Console(format, out := io.StringIO(), progress := io.StringIO())
+        with console.step("starting Ray") as say:
+            say("half")
+            say("half")
+        console.flush()
+        said.append((out.getvalue(), progress.getvalue()))
+    (lines, nothing), plain = said
+    half, whole = map(json.loads, lines.splitlines())
+    assert (half["message"], whole["message"], whole["seconds"]) == ("half", "starting Ray: 1.2 s", 1.24)
+    assert "seconds" not in half
+    assert nothing == ""
+    assert plain == ("", "  half\n  starting Ray: 1.2 s\n")
+
+
+def test_ray_leaves_the_printing_of_its_workers_lines_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import ray_logging
+
+    shown: list[tuple[str, object]] = []
+    dispatcher = ray_logging.WorkerStandardStreamDispatcher()
+    dispatcher.add_handler("ray_print_logs", lambda data: shown.append(("Ray", data)))
+    dispatcher.add_handler("another", lambda data: shown.append(("another", data)))
+    monkeypatch.setattr(ray_logging, "global_worker_stdstream_dispatcher", dispatcher)
+    console = Console("auto", out := Terminal(), io.StringIO())
+    console.listen_to_workers()
+    data = batch(LINE, "a print")
+    dispatcher.emit(data)
+    console.show_foreign = True
+    dispatcher.emit(data)
+    console.flush()
+    assert out.getvalue().count("rank 1 died") == 2
+    assert shown == [("another", data), ("another", data), ("Ray", {**data, "lines": ["a print"]})]
+
+
+def test_as_text_everybody_prints_for_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console("text", out := io.StringIO(), io.StringIO())
+    with console.alone():
+        print("of Ray's")
+    console.flush()
+    assert (out.getvalue(), capsys.readouterr().out) == ("", "of Ray's\n")
+
+
+def test_as_json_what_is_printed_meanwhile_is_of_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def captured(tell: Callable[[list[str]], None]) -> Iterator[None]:
+        yield
+        tell([LINE, "WARNING: of Ray's"])
+
+    monkeypatch.setattr("deployments.command.console.captured", captured)
+    console = Console("json", out := io.StringIO(), io.StringIO())
+    with console.alone():
+        assert not console.show_foreign
+    console.flush()
+    ours, other = out.getvalue().splitlines()
+    assert ours == LINE
+    told = json.loads(other)
+    assert (told["event"], told["level"], told["process"]) == ("output", "warning", "ray")
+    assert told["message"] == "WARNING: of Ray's"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["time"])
+    assert "pid" not in told
+
+
+@pytest.mark.parametrize(("keep_text", "kept"), [(True, True), (False, False)])
+def test_what_others_quote_is_left_out_unless_it_may_be_kept(keep_text: bool, kept: bool) -> None:
+    console = Console("json", out := io.StringIO(), io.StringIO(), keep_text)
+    console.show_foreign = True
+    console.worker_printed(batch("ValueError: no such thing as 'my secret'"), lambda _: None)
+    console.flush()
+    assert ("my secret" in json.loads(out.getvalue())["message"]) is kept
+
+
+def test_a_command_speaks_to_standard_output_and_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that it began with: whoever starts Ray keeps it from printing meanwhile. There may be none."""
+    streams = {name: io.StringIO() for name in ("__stdout__", "__stderr__", "stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    for format in ("json", "text"):
+        console = Console(format)
+        console.say(f"as {format}")
+        console.flush()
+    assert '"as json"' in streams["__stdout__"].getvalue()
+    assert streams["__stderr__"].getvalue() == "as text\n"
+    for name in ("__stdout__", "__stderr__"):
+        monkeypatch.setattr(sys, name, None)
+    console = Console("text")
+    console.say("without them")
+    console.flush()
+    assert (streams["stdout"].getvalue(), streams["stderr"].getvalue()) == ("", "without them\n")
+
+
+def test_a_beginning_that_nothing_continues_stays_of_its_process() -> None:
+    """Of another machine of the cluster one may have the same number."""
+    console = Console("json", out := io.StringIO(), keep_text=True)
+    console.show_foreign = True
+    half = len(LINE) // 2
+    for ip, part in (("10.0.0.1", LINE[:half]), ("10.0.0.2", LINE[:half]), ("10.0.0.2", LINE[half:])):
+        console.worker_printed(batch(part, ip=ip), lambda _: None)
+    console.flush()
+    assert out.getvalue() == LINE + "\n"
+    for lines in ([], ["another"]):
+        console.worker_printed(batch(*lines, ip="10.0.0.1"), lambda _: None)
+    console.flush()
+    assert [json.loads(line)["message"] for line in out.getvalue().splitlines()[1:]] == [LINE[:half], "another"]

@@ -17,6 +17,7 @@ import pytest
 import ray
 from ray import serve
 
+from deployments import app
 from deployments.app import logging_config
 from deployments.cluster import proxy
 from deployments.command import local
@@ -35,10 +36,12 @@ class Console:
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
+        self.texts: list[str] = []
         self.fields: dict[str, dict[str, Any]] = {}
 
     def say(self, text: str, event: str = "", level: str = "info", **fields: Any) -> None:
         self.said.append((event, level))
+        self.texts.append(text)
         self.fields[event] = fields
 
     def listen_to_workers(self) -> None:
@@ -95,6 +98,44 @@ def test_ray_is_started_for_this_machine_alone(
     assert console.said == [("listens", "info")]
 
 
+@pytest.mark.parametrize(
+    ("cores", "needed", "told"), [(None, 0.2, 1), (2, 1.0, 2), (2, 3.2, 4), (4, 3.2, 4), (8, 3.2, 8)]
+)
+def test_ray_is_told_of_as_many_processors_as_its_processes_ask_for(
+    cores: int | None, needed: float, told: int, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would never start on a machine with fewer."""
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **given: options.update(given))
+    monkeypatch.setattr(app, "cpus_needed", lambda settings: needed)
+    monkeypatch.setattr(local, "os", SimpleNamespace(environ={}, cpu_count=lambda: cores))
+    server(Console())._start_ray()
+    assert options["num_cpus"] == told
+
+
+def test_a_ray_of_its_own_that_does_not_start_says_why_and_nothing_of_tokens(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError("much is said\nthe disk is full\n")
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(local, "has_token", lambda: False)
+    monkeypatch.setattr(local, "os", SimpleNamespace(environ={}, cpu_count=lambda: 1))
+    with pytest.raises(local.StartError) as failed:
+        server(Console())._start_ray()
+    assert str(failed.value) == "Ray does not start or cannot be joined: the disk is full"
+    assert isinstance(failed.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("file", [None, Path("/var/log/starcoder.log")])
+def test_processes_write_what_the_console_reads_unless_it_goes_to_a_file(file: Path | None) -> None:
+    settings = SETTINGS.model_copy(update={"log_format": "text", "log_file": file})
+    made = server(Console(), settings=settings)
+    assert made.settings.log_format == ("json" if file is None else "text")
+    assert made.settings.model_copy(update={"log_format": "text"}) == settings
+
+
 def test_a_directory_that_others_can_enter_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", lambda **_: directory.chmod(0o750))
     monkeypatch.setattr(local, "os", SimpleNamespace(environ={}, cpu_count=lambda: 1))
@@ -138,6 +179,35 @@ def test_serve_that_ran_before_is_looked_at_and_somebody_elses(
     monkeypatch.setattr(made, "_check_serve", lambda: checked.append(True))
     made._start_serve()
     assert (made._owns_serve, checked) == (not runs, [True] * runs)
+
+
+@pytest.mark.parametrize("certificate", [None, "/a.crt"])
+@pytest.mark.parametrize(
+    ("has_application", "running", "says"),
+    [
+        (False, {}, None),
+        (True, {}, "has an application 'starcoder' already"),
+        (False, {"ssl_certfile": "/b.crt"}, "speaks TLS with another certificate"),
+        (False, {"host": "0.0.0.0"}, "^Serve listens at 0.0.0.0:8123 in this cluster, not at 127.0.0.1:8123: give"),
+        (False, {"port": 8000}, "^Serve listens at 127.0.0.1:8000 in this cluster, not at 127.0.0.1:8123: give"),
+    ],
+)
+def test_serve_of_a_cluster_that_is_joined_must_be_as_it_would_be_started(
+    certificate: str | None,
+    has_application: bool,
+    running: dict[str, Any],
+    says: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secured = {"ssl_certfile": Path(certificate), "ssl_keyfile": Path("/a.key")} if certificate else {}
+    settings = SETTINGS.model_copy(update={**secured, "host": "127.0.0.1"})
+    config = {"host": "127.0.0.1", "port": 8123, "ssl_certfile": certificate, **running}
+    client = SimpleNamespace(http_config=SimpleNamespace(**config))
+    monkeypatch.setattr(local, "has_application", lambda: has_application)
+    monkeypatch.setattr("ray.serve.context._get_global_client", lambda: client)
+    made = server(Console(), "ray:6379", settings)
+    with contextlib.nullcontext() if says is None else pytest.raises(local.StartError, match=says):
+        made._check_serve()
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
@@ -200,6 +270,68 @@ def test_how_it_ends_is_said_last(
         told = console.fields["server.ready"]
         assert 0 <= told.pop("seconds") < 60
         assert told == {"forward": "native", "forward_reason": None, "forward_products": "amx"}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_cluster_that_is_joined_is_watched_and_told_of(as_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = [None, None, "somebody deleted the application"]
+    given: list[object] = []
+    now = [100.0]
+
+    class FakeServer:
+        def __init__(self, *arguments: object) -> None:
+            given.extend(arguments)
+
+        def start(self) -> None:
+            now[0] += 7.2345
+
+        def lost(self) -> str | None:
+            return looks.pop(0)
+
+        def stop(self) -> None:
+            given.append("stopped")
+
+    def sleep(seconds: float) -> None:
+        given.append(seconds)
+
+    console = Console()
+    console.as_json = as_json
+    monkeypatch.setenv("RAY_ADDRESS", "ray:6379")
+    monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(local, "Server", FakeServer)
+    monkeypatch.setattr(local, "check", lambda settings, console, local: given.append(f"check, local {local}"))
+    monkeypatch.setattr(local, "forward", lambda settings: None)
+    monkeypatch.setattr(local.signals, "obeyed", contextlib.nullcontext)
+    assert local._serve(SETTINGS, console, build := lambda settings: None) == 1  # type: ignore[arg-type]
+    waits = [local.WATCH_S] * 2
+    assert given == ["check, local False", SETTINGS, console, "ray:6379", build, *waits, "stopped"]
+    ready, *others = console.texts
+    assert others == ["Ending: somebody deleted the application.", "Stopped."]
+    assert ready.startswith("Ready after 7.2 s: ")
+    assert ("curl" in ready) is not as_json
+    assert ready.partition(" Try:")[0].endswith("/docs).")
+    assert console.fields["server.ready"] == {"seconds": 7.23}
+
+
+def test_where_ray_has_died_the_process_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When all is written: at the interpreter's end Ray would be waited for."""
+    did: list[object] = []
+
+    def made(format: str, keep_text: bool) -> SimpleNamespace:
+        did.append((format, keep_text))
+        return SimpleNamespace(as_json=True, alone=contextlib.nullcontext, flush=lambda: did.append("written"))
+
+    settings = SETTINGS.model_copy(update={"log_format": "text", "log_text": True})
+    monkeypatch.setattr(local, "Console", made)
+    monkeypatch.setattr(local, "dead_servers", lambda: ["raylet"])
+    monkeypatch.setattr(local, "os", SimpleNamespace(_exit=lambda code: did.append(f"end with {code}")))
+    monkeypatch.setattr(local, "_serve", lambda *given: did.append(given) or 0)
+    local.serve_forever(settings, build := lambda settings: None)  # type: ignore[arg-type,return-value]
+    assert did[0] == ("text", True)
+    assert did[1][2] is build  # type: ignore[index]
+    assert did[2:] == ["written", "end with 1"]
 
 
 @pytest.mark.parametrize(
