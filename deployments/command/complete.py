@@ -128,7 +128,7 @@ def stream(url: str, request: dict[str, Any], key: str | None = None) -> Iterato
         hint = " (if the server speaks TLS, say https://)" if url.startswith("http:") else ""
         raise RuntimeError(f"{url}: {error}{hint}") from error
     except httpx.HTTPError as error:
-        raise RuntimeError(f"{url}: {error or type(error).__name__}") from error
+        raise RuntimeError(f"{url}: {str(error) or type(error).__name__}") from error
 
 
 def _refusal(status: int, body: bytes) -> str:

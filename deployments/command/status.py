@@ -56,7 +56,7 @@ def _ask(client: httpx.Client, path: str) -> dict[str, Any]:
     try:
         answer = client.get(path).json()
     except httpx.HTTPError as error:
-        raise RuntimeError(f"no server at {client.base_url}: {error or type(error).__name__}") from error
+        raise RuntimeError(f"no server at {client.base_url}: {str(error) or type(error).__name__}") from error
     except ValueError:
         answer = None
     return answer if isinstance(answer, dict) else {}

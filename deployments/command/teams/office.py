@@ -87,7 +87,7 @@ class Office:
         return response.content
 
     def _silence(self, error: httpx.HTTPError) -> OfficeError:
-        return OfficeError(f"{self._client.base_url}: {error or type(error).__name__}")
+        return OfficeError(f"{self._client.base_url}: {str(error) or type(error).__name__}")
 
 
 def path_to(collection: str, *names: str) -> str:

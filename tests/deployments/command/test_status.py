@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
+import httpx
 import msgspec
 import pytest
 from starlette.applications import Starlette
@@ -12,7 +14,7 @@ from starlette.routing import Route
 
 from deployments.api.common.health_answer import Health
 from deployments.api.operations import Forward, Version
-from deployments.command import cli
+from deployments.command import cli, status
 from deployments.command.connection import URL_VARIABLE
 from deployments.command.ports import free_port
 from deployments.command.status import ago, told
@@ -117,9 +119,36 @@ def test_where_nothing_should_be_sent_it_ends_with_1(
     assert answer["version"]["version"]
 
 
+def raising(error: Exception) -> Callable[[httpx.Request], httpx.Response]:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"), [(b"[]", {}), (b"no JSON", {}), (b"null", {}), (b'{"status": "ok"}', {"status": "ok"})]
+)
+def test_what_is_no_object_is_no_answer_of_ours(body: bytes, answer: dict[str, str]) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=body))
+    with httpx.Client(transport=transport, base_url="http://there") as client:
+        assert status._ask(client, "/health") == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [({}, None), ({"error": None}, None), ({"error": "no"}, None), ({"error": {"message": "it drains"}}, "it drains")],
+)
+def test_why_it_is_not_ready_is_what_the_error_says(answer: dict[str, object], reason: str | None) -> None:
+    assert status._error(answer) == reason
+
+
 def test_no_server_and_another_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--url", f"http://127.0.0.1:{free_port()}"]) == 1
     assert "starcoder status: no server at http" in capsys.readouterr().err
+    silent = httpx.Client(transport=httpx.MockTransport(raising(httpx.ReadTimeout(""))), base_url="http://there")
+    with silent, pytest.raises(RuntimeError, match=r"^no server at http://there: ReadTimeout$"):
+        status._ask(silent, "/health")
     other = Starlette(routes=[Route("/health", lambda _: PlainTextResponse("fine"))])
     with serving(other) as url:
         assert cli.main(["status", "--url", url]) == 1

@@ -109,7 +109,10 @@ def page(*items: dict[str, Any], more: bool = False) -> dict[str, Any]:
 
 
 class Api:
-    """answers: one after the other; the last one for good. asked: method, path, query and body of each request."""
+    """answers: one after the other, or what is raised; the last one for good.
+
+    asked: method, path, query and body of each request.
+    """
 
     def __init__(self) -> None:
         self.answers: list[object] = []
@@ -124,6 +127,8 @@ class Api:
         assert len(self.asked) < 9, "it asks for ever"
         self.asked.append((request.method, path, query, json.loads(request.content) if request.content else None))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
         return answer if isinstance(answer, httpx.Response) else httpx.Response(200, json=answer)
 
     def does(self, method: str, path: str, body: object = None, **query: Any) -> bool:

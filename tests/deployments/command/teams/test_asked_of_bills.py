@@ -167,7 +167,7 @@ def test_the_log_is_as_it_was_written_or_not(starcoder: Starcoder, api: Api) -> 
     assert api.does("GET", "/audit_logs/verify")
     api.answers = [{"intact": False, "entries": None, "broken_at": 3, "reason": "entry 3 was changed"}]
     said = starcoder("audit verify", code=1)
-    assert (said.out, "the log is not as it was written: entry 3 was changed" in said.words) == ("", True)
+    assert said == ("", "starcoder audit: the log is not as it was written: entry 3 was changed\n")
 
 
 @pytest.mark.parametrize(
@@ -186,5 +186,38 @@ def test_a_refusal_in_the_servers_words(
     starcoder: Starcoder, api: Api, line: str, answer: httpx.Response, words: str
 ) -> None:
     api.answers = [answer]
-    said = starcoder(line, code=1)
-    assert (said.out, words in said.words, len(said.words.splitlines())) == ("", True, 1)
+    assert starcoder(line, code=1) == ("", f"starcoder {line.split()[0]}: {words}\n")
+
+
+@pytest.mark.parametrize("line", ["teams show a", "keys revoke a", "usage --csv"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(httpx.ConnectError("nobody is there"), "nobody is there"), (httpx.ReadTimeout(""), "ReadTimeout")],
+)
+def test_a_server_that_does_not_answer_is_named(
+    starcoder: Starcoder, api: Api, line: str, error: Exception, words: str
+) -> None:
+    api.answers = [error]
+    assert starcoder(line, code=1) == ("", f"starcoder {line.split()[0]}: http://api: {words}\n")
+
+
+@pytest.mark.parametrize("last", [100, 101])
+def test_of_changes_so_many_are_asked_for_as_are_missing(starcoder: Starcoder, api: Api, last: int) -> None:
+    """A hundred at once."""
+    pages = [[entry(number) for number in range(201 - 100 * part, 101 - 100 * part, -1)] for part in (0, 1)]
+    api.answers = [page(*pages[0], more=True), page(*pages[1][: last - 100], more=True)]
+    shown = json.loads(starcoder(f"audit list --json --last {last}").out)
+    assert [one["number"] for one in shown] == list(range(202 - last, 202))
+    assert [query["limit"] for _, _, query, _ in api.asked] == ["100", "1"][: 1 + (last > 100)]
+
+
+def test_a_cost_of_accepted_lines_is_of_all_that_they_cost(starcoder: Starcoder, api: Api) -> None:
+    """To a millionth of a dollar."""
+    third = {**USED, "cost_usd": "0.00001", "accepted_lines": 3}
+    api.answers = [used((JANUARY, [third, {**USED, "cost_usd": "0.123456789012", "accepted_lines": 1000}]))]
+    shown = cells(starcoder("usage --by model").out)
+    assert [row[-3:] for row in shown[1:]] == [
+        ["0.00001", "3", "0.000003"],
+        ["0.1235", "1,000", "0.000123"],
+        ["0.1235", "1,003", "0.000123"],
+    ]

@@ -40,7 +40,8 @@ def test_a_team_is_made_of_what_is_given(starcoder: Starcoder, api: Api, line: s
     said = starcoder(f"teams create nightly {line}")
     assert api.does("POST", "/projects", {"name": "nightly", **body})
     assert said.out == ""
-    assert said.words.startswith("Team nightly is made (team_1). `starcoder keys create --team nightly`")
+    how = "`starcoder keys create --team nightly` makes a key for it."
+    assert said.words == f"Team nightly is made (team_1). {how}\n"
 
 
 @pytest.mark.parametrize(
@@ -66,11 +67,15 @@ def test_what_is_not_said_of_a_budget_stays(
 
 
 @pytest.mark.parametrize(
-    ("line", "why"), [("", "nothing to set: see starcoder teams set --help"), ("--hard", "say --budget-usd")]
+    ("line", "why"),
+    [
+        ("", "nothing to set: see starcoder teams set --help"),
+        ("--hard", "--period and --hard are of a budget: say --budget-usd"),
+    ],
 )
 def test_nothing_is_sent_where_nothing_can_be_set(starcoder: Starcoder, api: Api, line: str, why: str) -> None:
     api.answers = [TEAM]
-    assert why in starcoder(f"teams set a {line}", code=1).words
+    assert starcoder(f"teams set a {line}", code=1).words == f"starcoder teams: {why}\n"
     assert [method for method, *_ in api.asked] == ["GET"]
 
 
@@ -117,11 +122,10 @@ def test_a_team_as_people_and_as_programs_read_it(starcoder: Starcoder, api: Api
 
 def test_a_team_ends_and_accepts(starcoder: Starcoder, api: Api) -> None:
     api.answers = [{**TEAM, "terms_version": "v2"}]
-    assert "Team nightly is archived" in starcoder("teams archive a/b").words
-    assert (
-        "Version v2 of the use restrictions is accepted for nightly."
-        in starcoder("teams accept-terms a/b 2023-05").words
-    )
+    said = starcoder("teams archive a/b").words
+    assert said == "Team nightly is archived, and its keys are revoked. What it used stays on the ledger.\n"
+    said = starcoder("teams accept-terms a/b 2023-05").words
+    assert said == "Version v2 of the use restrictions is accepted for nightly.\n"
     assert api.asked == [
         ("POST", "/projects/a%2Fb/archive", {}, {}),
         ("POST", "/projects/a%2Fb/terms", {}, {"version": "2023-05"}),
@@ -152,7 +156,7 @@ def test_scopes_may_have_spaces_between(starcoder: Starcoder, api: Api) -> None:
     api.answers = [{**NEW_KEY, "expires_at": None}]
     said = starcoder("keys create --team a --scopes", "generate, metrics")
     assert api.does("POST", "/projects/a/api_keys", {"name": "key", "scopes": ["generate", "metrics"]})
-    assert "of team a, without an end." in said.words
+    assert said.words == "Key key_1 of team a, without an end. It is shown once, and not stored:\n"
 
 
 @pytest.mark.parametrize(("line", "body"), [("", {}), (" --expires 12h", {"expires": "12h"})])
@@ -160,7 +164,8 @@ def test_an_administrators_key(starcoder: Starcoder, api: Api, line: str, body: 
     api.answers = [ADMIN_KEY]
     said = starcoder(f"keys create --admin --name boss{line}")
     assert api.does("POST", "/admin_api_keys", {"name": "boss", **body})
-    assert (said.out, said.words.startswith("Administrator's key key_9, without an end.")) == ("sk-sc-admin\n", True)
+    words = "Administrator's key key_9, without an end. It is shown once, and not stored:\n"
+    assert said == ("sk-sc-admin\n", words)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +173,8 @@ def test_an_administrators_key(starcoder: Starcoder, api: Api, line: str, body: 
     ["--rpm 1", "--tpm 1", "--parallel 1", "--scopes admin", "--expires 1d --rpm 1", "--expires 1d --scopes admin"],
 )
 def test_an_administrators_key_has_no_limits(starcoder: Starcoder, api: Api, more: str) -> None:
-    assert "scopes and limits are of keys of a team" in starcoder(f"keys create --admin {more}", code=1).words
+    said = starcoder(f"keys create --admin {more}", code=1).words
+    assert said == "starcoder keys: scopes and limits are of keys of a team\n"
     assert api.asked == []
 
 
@@ -211,7 +217,8 @@ def test_a_key_takes_the_place_of_another(starcoder: Starcoder, api: Api, line: 
     said = starcoder(f"keys rotate key/1{line}")
     assert api.does("POST", "/api_keys/key%2F1/rotate", {"grace_seconds": grace})
     assert said.out == "sk-sc-new\n"
-    assert f"Key key_2 takes the place of key_1, which ends {ends}." in said.words
+    words = f"Key key_2 takes the place of key_1, which ends {ends}. It is shown once, and not stored:\n"
+    assert said.words == words
 
 
 def test_a_key_is_revoked(starcoder: Starcoder, api: Api) -> None:
@@ -235,5 +242,6 @@ def test_people(starcoder: Starcoder, api: Api) -> None:
     ]
     assert api.does("GET", "/projects/a%2Fb/users", limit="100")
     api.answers, api.asked = [{}], []
-    assert starcoder("members remove --team a/b idp|a/b").words.startswith("idp|a/b is not in a/b any more")
+    said = starcoder("members remove --team a/b idp|a/b").words
+    assert said == "idp|a/b is not in a/b any more, and the keys that they made for it are revoked.\n"
     assert api.does("DELETE", "/projects/a%2Fb/users/idp%7Ca%2Fb")
