@@ -114,6 +114,7 @@ def fish(places: Sequence[Place]) -> str:
             lines += [f"{start} -l {name.removeprefix('--')}{tail}" for name in option.names]
     steps = " ".join(_fish(f"{place.name}") for place in places if place.path)
     with_files = " ".join(_fish(place.name) for place in places if place.files)
+    elsewhere = _fish(f"not contains -- (__starcoder_place | string collect -a) {with_files}")
     return f"""\
 # fish completion of starcoder, made by `starcoder completion fish`
 function __starcoder_place
@@ -127,7 +128,7 @@ end
 function __starcoder_at
     test (__starcoder_place | string collect -a) = "$argv[1]"
 end
-complete -c starcoder -n 'not contains -- (__starcoder_place | string collect -a) {with_files}' -f
+complete -c starcoder -n {elsewhere} -f
 {chr(10).join(lines)}
 """
 

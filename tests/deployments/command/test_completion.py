@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from deployments.command import cli, completion, completion_scripts
 from deployments.command.completion import Completion
-from deployments.command.completion_scripts import SCRIPTS, Place
+from deployments.command.completion_scripts import SCRIPTS, Option, Place
 from deployments.options import OptionParser
 from deployments.settings import Settings
 from deployments.settings_options import declared
@@ -123,3 +124,100 @@ def test_zsh_reads_its_script(places: list[Place], tmp_path: Path) -> None:
 )
 def test_of_a_help_the_first_sentence_is_shown_or_what_fits(help: str, short: str) -> None:
     assert completion_scripts._short(help) == short
+
+
+FEW = [
+    Place((), words={"make": "make one. Or two", "drop": "drop it"}),
+    Place(
+        ("make",),
+        options=[
+            Option(("--kind", "--sort"), "which; any", takes_value=True, values=("a", "b c"), files=False),
+            Option(("--out",), "where", takes_value=True, values=(), files=True),
+            Option(("--as",), "it's a name", takes_value=True, values=(), files=False),
+            Option(("--hard",), "really", takes_value=False, values=(), files=False),
+        ],
+        files=True,
+    ),
+    Place(("drop",), words={"all": "everything"}),
+    Place(("drop", "all"), files=True),
+]
+"""Of every kind of place and option."""
+
+SHOWN = {
+    "bash": """\
+        case "$at $word" in ' make'|' drop'|'drop all') at="${at:+$at }$word";; esac
+        '') words='make drop';;
+        make) words='--kind --sort --out --as --hard' files=yes;;
+        drop) words=all;;
+        'drop all') words='' files=yes;;
+        'make --kind'|'make --sort') words='a b c'; files=;;
+        'make --out') words=''; files=yes;;
+        'make --as') words=''; files=;;
+""",
+    "zsh": """\
+        case "$at $word" in ' make'|' drop'|'drop all') at="${at:+$at }$word";; esac
+        '') offers=('make:make one' 'drop:drop it');;
+        make) offers=(--kind:which --sort:which --out:where '--as:it'"'"'s a name' --hard:really) files=yes;;
+        drop) offers=(all:everything);;
+        'drop all') offers=() files=yes;;
+        'make --kind'|'make --sort') offers=(a b c) files=;;
+        'make --out') offers=() files=yes;;
+        'make --as') offers=() files=;;
+""",
+    "fish": """\
+        contains -- (string join -- ' ' $at $word) 'make' 'drop' 'drop all'
+complete -c starcoder -n 'not contains -- (__starcoder_place | string collect -a) \\'make\\' \\'drop all\\'' -f
+complete -c starcoder -n '__starcoder_at \\'\\'' -f -a 'make' -d 'make one'
+complete -c starcoder -n '__starcoder_at \\'\\'' -f -a 'drop' -d 'drop it'
+complete -c starcoder -n '__starcoder_at \\'make\\'' -l kind -x -a 'a b c' -d 'which'
+complete -c starcoder -n '__starcoder_at \\'make\\'' -l sort -x -a 'a b c' -d 'which'
+complete -c starcoder -n '__starcoder_at \\'make\\'' -l out -r -F -d 'where'
+complete -c starcoder -n '__starcoder_at \\'make\\'' -l as -x -d 'it\\'s a name'
+complete -c starcoder -n '__starcoder_at \\'make\\'' -l hard -d 'really'
+complete -c starcoder -n '__starcoder_at \\'drop\\'' -f -a 'all' -d 'everything'
+""",
+}
+"""Lines that depend on what there is, in their order."""
+
+
+@pytest.mark.parametrize("shell", SHOWN)
+def test_places_become_a_script(shell: str) -> None:
+    """Where a shell is not installed, too."""
+    script = SCRIPTS[shell](FEW)
+    other = SCRIPTS[shell]([Place(())]).splitlines()
+    assert [line for line in script.splitlines() if line not in other] == SHOWN[shell].splitlines()
+    assert script.endswith("\n")
+
+
+def test_a_backslash_is_one_to_fish_as_well() -> None:
+    assert completion_scripts._fish("a\\'b") == "'a\\\\\\'b'"
+
+
+def test_options_are_offered_by_their_long_names_with_what_they_take() -> None:
+    parser = OptionParser("starcoder try", "Tries.")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no\n  words")
+    parser.add_argument("--out", type=Path, help="where")
+    parser.add_argument("--config", metavar="PATH", help="of %(prog)s")
+    parser.add_argument("--size", type=int, choices=[1, 2], default=1, help="(%(default)s)")
+    parser.add_argument("--hidden", metavar="N", help=argparse.SUPPRESS)
+    parser.add_argument("name", help="whose")
+    (place,) = completion._places(("try",), parser)
+    options = {option.names: option[1:] for option in place.options}
+    assert options[("--quiet",)] == ("no words", False, (), False)
+    assert options[("--out",)] == ("where", True, (), True)
+    assert options[("--config",)] == ("of starcoder try", True, (), True)
+    assert options[("--size",)] == ("(1)", True, ("1", "2"), False)
+    assert (place.words, place.files) == ({}, False)
+
+
+def test_parts_of_a_command_are_places_behind_it() -> None:
+    parser = OptionParser("starcoder try", "Tries.")
+    parts = parser.parts()
+    parts.add_parser("first", help="the first", description="One.").add_argument("file", type=Path, help="which")
+    parts.add_parser("second", help="another", description="Two.")
+    places = list(completion._places(("try",), parser))
+    assert {place.path: (place.words, place.files) for place in places} == {
+        ("try",): ({"first": "the first", "second": "another"}, False),
+        ("try", "first"): ({}, True),
+        ("try", "second"): ({}, False),
+    }
