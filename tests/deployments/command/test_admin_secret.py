@@ -7,6 +7,7 @@ import base64
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -161,3 +162,47 @@ def test_a_pod_without_an_account_says_so(capsys: pytest.CaptureFixture[str], mo
     assert not admin_secret.ACCOUNT.exists()
     assert admin_secret.main(["--secret", "first"]) == 1
     assert "no key was put into the Secret first: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("patience_s", "tries"), [(0.0, 1), (1.0, 2), (4.0, 3), (4.5, 4)])
+def test_an_api_server_is_asked_until_there_is_no_time_left(
+    patience_s: float, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every two seconds."""
+    now, tried = [100.0], list[str]()
+
+    def fill(key: str) -> None:
+        tried.append(key)
+        raise httpx.ConnectError("it is away")
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 2.0
+        now[0] += seconds
+
+    monkeypatch.setattr(admin_secret, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    secret: Any = SimpleNamespace(name="first", is_filled=lambda: False, fill=fill)
+    with pytest.raises(httpx.ConnectError):
+        run(secret, lambda: KEY, patience_s)
+    assert tried == [KEY] * tries
+    secret.fill = tried.append
+    assert run(secret, lambda: KEY, patience_s) == "The Secret first has the first administrator's key."
+    said = "There is an administrator's key already, and it is not in the Secret first."
+    assert run(secret, lambda: "", patience_s) == said
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("away"), OSError("away"), subprocess.CalledProcessError(1, ["starcoder"])]
+)
+def test_the_job_ends_as_its_secret_was_filled(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(secret: object) -> str:
+        raise error
+
+    monkeypatch.setattr(admin_secret, "ClusterSecret", lambda name: name)
+    monkeypatch.setattr(admin_secret, "run", lambda secret: f"The Secret {secret} has a key.")
+    assert admin_secret.main(["--secret", "first"]) == 0
+    assert capsys.readouterr() == ("The Secret first has a key.\n", "")
+    monkeypatch.setattr(admin_secret, "run", fail)
+    assert admin_secret.main(["--secret", "first"]) == 1
+    assert capsys.readouterr() == ("", f"no key was put into the Secret first: {error}\n")

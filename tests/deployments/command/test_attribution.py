@@ -90,3 +90,32 @@ def test_on_a_terminal_it_says_now_and_then_how_far_it_is(
     attribution._clear()
     said = "\r500 files\r1,000 files\r1,500 files\r\033[K" if terminal else ""
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("built", "said"),
+    [
+        (Built(files=1234, characters=5_678_901), "1,234 files; 5,678,901 characters"),
+        (Built(files=2, opted_out=1000), "2 files, 1,000 left out since they opted out; 0 characters"),
+        (Built(files=2, unknown_licences=1), "2 files, 1 of them without a known licence; 0 characters"),
+        (
+            Built(files=3000, opted_out=4, unknown_licences=1500),
+            "3,000 files, 1,500 of them without a known licence, 4 left out since they opted out; 0 characters",
+        ),
+    ],
+)
+def test_what_an_index_came_to_is_said(
+    built: Built, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(attribution, "build", lambda *arguments: given.append(arguments) or built)
+    monkeypatch.setattr(attribution.OptOut, "read", lambda path: ("list", path))
+    assert cli.main(["attribution", "build", "a", "b", "--licence=MIT", "--opt-out=names"]) == 0
+    out = Path("attribution-index")
+    assert given == [([Path("a"), Path("b")], out, "MIT", ("list", Path("names")), attribution._tell)]
+    told = capsys.readouterr()
+    assert told == (f"{out}\n", f"{said}\nUse it: starcoder serve --attribution.index {out}\n")
+    monkeypatch.setattr(attribution, "forget", lambda *arguments: given.append(arguments) or 1234)
+    assert cli.main(["attribution", "forget", "index", "--opt-out=names"]) == 0
+    assert given[1] == (Path("index"), ("list", Path("names")))
+    assert capsys.readouterr() == ("", "1,234 files are forgotten\n")

@@ -12,6 +12,7 @@ import pytest
 
 from deployments.command import cli, plan
 from deployments.options import OptionParser
+from model.config import ConfigError
 
 
 def parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
@@ -119,3 +120,43 @@ def test_ctrl_c_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(plan, "run", interrupted)
     assert cli.main(["plan", "--gpu-memory", "24GiB"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [(ConfigError("no such model"), 2, "no such model"), (RuntimeError("no server"), 1, "no server")],
+)
+def test_what_failed_is_said_by_the_command_and_told_apart(
+    error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(plan, "run", fail)
+    assert cli.main(["plan"]) == code
+    assert capsys.readouterr() == ("", f"starcoder plan: {said}\n")
+
+
+def test_a_command_is_given_the_rest_of_the_line_and_its_code_is_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(plan, "run", lambda arguments: given.append(arguments) or 7)
+    assert cli.main(["plan", "plan", "--help"]) == 7
+    monkeypatch.setattr(sys, "argv", ["starcoder", "plan", "-h"])
+    assert cli.main() == 7
+    assert given == [["plan", "--help"], ["-h"]]
+
+
+def test_the_help_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "usage: starcoder COMMAND [options]"
+    assert lines[-1] == "`starcoder COMMAND --help` says more of each."
+    helps = {command.help for command in cli.COMMANDS.values()}
+    columns = {line.index(help) for line in lines for help in helps if line.endswith(f"  {help}")}
+    assert columns == {2 + max(map(len, cli.COMMANDS)) + 2}
+
+
+def test_of_a_command_that_there_is_not_both_lines_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plam"]) == 2
+    said = "starcoder: there is no command 'plam' (did you mean 'plan'?)\n`starcoder --help` says what there is.\n"
+    assert capsys.readouterr() == ("", said)

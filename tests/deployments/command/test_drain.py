@@ -100,6 +100,23 @@ def test_a_refused_drain_does_not_hold_the_pod(error: Exception) -> None:
     assert clock() == 0.0
 
 
+@pytest.mark.parametrize(("lost_s", "ends_at"), [(29.5, 40.0), (30.0, 41.0), (30.5, 41.0)])
+def test_a_cluster_is_given_up_when_it_has_not_answered_for_longer(lost_s: float, ends_at: float) -> None:
+    """It answers last after ten seconds; looks are a second apart."""
+    clock = Clock()
+    cluster = FakeCluster(clock, answers_until=10.5)
+    said = drain(cluster, lambda: 1, 100.0, clock, clock.sleep, lost_s)
+    assert said == "the cluster has gone"
+    assert clock() == ends_at
+
+
+def test_replicas_that_are_there_to_the_end_are_told_of_with_the_time() -> None:
+    clock = Clock()
+    assert run(clock, FakeCluster(clock), gone_at=1e9, seconds=7.5) == "after 7.5 s there are still replicas here"
+    assert clock() == 8.0
+    assert run(Clock(), FakeCluster(clock), gone_at=1e9, seconds=0.0) == "after 0 s there are still replicas here"
+
+
 class FakeRay:
     """What `RayCluster` asks of Ray's client. nodes: their ids, with whether they live, and their addresses."""
 
@@ -162,6 +179,10 @@ def test_replicas_are_counted_by_their_processes_names(tmp_path: Path) -> None:
         (tmp_path / str(pid) / "cmdline").write_bytes(name)
     (tmp_path / "self").mkdir()
     assert local_replicas(tmp_path) == 1
+    (tmp_path / "4" / "cmdline").mkdir(parents=True)  # one that ends while it is looked at cannot be read either
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5" / "cmdline").write_bytes(b"ray::ServeReplica:starcoder:ingress\0")
+    assert local_replicas(tmp_path) == 2
 
 
 def hook(replicas: int, **environment: str) -> subprocess.CompletedProcess[str]:

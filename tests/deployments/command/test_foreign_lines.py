@@ -101,3 +101,61 @@ def test_nothing_is_lost_whatever_the_order(lines: list[str]) -> None:
 def test_a_message_has_an_end() -> None:
     ((text, _),) = messages(["x" * (2 * MOST_CHARACTERS)])
     assert len(text) == MOST_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("lines", "texts"),
+    [
+        (["", "a", "", " ", "b"], ["a", "b"]),
+        (["a", "  of it", "", "  no more"], ["a\n  of it\n  no more"]),
+        (["  first", "  and its second"], ["  first\n  and its second"]),
+        (["one", "Traceback (most recent call last):"], ["one", "Traceback (most recent call last):"]),
+        (["a", "b", "Exception in thread x", "Traceback (most recent call last):", "  File"], ["a", "b", 3]),
+        (["Exception x", "  of it", "Traceback (most recent call last):"], ["Exception x\n  of it", 1]),
+        (["Traceback (most recent call last):", "", "  File", "KeyError: 1", "", "next"], [4, "next"]),
+        (['  File "a.py"', "KeyError: 1", "next"], [2, "next"]),
+        (
+            ["Traceback (most recent call last):", "KeyError: 1", "The above exception was the cause", "KeyError: 2"],
+            [3, "KeyError: 2"],
+        ),
+    ],
+)
+def test_what_belongs_together_is_told_together(lines: list[str], texts: list[str | int]) -> None:
+    """A number: of the lines of a message."""
+    found = [message.text for message in messages(lines)]
+    counted = [
+        len(text.splitlines()) if isinstance(known, int) else text for text, known in zip(found, texts, strict=True)
+    ]
+    assert counted == texts
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+@pytest.mark.parametrize("form", ["{level} x", "2026-11-27 12:00:00,1\t{level} x.py:1 -- y", "(raylet) {level}: x"])
+def test_a_level_that_is_named_is_the_messages(level: str, form: str) -> None:
+    assert messages([form.format(level=level)])[0].level == level.lower()
+    assert messages([form.format(level=f"{level}S")])[0].level == "info"
+
+
+@pytest.mark.parametrize(
+    ("letter", "level"), [*zip("DIWECF", ("debug", "info", "warning", "error", *["critical"] * 2), strict=True)]
+)
+def test_a_letter_of_rays_c_code_is_a_level(letter: str, level: str) -> None:
+    assert messages([f"[2026-11-27 12:00:00,1 {letter} 1 1] (raylet) x.cc:1: y"])[0].level == level
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"levelname": "WARNING", "message": "m"}', ("m", "warning")),
+        ('{"levelname": "NOTSET", "message": "m"}', ("m", "info")),
+        ('{"levelname": "ERROR", "message": "m", "exc_text": null}', ("m", "error")),
+        ('{"levelname": "ERROR"}', ('{"levelname": "ERROR"}', "info")),
+        ("{" * 100_000, ("{" * MOST_CHARACTERS, "info")),
+        ("Segmentation fault (core dumped)", ("Segmentation fault (core dumped)", "error")),
+        ("(raylet) The node with id 1 is dead", ("(raylet) The node with id 1 is dead", "warning")),
+        ("(raylet) 3 Workers were killed", ("(raylet) 3 Workers were killed", "warning")),
+        ("(raylet) A worker lives", ("(raylet) A worker lives", "info")),
+    ],
+)
+def test_one_line_is_one_message(line: str, message: tuple[str, str]) -> None:
+    assert messages([line]) == [message]

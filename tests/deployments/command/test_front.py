@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.cluster import haproxy, proxy_settings
+from deployments.cluster import haproxy, proxy, proxy_settings
 from deployments.command import cli, front
 from deployments.settings import Settings
 from model.config import ConfigError
@@ -87,3 +87,46 @@ def test_the_command_prints_what_a_shell_takes(command: str | None, capsys: pyte
     assert said[haproxy.ENABLE] == str(int(command is not None))
     assert (said["STARCODER_SERVED_MODEL_NAME"], said["STARCODER_API__MAX_CONNECTIONS"]) == ("it's", "17")
     assert {name for name in said if name.startswith("STARCODER_")} <= set(proxy_settings.VARIABLES)
+
+
+@pytest.mark.parametrize("metrics_port", [None, 0, 9464])
+def test_ports_that_are_to_be_had_are_claimed_before_another_is_looked_for(
+    metrics_port: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[object] = []
+    monkeypatch.setattr(haproxy, "installed", lambda: "/there/haproxy")
+    monkeypatch.setattr(front, "claim", lambda port: did.append(port) or True)
+    monkeypatch.setattr(front, "free_port", lambda host: did.append(host) or 24_000)
+    monkeypatch.setattr(haproxy, "environment", lambda command, **given: {"COMMAND": command} | given)
+    said = front.local_front(Settings(port=8123, metrics_port=metrics_port), tmp_path)
+    assert did == [8123, *([metrics_port] if metrics_port else []), "127.0.0.1"]
+    assert said == {
+        "COMMAND": "/there/haproxy",
+        "directory": tmp_path,
+        "fallback_port": 24_000,
+        "metrics": metrics_port is not None,
+    }
+
+
+def test_a_proxy_that_is_chosen_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haproxy, "installed", lambda: pytest.fail("nobody asks"))
+    assert front.haproxy_command(Settings(proxy="python")) is None
+    monkeypatch.setattr(haproxy, "installed", lambda: None)
+    assert front.haproxy_command(Settings(proxy="auto")) is None
+    with pytest.raises(ConfigError, match=r"^proxy=haproxy, but HAProxy is not installed here; proxy=python does"):
+        front.haproxy_command(Settings(proxy="haproxy"))
+
+
+def test_the_environment_is_of_the_front_that_there_is(
+    command: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[object] = []
+
+    def environment(settings: Settings, front: dict[str, str] | None) -> dict[str, str]:
+        given.append((settings.port, front))
+        return {"A": "two words", "B": "plain"}
+
+    monkeypatch.setattr(proxy, "environment", environment)
+    assert front.run(["--port", "8123"]) == 0
+    assert given == [(8123, None if command is None else haproxy.environment(command))]
+    assert capsys.readouterr().out == "export A='two words'\nexport B=plain\n"

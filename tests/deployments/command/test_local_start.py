@@ -266,7 +266,11 @@ def test_how_it_ends_is_said_last(
     assert local._serve(SETTINGS, console, None) == code  # type: ignore[arg-type]
     assert did == ["check, local True", "stop"]
     assert console.said == said
+    texts = dict(zip((event for event, _ in said), console.texts, strict=True))
+    stopping = "Stopping: open streams may finish. Once more to stop at once."
+    assert texts.get("server.stopping", stopping) == stopping
     if ends != "early":
+        assert ", with its forward pass in C by AMX. Try:" in texts["server.ready"]
         told = console.fields["server.ready"]
         assert 0 <= told.pop("seconds") < 60
         assert told == {"forward": "native", "forward_reason": None, "forward_products": "amx"}
@@ -299,12 +303,14 @@ def test_a_cluster_that_is_joined_is_watched_and_told_of(as_json: bool, monkeypa
     monkeypatch.setenv("RAY_ADDRESS", "ray:6379")
     monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     monkeypatch.setattr(local, "Server", FakeServer)
-    monkeypatch.setattr(local, "check", lambda settings, console, local: given.append(f"check, local {local}"))
-    monkeypatch.setattr(local, "forward", lambda settings: None)
+    monkeypatch.setattr(local, "check", lambda *of, local: given.append((*of, f"local {local}")))
+    monkeypatch.setattr(local, "forward", lambda settings: given.append(settings))
     monkeypatch.setattr(local.signals, "obeyed", contextlib.nullcontext)
-    assert local._serve(SETTINGS, console, build := lambda settings: None) == 1  # type: ignore[arg-type]
+    build: Any = object()
+    assert local._serve(SETTINGS, console, build) == 1  # type: ignore[arg-type]
     waits = [local.WATCH_S] * 2
-    assert given == ["check, local False", SETTINGS, console, "ray:6379", build, *waits, "stopped"]
+    made = SETTINGS, console, "ray:6379", build
+    assert given == [(SETTINGS, console, "local False"), *made, SETTINGS, *waits, "stopped"]
     ready, *others = console.texts
     assert others == ["Ending: somebody deleted the application.", "Stopped."]
     assert ready.startswith("Ready after 7.2 s: ")
@@ -328,7 +334,8 @@ def test_where_ray_has_died_the_process_ends_at_once(
     monkeypatch.setattr(local, "dead_servers", lambda: ["raylet"])
     monkeypatch.setattr(local, "os", SimpleNamespace(_exit=lambda code: did.append(f"end with {code}")))
     monkeypatch.setattr(local, "_serve", lambda *given: did.append(given) or 0)
-    local.serve_forever(settings, build := lambda settings: None)  # type: ignore[arg-type,return-value]
+    build: Any = object()
+    local.serve_forever(settings, build)
     assert did[0] == ("text", True)
     assert did[1][2] is build  # type: ignore[index]
     assert did[2:] == ["written", "end with 1"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -58,3 +61,56 @@ def test_what_hides_behind_haproxy_takes_no_port_that_the_server_is_to_have(monk
     only(monkeypatch, port, metrics_port, third)
     found = front.local_front(Settings(port=port, metrics_port=metrics_port), tmp_path)
     assert str(third) in found.values()
+
+
+class Sockets:
+    """`socket`, where some ports are taken. bound: as families and addresses; open: which are not closed."""
+
+    AF_INET, AF_INET6, AF_UNIX = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
+
+    def __init__(self, *taken: int) -> None:
+        self.taken = taken
+        self.bound: list[tuple[int, object]] = []
+        self.open: list[object] = []
+
+    def socket(self, family: int) -> Any:
+        made = SimpleNamespace(bind=lambda address: self._bind(family, address), close=lambda: self.open.remove(made))
+        self.open.append(made)
+        return contextlib.nullcontext(made) if family != self.AF_UNIX else made
+
+    def _bind(self, family: int, address: object) -> None:
+        self.bound.append((family, address))
+        if isinstance(address, tuple) and address[1] in self.taken:
+            raise OSError("it is taken")
+        if isinstance(address, str) and any(str(port) in address for port in self.taken):
+            raise OSError("it is claimed")
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_every_port_is_looked_at_from_one_that_is_drawn(
+    host: str, family: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    only(monkeypatch, 5, 6, 7, 8)
+    sockets = Sockets(5, 6, 7, 8)
+    monkeypatch.setattr(ports, "socket", sockets)
+    monkeypatch.setattr(ports, "_by_chance", SimpleNamespace(randrange=lambda count: drawn.append(count) or first))
+    with pytest.raises(ConfigError, match=rf"^no port is free at {host}$"):
+        ports.free_port(host)
+    assert sockets.bound == [(family, (host, 5 + (first + port) % 4)) for port in range(4)]
+    assert drawn == [4]
+
+
+def test_a_claim_is_held_and_a_claim_of_what_is_claimed_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "socket", sockets := Sockets(6))
+    monkeypatch.setattr(ports, "_claims", claims := [])
+    monkeypatch.setattr(ports, "sys", SimpleNamespace(platform="linux"))
+    assert ports.claim(5)
+    assert not ports.claim(6)
+    assert claims == sockets.open
+    assert len(claims) == 1
+    assert all(address[:1] == "\0" for _, address in sockets.bound), "no file"
+    monkeypatch.setattr(ports, "sys", SimpleNamespace(platform="darwin"))
+    assert ports.claim(6), "there nobody claims any"
+    assert len(claims) == 1

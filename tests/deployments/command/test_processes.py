@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -80,3 +82,88 @@ def test_a_process_is_found_until_it_has_ended() -> None:
         assert command_line(sleeper.pid) == ""
         assert descendants(sleeper.pid) == []
     assert sleeper.returncode == -signal.SIGKILL
+
+
+def below(root: Path) -> Callable[..., Path]:
+    """`Path`, of a machine whose files are there."""
+    return lambda path: root / path.lstrip("/")
+
+
+def test_only_what_lives_below_is_found_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = {
+        10: "10 (starcoder) S 1 10",
+        11: "11 (a ) S 99 b) R 10 10",
+        12: "12 (ended) Z 10 10",
+        13: "13 (dead) X 10 10",
+        14: "14 (of one that ended) D 12 10",
+        15: "15 (deeper) S 11 10",
+        16: "16 (another) S 1 10",
+        17: "17 (cut short) S",
+        18: "18 (no number) S x 10",
+        19: "",
+    }
+    for pid, stat in stats.items():
+        (tmp_path / "proc" / str(pid)).mkdir(parents=True)
+        (tmp_path / "proc" / str(pid) / "stat").write_text(stat)
+    (tmp_path / "proc" / "20" / "stat").mkdir(parents=True)  # cannot be read, as one that has ended meanwhile
+    (tmp_path / "proc" / "self").mkdir()
+    (tmp_path / "proc" / "self" / "stat").write_text(stats[16])
+    monkeypatch.setattr(processes, "Path", below(tmp_path))
+    assert sorted(descendants(10)) == [11, 14, 15]
+    assert descendants(11) == [15]
+    assert descendants(15) == descendants(99) == []
+    monkeypatch.setattr(processes, "os", SimpleNamespace(getpid=lambda: 11))
+    assert descendants() == [15]
+
+
+def test_a_command_line_is_shown_in_one_line_whatever_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "Path", below(tmp_path))
+    (tmp_path / "proc" / "7").mkdir(parents=True)
+    (tmp_path / "proc" / "7" / "cmdline").write_bytes(b"na\xefve\0--x\0")
+    assert command_line(7) == "na\N{REPLACEMENT CHARACTER}ve --x "
+    assert command_line(8) == ""
+
+
+def test_a_signal_reaches_those_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, signal.Signals]] = []
+
+    def kill(pid: int, number: signal.Signals) -> None:
+        sent.append((pid, number))
+        if pid in (1, 2):
+            raise ProcessLookupError if pid == 1 else PermissionError
+
+    monkeypatch.setattr(processes, "os", SimpleNamespace(kill=kill))
+    kill_all([1, 2, 3])
+    assert sent == [(1, signal.SIGKILL), (2, signal.SIGKILL), (3, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("ends_after", [0, 2, 99])
+def test_processes_are_waited_for_and_reaped_before_each_look_and_at_the_end(
+    ends_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+    now = [50.0]
+
+    def look() -> list[int]:
+        did.append("look")
+        return [] if did.count("look") > ends_after else [7]
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 0.05
+        now[0] += 0.25
+
+    monkeypatch.setattr(processes, "descendants", look)
+    monkeypatch.setattr(processes, "_reap", lambda: did.append("reap"))
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    assert processes._wait_gone(1.0) == ([7] if ends_after == 99 else [])
+    looks = 6 if ends_after == 99 else ends_after + 1
+    assert did == ["reap", "look"] * looks + ["reap"]
+
+
+def test_a_killed_process_has_its_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(processes, "descendants", lambda: [7])
+    monkeypatch.setattr(processes, "_signal", lambda *_: None)
+    monkeypatch.setattr(processes, "_wait_gone", lambda seconds: waited.append(seconds) or [7])
+    assert end_descendants() == [7]
+    assert waited == [3.0, processes.KILLED_S]
