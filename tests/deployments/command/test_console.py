@@ -67,6 +67,14 @@ def test_a_line_of_the_commands_own_says_whose_it_is() -> None:
     assert (told["level"], told["process"], told["pid"]) == ("info", "serve", os.getpid())
 
 
+def test_how_bad_it_is_stands_in_a_line_of_the_commands_own() -> None:
+    console = Console("json", out := io.StringIO(), io.StringIO())
+    console.say("It ended.", "server.ray_ended", "error")
+    console.flush()
+    told = json.loads(out.getvalue())
+    assert (told["event"], told["level"], told["message"]) == ("server.ray_ended", "error", "It ended.")
+
+
 def test_lines_that_could_not_be_written_are_counted_in_one() -> None:
     told = json.loads(Console("json", io.StringIO(), io.StringIO())._dropped(3))
     assert (told["event"], told["level"], told["lines"]) == ("log.dropped", "warning", 3)
@@ -267,9 +275,9 @@ def test_as_json_what_is_printed_meanwhile_is_of_rays(monkeypatch: pytest.Monkey
     assert "pid" not in told
 
 
-@pytest.mark.parametrize(("keep_text", "kept"), [(True, True), (False, False)])
-def test_what_others_quote_is_left_out_unless_it_may_be_kept(keep_text: bool, kept: bool) -> None:
-    console = Console("json", out := io.StringIO(), io.StringIO(), keep_text)
+@pytest.mark.parametrize(("options", "kept"), [({"keep_text": True}, True), ({"keep_text": False}, False), ({}, False)])
+def test_what_others_quote_is_left_out_unless_it_may_be_kept(options: dict[str, bool], kept: bool) -> None:
+    console = Console("json", out := io.StringIO(), io.StringIO(), **options)
     console.show_foreign = True
     console.worker_printed(batch("ValueError: no such thing as 'my secret'"), lambda _: None)
     console.flush()

@@ -21,7 +21,7 @@ from deployments import app
 from deployments.app import logging_config
 from deployments.cluster import proxy
 from deployments.command import local
-from deployments.command.front import http_options, local_front, local_http_options
+from deployments.command.front import http_options, local_http_options
 from deployments.command.local import Server
 from deployments.command.signals import Stopped
 from deployments.settings import Settings
@@ -76,6 +76,7 @@ def test_ray_is_started_for_this_machine_alone(
     environ = {"RAY_AUTH_MODE": "disabled", "PATH": "/bin"}
     monkeypatch.setattr(ray, "init", lambda **options: told.append(options))
     monkeypatch.setattr(local, "os", SimpleNamespace(environ=environ, cpu_count=lambda: 64))
+    monkeypatch.setattr(local, "local_front", lambda settings, directory: {"A_FRONT": str(directory)})
     settings = SETTINGS.model_copy(update=metrics)
     made = server(console := Console(), settings=settings)
     made._start_ray()
@@ -92,9 +93,9 @@ def test_ray_is_started_for_this_machine_alone(
     }
     assert made.settings.metrics_dir == (settings.metrics_dir or directory / "metrics")
     ours = local._RAY_ENVIRONMENT | (local._RAY_METRICS if settings.metrics_port is not None else {})
-    processes = proxy.environment(made.settings, local_front(made.settings, directory))
-    assert environ == {**ours, **environ, **processes, "RAY_AUTH_MODE": "disabled", "PATH": "/bin"}
-    assert environ.keys() == ours.keys() | processes.keys() | {"PATH"}
+    processes = proxy.environment(made.settings, {"A_FRONT": str(directory)})
+    assert processes["A_FRONT"] == str(directory)
+    assert environ == {**ours, **processes, "RAY_AUTH_MODE": "disabled", "PATH": "/bin"}
     assert console.said == [("listens", "info")]
 
 
