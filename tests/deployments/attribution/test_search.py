@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import string
+from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from hypothesis import strategies as st
 
 from deployments.attribution import search, tiles
 from deployments.attribution.bloom import FALSE_POSITIVES, BloomFilter
-from deployments.attribution.index import FORMAT, Index
+from deployments.attribution.build import build
+from deployments.attribution.index import FORMAT, Index, IndexedFile
 from deployments.attribution.search import BEFORE, LONG, OWN, Looked
 from deployments.attribution.tiles import LEAST, TILE, Compared
 from tests.deployments.attribution.conftest import code
@@ -75,6 +79,37 @@ def test_a_filter_finds_next_to_nothing_else() -> None:
     known = drawn.integers(0, 2**64, 20_000, np.uint64)
     others = drawn.integers(0, 2**64, 1_000_000, np.uint64)
     assert len(BloomFilter.of([known], len(known)).find(others)) <= 10 * FALSE_POSITIVES * len(others)
+
+
+def probes(hash: int, bits: int) -> set[int]:
+    """Where a filter of so many bits has one. Source: Kirsch and Mitzenmacher, 2006; the step is of the halves."""
+    step = (hash >> 32 | hash << 32) % 2**64 | 1
+    return {(hash + number * step) % 2**64 % bits for number in range(20)}
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_a_filter_that_was_built_is_understood_by_later_versions(count: int, tmp_path: Path) -> None:
+    """Its bits are where they were, and as many: 1.44 for each time that the chance of an error is halved."""
+    hashes = np.random.default_rng(2).integers(0, 2**64, count, np.uint64)
+    BloomFilter.of([hashes[:300], hashes[300:]], count).save(tmp_path / "filter.npy")
+    opened = BloomFilter.open(tmp_path / "filter.npy")._bits
+    assert opened.dtype == np.uint8
+    assert len(opened) == max(8, math.ceil(count * 20 / math.log(2) / 8))
+    expected = {place for hash in hashes.tolist() for place in probes(hash, 8 * len(opened))}
+    assert set(np.flatnonzero(np.unpackbits(opened, bitorder="little")).tolist()) == expected
+
+
+def test_processes_of_a_node_share_a_filter(tmp_path: Path) -> None:
+    BloomFilter.of([], 0).save(tmp_path / "filter.npy")
+    opened = BloomFilter.open(tmp_path / "filter.npy")._bits
+    assert isinstance(opened, np.memmap)
+    assert not opened.flags.writeable
+
+
+def test_a_window_is_as_long_as_a_tile() -> None:
+    for length, windows in ((0, 0), (TILE - 1, 0), (TILE, 1), (TILE + 1, 2), (2 * TILE, TILE + 1)):
+        compared = Compared.of("x" * length)
+        assert (len(compared.windows()), len(compared.tiles())) == (windows, length // TILE)
 
 
 @given(data=st.data(), part=st.integers(0, 7), seed=st.integers(0, 1000))
@@ -158,6 +193,59 @@ def test_a_cut_leaves_one_character_less_than_a_long_copy(index: Index) -> None:
     assert cut is not None
     assert len(bare(text[:cut])) == len(bare("own words §")) + LONG - 1
     assert Looked(index, "", text[:cut]).cut() is None
+
+
+def test_what_is_too_little_of_a_copy_hides_no_other(index: Index) -> None:
+    """A person has typed nearly all of the first."""
+    whole = bare(code(5))
+    text = f"{whole[BEFORE : BEFORE + OWN - 1]}§ own words §{code(6)[:400]}"
+    (found,) = Looked(index, whole[:BEFORE], text).attributions
+    assert [source.file for source in found.sources] == ["library/part6.py"]
+
+
+def test_a_source_may_lack_a_little_at_its_ends(tmp_path: Path) -> None:
+    base = bare(code(50))[:300]
+    top = tmp_path / "library"
+    top.mkdir()
+    for name, text in {
+        "a": base,
+        "b": base[OWN:],
+        "c": base[OWN + 1 :],
+        "d": base[:-OWN],
+        "e": base[: -OWN - 1],
+    }.items():
+        (top / name).write_text(text)
+    build([top], tmp_path / "out")
+    index = Index.open(tmp_path / "out")
+    (found,) = Looked(index, "", base).attributions
+    index.close()
+    assert (found.start, found.end) == (0, 300)
+    assert sorted(source.file for source in found.sources) == ["library/a", "library/b", "library/d"]
+
+
+def test_a_copy_that_ends_with_a_tile_is_compared_once(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = bare(code(6))[: 2 * TILE]
+    compared = Mock(side_effect=search._alike)
+    monkeypatch.setattr(search, "_alike", compared)
+    (copy,) = Looked(index, "", text + "§").copies
+    assert (copy.start, copy.end, copy.place, copy.length) == (0, 2 * TILE, 0, 2 * TILE)
+    assert compared.call_count == 2, "to the right, and to the left"
+
+
+def test_no_more_than_so_many_places_are_compared(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_MOST_COMPARED", 2)
+    text = "§".join(bare(code(part))[: 2 * TILE] for part in (3, 4, 5, 6))
+    assert [copy.file.path for copy in Looked(index, "", text).copies] == ["library/part3.py", "library/part4.py"]
+
+
+@pytest.mark.parametrize("alike", [0, TILE - 1, TILE, TILE + 1])
+def test_equal_hashes_alone_are_no_copy(alike: int) -> None:
+    """Of texts that are not alike as far as a tile reaches."""
+    said = bare(code(1))[: 2 * TILE]
+    file = IndexedFile("a.py", None, said, Compared.of(f"{said[:alike]}§{said[alike + 1 :]}"))
+    colliding = SimpleNamespace(places=lambda hashes: [(0, [(7, 0)])], file={7: file}.get)
+    copies = Looked(colliding, "", said).copies  # type: ignore[arg-type]
+    assert [(copy.start, copy.end) for copy in copies] == ([(0, alike)] if alike >= TILE else [])
 
 
 def test_it_says_how_long_it_took(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
