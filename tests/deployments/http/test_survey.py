@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.errors import EngineUnavailableError
-from deployments.health import HealthReport, Member, Members, State
+from deployments.health import EngineHealth, HealthReport, Member, Members, State
 from deployments.http.survey import PATIENCE_S, survey
 from tests.support.virtual_time import VirtualTimeLoop
 
@@ -124,3 +124,39 @@ def test_it_is_well_exactly_where_one_answers_well_in_time(engines: dict[str, tu
     if not any(abs(after - DEADLINE_S) < 1e-3 for after in good):
         assert report.healthy is any(after < DEADLINE_S for after in good)
     assert len(report.engines) == len(engines)
+
+
+def test_what_goes_wrong_here_is_no_engines_silence() -> None:
+    with pytest.raises(ZeroDivisionError):
+        asked({"a": (0.0, ZeroDivisionError())})
+
+
+def test_what_an_engine_says_of_itself_is_passed_on_and_the_oldest_sign_of_life_counts() -> None:
+    one = HealthReport(healthy=True, engine="a", since=5.0, heartbeat_seconds=0.5, version="1.2", waiting=3)
+    report, _ = asked({"a": (0.0, one), "b": (0.0, well("b", waiting=4)), "c": (0.0, HealthReport(healthy=True))})
+    first, second, third = report.engines
+    assert first == EngineHealth(
+        id="a", state="ready", since=5.0, running=0, waiting=3, heartbeat_seconds=0.5, version="1.2"
+    )
+    assert second == EngineHealth(id="b", state="ready", since=5.0, waiting=4, heartbeat_seconds=0.1)
+    assert third == EngineHealth(id="c", state="silent", since=1.0, reason="It has gone.")
+    assert (report.heartbeat_seconds, report.waiting, report.reason) == (0.5, 7, None)
+
+
+def test_one_that_has_not_answered_is_silent_as_long_as_others_are_waited_for() -> None:
+    report, seconds = asked({"a": (NEVER, well("a")), "b": (NEVER, well("b"))})
+    assert seconds == pytest.approx(DEADLINE_S)
+    assert [(engine.state, engine.since, engine.reason) for engine in report.engines] == [
+        ("silent", 1.0, "It has not answered yet.")
+    ] * 2
+    assert (report.healthy, report.heartbeat_seconds, report.kv_cache_usage) == (False, None, 0.0)
+    assert report.reason == "No engine is ready: 2 are silent."
+
+
+def test_ingresses_are_named() -> None:
+    async def ask(engine: str) -> HealthReport:
+        raise AssertionError("there is none")
+
+    ingress = Member(id="i", state="ready", since=2.0)
+    report, _ = in_virtual_time(lambda: survey(Members(ingresses=[ingress]), ask, DEADLINE_S))
+    assert (report.ingresses, report.engines) == ([ingress], [])
