@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.datastructures import Headers
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from deployments.errors import ForbiddenError, UnauthorizedError
 from deployments.http.authentication import MAX_KEY_CHARS, check, credential
@@ -107,7 +107,10 @@ async def test_no_spelling_of_a_path_takes_its_need_away(
 
 def test_what_is_needed_is_what_starlette_routes_to(closed_app: FastAPI) -> None:
     """Without the door, which refuses such paths already."""
-    needs = Needs([Route("/metrics", _metrics)])
+    above = Mount("/above", routes=[])  # which is no route, and nothing after it is forgotten
+    needs = Needs([above, Route("/metrics", _metrics), Route("/{name}", _metrics, methods=["POST"])])
+    assert needs("POST", "/x") == "metrics"
+    assert needs("PUT", "/x") == needs("GET", "/x") == needs("GET", "/above") == "key"
     assert needs("GET", "/metrics") == needs("GET", "/metrics\n") == needs("HEAD", "/metrics") == "metrics"
     assert needs("GET", "/metrics/") == "key"
 

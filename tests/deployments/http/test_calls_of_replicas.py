@@ -21,7 +21,7 @@ from deployments.http.handle_backend import (
     HandleBackend,
 )
 from deployments.protocol import ModelInfo
-from tests.deployments.http.test_handle_backend import LAST, REQUEST, Response, backend
+from tests.deployments.http.test_handle_backend import LAST, REQUEST, SILENT, Response, backend, item
 
 pytestmark = pytest.mark.virtual_time
 
@@ -167,3 +167,44 @@ async def test_a_lost_node_is_said_to_who_may_try_again_elsewhere() -> None:
         await one.generate(REQUEST)
     assert error.value.retry_after == RETRY_AFTER_S
     assert not one._calls
+
+
+@pytest.mark.parametrize(
+    ("items", "whole", "listened"),
+    [
+        ([item("a"), LAST], False, ["engine-1"]),
+        ([item("a"), item("b"), LAST], False, ["engine-1"] * 2),  # which is nothing where it does already
+        ([SILENT, item("a"), LAST], False, ["engine-1"]),
+        ([SILENT, LAST], False, []),
+        ([LAST], False, []),
+        ([item("a"), LAST], True, []),
+    ],
+)
+async def test_more_of_an_answer_comes_with_all_others_where_there_is_more(
+    items: list[object], whole: bool, listened: list[str]
+) -> None:
+    one, heard = backend(Response(*items)), list[str]()
+    one._channels.listen = heard.append  # type: ignore[method-assign]
+    asked: list[bool] = []
+    stream = one._streaming.stream.remote
+
+    def told(request: object, whole: bool) -> Any:
+        asked.append(whole)
+        return stream(request)
+
+    one._streaming.stream.remote = told
+    if whole:
+        assert [delta.text for delta in await one.generate(REQUEST)] == ["a", "b"]
+    else:
+        assert "".join([delta.text async for batch in one.stream(REQUEST) for delta in batch]).endswith("b")
+    assert (heard, asked) == (listened, [whole])
+    await asyncio.sleep(1)  # until it is said that it has arrived
+
+
+async def test_where_nobody_says_how_long_it_waits_half_a_minute_and_for_a_health_a_minute() -> None:
+    with pytest.raises(EngineAwayError):
+        await backend(Response(taken=False)).generate(REQUEST)
+    assert now() == pytest.approx(30.0)
+    with pytest.raises(EngineUnavailableError):
+        await asking({None: Response(None)})[0].health()
+    assert now() == pytest.approx(30.0 + HEALTH_TAKEN_S + 60.0 + ANSWER_MARGIN_S)

@@ -8,10 +8,14 @@ from functools import cache
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
-from deployments.http.door import Access
+from deployments.errors import ServeError
+from deployments.http.door import Access, DoorMiddleware, is_loopback
 from deployments.ingress import create_app
 from model.text.tokenizer import Tokenizer
+from tests.deployments.http.test_middleware import nobody, told
+from tests.support.accounts import asking
 from tests.support.fake_backend import FakeBackend
 
 LOOPBACK = Access("127.0.0.1")
@@ -159,3 +163,99 @@ async def test_same_origin_behind_a_proxy_that_speaks_tls(client_of: ClientOf) -
         assert (await client.post("/v1/completions", json=BODY, headers=headers)).status_code == 200
         headers["host"] = "code.example.com:443"
         assert (await client.post("/v1/completions", json=BODY, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("10.0.0.3", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("ide.test", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_which_addresses_only_this_machine_reaches(address: str | None, found: bool) -> None:
+    assert is_loopback(address) is found
+
+
+@pytest.mark.parametrize(
+    ("access", "local", "answers"),
+    [
+        (LOOPBACK, None, False),
+        (LOOPBACK, "127.0.0.1", False),
+        (LOOPBACK, "10.0.0.3", True),
+        (EVERYWHERE, "127.0.0.1", True),
+        (Access(), "127.0.0.1", True),
+        (Access(hosts=("ide.test",)), "10.0.0.3", False),
+    ],
+)
+def test_another_name_will_do_where_others_reach_the_server_and_it_has_none(
+    access: Access, local: str | None, answers: bool
+) -> None:
+    assert access.answers_to("other.test", local) is answers
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "scheme", "same"),
+    [
+        ("http://ide.test", "ide.test:80", "http", True),
+        ("https://ide.test", "ide.test:443", "http", True),
+        ("https://ide.test", "ide.test:80", "http", False),
+        ("https://ide.test:80", "ide.test:80", "http", True),
+        ("http://ide.test", "", "http", False),
+        ("http://ide.test", "ide.test:99999", "http", False),
+        ("http://[::1", "ide.test", "http", False),
+        ("http://IDE.test", "ide.TEST", "http", True),
+        ("app://ide.test", "ide.test", "http", False),
+        ("http://ide.test", "ide.test", "https", False),
+        ("https://ide.test", "ide.test", "https", True),
+    ],
+)
+def test_which_pages_come_from_here(origin: str, host: str, scheme: str, same: bool) -> None:
+    """By name and port; a scheme without a port that everybody knows is of no page of ours."""
+    assert Access().welcomes(origin, host, scheme) is same
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("path", "fields", "status"),
+    [
+        ("/v1/x\x00", {}, 404),
+        ("/v1/x\x7f", {"host": "evil.example"}, 404),
+        ("/v1/x\x1f", {}, 404),
+        ("/v1/x", {"host": "evil.example"}, 403),
+        ("/v1/x", {"host": "localhost", "origin": "http://evil.example"}, 403),
+        ("/v1/x", {"origin": "http://localhost"}, 403),
+        ("/v1/x ~\x80", {"host": "localhost", "origin": "http://localhost"}, 200),
+    ],
+)
+async def test_what_is_refused_at_the_door_is_noted_and_of_posts_told(
+    method: str, path: str, fields: dict[str, str], status: int
+) -> None:
+    refused, passed = list[ServeError](), list[int]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        passed.append(200)
+
+    headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+    scope: Scope = {"type": "http", "method": method, "path": path, "headers": headers}
+    with asking() as record:
+        sent = await told(DoorMiddleware(app, LOOPBACK, refused.append), scope)
+    assert [*passed, *(message["status"] for message in sent if "status" in message)] == [status]
+    assert [error.status for error in refused] == ([status] if method == "POST" and status != 200 else [])
+    assert (record.error.status if record.error else 200) == status
+
+
+def test_two_names_are_both_to_be_the_servers() -> None:
+    """Who is behind a proxy that reads the first may read the other."""
+    door = DoorMiddleware(nobody, LOOPBACK, nobody)
+    for hosts, refused in ((["localhost", "localhost"], False), (["localhost", "evil.example"], True)):
+        headers = [(b"host", host.encode()) for host in hosts]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "server": ("127.0.0.1", 80)}
+        assert (door._problem(scope) is not None) is refused

@@ -21,7 +21,7 @@ from deployments.errors import (
     OverloadedError,
 )
 from deployments.health import HealthReport
-from deployments.http.channels import SILENCE_S
+from deployments.http.channels import RETRY_AFTER_S, SILENCE_S
 from deployments.http.handle_backend import HEALTH_TAKEN_S, TAKEN_S, HandleBackend
 from deployments.http.receipts import SENT_S, TOGETHER_S
 from deployments.http.request_record import RequestRecord
@@ -151,8 +151,10 @@ async def test_a_call_that_nobody_waits_for_is_cancelled() -> None:
 @pytest.mark.parametrize("results", [(item("a"),), (asyncio.CancelledError(),), ()])
 async def test_an_answer_that_ends_before_its_end_is_that_of_an_engine_that_died(results: tuple[object, ...]) -> None:
     """Serve raises here what its replica raised there: to be cancelled there is not to be cancelled here."""
-    with pytest.raises(EngineUnavailableError) as error:
+    ended = "call" if results[:1] and isinstance(results[0], asyncio.CancelledError) else "answer before the end"
+    with pytest.raises(EngineUnavailableError, match=f"^The replica ended (its|the) {ended}.$") as error:
         await drain(Response(*results))
+    assert error.value.retry_after == RETRY_AFTER_S
     assert not isinstance(error.value, EngineAwayError), "it would not be resumed"
 
 
