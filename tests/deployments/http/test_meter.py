@@ -99,3 +99,35 @@ def test_the_pieces_in_which_news_come_make_no_difference(batches: list[list[tup
         assert owed.cost <= pieces.most_cost
         assert owed.prompt_tokens + owed.completion_tokens <= pieces.most_tokens
         assert owed.cached_tokens <= owed.prompt_tokens
+
+
+def test_how_it_ended_is_what_was_heard_or_else_how_it_was_broken_off() -> None:
+    one = meter(asked(best_of=2))
+    assert one.ended(5.0, "cancelled") is None
+    one.saw([Delta(index=0, token_ids=[1], finish_reason="stop", cached_tokens=99)])
+    for kind, expected in ((None, "completed"), ("cancelled", "cancelled"), ("failed", "failed")):
+        owed = one.ended(7.0, kind)  # type: ignore[arg-type]
+        assert owed is not None
+        assert (owed.kind, owed.ended_at, owed.estimated) == (expected, 7.0, False)
+        assert owed.cached_tokens == 40, "no more than there is"
+    one.saw([Delta(index=1, finish_reason="length")])
+    owed = one.ended(7.0, "cancelled")
+    assert owed is not None
+    assert (owed.kind, owed.completion_tokens, owed.cached_tokens) == ("completed", 1, 0)
+
+
+def test_what_is_owed_before_the_end_is_estimated() -> None:
+    """At first all prompts, then those that were heard of."""
+    one = meter(asked(prompts=3))
+    begun = entry(1)
+    first = one.asked()
+    assert (first.kind, first.started_at, first.ended_at, first.estimated) == ("failed", 1.0, begun.started_at, True)
+    assert (first.prompt_tokens, first.completion_tokens, first.cost) == (120, 0, cost(120, 0, 0))
+    left = one.left_unheard(9.0)
+    assert (left.kind, left.ended_at, left.prompt_tokens, left.estimated) == ("cancelled", 9.0, 120, True)
+    one.saw([Delta(index=1, token_ids=[1, 2], cached_tokens=16), Delta(index=1, cached_tokens=8, replayed_tokens=1)])
+    one.saw([Delta(index=1, replayed_tokens=1)])
+    so_far = one.so_far(4.0)
+    assert (so_far.kind, so_far.ended_at, so_far.estimated) == ("failed", 4.0, True)
+    assert (so_far.prompt_tokens, so_far.cached_tokens, so_far.completion_tokens) == (40, 16, 2)
+    assert (so_far.replayed_tokens, so_far.cost) == (2, cost(42, 18, 0))

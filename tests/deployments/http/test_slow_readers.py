@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from deployments.http.connection import GuardedProtocol
+from deployments.http.slow_reader import taken_bytes
 from deployments.limits import ApiLimits
 from tests.support.http_server import serving
 from tests.support.waiting import wait_until
@@ -132,3 +136,37 @@ def server_connections(url: str) -> list[str]:
     with open("/proc/net/tcp") as table:
         lines = [line.split() for line in table.readlines()[1:]]
     return [fields[3] for fields in lines if fields[1].endswith(port) and fields[3] != "0A" and fields[9] != "0"]
+
+
+def transport(own: object, waiting: int = 7) -> asyncio.Transport:
+    found: Any = SimpleNamespace(get_extra_info={"socket": own}.get, get_write_buffer_size=lambda: waiting)
+    return found  # type: ignore[no-any-return]
+
+
+def test_what_was_taken_is_what_the_clients_machine_has_acknowledged() -> None:
+    """Not what the kernel has taken off our hands."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as own:
+        peer, _ = listening.accept()
+        before = taken_bytes(transport(own))
+        own.sendall(b"x" * 1000)
+        with peer:
+            wait_until(lambda: taken_bytes(transport(own)) - before == 1000, "nothing is acknowledged")
+            assert taken_bytes(transport(peer)) < 1000, "that is what came, not what it has sent"
+
+
+def test_where_nobody_tells_it_is_what_has_left_our_buffer() -> None:
+    closed = socket.socket()
+    closed.close()
+    one, other = socket.socketpair()  # of no network
+    with one, other:
+        for own in (None, closed, one):
+            assert (taken_bytes(transport(own)), taken_bytes(transport(own, 0))) == (-7, 0)
+    short = SimpleNamespace(family=socket.AF_INET, getsockopt=lambda *_: b"x" * 100)  # of an old kernel
+    assert taken_bytes(transport(short)) == -7
+    asked: list[Any] = []
+    info = SimpleNamespace(
+        family=socket.AF_INET6,
+        getsockopt=lambda *what: asked.append(what) or b"x" * 120 + (5).to_bytes(8, sys.byteorder),
+    )
+    assert taken_bytes(transport(info)) == 5
+    assert asked == [(socket.IPPROTO_TCP, socket.TCP_INFO, 128)]
