@@ -112,6 +112,13 @@ def test_a_window_is_as_long_as_a_tile() -> None:
         assert (len(compared.windows()), len(compared.tiles())) == (windows, length // TILE)
 
 
+def test_of_what_stands_before_only_the_last_is_looked_at() -> None:
+    compared = Compared.of("a b\n c")
+    for count, places in ((0, []), (1, [5]), (2, [2, 5]), (3, [0, 2, 5]), (9, [0, 2, 5])):
+        last = compared.last(count)
+        assert (last.places.tolist(), "".join(map(chr, last.codes))) == (places, "abc"[3 - len(places) :])
+
+
 @given(data=st.data(), part=st.integers(0, 7), seed=st.integers(0, 1000))
 def test_a_planted_copy_is_found_wherever_it_begins(data: st.DataObject, index: Index, part: int, seed: int) -> None:
     """Of as many characters as hold a whole tile; 149 hold two."""

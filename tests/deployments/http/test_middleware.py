@@ -221,6 +221,7 @@ def part(body: bytes, more: bool = False) -> Message:
         ("10", [part(b"x" * 10)], True),
         ("11", [], False),
         ("9" * 18, [], False),
+        ("0" * 19, [], False),
         ("9" * 5000, [], False),
         ("0" * 18, [part(b"x")], True),
         ("-1", [part(b"x")], True),
