@@ -128,8 +128,10 @@ EVENTS = (
     _event(
         "request.resuming",
         _INFO,
-        "the engine of `request_id` died, and another one is asked to go on; `message` says why",
-        has="message request_id",
+        "the engine of `request_id` died, or of what asks for no completion, and another one is asked to go on; "
+        "`message` says why",
+        has="message",
+        may="request_id",
     ),
     _event(
         "request.unknown_field",

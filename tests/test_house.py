@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -124,3 +126,24 @@ if __name__ == "__main__":
     for old in FENCE.findall(text):
         text = text.replace(old, drawn(old))
     ARCHITECTURE.write_text(text)
+
+
+def always_true(source: str) -> Iterator[int]:
+    """Lines where something else stands behind an exception and `or`: an exception is true, though it says nothing."""
+    for handler in ast.walk(ast.parse(source)):
+        if isinstance(handler, ast.ExceptHandler) and handler.name:
+            for node in ast.walk(handler):
+                if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
+                    yield from (one.lineno for one in node.values[:-1] if getattr(one, "id", "") == handler.name)
+
+
+def test_no_exception_is_taken_for_its_words() -> None:
+    sample = (
+        "try: f()\nexcept OSError as error:\n print(error or 1)\n print(str(error) or error or 2, error.a or error)"
+    )
+    assert list(always_true(sample)) == [3, 4]
+    texts = {
+        path: text for path in tracked("*.py") if re.search(r" as (\w+):(?s:.*)\b\1 or ", text := path.read_text())
+    }
+    found = {path: lines for path, text in texts.items() if (lines := list(always_true(text)))}
+    assert found == {}

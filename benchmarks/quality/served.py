@@ -46,7 +46,7 @@ async def look_at(client: httpx.AsyncClient, wanted: str | None) -> Served:
     try:
         response = await client.get("/v1/models")
     except httpx.HTTPError as error:
-        raise Away(f"no server at {address(client.base_url)}: {error or type(error).__name__}") from error
+        raise Away(f"no server at {address(client.base_url)}: {str(error) or type(error).__name__}") from error
     if response.status_code != 200:
         why = f"{address(client.base_url)} answers /v1/models with {response.status_code}"
         raise Away(why) if response.status_code in NOBODY_BEHIND else RuntimeError(why)

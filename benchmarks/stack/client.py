@@ -148,7 +148,7 @@ async def run(load: Load, say: Any = print) -> Found:
                 for connection in connections:
                     await connection.closed.wait()
     except (OSError, TimeoutError) as error:
-        raise RuntimeError(f"the server does not answer: {error or type(error).__name__}") from error
+        raise RuntimeError(f"the server does not answer: {str(error) or type(error).__name__}") from error
     finally:
         for connection in connections:
             if not connection.closed.is_set():
