@@ -284,6 +284,7 @@ class BodyMiddleware:
             # What a route meets that is broken off is nobody's failure.
             if not gone.is_set():
                 raise
+            route.uncancel()
         finally:
             watcher.cancel()
 

@@ -302,6 +302,9 @@ async def test_a_client_that_leaves_ends_its_route_quietly(fails: bool) -> None:
 
     await BodyMiddleware(route, 10, 5.0, nobody)(request(), client, nobody)
     assert ended == ["cancelled"]
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0, "what comes after it in this task is not ended"
 
 
 async def test_what_fails_or_is_cancelled_by_others_while_the_client_is_there_is_raised() -> None:
