@@ -318,6 +318,7 @@ class Engine:
             kv_blocks_total=self.pool.num_blocks,
             kv_blocks_used=self.pool.num_used,
             kv_blocks_cached=self.pool.num_cached,
+            lacks_blocks=self.scheduler.lacks_blocks,
             oldest_waiting_seconds=self.scheduler.oldest_waiting(),
             totals=self.counters.totals(),
         )

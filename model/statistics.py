@@ -47,7 +47,8 @@ class EngineStats(msgspec.Struct):
     """A snapshot of the engine.
 
     running, waiting: sequences. kv_blocks_total, used, cached: blocks of one rank's cache; held by running sequences;
-    whose content can be found by hash. totals: by the names of its counters; they only grow.
+    whose content can be found by hash. lacks_blocks: whether the last step had too few of them for one that waits.
+    totals: by the names of its counters; they only grow.
     """
 
     running: int = 0
@@ -55,6 +56,7 @@ class EngineStats(msgspec.Struct):
     kv_blocks_total: int = 0
     kv_blocks_used: int = 0
     kv_blocks_cached: int = 0
+    lacks_blocks: bool = False
     oldest_waiting_seconds: dict[int, float] = {}
     """By class of service, how long the sequence has waited that has waited longest for its first step."""
     totals: dict[str, float] = {}

@@ -92,7 +92,7 @@ class Admission:
 
         Raises OverloadedError where there is none now, InvalidRequestError where there never will be.
         Cache blocks can run out before `max_running` is reached; then the engine's own count of waiting
-        sequences is what is bounded.
+        sequences is what is bounded. Else some of them are only waiting for its next step.
         """
         most = self._max_running + self._max_waiting
         if sequences > most:
@@ -102,7 +102,7 @@ class Admission:
                 code="too_many_completions",
             )
         self._waiting = waiting = min(stats.waiting, self.open)
-        room = min(most, self.open - waiting + self._max_waiting) if waiting else most
+        room = min(most, self.open - waiting + self._max_waiting) if waiting and stats.lacks_blocks else most
         missing = self.open + sequences - room
         if missing > 0:
             displaced = self._displaceable(missing, tenant, sequences, weight)

@@ -41,6 +41,7 @@ class Scheduler:
         self.counters = counters
         self.pace = pace
         self._planned = Planned()
+        self.lacks_blocks = False
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.enter(sequence)
@@ -83,6 +84,7 @@ class Scheduler:
             self._prefill(step, decoding)
         elif self.pace is not None:
             self.pace.limited = False
+        self.lacks_blocks = step.held_up is not None
         plan = [Scheduled(sequence, count) for sequence, count in step.counts.items()]
         self._publish(plan)
         if any(sequence.draft for sequence in step.counts):
@@ -217,18 +219,16 @@ class Scheduler:
         served = {s.service_class for s in chain(running, admitted) if s in step.counts}
         behind = [s for s in running if s not in step.counts and s.blocks]
         for sequence in self.waiting.overtaken(behind, admitted, served):
-            runs = bool(sequence.blocks)
-            if runs:
+            if sequence.blocks:
                 self.running.remove(sequence)
             self.waiting.move_up(sequence)
-            if runs:
+            if sequence.blocks:
                 bisect.insort(self.running, sequence, key=_rank)
 
     def _rest(self, sequence: Sequence) -> int:
         """Tokens of a sequence that are still to be computed, those left out that are cached for one that waits."""
-        if sequence.blocks:
-            return sequence.pending
-        return sequence.length - len(self._cached(sequence)) * self.pool.block_size
+        cached = 0 if sequence.blocks else len(self._cached(sequence)) * self.pool.block_size
+        return sequence.pending if sequence.blocks else sequence.length - cached
 
     def _advance(self, step: Step, sequence: Sequence, tokens: int, preempting: bool = True) -> int:
         """Let a sequence compute up to so many tokens more in this step; how many it computes in all."""

@@ -295,11 +295,12 @@ def test_a_command_speaks_to_standard_output_and_error(monkeypatch: pytest.Monke
         console.flush()
     assert '"as json"' in streams["__stdout__"].getvalue()
     assert streams["__stderr__"].getvalue() == "as text\n"
-    for name in ("__stdout__", "__stderr__"):
-        monkeypatch.setattr(sys, name, None)
-    console = Console("text")
-    console.say("without them")
-    console.flush()
+    with monkeypatch.context() as without:
+        for name in ("__stdout__", "__stderr__"):
+            without.setattr(sys, name, None)
+        console = Console("text")
+        console.say("without them")
+        console.flush()
     assert (streams["stdout"].getvalue(), streams["stderr"].getvalue()) == ("", "without them\n")
 
 

@@ -44,15 +44,25 @@ def test_sequences_that_wait_for_cache_blocks_fill_the_queue() -> None:
     """The engine runs 2 of its 64 because the cache is full; 3 wait, and no more than 3 may."""
     admission = Admission(max_running=64, max_waiting=3)
     with admission.admit(5, IDLE):
-        with pytest.raises(OverloadedError), admission.admit(1, EngineStats(running=2, waiting=3)):
+        full = EngineStats(running=2, waiting=3, lacks_blocks=True)
+        with pytest.raises(OverloadedError), admission.admit(1, full):
             pass
-        with admission.admit(1, EngineStats(running=3, waiting=2)):
+        with admission.admit(1, EngineStats(running=3, waiting=2, lacks_blocks=True)):
+            pass
+
+
+def test_sequences_that_wait_for_the_next_step_fill_no_queue() -> None:
+    """Seven come while the engine is in a step: three of them run in the next one."""
+    admission = Admission(max_running=4, max_waiting=4)
+    with admission.admit(7, IDLE), admission.admit(1, EngineStats(running=1, waiting=6)):
+        assert admission.open == 8
+        with pytest.raises(OverloadedError), admission.admit(1, EngineStats(running=1, waiting=7)):
             pass
 
 
 def test_stale_stats_of_an_engine_that_is_idle_now_do_not_count() -> None:
     admission = Admission(max_running=4, max_waiting=2)
-    with admission.admit(4, EngineStats(waiting=50)):
+    with admission.admit(4, EngineStats(waiting=50, lacks_blocks=True)):
         assert admission.open == 4
 
 

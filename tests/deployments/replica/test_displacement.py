@@ -134,7 +134,7 @@ def test_where_blocks_are_short_what_waits_in_the_engine_is_shared() -> None:
     queue = Queue(Admission(64, 3))
     for _ in range(5):
         assert queue.ask("flood")
-    full = EngineStats(running=2, waiting=3)
+    full = EngineStats(running=2, waiting=3, lacks_blocks=True)
     assert queue.ask("flood", stats=full) is None
     assert queue.ask("team", stats=full)
     assert (queue.of("flood"), queue.of("team")) == (4, 1)

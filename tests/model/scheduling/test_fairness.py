@@ -167,3 +167,22 @@ def test_under_any_load_everybody_starts(lengths: list[tuple[int, int, int]], nu
     assert not engine.has_work()
     for number, (length, priority, _) in enumerate(lengths):
         assert tokens_of(outputs[f"r{number}"]) == naive(request(f"r{number}", length, priority, max_tokens=5), 800)
+
+
+def test_whether_it_is_blocks_that_one_waits_for_is_told() -> None:
+    """Not where the step had no token left for it, which the next one may have."""
+    engine = engine_of()
+    for name in "abc":
+        engine.add(request(name, 200))
+    engine.step()
+    assert (engine.stats().waiting, engine.stats().lacks_blocks) == (2, False)
+    run_to_end(engine)
+    engine = engine_of(num_blocks=2 + 24 // engine.pool.block_size)
+    engine.add(request("first", 20, max_tokens=4))
+    engine.step()
+    engine.add(request("second", 20))
+    assert not engine.stats().lacks_blocks, "it has not been looked at yet"
+    engine.step()
+    assert (engine.stats().waiting, engine.stats().lacks_blocks) == (1, True)
+    run_to_end(engine)
+    assert (engine.stats().waiting, engine.stats().lacks_blocks) == (0, False)
