@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Requests without a seed would differ from run to run on every server that a test starts.
 os.environ.setdefault("STARCODER_SEED", "0")
+
+# Days and times that are told in UTC are so wherever a server stands.
+os.environ["TZ"] = "UTC+9:30"
+time.tzset()
 
 # Keys that whoever runs the tests has made for a server of their own are nobody's business here.
 os.environ["STARCODER_TEAMS__DATABASE"] = "sqlite+aiosqlite:////dev/null/none.sqlite"
