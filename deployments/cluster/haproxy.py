@@ -351,7 +351,7 @@ def main() -> None:
     if os.getpgrp() != os.getpid():
         os.setsid()
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
     if os.getppid() != parent:
         raise SystemExit("whoever started this has ended")
     os.execv(binary, [binary, *arguments])

@@ -20,7 +20,7 @@ KILLED_S = 15.0
 def adopt_orphans() -> None:
     """Become the parent of grandchildren whose own parent ends (Linux). Ray's workers stay findable that way."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def descendants(pid: int | None = None) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -45,6 +46,8 @@ def test_nothing_listens_but_the_front_itself(rendered: Rendered, tmp_path: Path
     after = adapt(before, tmp_path)
     assert [line.strip() for line in after.splitlines() if line.strip().startswith("bind ")] == ["bind 127.0.0.1:8123"]
     assert f"stats socket {tmp_path / 'a'} mode 600 " in after
+    (most, *_) = re.findall(r"^    maxconn (\d+)$", after, re.MULTILINE)
+    assert int(most) == 100 + 12 + 16, "those beyond the limit are told so"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])

@@ -151,6 +151,8 @@ async def test_a_session_stays_though_its_replica_is_listened_to():
     router._use_replica_queue_len_cache = False
     replicas = [SimpleNamespace(replica_id=ReplicaID(name, DeploymentID("engine"))) for name in "ab"]
     router._replicas = {replica.replica_id: replica for replica in replicas}
+    told: list[object] = []
+    router._metrics = SimpleNamespace(routed=lambda *of_it: told.append(of_it))
 
     def pending(argument: object, id: str) -> SimpleNamespace:
         return SimpleNamespace(args=(argument,), created_at=0.0, metadata=SimpleNamespace(internal_request_id=id))
@@ -169,6 +171,7 @@ async def test_a_session_stays_though_its_replica_is_listened_to():
         there = await route(request(0), "0")
         router.on_new_queue_len_info(there, 1)
         router.on_request_routed(pending(request(0), "0"), there, None)
+        assert told == [("session", 0, 0)]
         router.on_request_completed(there, "0")
         attach = Attach(engine=there.unique_id, reader="i")
         assert await route(attach, "answers") == there

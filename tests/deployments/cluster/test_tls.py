@@ -154,6 +154,7 @@ def test_haproxy_shows_a_renewed_certificate(
         assert not shows(running.port, other)
         assert haproxys(certificate, tmp_path).take()
         assert haproxys(certificate, tmp_path).take()  # another process of the node
+        assert stat.S_IMODE((tmp_path / "renewal.lock").stat().st_mode) == 0o600
         assert shows(running.port, other)
         before.sendall(GET)
         assert before.recv(4096).startswith(b"HTTP/1.1 200 ")
