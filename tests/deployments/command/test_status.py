@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 
 import httpx
@@ -141,6 +142,14 @@ def test_what_is_no_object_is_no_answer_of_ours(body: bytes, answer: dict[str, s
 )
 def test_why_it_is_not_ready_is_what_the_error_says(answer: dict[str, object], reason: str | None) -> None:
     assert status._error(answer) == reason
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "TIMEOUT", httpx.Timeout(10, read=0.05))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(RuntimeError, match=f"^no server at {url}: timed out$"):
+            status.run(["--url", url])
 
 
 def test_no_server_and_another_one(capsys: pytest.CaptureFixture[str]) -> None:
