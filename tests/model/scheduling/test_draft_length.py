@@ -294,3 +294,11 @@ def test_nothing_is_proposed_while_a_token_is_awaited_but_it_is_read_first_where
         assert not await_tokens(running, 64, does_not)
         propose_drafts(running, rows=64, turn=0, by_model=does_not)
     assert await_tokens(running, 64, does_not), "it is time to try one again"
+
+
+def test_the_draft_model_catches_up_with_those_who_lack_least() -> None:
+    length = DraftLength(4, 0.01, pass_tokens=100)
+    candidates = [Candidate(0.9, 99, lacking) for lacking in (90, 30, 2, 69, 68)]
+    assert length._ready(candidates, [0, 1, 2, 3, 4]) == [1, 2, 4], "100 of 100 tokens"
+    assert length._ready(candidates, [0, 1, 3]) == [1, 3]
+    assert length._ready(candidates, [0, 3]) == [3]

@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from model.request import Request, SamplingParams
-from model.scheduling.drafting import MOST_DRAFTS, are_many, propose_drafts
+from model.scheduling.drafting import MOST_DRAFTS, are_many, expected_passes, propose_drafts
 from model.scheduling.sequence import Sequence
-from model.scheduling.speculation import Speculator
+from model.scheduling.speculation import BY_MODEL, Speculator
 from tests.support.toy_engine import toy_engine
 
 LONGEST = 4
@@ -102,3 +102,15 @@ def test_an_eighth_is_many() -> None:
     assert are_many(1, 8)
     assert not are_many(1, 9)
     assert are_many(1, 1)
+
+
+def test_what_a_draft_model_has_to_catch_up_with_is_told() -> None:
+    """The last two tokens it reads anyway."""
+    running = [decoding(number) for number in range(4)]
+    for sequence, lacking, tokens in zip(running, (2, 3, 9, 50), (2, 1, 3, 0), strict=True):
+        sequence.drafted = sequence.length - lacking
+        sequence.draft = [BY_MODEL] * tokens
+    assert expected_passes(running) == (3, 3 + 9)
+    running[2].draft = [7, 7, 7, 7]
+    assert expected_passes(running) == (2, 3), "found in the text"
+    assert expected_passes([]) == (0, 0)
