@@ -22,6 +22,11 @@ def shown(value: object) -> str:
     return _clipped(repr(value if not isinstance(value, str) else value[: _MAX_SHOWN_CHARS + 1]), _MAX_SHOWN_CHARS)
 
 
+def words_of(error: BaseException) -> str:
+    """What it says, or its name where it says nothing, as httpx's time-outs."""
+    return str(error) or type(error).__name__
+
+
 def _clipped(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most] + "…"
 

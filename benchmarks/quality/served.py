@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from benchmarks.server.completions import connect
+from deployments.errors import words_of
 
 NOBODY_BEHIND = (502, 503, 504)
 """What a proxy answers whose server is away."""
@@ -46,7 +47,7 @@ async def look_at(client: httpx.AsyncClient, wanted: str | None) -> Served:
     try:
         response = await client.get("/v1/models")
     except httpx.HTTPError as error:
-        raise Away(f"no server at {address(client.base_url)}: {str(error) or type(error).__name__}") from error
+        raise Away(f"no server at {address(client.base_url)}: {words_of(error)}") from error
     if response.status_code != 200:
         why = f"{address(client.base_url)} answers /v1/models with {response.status_code}"
         raise Away(why) if response.status_code in NOBODY_BEHIND else RuntimeError(why)

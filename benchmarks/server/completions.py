@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from benchmarks.metrics import Timeline
+from deployments.errors import words_of
 
 PATH = "/v1/completions"
 
@@ -75,7 +76,7 @@ async def check_server(client: httpx.AsyncClient) -> None:
     try:
         response = await client.get("/v1/models")
     except httpx.HTTPError as error:
-        raise RuntimeError(f"no server at {client.base_url}: {str(error) or type(error).__name__}") from error
+        raise RuntimeError(f"no server at {client.base_url}: {words_of(error)}") from error
     if response.status_code != 200:
         raise RuntimeError(f"{client.base_url} answers {PATH.rpartition('/')[0]}/models with {response.status_code}")
 

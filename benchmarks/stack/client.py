@@ -21,6 +21,7 @@ import msgspec
 
 from benchmarks.stack.load import Found, Load
 from benchmarks.stack.responses import ResponseReader, events
+from deployments.errors import words_of
 
 PATIENCE_S = 120.0
 BEGIN, END = "begin", "end"
@@ -148,7 +149,7 @@ async def run(load: Load, say: Any = print) -> Found:
                 for connection in connections:
                     await connection.closed.wait()
     except (OSError, TimeoutError) as error:
-        raise RuntimeError(f"the server does not answer: {str(error) or type(error).__name__}") from error
+        raise RuntimeError(f"the server does not answer: {words_of(error)}") from error
     finally:
         for connection in connections:
             if not connection.closed.is_set():

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import httpx
 
 from deployments.command.connection import API_KEY_VARIABLE, TIMEOUT, URL_VARIABLE, bearer, key_given, url_given
+from deployments.errors import words_of
 from deployments.options import OptionParser, number, positive
 from deployments.protocol import CompletionMode
 from model.config import ConfigError
@@ -128,7 +129,7 @@ def stream(url: str, request: dict[str, Any], key: str | None = None) -> Iterato
         hint = " (if the server speaks TLS, say https://)" if url.startswith("http:") else ""
         raise RuntimeError(f"{url}: {error}{hint}") from error
     except httpx.HTTPError as error:
-        raise RuntimeError(f"{url}: {str(error) or type(error).__name__}") from error
+        raise RuntimeError(f"{url}: {words_of(error)}") from error
 
 
 def _refusal(status: int, body: bytes) -> str:

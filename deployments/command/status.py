@@ -16,6 +16,7 @@ from deployments.api.operations import Version
 from deployments.command.complete import DEFAULT_URL
 from deployments.command.connection import URL_VARIABLE, url_given
 from deployments.command.tables import table
+from deployments.errors import words_of
 from deployments.options import OptionParser
 
 TIMEOUT = httpx.Timeout(10, read=90)
@@ -56,7 +57,7 @@ def _ask(client: httpx.Client, path: str) -> dict[str, Any]:
     try:
         answer = client.get(path).json()
     except httpx.HTTPError as error:
-        raise RuntimeError(f"no server at {client.base_url}: {str(error) or type(error).__name__}") from error
+        raise RuntimeError(f"no server at {client.base_url}: {words_of(error)}") from error
     except ValueError:
         answer = None
     return answer if isinstance(answer, dict) else {}

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from deployments.errors import EngineUnavailableError, ServeError
+from deployments.errors import EngineUnavailableError, ServeError, words_of
 from deployments.protocol import Attach, Delta, News, gather
 
 SILENCE_S = 15.0
@@ -129,7 +129,7 @@ class Channels:
             problem = f"it has said nothing for {SILENCE_S:g} s"
         except (Exception, asyncio.CancelledError) as error:
             # Nobody cancels this task: to be cancelled is what Serve says of a call that was ended at the other end.
-            problem = str(error) or type(error).__name__
+            problem = words_of(error)
         finally:
             self._lags.pop(engine, None)
         message = f"The connection to the engine's replica broke: {problem}."

@@ -21,6 +21,7 @@ from deployments.errors import (
     given_up,
     shown,
     unwrap,
+    words_of,
 )
 
 KINDS = {
@@ -173,3 +174,10 @@ def test_an_error_is_found_in_what_ray_makes_of_it() -> None:
 
 def test_of_what_nobody_knows_a_client_hears_nothing() -> None:
     assert "secret" not in unwrap(ValueError("secret")).message
+
+
+def test_an_error_that_says_nothing_is_told_by_its_name() -> None:
+    assert [words_of(error) for error in (ValueError("no such thing"), TimeoutError())] == [
+        "no such thing",
+        "TimeoutError",
+    ]

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from deployments.api.openai.organization.listing import ListPage
 from deployments.command.connection import ADMIN_KEY_VARIABLE, TIMEOUT, URL_VARIABLE, bearer, key_given, url_given
+from deployments.errors import words_of
 from deployments.settings import Settings
 from deployments.teams import opening
 from deployments.teams.administration import Administration, default_price
@@ -87,7 +88,7 @@ class Office:
         return response.content
 
     def _silence(self, error: httpx.HTTPError) -> OfficeError:
-        return OfficeError(f"{self._client.base_url}: {str(error) or type(error).__name__}")
+        return OfficeError(f"{self._client.base_url}: {words_of(error)}")
 
 
 def path_to(collection: str, *names: str) -> str:
