@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.support.authorities import read_once
 from tests.support.cluster import Cluster
 from tests.support.collector import Collector
 from tests.support.leftovers import nothing_left
+from tests.support.zones import FAR_WEST, stand
 
 if TYPE_CHECKING:
     from tests.support.triton_process import TritonPrograms
@@ -36,8 +36,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("STARCODER_SEED", "0")
 
 # Days and times that are told in UTC are so wherever a server stands.
-os.environ["TZ"] = "UTC+9:30"
-time.tzset()
+stand(FAR_WEST)
 
 # Keys that whoever runs the tests has made for a server of their own are nobody's business here.
 os.environ["STARCODER_TEAMS__DATABASE"] = "sqlite+aiosqlite:////dev/null/none.sqlite"

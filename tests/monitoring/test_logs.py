@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +14,7 @@ import pytest
 from monitoring import logs
 from tests.support.linear import is_linear
 from tests.support.log_lines import captured
+from tests.support.zones import standing_at
 
 SECRET = "api_key = 'hunter2 is my password'"
 
@@ -23,14 +22,14 @@ SECRET = "api_key = 'hunter2 is my password'"
 def test_an_event_is_one_line_with_the_process_and_no_empty_fields() -> None:
     before = datetime.now(UTC)
     with captured() as lines:
-        logs.event("engine.ready", "two\nlines", seconds=1.5, model="pico", nothing=None)
+        logs.event("a.measurement", "two\nlines", seconds=1.5, model="pico", nothing=None)
     assert lines.text.count("\n") == 1
     (line,) = lines.all()
     time = datetime.fromisoformat(line.pop("time"))
     assert abs((time - before).total_seconds()) < 60
     assert line == {
         "level": "info",
-        "event": "engine.ready",
+        "event": "a.measurement",
         "seconds": 1.5,
         "model": "pico",
         "message": "two\nlines",
@@ -309,22 +308,13 @@ def test_a_library_that_repeats_itself_is_heard_again_after_a_minute(monkeypatch
     assert all(throttle.filter(records["x"]) for _ in range(3))
 
 
-@pytest.fixture
-def far_west(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC+9")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.mark.usefixtures("far_west")
 def test_a_line_has_the_time_of_utc_and_a_terminal_that_of_its_people() -> None:
     """Wherever the server stands."""
     record = logging.makeLogRecord({"name": "starcoder", "msg": "x", "created": 36_000.5})
-    line = json.loads(logs.JsonFormatter({}).format(record))
-    assert line["time"] == "1970-01-01T10:00:00.500Z"
-    assert logs.as_text(line).startswith("01:00:00 ")
+    with standing_at("UTC+9"):
+        line = json.loads(logs.JsonFormatter({}).format(record))
+        assert line["time"] == "1970-01-01T10:00:00.500Z"
+        assert logs.as_text(line).startswith("01:00:00 ")
 
 
 def test_a_time_is_told_in_milliseconds_of_its_second() -> None:

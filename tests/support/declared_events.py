@@ -29,24 +29,11 @@ logs.event = _event
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, None, None]:
+def _checked() -> Generator[None, None, None]:
     yield
-    _check()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, None, None]:
-    yield
-    _check()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown() -> Generator[None, None, None]:
-    yield
-    _check()
-
-
-def _check() -> None:
     faults = _faults[:]
     _faults.clear()
     assert faults == [], "lines of the log are not as monitoring/events.py declares them"
+
+
+pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _checked

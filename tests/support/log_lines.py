@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from monitoring import logs
+from monitoring import events, logs
 from monitoring.logs import LogLevel
 
 
 class LogLines:
-    """Lines of this process's log, as JSON. text: as they were written."""
+    """Lines of this process's log, as JSON and as declared. text: as they were written."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
@@ -26,6 +26,8 @@ class LogLines:
     def all(self, event: str | None = None) -> list[dict[str, Any]]:
         lines = [logs.parse(line) for line in self.text.splitlines()]
         assert None not in lines, self.text
+        faults = [fault for line in lines if line and line["event"] in events.BY_NAME for fault in events.wrong(line)]
+        assert faults == []
         return [line for line in lines if line and event in (None, line["event"])]
 
     def requests(self) -> list[dict[str, Any]]:

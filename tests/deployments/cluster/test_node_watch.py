@@ -126,7 +126,7 @@ async def test_the_end_of_either_is_heard_once_and_nothing_is_left_open(
     processes[ends].kill()
     processes[ends].wait()
     if not heard:
-        await asyncio.sleep(0.05)
+        await settle()
         assert node.heard == []
         processes[0].kill()
     await eventually(lambda: node.heard)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.teams.expiry import expiry, moment
 from tests.support.stores import NOON
+from tests.support.zones import FAR_EAST, FAR_WEST, standing_at
 
 
 @pytest.mark.parametrize(
@@ -28,19 +26,11 @@ def test_days_and_times() -> None:
     assert moment("1970-01-02") == 86_400
 
 
-@pytest.fixture
-def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC-9")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.mark.usefixtures("far_east")
-def test_a_day_is_the_same_wherever_the_server_stands() -> None:
-    assert moment("1970-01-02") == moment("1970-01-02T00:00:00Z") == 86_400
-    assert moment("1970-01-02T09:00:00+09:00") == 86_400
+@pytest.mark.parametrize("zone", [FAR_EAST, FAR_WEST])
+def test_a_day_is_the_same_wherever_the_server_stands(zone: str) -> None:
+    with standing_at(zone):
+        assert moment("1970-01-02") == moment("1970-01-02T00:00:00Z") == 86_400
+        assert moment("1970-01-02T09:00:00+09:00") == 86_400
 
 
 @pytest.mark.parametrize("text", ["", "0", "0d", "-3d", "2027-01-15", "2020-01-01", "never", "1y", "999999999w", "٣d"])
