@@ -38,6 +38,7 @@ from deployments.http.middleware import (
 )
 from deployments.http.observation import ObservationMiddleware
 from monitoring.tracing import OFF
+from tests.deployments.http.test_bodies import Connection
 from tests.support.accounts import asking
 from tests.support.gatekeepers import Keyring
 from tests.support.virtual_time import VirtualTimeLoop
@@ -268,30 +269,21 @@ def test_what_is_on_its_way_behind_a_refusal_is_read_for_a_while(more: list[Mess
         assert runner.run(run()) == pytest.approx(seconds)
 
 
-class Client:
-    """Sends `messages`, and leaves when it is told to."""
-
-    def __init__(self, *messages: Message) -> None:
-        self._messages = [part(b"{}"), *messages]
-        self.leaves = asyncio.Event()
-
-    async def __call__(self) -> Message:
-        if self._messages:
-            return self._messages.pop(0)
-        await self.leaves.wait()
-        return {"type": "http.disconnect"}
+def client_of(*messages: Message) -> Connection:
+    """Sends its body and `messages`, and leaves when it is told to."""
+    return Connection(part(b"{}"), *messages)
 
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_client_that_leaves_ends_its_route_quietly(fails: bool) -> None:
     """Whatever the route makes of that; what else comes on the connection ends nothing."""
-    client, ended = Client(part(b"behind the body")), list[str]()
+    client, ended = client_of(part(b"behind the body")), list[str]()
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await settle()
         assert not ended
-        client.leaves.set()
+        client.left.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -315,14 +307,14 @@ async def test_what_fails_or_is_cancelled_by_others_while_the_client_is_there_is
         await asyncio.Event().wait()
 
     with pytest.raises(KeyError):
-        await BodyMiddleware(fails, 10, 5.0, nobody)(request(), Client(), nobody)
-    both = Client()
-    for client in (Client(), both):
+        await BodyMiddleware(fails, 10, 5.0, nobody)(request(), client_of(), nobody)
+    both = client_of()
+    for client in (client_of(), both):
         task = asyncio.ensure_future(BodyMiddleware(waits, 10, 5.0, nobody)(request(), client, nobody))
         await settle()
         task.cancel()
         if client is both:
-            client.leaves.set()
+            client.left.set()
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await task
